@@ -1,0 +1,97 @@
+"""Files as the build sees them: sha256, canonical JSON, atomic writing. Imports nothing of the project but ThunderError."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from thunder_train import ThunderError
+
+DRAFT = ".draft"
+"""Suffix of a file that is still being written; nothing reads one."""
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hex sha256 of a JSON value in canonical form: the same for equal values whatever their key order."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """JSON text with sorted keys, one-space indent, real characters and a final newline.
+
+    Raises ValueError for NaN and infinities, which are not JSON.
+    """
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def json_line(value: Any) -> str:
+    """One line of JSONL, keys sorted."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole file or nothing: readers see the old bytes or the new ones, also after a power cut."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """As write_text, for bytes. Creates the folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}{DRAFT}{os.getpid()}")
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise ThunderError(f"cannot be written: {error.strerror}", where=str(path), mend="free or unlock it") from error
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write canonical JSON atomically."""
+    write_text(path, canonical(value))
+
+
+def read_json(path: str | os.PathLike[str], mend: str = "") -> Any:
+    """The JSON value in a file. Raises ThunderError if it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ThunderError("is missing", where=str(path), mend=mend) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ThunderError(f"is not JSON: {error}", where=str(path), mend=mend) from error
+
+
+def read_jsonl(path: str | os.PathLike[str], mend: str = "") -> list[Any]:
+    """Every JSON value of a JSONL file that the project wrote itself. Raises ThunderError naming the line."""
+    values = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise ThunderError("is missing", where=str(path), mend=mend) from None
+    except UnicodeDecodeError as error:
+        raise ThunderError(f"is not UTF-8: {error}", where=str(path), mend=mend) from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                values.append(json.loads(line))
+            except ValueError as error:
+                raise ThunderError(f"is not JSON: {error}", where=f"{path}:{number}", mend=mend) from error
+    return values
+
+
+def require(path: str | os.PathLike[str], mend: str) -> Path:
+    """The path, if the file is there; else ThunderError with the mend."""
+    if not Path(path).is_file():
+        raise ThunderError("is missing", where=str(path), mend=mend)
+    return Path(path)

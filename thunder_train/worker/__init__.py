@@ -1,0 +1,1 @@
+"""What runs on every rank. Only this folder imports mlx."""
