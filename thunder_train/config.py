@@ -1,9 +1,16 @@
-"""TOML -> validated, resolved, frozen Project and Recipe.
+"""What a project is, once read: frozen dataclasses. Everything else takes these, never dicts of TOML.
 
-Reads thunder.toml and recipes/*.toml. Every key, bound and default is in schema.py; this file only joins and checks.
+load.py makes them; schema.py tells each key's type, bounds, unit, default and meaning.
 """
 
-from dataclasses import dataclass
+import json
+import tomllib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import toml
+
+from thunder_train import ThunderError
 
 
 @dataclass(frozen=True)
@@ -79,3 +86,94 @@ class Dataset:
     """Share of source groups that go to validation."""
     test: float
     """Share of source groups that go to the test rows."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """The [train] table; schema.py tells units and meanings."""
+
+    strategy: str
+    num_iters: int
+    batch_size: int
+    num_layers: int
+    lora_rank: int
+    lora_scale: float
+    lora_dropout: float
+    lora_keys: tuple[str, ...]
+    learning_rate: float
+    weight_decay: float
+    max_grad_norm: float
+    log_every: int
+    eval_every: int
+    save_every: int
+    max_seq_len: int
+    too_long: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """The [evaluate] table."""
+
+    max_tokens: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """The [build] table."""
+
+    environment: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment, resolved: every name looked up, every default filled in."""
+
+    name: str
+    file: str
+    """Where it was read from, relative to the project."""
+    description: str
+    cluster: Cluster
+    model: Model
+    dataset: Dataset
+    train: Train
+    evaluate: Evaluate
+    build: Build
+
+
+@dataclass(frozen=True)
+class Project:
+    """thunder.toml and every recipe."""
+
+    default: tuple[str, ...]
+    """Names of the recipes that a bare `doit` builds."""
+    recipes: dict[str, Recipe]
+    models: dict[str, Model]
+    datasets: dict[str, Dataset]
+
+
+def section(part: Any) -> dict[str, Any]:
+    """A dataclass of this module as a plain JSON-like table (tuples become lists)."""
+    table: dict[str, Any] = json.loads(json.dumps(asdict(part)))
+    return table
+
+
+def resolved_toml(recipe: Recipe) -> str:
+    """The whole resolved recipe as TOML, proved to read back to the same values.
+
+    Empty tables are left out: toml.dumps loses them inside lists of tables.
+    """
+    table = _without_empty_tables(section(recipe))
+    text = toml.dumps(table)
+    if tomllib.loads(text) != table:
+        raise ThunderError(
+            "cannot be written as TOML", where=recipe.file, mend="look for unusual characters in its texts"
+        )
+    return text
+
+
+def _without_empty_tables(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_empty_tables(inner) for key, inner in value.items() if inner != {}}
+    return [_without_empty_tables(inner) for inner in value] if isinstance(value, list) else value

@@ -1,5 +1,6 @@
-"""Files as the build sees them: sha256, canonical JSON, atomic writing. Imports nothing of the project but ThunderError."""
+"""Files as the build sees them: sha256, canonical JSON, atomic writing."""
 
+import ast
 import hashlib
 import json
 import os
@@ -21,6 +22,29 @@ def sha256(path: str | os.PathLike[str]) -> str:
 def digest(value: Any) -> str:
     """Hex sha256 of a JSON value in canonical form: the same for equal values whatever their key order."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def code_digest(path: Path, function: str = "") -> str:
+    """Hex sha256 of what a Python file, or one function of it, does: its syntax tree without comments and docstrings.
+
+    Written out by hand, for ast.dump and ast.unparse change between Python versions.
+    """
+    tree = ast.parse(path.read_bytes())
+    parts = [node for node in tree.body if not function or getattr(node, "name", "") == function]
+    return hashlib.sha256(_tree(parts).encode()).hexdigest()
+
+
+def _tree(node: object) -> str:
+    if isinstance(node, list):
+        return f"[{','.join(_tree(item) for item in node if not _is_docstring(item))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+    return f"{type(node).__name__}({','.join(f'{name}={_tree(value)}' for name, value in fields)})"
+
+
+def _is_docstring(node: object) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def canonical(value: Any) -> str:
@@ -55,6 +79,14 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise ThunderError(f"cannot be written: {error.strerror}", where=str(path), mend="free or unlock it") from error
+
+
+def move(source: Path, target: Path) -> None:
+    """Put a finished file under its final name, at once, and on disk before it bears that name."""
+    with open(source, "rb+") as file:
+        os.fsync(file.fileno())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

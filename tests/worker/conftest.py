@@ -1,0 +1,88 @@
+"""A nano base, a few rows and a two-rank hostfile, made once per session."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from thunder_train.worker.blas import preload
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = ["ߊߋߌ ߍߎ", "ߓߊ ߓߋ ߓߌ", "ߞߊ", "ߞߋ ߟߌ ߡߊ ߣߋ", "ߛߊ ߛߋ", "ߕߊ ߕߋ ߕߌ ߕߍ", "ߘߊ", "ߝߊ ߝߋ ߝߌ"]
+
+preload()  # before any test imports mlx
+
+
+def row(number: int, text: str, **more: str) -> dict[str, object]:
+    """A data row whose hypothesis lacks its first letter."""
+    messages = [
+        {"role": "system", "content": "Correct."},
+        {"role": "user", "content": text[1:]},
+        {"role": "assistant", "content": text},
+    ]
+    canonical = {"partition": "stable", "asr_text": text[1:], "reference_text": text}
+    return {"id": f"row-{number}", "messages": messages, **canonical, **more}
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+    """Write rows as JSONL."""
+    path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A folder with nano/, train.jsonl, valid.jsonl, test.jsonl and hosts.json (two local ring ranks)."""
+    from thunder_train.worker import nano
+
+    place = tmp_path_factory.mktemp("worker")
+    nano.write(place / "nano", nano.Shape(layers=2, width=32, heads=2, kv_heads=1, hidden=48), seed=0)
+    write_rows(place / "train.jsonl", [row(i, text) for i, text in enumerate(TEXTS)])
+    write_rows(place / "valid.jsonl", [row(i, text) for i, text in enumerate(TEXTS[:3])])
+    write_rows(place / "test.jsonl", [row(i, text) for i, text in enumerate(TEXTS[3:6])])
+    host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
+    (place / "hosts.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [host, host]}))
+    return place
+
+
+@pytest.fixture(scope="session")
+def tokenizer(folder):
+    """The nano tokenizer as mlx-lm wraps it."""
+    from mlx_lm.utils import load_tokenizer
+
+    return load_tokenizer(folder / "nano", eos_token_ids=[5])
+
+
+def flags(adapter: Path, **changed: object) -> list[str]:
+    """The worker's flags for a short training, some of them changed."""
+    chosen = {
+        "model": "nano",
+        "train_data": "train.jsonl",
+        "valid_data": "valid.jsonl",
+        "num_iters": 4,
+        "batch_size": 1,
+        "num_layers": 2,
+        "lora_rank": 4,
+        "learning_rate": 1e-3,
+        "log_every": 1,
+        "eval_every": 2,
+        "save_every": 2,
+        "adapter_path": adapter,
+    }
+    return [part for name, value in (chosen | changed).items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def python(module: str, arguments: list[str], folder: Path, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run a module of the project in folder."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

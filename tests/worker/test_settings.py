@@ -1,0 +1,50 @@
+"""The worker's flags."""
+
+import pytest
+
+from thunder_train import ThunderError
+from thunder_train.worker.settings import parse
+
+NEEDED = "--model m --train-data t --valid-data v --num-iters 4 --learning-rate 1e-3 --adapter-path a".split()
+
+
+def test_every_bad_value_is_reported_at_once():
+    """
+    A user mends a command line in one go, not flag by flag.
+    """
+    bad = ["--lora-rank", "0", "--learning-rate", "nan", "--lora-dropout", "1", "--strategy", "tensor", "--seed", "-1"]
+
+    with pytest.raises(ThunderError) as caught:
+        parse([*NEEDED, *bad])
+
+    expected = [
+        "--lora-rank: must be 1 or more, not 0",
+        "--learning-rate: must be above 0, not nan",
+        "--seed: must be 0 or more, not -1",
+        "--lora-dropout: must be from 0 to below 1, not 1.0",
+        "--strategy: strategy 'tensor' is not offered; use `--strategy data`",
+    ]
+    assert expected == str(caught.value).split("\n")
+
+
+def test_an_unknown_flag_is_one_line():
+    """
+    argparse would print its usage and exit; every mistake here is a ThunderError.
+    """
+    with pytest.raises(ThunderError) as caught:
+        parse([*NEEDED, "--lora-alpha", "16"])
+
+    expected = (
+        "thunder_train.worker: unrecognized arguments: --lora-alpha 16; see `python -m thunder_train.worker --help`"
+    )
+    assert expected == str(caught.value)
+
+
+def test_lora_keys_are_a_comma_list_and_empty_means_all():
+    """
+    launch.sh always passes the flag, also when the recipe names no key.
+    """
+    assert () == parse([*NEEDED, "--lora-keys", ""]).lora_keys
+    assert ("self_attn.q_proj", "mlp.up_proj") == parse(
+        [*NEEDED, "--lora-keys", "self_attn.q_proj, mlp.up_proj"]
+    ).lora_keys

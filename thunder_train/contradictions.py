@@ -1,0 +1,141 @@
+"""Keys that are each fine and cannot be true together: checks that need more than one key, or a look at the project."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from thunder_train import ThunderError, files
+from thunder_train.config import Cluster, Dataset, Model, Recipe
+
+
+def of(part: Cluster | Model | Dataset, where: str, written: dict[str, Any]) -> list[ThunderError]:
+    """Contradictions inside one named table of thunder.toml. written: the table as the user wrote it."""
+    if isinstance(part, Cluster):
+        return _of_cluster(part, where, written)
+    return _of_model(part, where) if isinstance(part, Model) else _of_dataset(part, where)
+
+
+def of_recipe(recipe: Recipe, root: Path) -> list[ThunderError]:
+    """Contradictions between a recipe, its model and its dataset, as far as they are known before anything ran."""
+    problems = []
+    layers = model_layers(recipe.model, root)
+    if layers is not None and recipe.train.num_layers > layers:
+        problems.append(
+            ThunderError(
+                f"is {recipe.train.num_layers}, and model {recipe.model.name!r} has {layers} layers",
+                where=f"{recipe.file}: train.num_layers",
+                mend=f"give at most {layers}",
+            )
+        )
+    rows = _known_rows(recipe.dataset, root)
+    too_few = batch_problems(recipe, rows) if rows is not None else []
+    return problems + (too_few if too_few and _is_current(recipe.dataset, root) else [])
+
+
+def batch_problems(recipe: Recipe, rows: int) -> list[ThunderError]:
+    """A step may not need more rows than the training split has. rows: rows of train.jsonl."""
+    ranks = len(recipe.cluster.hosts)
+    if recipe.train.batch_size * ranks <= rows:
+        return []
+    return [
+        ThunderError(
+            f"is {recipe.train.batch_size} on {ranks} ranks, and dataset {recipe.dataset.name!r} has {rows} train rows",
+            where=f"{recipe.file}: train.batch_size",
+            mend=f"give at most {rows // ranks}" if rows >= ranks else f"add rows, or use at most {rows} ranks",
+        )
+    ]
+
+
+def model_layers(model: Model, root: Path) -> int | None:
+    """Transformer layers of a base model, where that is known without a download; else None."""
+    if model.kind == "nano":
+        return model.layers
+    lock = root / "runs" / "models" / model.name / "model.lock.json"
+    source = root / model.path / "config.json" if model.kind == "path" else lock
+    try:
+        table = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if model.kind == "hub":
+        return table.get("layers") if table.get("repo") == model.repo else None
+    layers = (table.get("text_config") or table).get("num_hidden_layers")
+    return layers if isinstance(layers, int) else None
+
+
+def _of_cluster(cluster: Cluster, where: str, written: dict[str, Any]) -> list[ThunderError]:
+    if ("ranks" in written) == ("hosts" in written):
+        return [ThunderError("needs either ranks or hosts", where, "ranks = 2 for this machine, hosts for several")]
+    problems = []
+    for number, host in enumerate(cluster.hosts):
+        if cluster.backend in ("ring", "nccl") and not host.ips:
+            problems.append(
+                ThunderError(f"{cluster.backend} needs an address", f"{where}.hosts[{number}].ips", 'add ips = ["..."]')
+            )
+        if cluster.backend.startswith("jaccl") and len(host.rdma) != len(cluster.hosts):
+            problems.append(
+                ThunderError(
+                    f"has {len(host.rdma)} slots for {len(cluster.hosts)} hosts",
+                    where=f"{where}.hosts[{number}].rdma",
+                    mend='give one device per host, "" for its own slot',
+                )
+            )
+    return problems
+
+
+def _of_model(model: Model, where: str) -> list[ThunderError]:
+    if model.kind == "path" and not model.path:
+        return [ThunderError("is missing", f"{where}.path", "give the mlx-lm folder of the model")]
+    if model.kind == "hub" and not model.repo:
+        return [ThunderError("is missing", f"{where}.repo", 'give it as "owner/name"')]
+    if model.kind == "nano" and (model.width % model.heads or model.heads % model.kv_heads):
+        return [
+            ThunderError(
+                f"width {model.width}, heads {model.heads} and kv_heads {model.kv_heads} do not divide",
+                where=where,
+                mend="make width a multiple of heads, and heads a multiple of kv_heads",
+            )
+        ]
+    return []
+
+
+def _of_dataset(dataset: Dataset, where: str) -> list[ThunderError]:
+    problems = []
+    if dataset.valid + dataset.test >= 1:
+        problems.append(
+            ThunderError("valid and test leave no train rows", where, "make their sum smaller than 1, as 0.1 and 0.1")
+        )
+    for number, source in enumerate(dataset.sources):
+        if source.kind == "rows" and not source.references:
+            problems.append(
+                ThunderError("is missing", f"{where}.sources[{number}].references", "name the references file")
+            )
+    return problems
+
+
+def _known_rows(dataset: Dataset, root: Path) -> int | None:
+    """Train rows as the dataset's manifest tells; None when there is none."""
+    try:
+        rows = json.loads(_manifest(dataset, root).read_text(encoding="utf-8"))["splits"]["train"]["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return rows if isinstance(rows, int) else None
+
+
+def _is_current(dataset: Dataset, root: Path) -> bool:
+    """Whether the manifest was made from these sources with this split. Hashes them: asked only before an error."""
+    try:
+        manifest = json.loads(_manifest(dataset, root).read_text(encoding="utf-8"))
+        told = {source["path"]: source["sha256"] for source in manifest["sources"]}
+        wanted = {name for source in dataset.sources for name in (source.path, source.references) if name}
+        split = {"seed": dataset.split_seed, "valid": dataset.valid, "test": dataset.test}
+        return (
+            wanted == set(told)
+            and all(manifest["split"][key] == value for key, value in split.items())
+            and all(files.sha256(root / name) == told[name] for name in wanted)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _manifest(dataset: Dataset, root: Path) -> Path:
+    return root / "data" / dataset.name / "manifest.json"

@@ -1,0 +1,151 @@
+"""A base model -> model.lock.json: what it is and the sha256 of every file, or why it cannot be trained.
+
+nano: made here by a worker.  path: an mlx-lm folder, left where it is.  hub: a snapshot in Hugging Face's own cache,
+at the commit the lock names; the first lock pins the commit that the recipe's revision meant that day.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from thunder_train import ThunderError, files, raise_all
+from thunder_train.config import Model, section
+from thunder_train.process import command
+
+NANO_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+"""What mlx-lm reads of a repository; nothing that is code or a pickle."""
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+SETTINGS = ("layers", "width", "heads", "kv_heads", "hidden", "seed")
+
+
+def home(model: Model) -> str:
+    """The model's folder in the project."""
+    return f"runs/models/{model.name}"
+
+
+def targets(model: Model) -> tuple[str, ...]:
+    """What `build` writes."""
+    own = NANO_FILES if model.kind == "nano" else ()
+    return (f"{home(model)}/model.lock.json", *(f"{home(model)}/files/{name}" for name in own))
+
+
+def inputs(model: Model, project: Path) -> tuple[str, ...]:
+    """Files that the lock is made from: those of a `path` model that are there."""
+    if model.kind != "path":
+        return ()
+    return tuple(str(Path(model.path) / path.name) for path in _files(project / model.path))
+
+
+def build(model: Model, project: Path, root: Path) -> None:
+    """Write a model's targets below root. Raises ThunderError when it cannot be had or cannot be trained."""
+    lock: dict[str, Any] = {"schema": "thunder.model/1", "name": model.name, "kind": model.kind}
+    if model.kind == "nano":
+        folder = root / home(model) / "files"
+        _make_nano(model, folder)
+        lock["nano"] = {name: value for name, value in section(model).items() if name in SETTINGS}
+    elif model.kind == "path":
+        folder = project / model.path
+    else:
+        folder, commit = _download(model, project / home(model) / "model.lock.json")
+        lock |= {"repo": model.repo, "revision": model.revision, "commit": commit}
+    raise_all(problems(folder, model.path or model.repo or model.name))
+    lock["layers"] = layers(files.read_json(folder / "config.json"))
+    lock["files"] = [
+        {"path": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)} for path in _files(folder)
+    ]
+    files.write_json(root / home(model) / "model.lock.json", lock)
+
+
+def problems(folder: Path, name: str) -> list[ThunderError]:
+    """Why the model in a folder cannot be trained here; empty when it can. name: how the user calls it."""
+    if not folder.is_dir():
+        return [ThunderError("is not a folder", where=name, mend="give the folder of an mlx-lm model in thunder.toml")]
+    present = _files(folder, every=True)
+    weights = [path for path in present if path.suffix == ".safetensors"]
+    pickled = [path.name for path in present if path.suffix in PICKLES]
+    convert = "convert it with `mlx_lm.convert --hf-path MODEL --mlx-path FOLDER` and name that folder"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        config = {}
+        if weights and not pickled:
+            return [ThunderError("holds no config.json", where=name, mend="give the whole folder of the model")]
+    except ValueError as error:
+        return [ThunderError(f"is not JSON: {error}", where=f"{name}: config.json", mend="download the model again")]
+    if "whisper" in json.dumps([config.get("model_type"), config.get("architectures")]).lower():
+        what = "is a Whisper speech model; Thunder Train trains language models that mlx-lm loads"
+        mend = "keep it as the recogniser, and train a corrector of its text, or port it to MLX first"
+        return [ThunderError(what, where=name, mend=mend)]
+    found = []
+    if not weights and pickled:
+        what = f"holds PyTorch weights ({', '.join(pickled)}): a pickle can run any code, and MLX does not read it"
+        found.append(ThunderError(what, where=name, mend=convert))
+    elif not weights:
+        found.append(ThunderError("holds no *.safetensors weights", where=name, mend=convert))
+    if _needs_code(folder, config):
+        what = "needs code from its own repository to load (auto_map), which Thunder Train never runs"
+        found.append(ThunderError(what, where=name, mend="use a model whose architecture mlx-lm has itself"))
+    return found
+
+
+def layers(config: dict[str, Any]) -> int | None:
+    """Transformer layers of a config.json; None when it does not tell."""
+    count = (config.get("text_config") or config).get("num_hidden_layers")
+    return count if isinstance(count, int) else None
+
+
+def _needs_code(folder: Path, config: dict[str, Any]) -> bool:
+    if "auto_map" in config:
+        return True
+    try:
+        return "auto_map" in json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _files(folder: Path, every: bool = False) -> list[Path]:
+    """The files of a model that mlx-lm reads (or all of them), sorted by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and (every or any(path.match(one) for one in WANTED))
+    )
+
+
+def _make_nano(model: Model, folder: Path) -> None:
+    values = section(model)
+    flags = [part for name in SETTINGS for part in (f"--{name.replace('_', '-')}", str(values[name]))]
+    argv = [sys.executable, "-m", "thunder_train.worker.nano", "--output", str(folder), *flags]
+    command(argv, where=f"model {model.name!r}", mend="read the lines above")
+
+
+def _download(model: Model, lock: Path) -> tuple[Path, str]:
+    """The snapshot's folder and its commit; the cache alone when HF_HUB_OFFLINE is set."""
+    from huggingface_hub import snapshot_download  # late: it costs half a second, and few commands need it
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    where = f"thunder.toml: models.{model.name}"
+    try:
+        folder = Path(snapshot_download(model.repo, revision=_pinned(model, lock), allow_patterns=list(WANTED)))
+    except GatedRepoError:
+        mend = f"accept its licence on its page and set HF_TOKEN, as `hf auth login` does ({model.repo})"
+        raise ThunderError("is gated", where=where, mend=mend) from None
+    except RevisionNotFoundError:
+        raise ThunderError(f"{model.repo} has no revision {model.revision!r}", where, "look at its page") from None
+    except RepositoryNotFoundError:
+        raise ThunderError(f"no repository is named {model.repo!r}", where, "check its owner and name") from None
+    except Exception as error:  # the hub's client raises a dozen kinds when there is no network
+        what = f"{model.repo} is not in the local cache and cannot be fetched ({str(error).splitlines()[0]})"
+        raise ThunderError(what, where, f"connect once and run `./doit model:{model.name}`") from error
+    return folder, folder.name
+
+
+def _pinned(model: Model, lock: Path) -> str:
+    """The commit of an existing lock made for the same repository and revision, else the revision itself."""
+    if not lock.is_file():
+        return model.revision
+    table = files.read_json(lock, mend="delete it, or git checkout it")
+    same = table.get("repo") == model.repo and table.get("revision") == model.revision
+    return str(table["commit"]) if same and table.get("commit") else model.revision

@@ -1,0 +1,109 @@
+"""Template + values -> text. An undefined name is an error; each value is quoted for where it lands.
+
+Templates run in Jinja2's sandbox: recipes and rows are untrusted text.
+"""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+
+from thunder_train import ThunderError
+from thunder_train.cluster import is_local
+from thunder_train.config import Recipe
+
+
+def shell(template: Path, values: dict[str, Any]) -> str:
+    """A shell script; every value becomes exactly one word."""
+    return _render(template, values, lambda value: shlex.quote(str(value)))
+
+
+def markdown(template: Path, values: dict[str, Any]) -> str:
+    """A Markdown page; no value can add markup of its own."""
+    return _render(template, values, escape_markdown)
+
+
+def escape_markdown(value: Any) -> str:
+    """Text that Markdown and HTML show as it is, on one line, also inside a table."""
+    text = " ".join(str(value).split())
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`")):
+        text = text.replace(mark, shown)
+    return text
+
+
+def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
+    """The seed's flags in the seed's order, then ours; launch.sh shows them all."""
+    run, train = f"runs/{recipe.name}", recipe.train
+    data = f"data/{recipe.dataset.name}"
+    return [
+        ("--hostfile", f"{run}/hostfile.json"),
+        ("--log-dir", f"{run}/logs"),
+        *remote_flags(recipe),
+        *model_flags(recipe),
+        ("--train-data", f"{data}/train.jsonl"),
+        ("--valid-data", f"{data}/valid.jsonl"),
+        ("--strategy", train.strategy),
+        ("--num-iters", train.num_iters),
+        ("--batch-size", train.batch_size),
+        ("--num-layers", train.num_layers),
+        ("--lora-rank", train.lora_rank),
+        ("--learning-rate", train.learning_rate),
+        ("--adapter-path", f"{run}/adapter"),
+        ("--log-every", train.log_every),
+        ("--eval-every", train.eval_every),
+        ("--save-every", train.save_every),
+        ("--max-seq-len", train.max_seq_len),
+        ("--lora-scale", train.lora_scale),
+        ("--lora-dropout", train.lora_dropout),
+        ("--lora-keys", ",".join(train.lora_keys)),
+        ("--weight-decay", train.weight_decay),
+        ("--max-grad-norm", train.max_grad_norm),
+        ("--too-long", train.too_long),
+        ("--seed", train.seed),
+    ]
+
+
+def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
+    """What evaluate.sh asks of the worker."""
+    run, data = f"runs/{recipe.name}", f"data/{recipe.dataset.name}"
+    return [
+        *model_flags(recipe),
+        ("--adapter-path", f"{run}/adapter"),
+        ("--valid-data", f"{data}/valid.jsonl"),
+        ("--test-data", f"{data}/test.jsonl"),
+        ("--max-seq-len", recipe.train.max_seq_len),
+        ("--max-tokens", recipe.evaluate.max_tokens),
+        ("--batch-size", recipe.evaluate.batch_size),
+        ("--predictions", f"{run}/predictions.jsonl"),
+        ("--losses", f"{run}/losses.json"),
+    ]
+
+
+def remote_flags(recipe: Recipe) -> list[tuple[str, Any]]:
+    """Where the project lies on remote hosts; nothing for a cluster of local ranks."""
+    if all(is_local(host.ssh) for host in recipe.cluster.hosts):
+        return []
+    return [("--folder", recipe.cluster.folder), ("--python", recipe.cluster.python)]
+
+
+def model_flags(recipe: Recipe) -> list[tuple[str, Any]]:
+    """How a worker finds the base model: its folder or repository, and the lock that pins it."""
+    model, home = recipe.model, f"runs/models/{recipe.model.name}"
+    place = {"nano": f"{home}/files", "path": model.path, "hub": model.repo}[model.kind]
+    return [("--model", place), ("--model-lock", f"{home}/model.lock.json")]
+
+
+def _render(template: Path, values: dict[str, Any], finalize: Callable[[Any], str]) -> str:
+    environment = SandboxedEnvironment(
+        undefined=StrictUndefined, finalize=finalize, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
+    )
+    try:
+        return environment.from_string(template.read_text(encoding="utf-8")).render(values)
+    except FileNotFoundError:
+        raise ThunderError("is missing", where=str(template), mend="git checkout it") from None
+    except TemplateError as error:
+        line = f":{error.lineno}" if getattr(error, "lineno", None) else ""
+        raise ThunderError(str(error), where=f"{template}{line}", mend="mend the template") from error

@@ -1,0 +1,115 @@
+"""What each stage of a run does, from its input files to its targets below `out`. dodo.py says when.
+
+`out` is a staging folder: a stage writes runs/<recipe>/... below it, and the build moves finished files into place.
+"""
+
+import importlib.metadata
+import platform
+import sys
+import time
+from pathlib import Path
+
+from thunder_train import ThunderError, cluster, contradictions, files, promotion, raise_all, render
+from thunder_train import manifest as manifests
+from thunder_train import report as reports
+from thunder_train import scores as scoring
+from thunder_train.config import Recipe, resolved_toml
+from thunder_train.process import command
+
+SCRIPTS = {"launch.sh": "launch.sh.j2", "evaluate.sh": "evaluate.sh.j2"}
+"""Rendered script -> its template in templates/."""
+
+
+def environment(recipe: Recipe) -> dict[str, str]:
+    """The environment whose change makes train and evaluate stale, as [build] environment says."""
+    if recipe.build.environment == "none":
+        return {}
+    versions = {name: importlib.metadata.version(name) for name in ("mlx", "mlx-lm")}
+    if recipe.build.environment == "strict":
+        versions |= {"python": platform.python_version(), "platform": f"{sys.platform}-{platform.machine()}"}
+    return versions
+
+
+def hostfile(recipe: Recipe, out: Path) -> None:
+    """hostfile.json."""
+    files.write_json(_run(recipe, out) / "hostfile.json", cluster.hostfile(recipe.cluster))
+
+
+def scripts(recipe: Recipe, out: Path) -> None:
+    """launch.sh, evaluate.sh and the resolved recipe."""
+    flags = {"launch.sh": render.launch_flags(recipe), "evaluate.sh": render.evaluate_flags(recipe)}
+    for name, template in SCRIPTS.items():
+        text = render.shell(Path("templates") / template, {"recipe": recipe.name, "flags": flags[name]})
+        files.write_text(_run(recipe, out) / name, text)
+    files.write_text(_run(recipe, out) / "recipe.toml", resolved_toml(recipe))
+
+
+def check(recipe: Recipe, out: Path) -> None:
+    """preflight.json: every rank's word, or every problem at once."""
+    run = _run(recipe)
+    found = cluster.preflight(recipe.cluster, str(run / "hostfile.json"), run / "logs" / "check")
+    files.write_json(_run(recipe, out) / "preflight.json", found)
+
+
+def train(recipe: Recipe, out: Path) -> None:
+    """The adapter, its metrics and done.json, by running launch.sh with its output in staging."""
+    run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
+    raise_all(contradictions.batch_problems(recipe, rows["train"]))
+    if cluster.is_remote(recipe.cluster):  # hosts may have changed since the check task ran, and hours are at stake
+        cluster.preflight(recipe.cluster, str(run / "hostfile.json"), run / "logs" / "check")
+    start = time.perf_counter()
+    command(
+        ["bash", str(run / "launch.sh"), "--adapter-path", str(staged / "adapter")],
+        where=f"training {recipe.name}",
+        mend=f"read the lines above and {run}/logs/",
+    )
+    done = files.read_json(staged / "adapter" / "done.json", mend="the training ended without it; read its logs")
+    read = {name: done["rows"][name] + done["dropped"][name] for name in ("train", "valid")}
+    if any(read[name] != rows[name] for name in read):
+        mend = f"run `./doit data:{recipe.dataset.name}`"
+        raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, mend)
+    facts = {"seconds": round(time.perf_counter() - start, 3), "machine": platform.platform()}
+    files.write_json(staged / "timing.json", facts)
+
+
+def trained_files(recipe: Recipe) -> list[str]:
+    """What a training leaves: the final adapter, and those saved on the way, named by step as mlx-lm names them."""
+    steps = range(recipe.train.save_every, recipe.train.num_iters + 1, recipe.train.save_every)
+    saved = [f"adapter/{step:07d}_adapters.safetensors" for step in steps]
+    final = ["adapter/adapters.safetensors", "adapter/adapter_config.json", "adapter/done.json"]
+    return [*saved, *final, "metrics.jsonl", "timing.json"]
+
+
+def evaluate(recipe: Recipe, out: Path) -> None:
+    """predictions.jsonl by running evaluate.sh, eval.json by scoring them here."""
+    run, staged = _run(recipe), _run(recipe, out)
+    predictions, losses = staged / "predictions.jsonl", staged / "losses.json"
+    command(
+        ["bash", str(run / "evaluate.sh"), "--predictions", str(predictions), "--losses", str(losses)],
+        where=f"evaluating {recipe.name}",
+        mend="read the lines above",
+    )
+    files.write_json(staged / "eval.json", scoring.evaluate(files.read_jsonl(predictions), files.read_json(losses)))
+
+
+def report(recipe: Recipe, out: Path) -> None:
+    """report.md and the decision it carries, promotion.json."""
+    run, data = _run(recipe), Path("data") / recipe.dataset.name / "manifest.json"
+    found = [files.read_json(path) for path in (run / "eval.json", data, run / "adapter" / "done.json")]
+    decision = promotion.decide(*found)
+    files.write_json(_run(recipe, out) / "promotion.json", decision)
+    files.write_text(_run(recipe, out) / "report.md", reports.build(recipe, Path(), decision))
+
+
+def manifest(recipe: Recipe, out: Path) -> None:
+    """manifest.json, the file to commit."""
+    files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, Path()))
+
+
+def _run(recipe: Recipe, out: Path = Path()) -> Path:
+    return out / "runs" / recipe.name
+
+
+def _split_rows(recipe: Recipe) -> dict[str, int]:
+    splits = files.read_json(Path("data") / recipe.dataset.name / "manifest.json")["splits"]
+    return {name: split["rows"] for name, split in splits.items()}

@@ -1,0 +1,92 @@
+"""sha256 of files with a memory: a file whose size, times and inode stand is not read again.
+
+One SQLite file in .thunder/. Times younger than the look itself are not trusted (git calls such entries racy): a file
+can change twice within one tick of the file system's clock.
+"""
+
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from thunder_train import files
+
+RACY_NS = 20_000_000
+"""A file must be this much older than the look at it, or it is hashed again next time."""
+
+
+def open_database(path: Path, table: str) -> sqlite3.Connection:
+    """A database with the table; one that is damaged is set aside with a warning and begun anew."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in (1, 2):
+        connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
+        try:
+            connection.execute("pragma journal_mode=wal")
+            connection.execute(f"create table if not exists {table}")
+            connection.execute("pragma quick_check(1)")
+            return connection
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if attempt == 2:
+                raise
+            print(f"warning: {path} is damaged ({error}); kept as {path.name}.damaged, begun anew", file=sys.stderr)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            os.replace(path, path.with_name(path.name + ".damaged"))
+    raise AssertionError("unreachable")
+
+
+class StatCache:
+    """Hashes of files and of code, kept between runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._known: dict[str, tuple[str, str]] = {}
+        self.hashed = 0
+        """Files read by this process."""
+
+    def sha256(self, path: str, stat: os.stat_result | None = None) -> str:
+        """Hex sha256 of a file's bytes."""
+        stat = stat or os.stat(path)
+        mark = f"{stat.st_size},{stat.st_mtime_ns},{stat.st_ctime_ns},{stat.st_ino}"
+        known = self._recall(path)
+        if known and known[0] == mark:
+            return known[1]
+        looked = time.time_ns()
+        self.hashed += 1
+        sha = files.sha256(path)
+        if looked > max(stat.st_mtime_ns, stat.st_ctime_ns) + RACY_NS:
+            self._remember(path, mark, sha)
+        return sha
+
+    def memo(self, kind: str, path: str, derive: Callable[[Path], str]) -> str:
+        """A text derived from a file's bytes alone, derived again only when they change."""
+        key, bytes_sha = f"{kind}:{path}", self.sha256(path)
+        known = self._recall(key)
+        if known and known[0] == bytes_sha:
+            return known[1]
+        text = derive(Path(path))
+        self._remember(key, bytes_sha, text)
+        return text
+
+    def _recall(self, key: str) -> tuple[str, str] | None:
+        with self._lock:
+            self._open()
+            return self._known.get(key)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = open_database(self._path, "stats (path text primary key, mark text, sha text)")
+            self._known = {path: (mark, sha) for path, mark, sha in self._connection.execute("select * from stats")}
+        return self._connection
+
+    def _remember(self, key: str, mark: str, sha: str) -> None:
+        with self._lock:
+            connection = self._open()
+            self._known[key] = (mark, sha)
+            connection.execute("insert or replace into stats values (?, ?, ?)", (key, mark, sha))
+            connection.commit()

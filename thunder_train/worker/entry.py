@@ -1,0 +1,56 @@
+"""How every worker program starts and ends: watchdog, files from the launcher, BLAS, one clean line for a mistake."""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from thunder_train import ThunderError
+from thunder_train.worker.blas import preload
+from thunder_train.worker.watchdog import follow_launcher
+
+FILE_PREFIX = "THUNDER_FILE_"
+MISTAKE = 2
+"""Exit status of a user's mistake."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaint is a ThunderError, so it comes out as every other one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the complaint."""
+        raise ThunderError(message, where=self.prog, mend=f"see `python -m {self.prog} --help`")
+
+
+def enter(main: Callable[[list[str]], None]) -> NoReturn:
+    """Run a worker program's main with the command line and exit: 0, or 2 with one line per mistake on stderr."""
+    follow_launcher()
+    try:
+        with tempfile.TemporaryDirectory(prefix="thunder-") as folder:
+            unpack_files(Path(folder))
+            preload()
+            main(sys.argv[1:])
+    except ThunderError as error:
+        sys.stdout.flush()
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    sys.exit(0)
+
+
+def unpack_files(folder: Path) -> None:
+    """For each THUNDER_FILE_<NAME>=content write the content into folder and set <NAME> to its path.
+
+    So the launcher needs no file on another machine.
+    """
+    for variable, content in sorted(os.environ.items()):
+        if variable.startswith(FILE_PREFIX):
+            name = variable.removeprefix(FILE_PREFIX)
+            path = folder / name
+            path.write_text(content, encoding="utf-8")
+            os.environ[name] = str(path)

@@ -1,0 +1,168 @@
+"""The base model, frozen, with LoRA layers on its last blocks; and how many parameters that trains."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm.utils
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+from thunder_train import ThunderError, raise_all
+
+ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
+"""What mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """num_layers: last blocks; keys: names inside a block, empty for every adaptable layer, as mlx-lm picks them."""
+
+    num_layers: int
+    rank: int
+    scale: float = 20.0
+    dropout: float = 0.0
+    keys: tuple[str, ...] = ()
+
+    def parameters(self) -> dict[str, Any]:
+        """mlx-lm's `lora_parameters`."""
+        keys = {"keys": list(self.keys)} if self.keys else {}
+        return {"rank": self.rank, "scale": self.scale, "dropout": self.dropout, **keys}
+
+
+def load(name: str, revision: str) -> tuple[nn.Module, Any]:
+    """Model and tokenizer from a folder or, offline, from the hub cache. Code of a model's own is never run.
+
+    Raises ThunderError when it is not there or mlx-lm cannot read it.
+    """
+    if mx.default_device().type == mx.cpu:
+        # mlx compiles for a CPU with the system's C++ compiler at run time: two minutes for a small model.
+        mx.disable_compile()
+    folder = locate(name, revision)
+    try:
+        model, tokenizer = mlx_lm.utils.load(str(folder), trust_remote_code=False)[:2]
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise ThunderError(
+            f"mlx-lm cannot load it: {error}",
+            where=f"--model {name}",
+            mend="give an mlx-lm folder, or convert it first",
+        ) from error
+    return model, tokenizer
+
+
+def locate(name: str, revision: str) -> Path:
+    """The model's folder: the path itself, or the hub cache's snapshot of the revision."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    patterns = mlx_lm.utils.DEFAULT_ALLOW_PATTERNS
+    try:
+        return Path(snapshot_download(name, revision=revision or None, local_files_only=True, allow_patterns=patterns))
+    except (HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ThunderError(
+            "is neither a folder nor in the hub cache",
+            where=f"--model {name}",
+            mend="run `./doit model` on this machine",
+        ) from error
+
+
+def add_lora(model: nn.Module, lora: Lora, seed: int) -> None:
+    """Freeze the model and put adapters on its last blocks, the same on every rank for the same seed.
+
+    Raises ThunderError for more layers than there are, unknown keys, and an adapter without a parameter.
+    """
+    raise_all(_layer_problems(model, lora))
+    model.freeze()
+    mx.random.seed(seed)
+    linear_to_lora_layers(model, lora.num_layers, lora.parameters())
+    if not trainable(model):
+        raise ThunderError("no parameter would be trained", where="--lora-keys", mend="leave it empty for all layers")
+
+
+def _layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
+    problems = []
+    if not 1 <= lora.num_layers <= len(model.layers):
+        fact = f"must be from 1 to the model's {len(model.layers)} layers, not {lora.num_layers}"
+        problems.append(ThunderError(fact, where="--num-layers"))
+    known = adaptable_names(model.layers)
+    for key in sorted(set(lora.keys) - known):
+        near = difflib.get_close_matches(key, sorted(known), n=1)
+        mend = f"did you mean {near[0]!r}?" if near else f"use some of: {', '.join(sorted(known))}"
+        problems.append(ThunderError(f"no layer is called {key!r}", where="--lora-keys", mend=mend))
+    return problems
+
+
+def adaptable_names(blocks: list[nn.Module]) -> set[str]:
+    """Names, inside a block, of the layers that can get an adapter."""
+    return {
+        name
+        for block in blocks
+        for name, module in block.named_modules()
+        if name and (hasattr(module, "to_lora") or isinstance(module, ADAPTABLE))
+    }
+
+
+def trainable(model: nn.Module) -> dict[str, mx.array]:
+    """The parameters that are trained, by name, sorted."""
+    return dict(sorted(tree_flatten(model.trainable_parameters())))
+
+
+def adapter(model: nn.Module) -> dict[str, Any]:
+    """The trained parameters as numpy arrays."""
+    return {name: np.array(leaf) for name, leaf in trainable(model).items()}
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(leaf.size for leaf in trainable(model).values())
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers the model has; a quantised weight counts as the numbers it stands for."""
+    return int(mlx_lm.utils.get_total_parameters(model))
+
+
+def count(config: dict[str, Any], num_layers: int, rank: int, keys: tuple[str, ...] = ()) -> tuple[int, int]:
+    """(parameters of the model, trained parameters) from its config.json alone; no weight is ever computed.
+
+    Raises ThunderError as add_lora, and for a config that mlx-lm cannot build.
+    """
+    try:
+        model_class, arguments = mlx_lm.utils._get_classes(config)
+        model = model_class(arguments.from_dict(config))
+        if config.get("tie_word_embeddings", True) and hasattr(model, "sanitize"):
+            model.sanitize({})  # without an lm_head among the weights some models share the embedding
+    except (ValueError, KeyError, TypeError) as error:
+        raise ThunderError(f"mlx-lm cannot build it: {error}", where="--config") from error
+    if quantization := config.get("quantization"):
+        _quantize(model, quantization)
+    total = parameters(model)
+    add_lora(model, Lora(num_layers, rank, keys=keys), seed=0)
+    return total, trainable_parameters(model)
+
+
+def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
+    nn.quantize(
+        model,
+        group_size=quantization["group_size"],
+        bits=quantization["bits"],
+        mode=quantization.get("mode", "affine"),
+        class_predicate=_quantized_layers(quantization),
+    )
+
+
+def _quantized_layers(quantization: dict[str, Any]) -> Callable[[str, nn.Module], Any]:
+    def choose(path: str, module: nn.Module) -> Any:
+        if path in quantization:
+            return quantization[path]
+        return hasattr(module, "to_quantized") and module.weight.shape[-1] % quantization["group_size"] == 0
+
+    return choose

@@ -1,0 +1,81 @@
+"""This process among the others: its rank, their number, and the sum over all of them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from thunder_train import ThunderError, files
+
+BACKENDS = {"ring": "ring", "jaccl": "jaccl", "jaccl-ring": "jaccl", "mpi": "mpi", "nccl": "nccl"}
+"""Backend of the hostfile -> name that mx.distributed.init knows."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """rank: 0 .. size - 1. group: MLX's group, None for a single process."""
+
+    rank: int
+    size: int
+    group: Any = None
+
+    def sum(self, values: mx.array) -> mx.array:
+        """The element-wise sum over all ranks, evaluated. Raises ThunderError when a rank is lost.
+
+        On the CPU stream: on a GPU stream a Mac that waits 5 s for its peer is killed by Metal's watchdog.
+        """
+        mx.eval(values)
+        if self.group is None:
+            return values
+        try:
+            total = mx.distributed.all_sum(values, group=self.group, stream=mx.cpu)
+            mx.eval(total)
+        except RuntimeError as error:
+            raise ThunderError(
+                f"another rank was lost: {error}", where=f"rank {self.rank}", mend="read the other ranks' logs"
+            ) from error
+        return total
+
+
+def join(hostfile: Path | None) -> Ranks:
+    """Join the ranks that the hostfile lists, or be alone without one. Raises ThunderError on any other number."""
+    if hostfile is None:
+        if "MLX_RANK" in os.environ:
+            raise ThunderError(
+                "this is one of several ranks, but it was not told how many",
+                where="--hostfile",
+                mend="pass the hostfile",
+            )
+        return Ranks(rank=0, size=1)
+    description = files.read_json(hostfile, mend="run `./doit hostfile`")
+    try:
+        backend, expected = description["backend"], len(description["hosts"])
+        name = BACKENDS[backend]
+    except (KeyError, TypeError) as error:
+        raise ThunderError(f"has no usable {error}", where=str(hostfile), mend="run `./doit hostfile`") from error
+    if expected == 1:
+        return Ranks(rank=0, size=1)
+    return _check(_init(backend, name), expected, hostfile)
+
+
+def _init(backend: str, name: str) -> Any:
+    try:
+        return mx.distributed.init(strict=True, backend=name)
+    except (RuntimeError, ValueError) as error:
+        raise ThunderError(
+            f"the {backend} ranks did not find each other: {error}",
+            where="mx.distributed.init",
+            mend="start the ranks with `python -m thunder_train.launch`, and check addresses and cables",
+        ) from error
+
+
+def _check(group: Any, expected: int, hostfile: Path) -> Ranks:
+    if group.size() != expected:
+        raise ThunderError(
+            f"{group.size()} ranks run, but the file lists {expected}",
+            where=str(hostfile),
+            mend="start one process per host of the file",
+        )
+    return Ranks(rank=group.rank(), size=group.size(), group=group)
