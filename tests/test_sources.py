@@ -82,6 +82,14 @@ def test_missing_file_is_refused(tmp_path):
     assert "in.json: is missing; mend the source's path or add the file" == str(error.value)
 
 
+def test_path_with_a_null_byte_is_refused(tmp_path):
+    """TOML can write one, and Python answers with a ValueError."""
+    with pytest.raises(ThunderError) as error:
+        sources.read(material.source(path="in\0.json"), tmp_path)
+
+    assert r"'in\x00.json': is no path; mend the source's path" == str(error.value)
+
+
 def test_a_thousand_bad_lines_are_told_in_twenty(tmp_path):
     """An error must fit a screen."""
     lines = refusal(tmp_path, "[]\n" * 1000).split("\n")

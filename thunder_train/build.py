@@ -20,6 +20,7 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError, code, files
+from thunder_train.process import command
 from thunder_train.stats import StatCache, open_database
 
 STATE = Path(".thunder")
@@ -198,6 +199,20 @@ def run(stage: Stage) -> TaskFailed | None:
         mend = "free space, or make it writable, and run doit again"
         return TaskFailed(str(ThunderError(error.strerror or str(error), str(error.filename or stage.name), mend)))
     return None
+
+
+def utility(*commands: str) -> dict[str, Any]:
+    """A task that always runs Python modules, each with the arguments given after the task's name."""
+
+    def act(arguments: list[str]) -> TaskFailed | None:
+        try:
+            for words in commands:
+                command([sys.executable, "-m", *words.split(), *arguments], where=words, mend="read the lines above")
+        except ThunderError as error:
+            return TaskFailed(str(error))
+        return None
+
+    return {"actions": [act], "pos_arg": "arguments", "io": {"capture": False}, "uptodate": [False]}
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:

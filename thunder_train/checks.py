@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from cerberus import Validator
+from cerberus import TypeDefinition, Validator
 from cerberus.errors import BaseErrorHandler
 
 from thunder_train import ThunderError
@@ -32,6 +32,8 @@ class _Keep(BaseErrorHandler):  # type: ignore[misc]  # Cerberus ships no types
 
 
 class _Checker(Validator):  # type: ignore[misc]  # Cerberus ships no types
+    types_mapping = {**Validator.types_mapping, "integer": TypeDefinition("integer", (int,), (bool,))}  # noqa: RUF012
+
     def _check_with_finite(self, field: str, value: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             self._error(field, "must be finite")

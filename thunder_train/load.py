@@ -74,9 +74,7 @@ def _recipe(file: Path, tables: dict[str, Any], root: Path) -> tuple[Recipe | No
         return None, [problem]
     values, problems = check(_with_defaults(raw, tables.get("defaults", {})), schema.RECIPE, where)
     if "name" not in values and not re.match(schema.NAME, file.stem):
-        problems.append(
-            ThunderError(f"{file.stem!r} cannot name a run", where, "rename it with letters, digits, . _ -")
-        )
+        problems.append(ThunderError(f"{file.stem!r} cannot name a run", where, schema.FORMS[schema.NAME]))
     for kind in ("cluster", "model", "dataset"):
         known = tables.get(f"{kind}s")
         if known is not None and isinstance(values.get(kind), str) and values[kind] not in known:

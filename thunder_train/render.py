@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 
 from thunder_train import ThunderError
@@ -104,6 +104,7 @@ def _render(template: Path, values: dict[str, Any], finalize: Callable[[Any], st
         return environment.from_string(template.read_text(encoding="utf-8")).render(values)
     except FileNotFoundError:
         raise ThunderError("is missing", where=str(template), mend="git checkout it") from None
+    except TemplateSyntaxError as error:
+        raise ThunderError(str(error.message), where=f"{template}:{error.lineno}", mend="mend that line") from error
     except TemplateError as error:
-        line = f":{error.lineno}" if getattr(error, "lineno", None) else ""
-        raise ThunderError(str(error), where=f"{template}{line}", mend="mend the template") from error
+        raise ThunderError(str(error.message), where=str(template), mend="use only the names it is given") from error

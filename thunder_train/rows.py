@@ -66,6 +66,8 @@ def text(path: str, root: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ThunderError("is not UTF-8", where=f"{path}:{line}", mend="save the file as UTF-8") from None
+    except ValueError:
+        raise ThunderError("is no path", where=repr(path), mend="mend the source's path") from None
     except OSError as error:
         raise ThunderError(
             f"cannot be read: {error.strerror}", where=path, mend="check the path and its rights"

@@ -7,13 +7,16 @@ import importlib.metadata
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from thunder_train import ThunderError, cluster, contradictions, files, promotion, raise_all, render
 from thunder_train import manifest as manifests
 from thunder_train import report as reports
 from thunder_train import scores as scoring
-from thunder_train.config import Recipe, resolved_toml
+from thunder_train.build import Stage
+from thunder_train.config import Recipe, resolved_toml, section
 from thunder_train.process import command
 
 SCRIPTS = {"launch.sh": "launch.sh.j2", "evaluate.sh": "evaluate.sh.j2"}
@@ -104,6 +107,38 @@ def report(recipe: Recipe, out: Path) -> None:
 def manifest(recipe: Recipe, out: Path) -> None:
     """manifest.json, the file to commit."""
     files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, Path()))
+
+
+def stage(
+    recipe: Recipe,
+    make: Callable[[Recipe, Path], None],
+    targets: list[str],
+    inputs: list[str],
+    reads: dict[str, Any],
+    *code: str,
+) -> Stage:
+    """A stage of a recipe, named after the function here that makes it. targets: names in the run's folder."""
+    return Stage(
+        name=f"{make.__name__}:{recipe.name}",
+        make=lambda out: make(recipe, out),
+        targets=tuple(f"runs/{recipe.name}/{name}" for name in targets),
+        inputs=tuple(inputs),
+        reads=reads,
+        code=(f"runs:{make.__name__}", *code),
+    )
+
+
+def train_stage(recipe: Recipe) -> Stage:
+    """The training, which the remote preflight asks about too."""
+    found = [*inputs(recipe, "hostfile.json", "launch.sh")]
+    reads = {"train": section(recipe.train), "environment": environment(recipe)}
+    return stage(recipe, train, trained_files(recipe), found, reads, "worker.__main__", "launch")
+
+
+def inputs(recipe: Recipe, *own: str) -> list[str]:
+    """Files of the run's folder, and the dataset and the model as one small file each."""
+    shared = [f"data/{recipe.dataset.name}/manifest.json", f"runs/models/{recipe.model.name}/model.lock.json"]
+    return [*shared, *(f"runs/{recipe.name}/{name}" for name in own)]
 
 
 def _run(recipe: Recipe, out: Path = Path()) -> Path:

@@ -1,0 +1,117 @@
+"""DESIGN's import table as a test: which module may know which, and what `import dodo` may cost."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+PACKAGE = PROJECT / "thunder_train"
+LEAVES = {"__init__", "config", "files", "schema"}
+"""What any module may import; every other arrow is listed."""
+ARROWS = {
+    "__init__": set(),
+    "schema": set(),
+    "files": set(),
+    "config": set(),
+    "process": set(),
+    "backends": {"cluster"},
+    "terminal": set(),
+    "rows": set(),
+    "scores": set(),
+    "promotion": set(),
+    "checks": set(),
+    "stats": set(),
+    "cluster": set(),
+    "contradictions": set(),
+    "reference": set(),
+    "reports": {"rows"},
+    "sources": {"rows", "reports"},
+    "dataset": {"rows", "reports", "sources"},
+    "code": {"stats"},
+    "build": {"code", "process", "stats"},
+    "load": {"checks", "contradictions"},
+    "models": {"process"},
+    "render": {"cluster"},
+    "launch": {"backends", "cluster", "terminal"},
+    "manifest": {"render"},
+    "report": {"manifest", "render"},
+    "runs": {"build", "cluster", "contradictions", "manifest", "process", "promotion", "render", "report", "scores"},
+}
+HEAVY = {"mlx", "mlx_lm", "numpy", "matplotlib", "transformers", "torch", "huggingface_hub"}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names that a file imports at any depth."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms(path: Path) -> set[str]:
+    """Modules of the package that a file imports, by their first name."""
+    inner = [name.split(".")[1] for name in imports(path) if name.startswith("thunder_train.")]
+    return {name for name in inner if (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_imports_only_leaves_and_its_listed_neighbours(path: Path) -> None:
+    """
+    Rooms do not open onto each other; the hall joins them. A new arrow belongs in the table first.
+    """
+    assert path.stem in ARROWS, f"add {path.stem} to the table, with what it may import"
+
+    assert rooms(path) - LEAVES - {path.stem} <= ARROWS[path.stem]
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "worker").glob("*.py")), ids=lambda path: path.stem)
+def test_a_worker_imports_only_leaves_and_workers(path: Path) -> None:
+    """
+    Workers know flags and files, never recipes, TOML or doit.
+    """
+    allowed = {"__init__", "files", "worker"}
+
+    assert rooms(path) <= allowed
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_only_workers_import_mlx(path: Path) -> None:
+    """
+    Every other command must start in a fraction of a second.
+    """
+    assert not {name.partition(".")[0] for name in imports(path)} & {"mlx", "mlx_lm", "numpy", "matplotlib"}
+
+
+def test_no_room_imports_doit_but_build() -> None:
+    """
+    The engine is joined in two places, dodo.py and build.py.
+    """
+    users = {path.stem for path in PACKAGE.rglob("*.py") if any(one.startswith("doit") for one in imports(path))}
+
+    assert {"build"} == users
+
+
+def test_import_dodo_loads_nothing_heavy() -> None:
+    """
+    mlx-lm alone takes two seconds to import, and every `doit` imports dodo.
+    """
+    code = "import sys, dodo; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+
+    assert set() == HEAVY & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("path", sorted([*PACKAGE.rglob("*.py"), PROJECT / "dodo.py"]), ids=lambda path: path.stem)
+def test_files_stay_short(path: Path) -> None:
+    """
+    A file over 250 lines means a missing room; dodo.py is a table of contents.
+    """
+    limit = 150 if path.name == "dodo.py" else 250
+
+    assert limit >= len(path.read_text(encoding="utf-8").splitlines())

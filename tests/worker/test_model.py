@@ -1,0 +1,105 @@
+"""LoRA on a frozen base, and counting it without weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.worker.conftest import python
+from thunder_train import ThunderError
+
+pytestmark = pytest.mark.mlx
+
+GEMMA = Path(__file__).with_name("gemma-4-e2b-4bit.config.json")
+
+
+def test_gemma_4_e2b_trains_1703936_parameters():
+    """
+    The first Thunder Train said 15,877,411: it had never frozen the base.
+    """
+    from thunder_train.worker.model import count
+
+    assert (4_628_569_344, 1_703_936) == count(json.loads(GEMMA.read_text()), num_layers=4, rank=8)
+
+
+def test_the_count_is_a_program_too(tmp_path):
+    """
+    dodo.py imports no mlx, so it asks a process.
+    """
+    done = python(
+        "thunder_train.worker.count", ["--config", str(GEMMA), "--num-layers", "4", "--lora-rank", "8"], tmp_path
+    )
+
+    assert {"parameters": 4_628_569_344, "trainable_parameters": 1_703_936} == json.loads(done.stdout)
+
+
+def test_counting_from_the_config_agrees_with_the_loaded_model(folder):
+    """
+    The estimate before a run and the number after it are one number.
+    """
+    from thunder_train.worker import model
+
+    config = json.loads((folder / "nano/config.json").read_text())
+    loaded, _ = model.load(str(folder / "nano"), "")
+    total = model.parameters(loaded)
+    model.add_lora(loaded, model.Lora(num_layers=1, rank=4), seed=0)
+
+    assert (total, model.trainable_parameters(loaded)) == model.count(config, num_layers=1, rank=4)
+
+
+def test_only_lora_leaves_of_the_last_layers_are_trained(folder):
+    """
+    Norms and base weights stay as they were, or the adapter is not an adapter.
+    """
+    from thunder_train.worker import model
+
+    loaded, _ = model.load(str(folder / "nano"), "")
+    model.add_lora(loaded, model.Lora(num_layers=1, rank=4, keys=("self_attn.q_proj",)), seed=0)
+
+    expected = ["model.layers.1.self_attn.q_proj.lora_a", "model.layers.1.self_attn.q_proj.lora_b"]
+    assert expected == list(model.trainable(loaded))
+
+
+def test_the_same_seed_starts_the_same_adapter_on_every_rank(folder):
+    """
+    Ranks never exchange weights, only gradients: they must begin alike.
+    """
+    from thunder_train.worker import checkpoint, model
+
+    digests = []
+    for seed in (0, 0, 1):
+        loaded, _ = model.load(str(folder / "nano"), "")
+        model.add_lora(loaded, model.Lora(num_layers=1, rank=4), seed)
+        digests.append(checkpoint.tensor_digest(model.adapter(loaded)))
+
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_layers_and_keys_that_do_not_exist_are_refused_together(folder):
+    """
+    mlx-lm takes 0 layers for all of them and passes over unknown keys in silence.
+    """
+    from thunder_train.worker import model
+
+    loaded, _ = model.load(str(folder / "nano"), "")
+    with pytest.raises(ThunderError) as caught:
+        model.add_lora(loaded, model.Lora(num_layers=3, rank=4, keys=("self_attn.qproj",)), seed=0)
+
+    expected = [
+        "--num-layers: must be from 1 to the model's 2 layers, not 3",
+        "--lora-keys: no layer is called 'self_attn.qproj'; did you mean 'self_attn.q_proj'?",
+    ]
+    assert expected == str(caught.value).split("\n")
+
+
+def test_a_model_that_is_nowhere_is_one_clean_line():
+    """
+    Offline is the rule on training machines: the mend says where to fetch it.
+    """
+    from thunder_train.worker import model
+
+    with pytest.raises(ThunderError) as caught:
+        model.load("nobody/nothing", "")
+
+    expected = "--model nobody/nothing: is neither a folder nor in the hub cache; run `./doit model` on this machine"
+    assert expected == str(caught.value)
