@@ -82,8 +82,7 @@ def task_check() -> Tasks:
     """Preflight: every host answers, every rank joins, the all-sum is right. Remote: before each training."""
     for recipe in PROJECT.recipes.values():
         reads = {"cluster": section(recipe.cluster), "environment": runs.environment(recipe)}
-        inputs = [f"runs/{recipe.name}/hostfile.json"]
-        task = build.task(runs.stage(recipe, runs.check, ["preflight.json"], inputs, reads, "cluster", "worker.smoke"))
+        task = build.task(runs.stage(recipe, runs.check, ["preflight.json"], [], reads, "cluster", "worker.smoke"))
         if cluster.is_remote(recipe.cluster):
             task["uptodate"] = [(build.is_current, [runs.train_stage(recipe)])]
         yield task
@@ -92,7 +91,9 @@ def task_check() -> Tasks:
 def task_train() -> Tasks:
     """launch.sh on the cluster -> adapter."""
     for recipe in PROJECT.recipes.values():
-        yield {**build.task(runs.train_stage(recipe)), "task_dep": [f"check:{recipe.name}"]}
+        # In this order: the preflight fails before a model's gigabytes are fetched, and after the scripts are there.
+        first = [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile", "check")]
+        yield {**build.task(runs.train_stage(recipe)), "task_dep": first}
 
 
 def task_evaluate() -> Tasks:

@@ -80,7 +80,7 @@ def hostfile(cluster: Cluster) -> dict[str, Any]:
     return {"backend": cluster.backend, "envs": list(cluster.envs), "hosts": hosts}
 
 
-def preflight(cluster: Cluster, hostfile_path: str, logs: Path) -> dict[str, Any]:
+def preflight(cluster: Cluster, logs: Path) -> dict[str, Any]:
     """What every host and rank said of itself; ThunderError with every problem when a training could not run.
 
     Remote hosts are asked first, at once; the all-sum over all ranks follows when each of them is ready.
@@ -90,7 +90,7 @@ def preflight(cluster: Cluster, hostfile_path: str, logs: Path) -> dict[str, Any
         answers = dict(zip(remote, pool.map(lambda host: _ask(cluster, host), remote), strict=True))
     here = json.loads(on("localhost", [sys.executable, "-c", ASK], ".").output)
     raise_all([problem for host in remote for problem in host_problems(host, answers[host], here, cluster)])
-    return {"schema": "thunder.preflight/1", "backend": cluster.backend, "ranks": _smoke(cluster, hostfile_path, logs)}
+    return {"schema": "thunder.preflight/1", "backend": cluster.backend, "ranks": _smoke(cluster, logs)}
 
 
 def host_problems(host: str, answer: Answer, here: dict[str, str], cluster: Cluster) -> list[ThunderError]:
@@ -117,9 +117,10 @@ def _ask(cluster: Cluster, host: str) -> Answer:
     return on(host, [cluster.python, "-c", ASK], cluster.folder)
 
 
-def _smoke(cluster: Cluster, hostfile_path: str, logs: Path) -> list[dict[str, Any]]:
+def _smoke(cluster: Cluster, logs: Path) -> list[dict[str, Any]]:
     """Every rank's own word on the ring: its size, and whether all-sums were right."""
-    argv = [sys.executable, "-m", "thunder_train.launch", "--hostfile", hostfile_path, "--log-dir", str(logs)]
+    files.write_json(logs / "hostfile.json", hostfile(cluster))
+    argv = [sys.executable, "-m", "thunder_train.launch", "--hostfile", f"{logs}/hostfile.json", "--log-dir", str(logs)]
     argv += ["--module", "thunder_train.worker.smoke"]
     if is_remote(cluster):
         argv += ["--folder", cluster.folder, "--python", cluster.python]
@@ -137,8 +138,3 @@ def _smoke(cluster: Cluster, hostfile_path: str, logs: Path) -> list[dict[str, A
             )
         ranks.append({"host": host.ssh, **told[-1]})
     return ranks
-
-
-def write_hostfile(cluster: Cluster, path: Path) -> None:
-    """hostfile.json."""
-    files.write_json(path, hostfile(cluster))

@@ -64,7 +64,7 @@ def build(recipe: Recipe, root: Path) -> dict[str, Any]:
         "schema": "thunder.run/1",
         **identity(recipe, root),
         "command": ["bash", f"runs/{recipe.name}/launch.sh"],
-        "flags": [[flag, value] for flag, value in launch_flags(recipe)],
+        "flags": dict(launch_flags(recipe)),
         "outputs": [_output(run, name, done) for name in OUTPUTS],
         "metrics": {
             "losses": done["losses"],

@@ -28,7 +28,7 @@ def markdown(template: Path, values: dict[str, Any]) -> str:
 
 def escape_markdown(value: Any) -> str:
     """Text that Markdown and HTML show as it is, on one line, also inside a table."""
-    text = " ".join(str(value).split())
+    text = " ".join(str(value).splitlines())
     for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`")):
         text = text.replace(mark, shown)
     return text

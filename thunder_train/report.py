@@ -1,5 +1,6 @@
 """The page people read: report.md, the sections of the first Thunder Train's status page filled from files."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def build(recipe: Recipe, root: Path, promotion: dict[str, Any]) -> str:
         "done": done,
         "environment": ", ".join(f"{name} {value}" for name, value in sorted(done["environment"].items())),
         "tokens_per_second": tokens_per_second(files.read_jsonl(run / "metrics.jsonl")),
-        "flags": render.launch_flags(recipe),
+        "flags": [(flag, shlex.quote(str(value))) for flag, value in render.launch_flags(recipe)],
         "promotion": promotion,
     }
     values["evidence"] = values["data"]["evidence_kinds"]
@@ -28,7 +29,7 @@ def build(recipe: Recipe, root: Path, promotion: dict[str, Any]) -> str:
 
 
 def tokens_per_second(metrics: list[dict[str, Any]]) -> float:
-    """Target tokens trained on per second of training, all ranks together; 0 before the first event."""
-    events = [event for event in metrics if event["event"] == "train"]
-    seconds = sum(event["seconds"] for event in events)
+    """Target tokens trained on per second of training, all ranks together, validation and saving left out."""
+    events = [event for event in metrics if event["event"] == "train" and event["tokens"]]
+    seconds = sum(event["tokens"] / event["target_tokens_per_second"] for event in events)
     return sum(event["tokens"] for event in events) / seconds if seconds else 0.0

@@ -49,8 +49,7 @@ def scripts(recipe: Recipe, out: Path) -> None:
 
 def check(recipe: Recipe, out: Path) -> None:
     """preflight.json: every rank's word, or every problem at once."""
-    run = _run(recipe)
-    found = cluster.preflight(recipe.cluster, str(run / "hostfile.json"), run / "logs" / "check")
+    found = cluster.preflight(recipe.cluster, _run(recipe) / "logs" / "check")
     files.write_json(_run(recipe, out) / "preflight.json", found)
 
 
@@ -59,7 +58,7 @@ def train(recipe: Recipe, out: Path) -> None:
     run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
     raise_all(contradictions.batch_problems(recipe, rows["train"]))
     if cluster.is_remote(recipe.cluster):  # hosts may have changed since the check task ran, and hours are at stake
-        cluster.preflight(recipe.cluster, str(run / "hostfile.json"), run / "logs" / "check")
+        cluster.preflight(recipe.cluster, run / "logs" / "check")
     start = time.perf_counter()
     command(
         ["bash", str(run / "launch.sh"), "--adapter-path", str(staged / "adapter")],

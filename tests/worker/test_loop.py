@@ -66,7 +66,7 @@ def test_validation_covers_every_row_whatever_the_batch(run):
 
 def test_two_ranks_validate_every_row_once(run):
     """
-    The shares of two ranks, added up, are the whole set; rank and size are plain numbers, so no second process is needed.
+    The shares of two ranks add up to the whole set. Rank and size are plain numbers: no second process is needed.
     """
     from thunder_train.worker.loop import evaluate
     from thunder_train.worker.ranks import Ranks
@@ -126,6 +126,28 @@ def test_a_rank_without_a_row_sends_zeros(run):
     )
 
 
+class Recorder:
+    """An optimizer that keeps what it is given."""
+
+    state = ()
+
+    def update(self, model, gradients):
+        """Keep the gradient."""
+        from thunder_train.worker import loop
+
+        self.gradient = loop.flatten(gradients)
+
+
+def fifties(one):
+    """A step in which every number of the gradient is 50, over 5 tokens."""
+    import mlx.core as mx
+
+    from thunder_train.worker import loop
+
+    gradient = mx.ones(loop.local_sums(one.model, [])[0].size) * 50
+    return loop.Totals(gradient, loss=1.0, tokens=5, finite=True, stop=False)
+
+
 def test_a_long_gradient_is_clipped_to_the_limit(run):
     """
     One odd row must not throw the adapter away.
@@ -134,18 +156,38 @@ def test_a_long_gradient_is_clipped_to_the_limit(run):
 
     from thunder_train.worker import loop
 
-    class Recorder:
-        state = ()
+    one, recorder = run(), Recorder()
 
-        def update(self, model, gradients):
-            self.norm = mx.linalg.norm(loop.flatten(gradients)).item()
+    assert loop.update(one.model, recorder, fifties(one), max_grad_norm=0.5)
+    assert pytest.approx(0.5, rel=1e-4) == mx.linalg.norm(recorder.gradient).item()
+
+
+def test_the_gradient_is_the_mean_over_all_target_tokens(run):
+    """
+    Sums cross ranks and are divided once, by the tokens of all ranks; 0 turns clipping off.
+    """
+    from thunder_train.worker import loop
 
     one, recorder = run(), Recorder()
-    gradient = mx.ones(loop.local_sums(one.model, [])[0].size) * 50
-    totals = loop.Totals(gradient, loss=1.0, tokens=5, finite=True, stop=False)
 
-    assert loop.update(one.model, recorder, totals, max_grad_norm=0.5)
-    assert pytest.approx(0.5, rel=1e-4) == recorder.norm
+    assert loop.update(one.model, recorder, fifties(one), max_grad_norm=0)
+    assert {10.0} == set(recorder.gradient.tolist())
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run(run, monkeypatch):
+    """
+    NaN is no JSON, and no adapter with such a loss is worth saving.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker import loop
+
+    monkeypatch.setattr(loop, "loss_sum", lambda model, tokens, mask: mx.array(mx.nan))
+    one = run()
+    with pytest.raises(ThunderError) as caught:
+        loop.evaluate(one.model, one.valid, 2, one.ranks)
+
+    assert "validation: the loss is not finite; look for a broken model or adapter" == str(caught.value)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(run, tmp_path, monkeypatch, capsys):

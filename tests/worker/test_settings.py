@@ -5,7 +5,10 @@ import pytest
 from thunder_train import ThunderError
 from thunder_train.worker.settings import parse
 
-NEEDED = "--model m --train-data t --valid-data v --num-iters 4 --learning-rate 1e-3 --adapter-path a".split()
+NEEDED = [
+    *("--model", "m", "--train-data", "t", "--valid-data", "v"),
+    *("--num-iters", "4", "--learning-rate", "1e-3", "--adapter-path", "a"),
+]
 
 
 def test_every_bad_value_is_reported_at_once():

@@ -40,7 +40,7 @@ def prepare(settings: Settings) -> "tuple[Run, dict[str, Split], dict[str, int]]
     from thunder_train.worker import batches, model, ranks
 
     group = ranks.join(settings.hostfile)  # first: a rank that connects 31 s later than another finds nobody
-    base, tokenizer = model.load(settings.model, settings.model_revision)
+    base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock))
     splits = {
         name: batches.read(path, tokenizer, settings.max_seq_len, settings.too_long)
         for name, path in (("train", settings.train_data), ("valid", settings.valid_data))

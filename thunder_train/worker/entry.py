@@ -30,27 +30,37 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
     """Run a worker program's main with the command line and exit: 0, or 2 with one line per mistake on stderr."""
     follow_launcher()
     try:
-        with tempfile.TemporaryDirectory(prefix="thunder-") as folder:
-            unpack_files(Path(folder))
-            preload()
-            main(sys.argv[1:])
+        unpack_files()
+        preload()
+        main(sys.argv[1:])
     except ThunderError as error:
         sys.stdout.flush()
         print(error, file=sys.stderr, flush=True)
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    finally:
+        remove_files()
     sys.exit(0)
 
 
-def unpack_files(folder: Path) -> None:
-    """For each THUNDER_FILE_<NAME>=content write the content into folder and set <NAME> to its path.
+def unpack_files() -> None:
+    """For each THUNDER_FILE_<NAME>=content write a temporary file and set <NAME> to its path.
 
     So the launcher needs no file on another machine.
     """
-    for variable, content in sorted(os.environ.items()):
-        if variable.startswith(FILE_PREFIX):
-            name = variable.removeprefix(FILE_PREFIX)
-            path = folder / name
-            path.write_text(content, encoding="utf-8")
-            os.environ[name] = str(path)
+    for name in _file_names():
+        number, path = tempfile.mkstemp(prefix="thunder-")
+        with open(number, "w", encoding="utf-8") as file:
+            file.write(os.environ[FILE_PREFIX + name])
+        os.environ[name] = path
+
+
+def remove_files() -> None:
+    """Remove what unpack_files wrote; once MLX has read them, so that a killed rank leaves none behind."""
+    for name in _file_names():
+        Path(os.environ[name]).unlink(missing_ok=True)
+
+
+def _file_names() -> list[str]:
+    return sorted(name.removeprefix(FILE_PREFIX) for name in os.environ if name.startswith(FILE_PREFIX))

@@ -24,7 +24,7 @@ class Task:
     """One field per flag; `--help` says what each means."""
 
     model: str
-    model_revision: str
+    model_lock: str
     adapter_path: Path
     valid_data: Path
     test_data: Path
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     from thunder_train.worker.environment import environment
 
     check_adapter(task.adapter_path)
-    network, tokenizer = model.load(task.model, task.model_revision)
+    network, tokenizer = model.load(task.model, model.pinned_commit(task.model_lock))
     splits = {
         name: batches.read_all(path, tokenizer) for name, path in (("valid", task.valid_data), ("test", task.test_data))
     }
@@ -63,7 +63,7 @@ def parse(argv: list[str]) -> Task:
     """The task of a command line. Raises ThunderError."""
     parser = Parser(prog="thunder_train.worker.generate", description="score base and adapter, and let both answer")
     parser.add_argument("--model", required=True, help="mlx-lm folder, or hub id that is already in the cache")
-    parser.add_argument("--model-revision", default="", help="hub commit, tag or branch")
+    parser.add_argument("--model-lock", default="", help="model.lock.json, which pins the commit of a hub id")
     parser.add_argument("--adapter-path", type=Path, required=True, help="folder of the adapter")
     parser.add_argument("--valid-data", type=Path, required=True, help="ChatML rows to measure the loss on")
     parser.add_argument(

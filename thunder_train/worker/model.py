@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from thunder_train import ThunderError, raise_all
+from thunder_train import ThunderError, files, raise_all
 
 ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
 """What mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
@@ -54,6 +54,11 @@ def load(name: str, revision: str) -> tuple[nn.Module, Any]:
             mend="give an mlx-lm folder, or convert it first",
         ) from error
     return model, tokenizer
+
+
+def pinned_commit(lock: str) -> str:
+    """The hub commit that a model.lock.json names; "" without a lock, or for a model that is not from the hub."""
+    return str(files.read_json(lock, mend="run `./doit model`").get("commit", "")) if lock else ""
 
 
 def locate(name: str, revision: str) -> Path:

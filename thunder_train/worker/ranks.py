@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from thunder_train import ThunderError, files
+from thunder_train.worker.entry import remove_files
 
 BACKENDS = {"ring": "ring", "jaccl": "jaccl", "jaccl-ring": "jaccl", "mpi": "mpi", "nccl": "nccl"}
 """Backend of the hostfile -> name that mx.distributed.init knows."""
@@ -69,6 +70,8 @@ def _init(backend: str, name: str) -> Any:
             where="mx.distributed.init",
             mend="start the ranks with `python -m thunder_train.launch`, and check addresses and cables",
         ) from error
+    finally:
+        remove_files()
 
 
 def _check(group: Any, expected: int, hostfile: Path) -> Ranks:

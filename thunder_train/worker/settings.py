@@ -16,7 +16,7 @@ class Settings:
     """One field per flag; `--help` says what each means."""
 
     model: str
-    model_revision: str
+    model_lock: str
     train_data: Path
     valid_data: Path
     max_seq_len: int
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_inputs(parser: Parser) -> None:
     group = parser.add_argument_group("model and data")
     group.add_argument("--model", required=True, help="mlx-lm folder, or hub id that is already in the cache")
-    group.add_argument("--model-revision", default="", help="hub commit, tag or branch")
+    group.add_argument("--model-lock", default="", help="model.lock.json, which pins the commit of a hub id")
     group.add_argument("--train-data", type=Path, required=True, help="ChatML rows, JSONL")
     group.add_argument("--valid-data", type=Path, required=True, help="ChatML rows, JSONL; all of them are scored")
     group.add_argument("--max-seq-len", type=int, default=512, help="tokens a row may have, prompt and answer together")

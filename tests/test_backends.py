@@ -1,0 +1,131 @@
+"""What each rank is told about the others."""
+
+import json
+
+import pytest
+
+from thunder_train import ThunderError
+from thunder_train.backends import environments
+
+MEND = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
+
+
+def host(ssh="127.0.0.1", ips=("127.0.0.1",), rdma=()):
+    return {"ssh": ssh, "ips": list(ips), "rdma": list(rdma)}
+
+
+def hostfile(backend, *hosts, envs=()):
+    return {"backend": backend, "envs": list(envs), "hosts": list(hosts)}
+
+
+def refusal(description):
+    with pytest.raises(ThunderError) as caught:
+        environments(description, where="hosts.json")
+    return str(caught.value).split("\n")
+
+
+def test_local_ring_ranks_get_ports_of_their_own():
+    """
+    Two trainings on one machine must not meet on a fixed port.
+    """
+    first, second = environments(hostfile("ring", host(), host()), where="hosts.json")
+    links = json.loads(first["THUNDER_FILE_MLX_HOSTFILE"])
+
+    assert ("0", "1") == (first["MLX_RANK"], second["MLX_RANK"])
+    assert first["THUNDER_FILE_MLX_HOSTFILE"] == second["THUNDER_FILE_MLX_HOSTFILE"]
+    assert 2 == len({link for [link] in links})
+    assert all(link.startswith("127.0.0.1:") for [link] in links)
+
+
+def test_remote_ring_ranks_get_mlx_ports_for_every_address():
+    """
+    Nobody can look for a free port on another machine, so the ports are those of mlx.launch.
+    """
+    macs = [host("mac4", ["10.0.5.1", "10.0.6.1"]), host("mac5", ["10.0.5.2"])]
+    first, _ = environments(hostfile("ring", *macs), where="hosts.json")
+
+    expected = [["10.0.5.1:32323", "10.0.6.1:32324"], ["10.0.5.2:32325"]]
+    assert expected == json.loads(first["THUNDER_FILE_MLX_HOSTFILE"])
+
+
+def test_jaccl_ranks_get_the_matrix_and_the_coordinator():
+    """
+    RDMA devices differ per pair; rank 0 is where they meet.
+    """
+    macs = [host("mac4", ["10.0.5.1"], [None, "rdma_en5"]), host("mac5", [], ["rdma_en3", None])]
+    expected = {
+        "MLX_RANK": "1",
+        "MLX_JACCL_COORDINATOR": "10.0.5.1:32323",
+        "THUNDER_FILE_MLX_IBV_DEVICES": '[[null, "rdma_en5"], ["rdma_en3", null]]',
+        "A": "b=c",
+    }
+
+    assert expected == environments(hostfile("jaccl", *macs, envs=["A=b=c"]), where="hosts.json")[1]
+    assert {**expected, "MLX_JACCL_RING": "1"} == environments(
+        hostfile("jaccl-ring", *macs, envs=["A=b=c"]), where="hosts.json"
+    )[1]
+
+
+def test_nccl_ranks_on_one_machine_get_a_gpu_each():
+    """
+    CUDA_VISIBLE_DEVICES counts the ranks of that machine, not of the cluster.
+    """
+    machines = [host("a", ["10.0.0.1"]), host("a", ["10.0.0.1"]), host("b", ["10.0.0.2"])]
+    ranks = environments(hostfile("nccl", *machines), where="hosts.json")
+
+    assert ["0", "1", "0"] == [rank["CUDA_VISIBLE_DEVICES"] for rank in ranks]
+    expected = {"NCCL_HOST_IP": "10.0.0.1", "NCCL_PORT": "12345", "MLX_WORLD_SIZE": "3"}
+    assert expected == {name: ranks[2][name] for name in expected}
+
+
+def test_a_single_host_needs_no_addresses():
+    """
+    One rank has nobody to find.
+    """
+    assert [{"MLX_RANK": "0"}] == environments(hostfile("ring", host(ips=())), where="hosts.json")
+
+
+def test_mpi_is_refused_with_the_program_that_starts_it():
+    """
+    mpirun must start mpi ranks; the user learns with what, and what its exit status is worth.
+    """
+    expected = (
+        "hosts.json: mpi ranks must be started by mpirun, not by this launcher; "
+        "use `mlx.launch --backend mpi`, and look for done.json: its exit status proves nothing"
+    )
+    assert [expected] == refusal(hostfile("mpi", host()))
+
+
+def test_every_missing_cable_is_named():
+    """
+    jaccl itself would die in C++ with an error number.
+    """
+    macs = [host("mac4", ["10.0.5.1"], [None, None]), host("mac5", [], ["rdma_en3", "rdma_en4"])]
+
+    expected = [
+        "hosts.json: hosts[0].rdma: names no device towards mac5; read `ibv_devices` there",
+        "hosts.json: hosts[1].rdma: slot 1 is this host's own and must be null",
+    ]
+    assert expected == refusal(hostfile("jaccl", *macs))
+
+
+def test_what_is_no_hostfile_is_refused():
+    """
+    A hand-written file is checked before any process starts.
+    """
+    assert [f'hosts.json: must be {{"backend", "envs", "hosts": [{{"ssh", "ips", "rdma"}}]}}; {MEND}'] == refusal([])
+    assert [f"hosts.json: hosts[1].ips: has no address on the training link; {MEND}"] == refusal(
+        hostfile("ring", host(), host(ips=()))
+    )
+
+
+def test_an_address_of_another_machine_is_refused_before_anything_starts():
+    """
+    The ring would fail in C++ on one rank and leave the other waiting for ever.
+    """
+    local = host(ips=["192.0.2.1"])
+
+    expected = (
+        "hostfile: 192.0.2.1 is no address of this machine: Cannot assign requested address; correct ips in [clusters]"
+    )
+    assert [expected] == refusal(hostfile("ring", local, local))
