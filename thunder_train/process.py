@@ -12,6 +12,7 @@ def command(argv: list[str], where: str, mend: str) -> None:
     """Run a command with our own input and output; ThunderError when it fails. It never outlives us."""
     # Rendered scripts run our own interpreter, whatever environment we were started from.
     environment = {**os.environ, "THUNDER_PYTHON": sys.executable}
+    sys.stdout.flush()  # into a pipe, our own lines would follow the child's
     child = subprocess.Popen(argv, start_new_session=True, stdin=subprocess.DEVNULL, env=environment)
     try:
         status = child.wait()
