@@ -169,6 +169,21 @@ def test_g11_a_fresh_clone_makes_the_committed_manifests(built: Copy) -> None:
         assert (PROJECT / name).read_text(encoding="utf-8") == (built.path / name).read_text(encoding="utf-8"), name
 
 
+def test_the_launch_script_alone_trains(project: Copy) -> None:
+    """
+    `bash runs/smoke/launch.sh` is the whole training: the same adapter, also with the output elsewhere.
+    """
+    adapter = project.path / ADAPTER
+    good = adapter.read_bytes()
+    adapter.unlink()
+    env = {**os.environ, "THUNDER_PYTHON": sys.executable}
+    script = [str(project.path / "runs/smoke/launch.sh")]
+    subprocess.run(["bash", *script], cwd="/", env=env, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["bash", *script, "--adapter-path", "else/where"], env=env, check=True, stdout=subprocess.DEVNULL)
+
+    assert good == adapter.read_bytes() == (project.path / "else/where/adapters.safetensors").read_bytes()
+
+
 def test_doit_list_info_and_dry_commands_keep_working(project: Copy) -> None:
     """
     The build extends doit and hides none of it.

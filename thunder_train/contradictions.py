@@ -126,6 +126,7 @@ def _is_current(dataset: Dataset, root: Path) -> bool:
     try:
         manifest = json.loads(_manifest(dataset, root).read_text(encoding="utf-8"))
         told = {source["path"]: source["sha256"] for source in manifest["sources"]}
+        told |= {pair["path"]: pair["sha256"] for source in manifest["sources"] if (pair := source.get("references"))}
         wanted = {name for source in dataset.sources for name in (source.path, source.references) if name}
         split = {"seed": dataset.split_seed, "valid": dataset.valid, "test": dataset.test}
         return (
