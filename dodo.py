@@ -4,16 +4,26 @@ data ─┬─> train ─> evaluate ─> report ─> manifest        check runs 
 model ┤     hostfile ─> scripts ─> train
 """
 
-import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from doit.exceptions import InvalidDodoFile
 
-from thunder_train import ThunderError, build, cluster, dataset, load, manifest, models, reference, runs
-from thunder_train.build import Stage
+from thunder_train import (
+    ThunderError,
+    build,
+    cluster,
+    console,
+    load,
+    manifest,
+    process,
+    reference,
+    runs,
+)
+from thunder_train.cache import RunCache
 from thunder_train.config import section
 
 ROOT = Path()
@@ -27,47 +37,31 @@ except ThunderError as problem:
 DOIT_CONFIG = {
     "default_tasks": [f"manifest:{name}" for name in PROJECT.default],
     "check_file_uptodate": build.Sha256Checker,
+    "reporter": console.Reporter,
 }
-signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends doit as Ctrl-C does: children first
+CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)
+task = partial(build.task, cache=CACHE)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, process.interrupt)
 
 
 def task_data() -> Tasks:
     """Sources -> train, valid and test rows with their manifest."""
     for each in PROJECT.datasets.values():
-        home = f"data/{each.name}"
-        sources = [path for source in each.sources for path in (source.path, source.references)]
-        yield build.task(
-            Stage(
-                name=f"data:{each.name}",
-                make=lambda out, each=each, home=home: dataset.build(each, ROOT, out / home),
-                targets=tuple(f"{home}/{name}" for name in dataset.FILES),
-                inputs=tuple(path for path in (*sources, each.template) if os.path.isfile(path)),
-                reads={"dataset": section(each)},
-                code=("dataset",),
-            )
-        )
+        yield task(runs.data_stage(each))
 
 
 def task_model() -> Tasks:
     """Hub, folder or nano -> model.lock.json."""
     for each in PROJECT.models.values():
-        yield build.task(
-            Stage(
-                name=f"model:{each.name}",
-                make=lambda out, each=each: models.build(each, ROOT, out),
-                targets=models.targets(each),
-                inputs=models.inputs(each, ROOT),
-                reads={"model": section(each)},
-                code=("models", "worker.nano") if each.kind == "nano" else ("models",),
-            )
-        )
+        yield task(runs.model_stage(each))
 
 
 def task_hostfile() -> Tasks:
     """A cluster of thunder.toml -> hostfile.json."""
     for recipe in PROJECT.recipes.values():
         reads = {"cluster": section(recipe.cluster)}
-        yield build.task(runs.stage(recipe, runs.hostfile, ["hostfile.json"], [], reads, "cluster"))
+        yield task(runs.stage(recipe, runs.hostfile, ["hostfile.json"], [], reads, "cluster"))
 
 
 def task_scripts() -> Tasks:
@@ -75,17 +69,17 @@ def task_scripts() -> Tasks:
     templates = [f"templates/{name}" for name in runs.SCRIPTS.values()]
     for recipe in PROJECT.recipes.values():
         targets = [*runs.SCRIPTS, "recipe.toml"]
-        yield build.task(runs.stage(recipe, runs.scripts, targets, templates, section(recipe), "render"))
+        yield task(runs.stage(recipe, runs.scripts, targets, templates, section(recipe), "render"))
 
 
 def task_check() -> Tasks:
     """Preflight: every host answers, every rank joins, the all-sum is right. Remote: before each training."""
     for recipe in PROJECT.recipes.values():
         reads = {"cluster": section(recipe.cluster), "environment": runs.environment(recipe)}
-        task = build.task(runs.stage(recipe, runs.check, ["preflight.json"], [], reads, "cluster", "worker.smoke"))
+        checked = task(runs.stage(recipe, runs.check, ["preflight.json"], [], reads, "cluster", "worker.smoke"))
         if cluster.is_remote(recipe.cluster):
-            task["uptodate"] = [(build.is_current, [runs.train_stage(recipe)])]
-        yield task
+            checked["uptodate"] = [(build.is_current, [runs.train_stage(recipe)])]
+        yield checked
 
 
 def task_train() -> Tasks:
@@ -93,7 +87,7 @@ def task_train() -> Tasks:
     for recipe in PROJECT.recipes.values():
         # In this order: the preflight fails before a model's gigabytes are fetched, and after the scripts are there.
         first = [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile", "check")]
-        yield {**build.task(runs.train_stage(recipe)), "task_dep": first}
+        yield {**task(runs.train_stage(recipe)), "task_dep": first}
 
 
 def task_evaluate() -> Tasks:
@@ -103,7 +97,7 @@ def task_evaluate() -> Tasks:
         inputs = runs.inputs(recipe, "evaluate.sh", *adapter)
         reads = {"evaluate": section(recipe.evaluate), "environment": runs.environment(recipe)}
         targets = ["predictions.jsonl", "eval.json"]
-        yield build.task(runs.stage(recipe, runs.evaluate, targets, inputs, reads, "worker.generate", "scores"))
+        yield task(runs.stage(recipe, runs.evaluate, targets, inputs, reads, "worker.generate", "scores"))
 
 
 def task_report() -> Tasks:
@@ -112,14 +106,14 @@ def task_report() -> Tasks:
         measured = ["preflight.json", "adapter/done.json", "metrics.jsonl", "eval.json"]
         inputs = [*runs.inputs(recipe, *measured), "templates/report.md.j2"]
         targets = ["report.md", "promotion.json"]
-        yield build.task(runs.stage(recipe, runs.report, targets, inputs, section(recipe), "report", "promotion"))
+        yield task(runs.stage(recipe, runs.report, targets, inputs, section(recipe), "report", "promotion"))
 
 
 def task_manifest() -> Tasks:
     """The run's identity, inputs, outputs and metrics -> manifest.json, to be committed."""
     for recipe in PROJECT.recipes.values():
         inputs = runs.inputs(recipe, *manifest.OUTPUTS)
-        yield build.task(runs.stage(recipe, runs.manifest, ["manifest.json"], inputs, section(recipe), "manifest"))
+        yield task(runs.stage(recipe, runs.manifest, ["manifest.json"], inputs, section(recipe), "manifest"))
 
 
 def task_test() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""doit made trustworthy through its own extension points: checker, durable state, intact targets, staged actions.
+"""doit made trustworthy through its own extension points: checker, intact targets, staged actions, run cache, lock.
 
 A stage is stale when its slice of the recipe, an input, its code or a target is not what it was when the stage last
 succeeded. It writes into a staging folder; its old targets stay until every new one is complete.
@@ -8,7 +8,6 @@ import os
 import shutil
 import sqlite3
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import Parameter, Signature
@@ -20,10 +19,12 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError, code, files
-from thunder_train.process import command
-from thunder_train.stats import StatCache, open_database
+from thunder_train.cache import RunCache
+from thunder_train.process import tool
+from thunder_train.stats import StatCache
 
 STATE = Path(".thunder")
+STAGING = STATE / "staging"
 STATS = StatCache(STATE / "stats.sqlite")
 
 
@@ -42,67 +43,13 @@ class Sha256Checker(FileChangedChecker):
         return None if state == current_state else state
 
 
-class DurableState:
-    """doit's task records in SQLite, committed as each task ends, so that a kill forgets nothing that was finished.
-
-    doit's own backends write once, at the very end of a run.
-    """
-
-    desc = "SQLite, committed after every task"
-
-    def __init__(self, name: str, codec: Any, *, module_name: str | None = None) -> None:
-        self.name, self._codec, self._lock = name, codec, threading.RLock()
-        self._connection = open_database(Path(name), "tasks (task_id text primary key, record text)")
-        self._records: dict[str, dict[str, Any]] = {}
-        for task_id, record in self._connection.execute("select * from tasks"):
-            self._records[task_id] = codec.decode(record)
-
-    def get(self, task_id: str, dependency: str) -> Any:
-        """One value of a task's record, or None."""
-        return self._records.get(task_id, {}).get(dependency)
-
-    def set(self, task_id: str, dependency: str, value: Any) -> None:
-        """Change a task's record. `deps:` is the last that doit sets when a task has succeeded, so it commits."""
-        with self._lock:
-            self._records.setdefault(task_id, {})[dependency] = value
-            if dependency == "deps:":
-                record = (task_id, self._codec.encode(self._records[task_id]))
-                self._connection.execute("insert or replace into tasks values (?, ?)", record)
-                self._connection.commit()
-
-    def in_(self, task_id: str) -> bool:
-        """Whether the task has a record."""
-        return task_id in self._records
-
-    def remove(self, task_id: str) -> None:
-        """Forget a task, on disk too."""
-        with self._lock:
-            self._records.pop(task_id, None)
-            self._connection.execute("delete from tasks where task_id = ?", (task_id,))
-            self._connection.commit()
-
-    def remove_all(self) -> None:
-        """Forget every task."""
-        with self._lock:
-            self._records.clear()
-            self._connection.execute("delete from tasks")
-            self._connection.commit()
-
-    def dump(self) -> None:
-        """Everything is on disk already; doit calls this once, at the end."""
-        try:
-            self._connection.close()
-        except sqlite3.Error as error:
-            print(f"warning: closing the build state: {error}", file=sys.stderr)
-
-
 @dataclass(frozen=True)
 class Stage:
     """One node of the graph.
 
     make(root) writes every target below `root`, under its own relative path. reads: the slice of the resolved recipe
     that it uses. code: modules of the package that it starts from, as `worker.generate`, or `runs:train` for one
-    function of a module.
+    function of a module. is_cached: whether its outputs depend on nothing else, and so may come from the run cache.
     """
 
     name: str
@@ -111,10 +58,17 @@ class Stage:
     inputs: tuple[str, ...]
     reads: dict[str, Any]
     code: tuple[str, ...]
+    is_cached: bool = True
+
+    def key(self) -> str:
+        """Hash of all that decides the outputs: slice, inputs, code, names of the targets. Needs every input."""
+        inputs = {path: STATS.sha256(path) for path in self.inputs}
+        made_from = {"reads": self.reads, "inputs": inputs, "code": code.digest(self.code, STATS)}
+        return files.digest({**made_from, "targets": self.targets})
 
 
 class Fresh:
-    """doit's `uptodate`: why a stage is stale, by what is not as it was when it last succeeded."""
+    """doit's `uptodate`: whether slice, code and targets are as they were when the stage last succeeded."""
 
     # doit asks each callable for its signature; reading it off the class saves a third of a no-op.
     __signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("task", "values")])
@@ -124,81 +78,117 @@ class Fresh:
 
     def configure_task(self, task: Any) -> None:
         """Ask doit to keep what `__call__` will compare."""
-        task.value_savers.append(lambda: {"reads": self._stage.reads, "code": self._code(), "made": self._made()})
+        task.value_savers.append(self._values)
 
     def __call__(self, task: Any, values: dict[str, Any]) -> bool:
-        """Whether slice, code and targets are as recorded; doit itself looks at the inputs."""
-        return next(self.reasons(values), None) is None
+        """Whether the stage is fresh but for its inputs, which doit itself looks at."""
+        stage, made = self._stage, values.get("made", {})
+        return (
+            "made" in values
+            and values["reads"] == files.digest(stage.reads)
+            and values["code"] == code.digest(stage.code, STATS)
+            and all(_sha256(path) == made.get(path, "") for path in stage.targets)
+        )
 
-    def reasons(self, values: dict[str, Any]) -> Iterator[str]:
-        """Why the stage is stale, cheapest look first; nothing when it is fresh."""
-        if "made" not in values:
-            yield "never made"
-            return
-        yield from _differences(values["reads"], self._stage.reads)
-        now = self._code()
-        yield from (f"{name}: code changed" for name in sorted(now) if values["code"].get(name) != now[name])
-        for path in self._stage.targets:
-            if not os.path.exists(path):
-                yield f"{path}: is missing"
-            elif values["made"].get(path) != STATS.sha256(path):
-                yield f"{path}: edited since it was made"
-
-    def _code(self) -> dict[str, str]:
-        return code.hashes(self._stage.code, STATS)
-
-    def _made(self) -> dict[str, str]:
-        return {path: STATS.sha256(path) for path in self._stage.targets}
+    def _values(self) -> dict[str, Any]:
+        stage, keep = self._stage, Globals.dep_manager.backend.keep
+        made = {path: STATS.sha256(path) for path in stage.targets}
+        return {"reads": keep(stage.reads), "code": keep(code.hashes(stage.code, STATS)), "made": made}
 
 
-def task(stage: Stage) -> dict[str, Any]:
-    """The stage as doit wants it."""
-    return {
-        "name": stage.name.partition(":")[2],
-        "actions": [(run, [stage])],
-        "file_dep": list(stage.inputs),
-        "targets": list(stage.targets),
-        "uptodate": [Fresh(stage)],
-        "io": {"capture": False},
-    }
+def reasons(stage: Stage, state: Any) -> Iterator[str]:
+    """Why a stage would run now, down to the key; nothing when it is fresh. state: the DurableState. Runs nothing."""
+    values = state.get(stage.name, "_values_:") or {}
+    if "made" not in values:
+        yield state.marked(stage.name) or "never built"
+        return
+    yield from _differences(state.kept(values["reads"]), stage.reads)
+    now, then = code.hashes(stage.code, STATS), state.kept(values["code"]) or {}
+    yield from (f"{path}: code changed" for path in sorted(now) if now[path] != then.get(path))
+    yield from (f"{path}: code is no longer used" for path in sorted(set(then) - set(now)))
+    known = set(state.get(stage.name, "deps:") or [])
+    for path in sorted(set(stage.inputs) | known):
+        recorded = state.get(stage.name, path)
+        if path not in stage.inputs:
+            yield f"{path}: no longer an input"
+        elif path not in known or not recorded:
+            yield f"{path}: new input"
+        elif _sha256(path) != recorded[1]:
+            yield f"{path}: content changed" if os.path.exists(path) else f"{path}: is missing"
+    for path in stage.targets:
+        if not os.path.exists(path):
+            yield f"{path}: is missing"
+        elif _sha256(path) != values["made"].get(path):
+            yield f"{path}: edited since it was made"
 
 
 def is_current(stage: Stage) -> bool:
     """Whether a stage stands as it was last made, its inputs included; for another task to ask."""
-    state, checker = Globals.dep_manager.backend, Sha256Checker()
-    if next(Fresh(stage).reasons(state.get(stage.name, "_values_:") or {}), None):
-        return False
-    known = {path: state.get(stage.name, path) for path in stage.inputs}
-    return all(
-        seen and os.path.exists(path) and not checker.check_modified(path, os.stat(path), seen)
-        for path, seen in known.items()
-    )
+    return next(reasons(stage, Globals.dep_manager.backend), None) is None
 
 
-def run(stage: Stage) -> TaskFailed | None:
-    """Make a stage's targets in staging, check them, and put them into place."""
-    Globals.dep_manager.backend.remove(stage.name)  # from here on a kill must not leave the old record standing
-    staging = STATE / "staging" / stage.name.replace(":", "-")
+def task(stage: Stage, cache: RunCache) -> dict[str, Any]:
+    """The stage as doit wants it."""
+    return {
+        "name": stage.name.partition(":")[2],
+        "actions": [(run, [stage, cache])],
+        "file_dep": list(stage.inputs),
+        "targets": list(stage.targets),
+        "uptodate": [Fresh(stage)],
+        "clean": True,
+        "io": {"capture": False},
+        "meta": {"stage": stage, "cache": cache},
+    }
+
+
+def is_restorable(stage: Stage, cache: RunCache) -> bool:
+    """Whether the run cache knows what the stage would make."""
+    return stage.is_cached and all(map(os.path.exists, stage.inputs)) and cache.knows(stage.key())
+
+
+def run(stage: Stage, cache: RunCache) -> TaskFailed | None:
+    """Make a stage's targets in staging or restore them, check them, and put them into place."""
+    state, staging = Globals.dep_manager.backend, STAGING / f"{stage.name.replace(':', '-')}-{os.getpid()}"
     try:
-        before = {path: STATS.sha256(path) for path in stage.inputs}
-        shutil.rmtree(staging, ignore_errors=True)
-        for path in stage.targets:
-            (staging / path).parent.mkdir(parents=True, exist_ok=True)
-        stage.make(staging)
-        changed = [path for path, sha in before.items() if not os.path.exists(path) or STATS.sha256(path) != sha]
-        if changed:
-            raise ThunderError("changed while the stage ran", where=", ".join(changed), mend="run doit again")
-        for path in stage.targets:
-            files.require(staging / path, mend=f"this is a mistake of {stage.name}'s; please report it")
+        state.remove(stage.name)  # from here on a kill must not leave the old record standing
+        state.mark(stage.name, "was interrupted")
+        key = stage.key()
+        if not (stage.is_cached and cache.restore(key, staging)):
+            _make(stage, staging)
+            if stage.key() != key:
+                raise ThunderError("an input changed while it ran", where=stage.name, mend="run doit again")
+            if stage.is_cached:
+                cache.store(key, staging, {path: files.sha256(staging / path) for path in stage.targets})
         for path in stage.targets:
             files.move(staging / path, Path(path))
         shutil.rmtree(staging)
-    except ThunderError as error:
-        return TaskFailed(str(error))
-    except OSError as error:
-        mend = "free space, or make it writable, and run doit again"
-        return TaskFailed(str(ThunderError(error.strerror or str(error), str(error.filename or stage.name), mend)))
+    except (ThunderError, OSError, sqlite3.Error) as error:
+        problem = error if isinstance(error, ThunderError) else _of_machine(error, stage)
+        _mark_failed(stage, problem)
+        return TaskFailed(str(problem))
     return None
+
+
+def _make(stage: Stage, staging: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    for path in stage.targets:
+        (staging / path).parent.mkdir(parents=True, exist_ok=True)
+    stage.make(staging)
+    for path in stage.targets:
+        files.require(staging / path, mend=f"this is a mistake of {stage.name}'s; please report it")
+
+
+def _of_machine(error: OSError | sqlite3.Error, stage: Stage) -> ThunderError:
+    what = getattr(error, "strerror", None) or str(error)
+    where = getattr(error, "filename", None) or (STATE if isinstance(error, sqlite3.Error) else stage.name)
+    return ThunderError(what, where=str(where), mend="free space, or make it writable, and run doit again")
+
+
+def _mark_failed(stage: Stage, problem: ThunderError) -> None:
+    try:
+        Globals.dep_manager.backend.mark(stage.name, f"failed: {problem}")
+    except sqlite3.Error as error:
+        print(f"warning: {STATE}: {error}", file=sys.stderr)
 
 
 def utility(*commands: str) -> dict[str, Any]:
@@ -207,12 +197,20 @@ def utility(*commands: str) -> dict[str, Any]:
     def act(arguments: list[str]) -> TaskFailed | None:
         try:
             for words in commands:
-                command([sys.executable, "-m", *words.split(), *arguments], where=words, mend="read the lines above")
+                tool([sys.executable, "-m", *words.split(), *arguments], where=words, mend="read the lines above")
         except ThunderError as error:
             return TaskFailed(str(error))
         return None
 
     return {"actions": [act], "pos_arg": "arguments", "io": {"capture": False}, "uptodate": [False]}
+
+
+def _sha256(path: str) -> str:
+    """sha256 of a file; "" when it is not there."""
+    try:
+        return STATS.sha256(path)
+    except FileNotFoundError:
+        return ""
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
@@ -221,4 +219,4 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
         for key in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
-        yield f"{name}: {old!r} -> {new!r}"
+        yield f"{name}: {old!r} -> {new!r}" if name else "its slice of the recipe changed"

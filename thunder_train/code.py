@@ -16,6 +16,12 @@ PACKAGE = Path(__file__).parent
 
 
 @cache
+def digest(starts: tuple[str, ...], stats: StatCache) -> str:
+    """One hash over `hashes`."""
+    return files.digest(hashes(starts, stats))
+
+
+@cache
 def hashes(starts: tuple[str, ...], stats: StatCache) -> dict[str, str]:
     """{path in the project: sha256 of its syntax tree} for modules as `worker.loop` and all that they import.
 

@@ -6,6 +6,7 @@ load.py makes them; schema.py tells each key's type, bounds, unit, default and m
 import json
 import tomllib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import toml
@@ -149,6 +150,9 @@ class Project:
     default: tuple[str, ...]
     """Names of the recipes that a bare `doit` builds."""
     recipes: dict[str, Recipe]
+    cache: Path
+    """Folder of the run cache."""
+    cache_limit_bytes: int
     models: dict[str, Model]
     datasets: dict[str, Dataset]
 

@@ -1,6 +1,7 @@
 """Files as the build sees them: sha256, canonical JSON, atomic writing."""
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -20,8 +21,9 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def digest(value: Any) -> str:
-    """Hex sha256 of a JSON value in canonical form: the same for equal values whatever their key order."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    """Hex sha256 of a JSON value: the same for equal values whatever their key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def code_digest(path: Path, function: str = "") -> str:
@@ -83,10 +85,16 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 def move(source: Path, target: Path) -> None:
     """Put a finished file under its final name, at once, and on disk before it bears that name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with open(source, "rb+") as file:
         os.fsync(file.fileno())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(source, target)
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        write_bytes(target, source.read_bytes())  # a folder of the project may be a link to another disk
+        source.unlink()
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

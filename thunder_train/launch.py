@@ -90,6 +90,7 @@ def launch(hostfile: Path, log_dir: Path, command: Command) -> int:
     log_dir.mkdir(parents=True, exist_ok=True)
     events: Events = SimpleQueue()
     ranks: list[Rank] = []
+    _follow_starter(events)
     with _signals_as_events(events), Terminal() as terminal:
         try:
             for number, host in enumerate(description["hosts"]):
@@ -97,6 +98,18 @@ def launch(hostfile: Path, log_dir: Path, command: Command) -> int:
             return follow(ranks, events, terminal)
         finally:
             end(ranks)
+
+
+def _follow_starter(events: Events) -> None:
+    """Under THUNDER_STDIN=1 stdin is a pipe from the build, and its end is the build's: end the ranks too."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        events.put(Asked(signal.SIGTERM))
+
+    if os.environ.get("THUNDER_STDIN") == "1":
+        threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager

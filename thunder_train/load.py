@@ -45,7 +45,15 @@ def load(root: Path) -> Project:
             if name not in recipes
         ]
     raise_all(problems)
-    return Project(default, recipes, tables["models"], tables["datasets"])
+    project = tables["project"]
+    return Project(
+        default=default,
+        recipes=recipes,
+        cache=Path(project["cache"]).expanduser(),
+        cache_limit_bytes=int(project["cache_limit_gb"] * 1e9),
+        models=tables["models"],
+        datasets=tables["datasets"],
+    )
 
 
 def _project_tables(root: Path) -> tuple[dict[str, Any], list[ThunderError]]:

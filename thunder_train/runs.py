@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from thunder_train import ThunderError, cluster, contradictions, files, promotion, raise_all, render
+from thunder_train import ThunderError, cluster, contradictions, files, models, promotion, raise_all, render
+from thunder_train import dataset as datasets
 from thunder_train import manifest as manifests
 from thunder_train import report as reports
 from thunder_train import scores as scoring
 from thunder_train.build import Stage
-from thunder_train.config import Recipe, resolved_toml, section
+from thunder_train.config import Dataset, Model, Recipe, resolved_toml, section
 from thunder_train.process import command
 
 SCRIPTS = {"launch.sh": "launch.sh.j2", "evaluate.sh": "evaluate.sh.j2"}
@@ -108,6 +109,38 @@ def manifest(recipe: Recipe, out: Path) -> None:
     files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, Path()))
 
 
+def data_stage(each: Dataset) -> Stage:
+    """A dataset's rows and manifest. A source that is not there is no input; making the stage tells of it."""
+    home = f"data/{each.name}"
+    paths = [path for source in each.sources for path in (source.path, source.references)]
+    return Stage(
+        name=f"data:{each.name}",
+        make=lambda out: _make_data(each, out / home),
+        targets=tuple(f"{home}/{name}" for name in datasets.FILES),
+        inputs=tuple(path for path in (*paths, each.template) if Path(path).is_file()),
+        reads={"dataset": section(each)},
+        code=("dataset",),
+    )
+
+
+def _make_data(each: Dataset, out: Path) -> None:
+    datasets.build(each, Path(), out)
+
+
+def model_stage(each: Model) -> Stage:
+    """A base model's lock, and the nano model itself."""
+    is_nano = each.kind == "nano"
+    return Stage(
+        name=f"model:{each.name}",
+        make=lambda out: models.build(each, Path(), out),
+        targets=models.targets(each),
+        inputs=models.inputs(each, Path()),
+        reads={"model": section(each)},
+        code=("models", "worker.nano") if is_nano else ("models",),
+        is_cached=is_nano,  # the files of others lie elsewhere, and only a look tells whether they still do
+    )
+
+
 def stage(
     recipe: Recipe,
     make: Callable[[Recipe, Path], None],
@@ -124,6 +157,7 @@ def stage(
         inputs=tuple(inputs),
         reads=reads,
         code=(f"runs:{make.__name__}", *code),
+        is_cached=make is not check,  # a preflight tells of today
     )
 
 

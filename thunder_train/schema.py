@@ -221,7 +221,20 @@ PROJECT: Table = {
     "project": {
         "type": "dict",
         "required": True,
-        "schema": {"recipes": _texts("recipes that a bare `./doit` builds", required=True)},
+        "schema": {
+            "recipes": _texts("recipes that a bare `./doit` builds", required=True),
+            "cache": _text(
+                "folder of the run cache; several clones on one disk may share it", default=".thunder/cache"
+            ),
+            "cache_limit_gb": _real(
+                "what the run cache may take; least recently used go first, 0 keeps nothing",
+                "GB",
+                0.0,
+                1e6,
+                default=10.0,
+                check_with="finite",
+            ),
+        },
         "meta": {"help": "the project"},
     },
     "clusters": _named(CLUSTER, "where recipes train, by name"),

@@ -11,36 +11,57 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from thunder_train import files
+from thunder_train import ThunderError, files
 
 RACY_NS = 20_000_000
 """A file must be this much older than the look at it, or it is hashed again next time."""
 
+Rows = dict[str, list[tuple[Any, ...]]]
 
-def open_database(path: Path, table: str) -> sqlite3.Connection:
-    """A database with the table; one that is damaged is set aside with a warning and begun anew."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+def open_database(path: Path, tables: dict[str, str]) -> tuple[sqlite3.Connection, Rows]:
+    """A database and all rows of its tables ({name: columns}); a damaged one is set aside and begun anew.
+
+    Raises ThunderError when the folder cannot be written.
+    """
     for attempt in (1, 2):
-        connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise _unwritable(path, error) from error
         try:
             connection.execute("pragma journal_mode=wal")
-            connection.execute(f"create table if not exists {table}")
-            connection.execute("pragma quick_check(1)")
-            return connection
+            connection.execute("pragma synchronous=normal")  # a power cut may lose the last records, never tear one
+            for name, columns in tables.items():
+                connection.execute(f"create table if not exists {name} ({columns})")
+            return connection, {name: connection.execute(f"select * from {name}").fetchall() for name in tables}  # noqa: S608
+        except sqlite3.OperationalError as error:  # the disk or the folder, not the content
+            connection.close()
+            raise _unwritable(path, error) from error
         except sqlite3.DatabaseError as error:
             connection.close()
             if attempt == 2:
                 raise
-            print(f"warning: {path} is damaged ({error}); kept as {path.name}.damaged, begun anew", file=sys.stderr)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            os.replace(path, path.with_name(path.name + ".damaged"))
+            _set_aside(path, error)
     raise AssertionError("unreachable")
 
 
+def _unwritable(path: Path, error: Exception) -> ThunderError:
+    return ThunderError(f"cannot be written: {error}", where=str(path), mend="free space or make its folder writable")
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    print(f"warning: {path} is damaged ({error}); kept as {path.name}.damaged, begun anew", file=sys.stderr)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    os.replace(path, path.with_name(path.name + ".damaged"))
+
+
 class StatCache:
-    """Hashes of files and of code, kept between runs."""
+    """Hashes of files, and texts derived from them, kept between runs."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.RLock()
@@ -74,19 +95,24 @@ class StatCache:
         return text
 
     def _recall(self, key: str) -> tuple[str, str] | None:
-        with self._lock:
-            self._open()
-            return self._known.get(key)
+        if self._connection is None:
+            with self._lock:
+                self._open()
+        return self._known.get(key)
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = open_database(self._path, "stats (path text primary key, mark text, sha text)")
-            self._known = {path: (mark, sha) for path, mark, sha in self._connection.execute("select * from stats")}
+            tables = {"stats": "path text primary key, mark text, sha text"}
+            connection, rows = open_database(self._path, tables)
+            self._known = {path: (mark, sha) for path, mark, sha in rows["stats"]}
+            self._connection = connection
         return self._connection
 
     def _remember(self, key: str, mark: str, sha: str) -> None:
         with self._lock:
             connection = self._open()
             self._known[key] = (mark, sha)
-            connection.execute("insert or replace into stats values (?, ?, ?)", (key, mark, sha))
-            connection.commit()
+            try:
+                connection.execute("insert or replace into stats values (?, ?, ?)", (key, mark, sha))
+            except sqlite3.OperationalError as error:
+                print(f"warning: {self._path}: {error}; this hash will be computed again", file=sys.stderr)
