@@ -1,85 +1,65 @@
-"""The task graph, one task creator per stage; thunder_train/runs.py holds what a stage does, this file when.
+"""The task graph, one task creator per stage. graph.py tells what a stage takes and gives, runs.py what it does.
 
-data ─┬─> train ─> evaluate ─> report ─> manifest        check runs before a training, always before a remote one
-model ┤     hostfile ─> scripts ─> train
+data  ─┬─────────────────────────────────┐
+model ─┤                                 │
+hostfile, scripts ─> check ─> train ─> evaluate ─> report ─> manifest
 """
 
 import signal
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from doit.exceptions import InvalidDodoFile
 
-from thunder_train import (
-    ThunderError,
-    build,
-    cluster,
-    console,
-    load,
-    manifest,
-    process,
-    reference,
-    runs,
-)
+from thunder_train import ThunderError, build, console, graph, load, process
 from thunder_train.cache import RunCache
-from thunder_train.config import section
+from thunder_train.config import Recipe
 
-ROOT = Path()
 Tasks = Iterator[dict[str, Any]]
 
 try:
-    PROJECT = load.load(ROOT)
+    PROJECT = load.load(Path(), build.STATS)
 except ThunderError as problem:
     raise InvalidDodoFile(str(problem)) from None
 
+CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)
 DOIT_CONFIG = {
     "default_tasks": [f"manifest:{name}" for name in PROJECT.default],
     "check_file_uptodate": build.Sha256Checker,
     "reporter": console.Reporter,
 }
-CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)
-task = partial(build.task, cache=CACHE)
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, process.interrupt)
 
 
 def task_data() -> Tasks:
     """Sources -> train, valid and test rows with their manifest."""
-    for each in PROJECT.datasets.values():
-        yield task(runs.data_stage(each))
+    for dataset in PROJECT.datasets.values():
+        yield build.task(graph.data(dataset), CACHE)
 
 
 def task_model() -> Tasks:
     """Hub, folder or nano -> model.lock.json."""
-    for each in PROJECT.models.values():
-        yield task(runs.model_stage(each))
+    for model in PROJECT.models.values():
+        yield build.task(graph.model(model), CACHE)
 
 
 def task_hostfile() -> Tasks:
     """A cluster of thunder.toml -> hostfile.json."""
-    for recipe in PROJECT.recipes.values():
-        reads = {"cluster": section(recipe.cluster)}
-        yield task(runs.stage(recipe, runs.hostfile, ["hostfile.json"], [], reads, "cluster"))
+    yield from _of_each_recipe(graph.hostfile)
 
 
 def task_scripts() -> Tasks:
     """The recipe -> launch.sh and evaluate.sh, which show every flag."""
-    templates = [f"templates/{name}" for name in runs.SCRIPTS.values()]
-    for recipe in PROJECT.recipes.values():
-        targets = [*runs.SCRIPTS, "recipe.toml"]
-        yield task(runs.stage(recipe, runs.scripts, targets, templates, section(recipe), "render"))
+    yield from _of_each_recipe(graph.scripts)
 
 
 def task_check() -> Tasks:
     """Preflight: every host answers, every rank joins, the all-sum is right. Remote: before each training."""
     for recipe in PROJECT.recipes.values():
-        reads = {"cluster": section(recipe.cluster), "environment": runs.environment(recipe)}
-        checked = task(runs.stage(recipe, runs.check, ["preflight.json"], [], reads, "cluster", "worker.smoke"))
-        if cluster.is_remote(recipe.cluster):
-            checked["uptodate"] = [(build.is_current, [runs.train_stage(recipe)])]
-        yield checked
+        task = build.task(graph.check(recipe), CACHE)
+        yield build.guarding(task, graph.train(recipe)) if recipe.cluster.is_remote else task
 
 
 def task_train() -> Tasks:
@@ -87,37 +67,40 @@ def task_train() -> Tasks:
     for recipe in PROJECT.recipes.values():
         # In this order: the preflight fails before a model's gigabytes are fetched, and after the scripts are there.
         first = [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile", "check")]
-        yield {**task(runs.train_stage(recipe)), "task_dep": first}
+        yield {**build.task(graph.train(recipe), CACHE), "task_dep": first}
 
 
 def task_evaluate() -> Tasks:
     """Base against adapter on held-out rows -> eval.json."""
-    for recipe in PROJECT.recipes.values():
-        adapter = ["adapter/adapters.safetensors", "adapter/adapter_config.json"]
-        inputs = runs.inputs(recipe, "evaluate.sh", *adapter)
-        reads = {"evaluate": section(recipe.evaluate), "environment": runs.environment(recipe)}
-        targets = ["predictions.jsonl", "eval.json"]
-        yield task(runs.stage(recipe, runs.evaluate, targets, inputs, reads, "worker.generate", "scores"))
+    yield from _of_each_recipe(graph.evaluate)
 
 
 def task_report() -> Tasks:
     """Everything measured -> report.md and the promotion decision."""
-    for recipe in PROJECT.recipes.values():
-        measured = ["preflight.json", "adapter/done.json", "metrics.jsonl", "eval.json"]
-        inputs = [*runs.inputs(recipe, *measured), "templates/report.md.j2"]
-        targets = ["report.md", "promotion.json"]
-        yield task(runs.stage(recipe, runs.report, targets, inputs, section(recipe), "report", "promotion"))
+    yield from _of_each_recipe(graph.report)
 
 
 def task_manifest() -> Tasks:
     """The run's identity, inputs, outputs and metrics -> manifest.json, to be committed."""
-    for recipe in PROJECT.recipes.values():
-        inputs = runs.inputs(recipe, *manifest.OUTPUTS)
-        yield task(runs.stage(recipe, runs.manifest, ["manifest.json"], inputs, section(recipe), "manifest"))
+    yield from _of_each_recipe(graph.manifest)
+
+
+def task_again() -> Tasks:
+    """Make a run again from its manifest, in a clean folder, and compare every bit."""
+    # doit gives no creator a command's name, and `doit reproduce -m PATH` is a command.
+    for name in PROJECT.recipes:
+        yield {
+            "basename": "reproduce",
+            "name": name,
+            "actions": [(_reproduce, [f"runs/{name}/manifest.json"])],
+            "params": [{"name": "as_json", "long": "json", "type": bool, "default": False}],
+            "uptodate": [False],
+            "io": {"capture": False},
+        }
 
 
 def task_test() -> dict[str, Any]:
-    """Run the test suite: doit test [pytest's arguments]."""
+    """Run the test suite: doit test [-- pytest's arguments]."""
     return build.utility("pytest")
 
 
@@ -128,4 +111,15 @@ def task_lint() -> dict[str, Any]:
 
 def task_reference() -> dict[str, Any]:
     """Write docs/recipe.md and the editors' JSON schemas from schema.py."""
-    return {"actions": [lambda: reference.write(ROOT)]}
+    return build.utility("thunder_train.reference")
+
+
+def _of_each_recipe(stage: Callable[[Recipe], build.Stage]) -> Tasks:
+    for recipe in PROJECT.recipes.values():
+        yield build.task(stage(recipe), CACHE)
+
+
+def _reproduce(path: str, as_json: bool) -> Any:
+    from thunder_train import commands  # late: a no-op must not pay for it
+
+    return commands.reproduce_task(path, as_json)

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ class Built:
 
     status: int
     ran: list[str]
+    restored: list[str]
     output: str
 
 
@@ -35,8 +38,10 @@ class Copy:
             check=False,
             timeout=300,
         )
-        ran = [line[3:] for line in done.stdout.splitlines() if line.startswith(".  ")]
-        return Built(done.returncode, ran, done.stdout)
+        ran, restored = (
+            [line[3:] for line in done.stdout.splitlines() if line.startswith(mark)] for mark in (".  ", "+  ")
+        )
+        return Built(done.returncode, ran, restored, done.stdout)
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace a text that must be there."""
@@ -53,3 +58,23 @@ def copy_sources(target: Path) -> Copy:
     for name in ("dodo.py", "thunder.toml", "pyproject.toml"):
         shutil.copy(PROJECT / name, target / name)
     return Copy(target)
+
+
+def start_doit(project: Copy, *words: str) -> "subprocess.Popen[str]":
+    """doit in a process group of its own, as a terminal would start it, to be interrupted."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "doit", *words],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 30) -> None:
+    """Look every 50 ms until it holds."""
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit, "it never came to hold"
+        time.sleep(0.05)

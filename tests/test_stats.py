@@ -1,7 +1,6 @@
 """Hashes with a memory: what is trusted, what is read again, and what a damaged memory costs."""
 
 import os
-import sqlite3
 import time
 from pathlib import Path
 
@@ -78,10 +77,10 @@ def test_a_database_is_opened_for_many_threads(tmp_path: Path) -> None:
     """
     `doit -n 2` runs stages as threads.
     """
-    connection = open_database(tmp_path / "new" / "state.sqlite", "t (k text)")
+    connection, rows = open_database(tmp_path / "new" / "state.sqlite", {"t": "k text"})
 
     assert "wal" == connection.execute("pragma journal_mode").fetchone()[0]
-    assert isinstance(connection, sqlite3.Connection)
+    assert {"t": []} == rows
 
 
 @pytest.mark.parametrize(

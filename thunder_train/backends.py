@@ -7,7 +7,8 @@ import json
 import socket
 from typing import Any
 
-from thunder_train import ThunderError, cluster, raise_all
+from thunder_train import ThunderError, raise_all
+from thunder_train.config import is_local
 
 FIRST_PORT = 32323
 NCCL_PORT = 12345
@@ -115,7 +116,7 @@ def ring_addresses(hosts: list[Host]) -> list[list[str]]:
         for host in hosts:
             links = []
             for ip in host["ips"]:
-                port = _free_port(ip, held) if cluster.is_local(host["ssh"]) else FIRST_PORT + number
+                port = _free_port(ip, held) if is_local(host["ssh"]) else FIRST_PORT + number
                 links.append(f"{ip}:{port}")
                 number += 1
             addresses.append(links)

@@ -123,7 +123,7 @@ def reasons(stage: Stage, state: Any) -> Iterator[str]:
 
 
 def is_current(stage: Stage) -> bool:
-    """Whether a stage stands as it was last made, its inputs included; for another task to ask."""
+    """Whether a stage stands as it was last made, its inputs included."""
     return next(reasons(stage, Globals.dep_manager.backend), None) is None
 
 
@@ -139,6 +139,11 @@ def task(stage: Stage, cache: RunCache) -> dict[str, Any]:
         "io": {"capture": False},
         "meta": {"stage": stage, "cache": cache},
     }
+
+
+def guarding(task: dict[str, Any], guarded: Stage) -> dict[str, Any]:
+    """A stage's task that runs whenever another stage would, and else never: the preflight of a remote training."""
+    return {**task, "uptodate": [(is_current, [guarded])], "meta": {**task["meta"], "guards": guarded}}
 
 
 def is_restorable(stage: Stage, cache: RunCache) -> bool:

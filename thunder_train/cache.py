@@ -99,7 +99,9 @@ class RunCache:
             return None
         try:
             entry = files.read_json(self._action(key))
-            return {str(path): {"sha256": one["sha256"], "bytes": one["bytes"]} for path, one in entry.items()}
+            if not all(files.is_inside(path) and files.is_sha256(one["sha256"]) for path, one in entry.items()):
+                return None
+            return {path: {"sha256": one["sha256"], "bytes": one["bytes"]} for path, one in entry.items()}
         except (ThunderError, OSError, AttributeError, KeyError, TypeError):
             return None  # not there, or not ours: the stage runs
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, files, raise_all
-from thunder_train.config import Cluster
+from thunder_train.config import Cluster, is_local
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
 SMOKE = "thunder-smoke "
 """Begins the line in which worker/smoke.py tells what a rank saw."""
 ASK = (
@@ -33,16 +32,6 @@ class Answer:
     status: int
     output: str
     error: str
-
-
-def is_local(host: str) -> bool:
-    """Whether a host of a hostfile is this machine."""
-    return host in LOCAL
-
-
-def is_remote(cluster: Cluster) -> bool:
-    """Whether any rank runs on another machine."""
-    return any(not is_local(host.ssh) for host in cluster.hosts)
 
 
 def argv_on(host: str, argv: list[str], env: dict[str, str], folder: str) -> list[str]:
@@ -122,7 +111,7 @@ def _smoke(cluster: Cluster, logs: Path) -> list[dict[str, Any]]:
     files.write_json(logs / "hostfile.json", hostfile(cluster))
     argv = [sys.executable, "-m", "thunder_train.launch", "--hostfile", f"{logs}/hostfile.json", "--log-dir", str(logs)]
     argv += ["--module", "thunder_train.worker.smoke"]
-    if is_remote(cluster):
+    if cluster.is_remote:
         argv += ["--folder", cluster.folder, "--python", cluster.python]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:

@@ -1,20 +1,26 @@
 """What a project is, once read: frozen dataclasses. Everything else takes these, never dicts of TOML.
 
-load.py makes them; schema.py tells each key's type, bounds, unit, default and meaning.
+load.py makes them; schema.py tells each key's type, bounds, unit, default and meaning. They compare by identity, so
+that their sections can be remembered.
 """
 
-import json
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import toml
-
 from thunder_train import ThunderError
 
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
-@dataclass(frozen=True)
+
+def is_local(host: str) -> bool:
+    """Whether a host of a hostfile is this machine."""
+    return host in LOCAL
+
+
+@dataclass(frozen=True, eq=False)
 class Host:
     """One rank's machine. ssh: name for ssh; ips: addresses on the training link; rdma: one row of the jaccl matrix."""
 
@@ -23,7 +29,7 @@ class Host:
     rdma: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cluster:
     """Where a training runs: `ranks` local processes, or one rank per host."""
 
@@ -36,8 +42,13 @@ class Cluster:
     python: str
     """Interpreter on remote hosts, relative to their project folder."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether any rank runs on another machine."""
+        return any(not is_local(host.ssh) for host in self.hosts)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """A base model: `nano` is made here, `path` is an mlx-lm folder, `hub` a pinned Hugging Face repository."""
 
@@ -54,7 +65,7 @@ class Model:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """One input of a dataset. kind: `report` (field map), `rows` (row contract) or `chatml`."""
 
@@ -73,7 +84,7 @@ class Source:
     """Report only: which rows teach: accepted, corrected, unchanged."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Sources, prompt and split of a dataset."""
 
@@ -89,7 +100,7 @@ class Dataset:
     """Share of source groups that go to the test rows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Train:
     """The [train] table; schema.py tells units and meanings."""
 
@@ -112,7 +123,7 @@ class Train:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluate:
     """The [evaluate] table."""
 
@@ -120,14 +131,16 @@ class Evaluate:
     batch_size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Build:
     """The [build] table."""
 
     environment: str
+    tolerance: float
+    """Relative difference of a metric up to which a run on another platform is equivalent."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """One experiment, resolved: every name looked up, every default filled in."""
 
@@ -143,7 +156,7 @@ class Recipe:
     build: Build
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Project:
     """thunder.toml and every recipe."""
 
@@ -157,23 +170,38 @@ class Project:
     datasets: dict[str, Dataset]
 
 
+@cache
 def section(part: Any) -> dict[str, Any]:
-    """A dataclass of this module as a plain JSON-like table (tuples become lists)."""
-    table: dict[str, Any] = json.loads(json.dumps(asdict(part)))
-    return table
+    """A dataclass of this module as a plain JSON-like table (tuples become lists): made once, not to be changed."""
+    return {field.name: _plain(getattr(part, field.name)) for field in fields(part)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return section(value)  # type: ignore[arg-type]  # hashable by identity
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
 def resolved_toml(recipe: Recipe) -> str:
-    """The whole resolved recipe as TOML, proved to read back to the same values.
+    """The whole resolved recipe as TOML."""
+    return as_toml(section(recipe), where=recipe.file)
+
+
+def as_toml(table: dict[str, Any], where: str) -> str:
+    """A table as TOML, proved to read back to the same values. where: what an error names.
 
     Empty tables are left out: toml.dumps loses them inside lists of tables.
     """
-    table = _without_empty_tables(section(recipe))
-    text = toml.dumps(table)
-    if tomllib.loads(text) != table:
-        raise ThunderError(
-            "cannot be written as TOML", where=recipe.file, mend="look for unusual characters in its texts"
-        )
+    import toml  # late: a no-op writes none
+
+    table = _without_empty_tables(table)
+    text: str = toml.dumps(table)
+    try:
+        is_same = tomllib.loads(text) == table
+    except tomllib.TOMLDecodeError:
+        is_same = False
+    if not is_same:
+        raise ThunderError("cannot be written as TOML", where=where, mend="look for unusual characters in its texts")
     return text
 
 

@@ -1,17 +1,17 @@
 """Keys that are each fine and cannot be true together: checks that need more than one key, or a look at the project."""
 
 import json
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from thunder_train import ThunderError, files
 from thunder_train.config import Cluster, Dataset, Model, Recipe
 
 
-def of(part: Cluster | Model | Dataset, where: str, written: dict[str, Any]) -> list[ThunderError]:
-    """Contradictions inside one named table of thunder.toml. written: the table as the user wrote it."""
+def of(part: Cluster | Model | Dataset, where: str) -> list[ThunderError]:
+    """Contradictions inside one named table of thunder.toml."""
     if isinstance(part, Cluster):
-        return _of_cluster(part, where, written)
+        return _of_cluster(part, where)
     return _of_model(part, where) if isinstance(part, Model) else _of_dataset(part, where)
 
 
@@ -62,8 +62,8 @@ def model_layers(model: Model, root: Path) -> int | None:
     return layers if isinstance(layers, int) else None
 
 
-def _of_cluster(cluster: Cluster, where: str, written: dict[str, Any]) -> list[ThunderError]:
-    if ("ranks" in written) == ("hosts" in written):
+def _of_cluster(cluster: Cluster, where: str) -> list[ThunderError]:
+    if not cluster.hosts:
         return [ThunderError("needs either ranks or hosts", where, "ranks = 2 for this machine, hosts for several")]
     problems = []
     for number, host in enumerate(cluster.hosts):
@@ -112,6 +112,7 @@ def _of_dataset(dataset: Dataset, where: str) -> list[ThunderError]:
     return problems
 
 
+@cache
 def _known_rows(dataset: Dataset, root: Path) -> int | None:
     """Train rows as the dataset's manifest tells; None when there is none."""
     try:

@@ -130,6 +130,16 @@ def read_jsonl(path: str | os.PathLike[str], mend: str = "") -> list[Any]:
     return values
 
 
+def is_inside(path: Any) -> bool:
+    """Whether a path of an untrusted file stays inside the folder that it is joined to."""
+    return isinstance(path, str) and bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def is_sha256(text: Any) -> bool:
+    """Whether a value of an untrusted file is a sha256 in hex."""
+    return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
 def require(path: str | os.PathLike[str], mend: str) -> Path:
     """The path, if the file is there; else ThunderError with the mend."""
     if not Path(path).is_file():

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from thunder_train import ThunderError, cluster, files
 from thunder_train.backends import environments
+from thunder_train.config import is_local
 from thunder_train.terminal import Terminal
 
 PACKAGE_FOLDER = str(Path(__file__).resolve().parent.parent)
@@ -129,7 +130,7 @@ def _signals_as_events(events: Events) -> Iterator[None]:
 
 def start(number: int, host: str, extra: dict[str, str], log_dir: Path, command: Command, events: Events) -> Rank:
     """Start a rank in a session of its own; its lines and its end become events."""
-    here = cluster.is_local(host)
+    here = is_local(host)
     env = {"PYTHONUNBUFFERED": "1", "THUNDER_STDIN": "1", **extra}
     argv = [sys.executable if here else command.python, "-m", command.module, *command.flags]
     log = log_dir / f"rank-{number}.log"

@@ -1,53 +1,50 @@
 """thunder.toml and recipes/*.toml -> Project, or every problem of every file at once.
 
-schema.py holds the keys, checks.py holds a file against them, contradictions.py holds keys against each other.
+schema.py holds the keys, checks.py holds a file against them, contradictions.py holds keys against each other. A file
+that passed is not read or checked again while its content, the defaults and the schema stand.
 """
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from thunder_train import ThunderError, contradictions, raise_all, schema
-from thunder_train.checks import check, did_you_mean, read_toml
+from thunder_train import ThunderError, code, contradictions, files, raise_all, schema
 from thunder_train.config import Build, Cluster, Dataset, Evaluate, Host, Model, Project, Recipe, Source, Train
+from thunder_train.stats import StatCache
 
 PROJECT_FILE = "thunder.toml"
 Part = TypeVar("Part")
+Values = dict[str, Any]
 
 
-def load(root: Path) -> Project:
-    """The project in a folder. Raises one ThunderError that tells every problem of every file."""
-    tables, problems = _project_tables(root)
-    files = sorted((root / "recipes").glob("*.toml"))
-    if not files:
+def load(root: Path, stats: StatCache | None = None) -> Project:
+    """The project in a folder. Raises one ThunderError that tells every problem of every file.
+
+    stats: remembers which files passed; without it everything is checked.
+    """
+    tables, problems = _project_tables(root, stats)
+    found = sorted((root / "recipes").glob("*.toml"))
+    if not found:
         problems.append(ThunderError("holds no recipe", where="recipes", mend="add recipes/NAME.toml"))
     recipes: dict[str, Recipe] = {}
-    for file in files:
-        recipe, found = _recipe(file, tables, root)
-        problems += found
+    for file in found:
+        recipe, own = _recipe(file, tables, root, stats)
+        problems += own
         if recipe and recipe.name in recipes:
-            other = recipes[recipe.name].file
-            problems.append(
-                ThunderError(
-                    f"{recipe.name!r} is also the name of {other}", f"{recipe.file}: name", "rename one of them"
-                )
-            )
+            what = f"{recipe.name!r} is also the name of {recipes[recipe.name].file}"
+            problems.append(ThunderError(what, f"{recipe.file}: name", "rename one of them"))
         elif recipe:
             recipes[recipe.name] = recipe
-    default = tuple(tables.get("project", {}).get("recipes", []))
-    if not problems:
-        problems = [
-            ThunderError(
-                f"no recipe is named {name!r}", f"{PROJECT_FILE}: project.recipes", did_you_mean(name, [*recipes])
-            )
-            for name in default
-            if name not in recipes
-        ]
     raise_all(problems)
     project = tables["project"]
+    raise_all(
+        [_unknown("recipe", name, recipes, "project.recipes") for name in project["recipes"] if name not in recipes]
+    )
     return Project(
-        default=default,
+        default=tuple(project["recipes"]),
         recipes=recipes,
         cache=Path(project["cache"]).expanduser(),
         cache_limit_bytes=int(project["cache_limit_gb"] * 1e9),
@@ -56,13 +53,13 @@ def load(root: Path) -> Project:
     )
 
 
-def _project_tables(root: Path) -> tuple[dict[str, Any], list[ThunderError]]:
-    """thunder.toml with its named tables as dataclasses; what is broken is left out and told."""
+def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[ThunderError]]:
+    """thunder.toml with its named tables as dataclasses; nothing of it when it is broken."""
+    mend = "copy it from the project's repository"
     try:
-        raw = read_toml(root / PROJECT_FILE, PROJECT_FILE, "copy it from the project's repository")
+        tables, problems = _values(root / PROJECT_FILE, PROJECT_FILE, mend, schema.PROJECT, {}, stats)
     except ThunderError as problem:
         return {}, [problem]
-    tables, problems = check(raw, schema.PROJECT, PROJECT_FILE)
     if problems:
         return {}, problems
     tables["clusters"] = {name: _cluster(name, table) for name, table in tables["clusters"].items()}
@@ -70,24 +67,25 @@ def _project_tables(root: Path) -> tuple[dict[str, Any], list[ThunderError]]:
     tables["datasets"] = {name: _dataset(name, table) for name, table in tables["datasets"].items()}
     for kind in ("clusters", "models", "datasets"):
         for name, part in tables[kind].items():
-            problems += contradictions.of(part, f"{PROJECT_FILE}: {kind}.{name}", raw[kind][name])
+            problems += contradictions.of(part, f"{PROJECT_FILE}: {kind}.{name}")
     return tables, problems
 
 
-def _recipe(file: Path, tables: dict[str, Any], root: Path) -> tuple[Recipe | None, list[ThunderError]]:
+def _recipe(
+    file: Path, tables: Values, root: Path, stats: StatCache | None
+) -> tuple[Recipe | None, list[ThunderError]]:
     where = f"recipes/{file.name}"
     try:
-        raw = read_toml(file, where, "start from recipes/smoke.toml")
+        mend, defaults = "start from recipes/smoke.toml", tables.get("defaults", {})
+        values, problems = _values(file, where, mend, schema.RECIPE, defaults, stats)
     except ThunderError as problem:
         return None, [problem]
-    values, problems = check(_with_defaults(raw, tables.get("defaults", {})), schema.RECIPE, where)
     if "name" not in values and not re.match(schema.NAME, file.stem):
         problems.append(ThunderError(f"{file.stem!r} cannot name a run", where, schema.FORMS[schema.NAME]))
     for kind in ("cluster", "model", "dataset"):
-        known = tables.get(f"{kind}s")
-        if known is not None and isinstance(values.get(kind), str) and values[kind] not in known:
-            mend = did_you_mean(values[kind], list(known))
-            problems.append(ThunderError(f"no {kind} is named {values[kind]!r}", f"{where}: {kind}", mend))
+        known, name = tables.get(f"{kind}s"), values.get(kind)
+        if known is not None and isinstance(name, str) and name not in known:
+            problems.append(_unknown(kind, name, known, kind, where))
     if problems or not tables:
         return None, problems
     recipe = Recipe(
@@ -102,6 +100,35 @@ def _recipe(file: Path, tables: dict[str, Any], root: Path) -> tuple[Recipe | No
         build=_frozen(Build, values["build"]),
     )
     return recipe, contradictions.of_recipe(recipe, root)
+
+
+def _values(
+    file: Path, where: str, mend: str, table: schema.Table, defaults: Values, stats: StatCache | None
+) -> tuple[Values, list[ThunderError]]:
+    """The checked values of a file, defaults filled in, and its problems. Raises ThunderError when it is unreadable."""
+
+    def check() -> tuple[Values, list[ThunderError]]:
+        from thunder_train import checks  # late: Cerberus costs more than a whole no-op
+
+        return checks.check(_with_defaults(checks.read_toml(file, where, mend), defaults), table, where)
+
+    def derive(_: Path) -> str:
+        values, problems = check()
+        raise_all(problems)
+        return json.dumps(values)
+
+    if stats:
+        salt = files.digest([code.digest(("checks",), stats), defaults])
+        with suppress(ThunderError, OSError):  # then it is not in order, and told below with every problem
+            values: Values = json.loads(stats.memo("values", str(file), derive, salt))
+            return values, []
+    return check()
+
+
+def _unknown(kind: str, name: str, known: dict[str, Any], key: str, where: str = PROJECT_FILE) -> ThunderError:
+    from thunder_train.checks import did_you_mean
+
+    return ThunderError(f"no {kind} is named {name!r}", f"{where}: {key}", did_you_mean(name, [*known]))
 
 
 def _with_defaults(recipe: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +150,8 @@ def _frozen(kind: type[Part], values: dict[str, Any]) -> Part:
 
 
 def _cluster(name: str, table: dict[str, Any]) -> Cluster:
+    if ("ranks" in table) == ("hosts" in table):
+        return _frozen(Cluster, {**table, "name": name, "hosts": []})  # told among the contradictions
     local = [{"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}] * table.get("ranks", 0)
     hosts = [_frozen(Host, host) for host in table.get("hosts", local)]
     return _frozen(Cluster, {**table, "name": name, "hosts": hosts})

@@ -1,37 +1,119 @@
 """The identity of a run, and the manifest that lets anyone make it again.
 
-Reads what the stages left in runs/<recipe>/; writes manifest.json: sorted, with no time, host name or absolute path.
+`build` reads what the stages left in runs/<recipe>/ and returns manifest.json: sorted, with no time, host name or
+absolute path. `read` returns a manifest that may come from anyone: its form, names, paths and run_id are checked.
 """
 
-from pathlib import Path
+import copy
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from thunder_train import files
+import msgspec
+
+from thunder_train import ThunderError, files, layout, raise_all, schema
 from thunder_train.config import Recipe, section
 from thunder_train.render import launch_flags
 
-OUTPUTS = (
-    "adapter/adapter_config.json",
-    "adapter/adapters.safetensors",
-    "adapter/done.json",
-    "eval.json",
-    "evaluate.sh",
-    "hostfile.json",
-    "launch.sh",
-    "predictions.jsonl",
-    "promotion.json",
-)
-"""Files of a run that are the same to the byte when the run is made again."""
+SCHEMA = "thunder.run/1"
+MADE_FROM = ("recipe", "inputs", "model", "environment")
+"""Parts of a manifest that run_id is a hash of."""
+
+
+class _File(msgspec.Struct):
+    path: str
+    sha256: str
+
+
+class _Source(_File):
+    references: _File | None = None
+
+
+class _Split(msgspec.Struct):
+    rows: int
+    sha256: str
+
+
+class _Inputs(msgspec.Struct):
+    dataset: str
+    sources: list[_Source]
+    template: _File
+    splits: dict[str, _Split]
+
+
+class _DeclaredSource(msgspec.Struct):
+    path: str
+    references: str
+
+
+class _DeclaredDataset(msgspec.Struct):
+    name: str
+    template: str
+    sources: list[_DeclaredSource]
+
+
+class _DeclaredModel(msgspec.Struct):
+    name: str
+    kind: str
+    path: str
+    repo: str
+
+
+class _DeclaredCluster(msgspec.Struct):
+    name: str
+    backend: str
+    ranks: int
+    local: bool
+
+
+class _DeclaredRecipe(msgspec.Struct):
+    name: str
+    cluster: _DeclaredCluster
+    dataset: _DeclaredDataset
+    model: _DeclaredModel
+    train: dict[str, Any]
+    evaluate: dict[str, Any]
+    build: dict[str, Any]
+
+
+class _Lock(msgspec.Struct):
+    files: list[_File]
+    commit: str = ""
+
+
+class _Run(msgspec.Struct):
+    """What `reproduce` and `compare` rely on; the recipe's own keys are checked as those of any recipe."""
+
+    run_id: str
+    recipe: _DeclaredRecipe
+    inputs: _Inputs
+    model: _Lock
+    environment: dict[str, str]
+    code: dict[str, str]
+    outputs: list[_File]
+    metrics: dict[str, Any]
+    promotion: dict[str, Any]
 
 
 def run_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The resolved recipe as the manifest holds it: all that decides numbers, and no host's name or address."""
-    table = section(recipe)
-    for key in ("file", "description", "dataset", "model"):
+    """The resolved recipe as the manifest holds it: all that decides numbers, and no host's name or address.
+
+    A cluster's environment variables and hosts stay in thunder.toml: a manifest from elsewhere may not set them.
+    """
+    table = copy.deepcopy(section(recipe))
+    for key in ("file", "description"):
         del table[key]
     cluster = recipe.cluster
-    table["cluster"] = {"name": cluster.name, "backend": cluster.backend, "ranks": len(cluster.hosts)}
-    table |= {"dataset": recipe.dataset.name, "model": recipe.model.name}
+    table["cluster"] = {
+        "name": cluster.name,
+        "backend": cluster.backend,
+        "ranks": len(cluster.hosts),
+        "local": not cluster.is_remote,
+    }
+    for place, key in ((table["dataset"], "template"), (table["model"], "path")):
+        place[key] = portable(place[key])
+    for source in table["dataset"]["sources"]:
+        source |= {key: portable(source[key]) for key in ("path", "references")}
     return table
 
 
@@ -45,27 +127,29 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
         "recipe": run_recipe(recipe),
         "inputs": {
             "dataset": data["dataset"],
-            "sources": data["sources"],
+            "sources": [_portable_source(source) for source in data["sources"]],
+            "template": data["template"] | {"path": portable(data["template"]["path"])},
             "splits": {name: {key: split[key] for key in ("rows", "sha256")} for name, split in data["splits"].items()},
             "evidence_kinds": data["evidence_kinds"],
         },
         "model": files.read_json(root / "runs" / "models" / recipe.model.name / "model.lock.json"),
         "environment": files.read_json(root / "runs" / recipe.name / "adapter" / "done.json")["environment"],
     }
-    return {**made_from, "run_id": files.digest(made_from)[:12]}
+    return {**made_from, "run_id": _run_id(made_from)}
 
 
-def build(recipe: Recipe, root: Path) -> dict[str, Any]:
-    """The run's manifest. Raises ThunderError when a stage's file is missing."""
+def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
+    """The run's manifest. code: a hash of the code of each stage. ThunderError when a stage's file is missing."""
     run = root / "runs" / recipe.name
     done = files.read_json(run / "adapter" / "done.json")
     evaluation = files.read_json(run / "eval.json")
     return {
-        "schema": "thunder.run/1",
+        "schema": SCHEMA,
         **identity(recipe, root),
+        "code": code,
         "command": ["bash", f"runs/{recipe.name}/launch.sh"],
-        "flags": dict(launch_flags(recipe)),
-        "outputs": [_output(run, name, done) for name in OUTPUTS],
+        "flags": {flag: portable(value) if isinstance(value, str) else value for flag, value in launch_flags(recipe)},
+        "outputs": [_output(run, name, done) for name in layout.OUTPUTS],
         "metrics": {
             "losses": done["losses"],
             "trainable_parameters": done["trainable_parameters"],
@@ -76,6 +160,86 @@ def build(recipe: Recipe, root: Path) -> dict[str, Any]:
         },
         "promotion": files.read_json(run / "promotion.json"),
     }
+
+
+def portable(path: str) -> str:
+    """A path as a manifest may tell it: one outside the project tells its name only."""
+    return path if not path or is_inside(path) else PurePosixPath(path).name
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path, joined to a folder, stays in that folder and is printable."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and path.isprintable()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The manifest in a file. Raises ThunderError with every problem when it is not one that can be relied on."""
+    mend = "git checkout it, or make the run with this version"
+    try:
+        run: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        if run.get("schema") != SCHEMA:
+            raise ThunderError(f"has schema {run.get('schema')!r}, and this version reads {SCHEMA}", str(path), mend)
+        found, run_id = msgspec.convert(run, _Run), _run_id(run)
+    except FileNotFoundError:
+        raise ThunderError("is missing", str(path), f"run `./doit manifest:{path.parent.name}`") from None
+    except OSError as error:
+        raise ThunderError(f"cannot be read: {error.strerror}", str(path), "give the path of a manifest.json") from None
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+        raise ThunderError(f"is not the manifest of a run: {error}", str(path), mend) from None
+    problems = [*_names(found), *_paths(found)]
+    if found.run_id != run_id:
+        problems.append(ThunderError(f"is {found.run_id!r}, and what it is made from gives {run_id!r}", "run_id"))
+    raise_all([ThunderError(problem.what, f"{path}: {problem.where}", mend) for problem in problems])
+    return run
+
+
+def _names(run: _Run) -> list[ThunderError]:
+    recipe = run.recipe
+    names = {
+        "recipe": recipe.name,
+        "recipe.cluster": recipe.cluster.name,
+        "recipe.dataset": recipe.dataset.name,
+        "recipe.model": recipe.model.name,
+    }
+    return [
+        ThunderError(f"{name!r} holds characters that do not belong there", f"{place}.name")
+        for place, name in names.items()
+        if not re.fullmatch(schema.NAME, name)
+    ]
+
+
+def _paths(run: _Run) -> list[ThunderError]:
+    """A problem for each path that leads out of its folder, or is there twice."""
+    dataset, inputs = run.recipe.dataset, run.inputs
+    declared = [dataset.template, *(path for source in dataset.sources for path in (source.path, source.references))]
+    hashed = [inputs.template, *inputs.sources, *(source.references for source in inputs.sources if source.references)]
+    places = {
+        "recipe.dataset": [path for path in declared if path],
+        "recipe.model": [run.recipe.model.path] if run.recipe.model.path else [],
+        "inputs": [file.path for file in hashed],
+        "model.files": [file.path for file in run.model.files],
+        "outputs": [file.path for file in run.outputs],
+    }
+    outside = [(place, path) for place, paths in places.items() for path in paths if not is_inside(path)]
+    repeated = [(name, path) for name in ("model.files", "outputs") for path in _repeated(places[name])]
+    return [
+        *(ThunderError(f"{path!r} leads out of the project", place) for place, path in outside),
+        *(ThunderError(f"{path!r} is there twice", place) for place, path in repeated),
+    ]
+
+
+def _repeated(paths: list[str]) -> list[str]:
+    return sorted({path for path in paths if paths.count(path) > 1})
+
+
+def _run_id(made_from: dict[str, Any]) -> str:
+    return files.digest({key: made_from[key] for key in MADE_FROM})[:12]
+
+
+def _portable_source(source: dict[str, Any]) -> dict[str, Any]:
+    own = source | {"path": portable(source["path"])}
+    return own | {"references": _portable_source(own["references"])} if "references" in own else own
 
 
 def _output(run: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:

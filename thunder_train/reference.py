@@ -101,3 +101,7 @@ def _property(rules: dict[str, Any]) -> dict[str, Any]:
         unit = rules["meta"].get("unit")
         shape["description"] = rules["meta"]["help"] + (f" ({unit})" if unit else "")
     return shape
+
+
+if __name__ == "__main__":
+    write(Path())

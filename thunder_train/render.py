@@ -12,7 +12,6 @@ from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 
 from thunder_train import ThunderError
-from thunder_train.cluster import is_local
 from thunder_train.config import Recipe
 
 
@@ -84,9 +83,8 @@ def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
 
 def remote_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     """Where the project lies on remote hosts; nothing for a cluster of local ranks."""
-    if all(is_local(host.ssh) for host in recipe.cluster.hosts):
-        return []
-    return [("--folder", recipe.cluster.folder), ("--python", recipe.cluster.python)]
+    cluster = recipe.cluster
+    return [("--folder", cluster.folder), ("--python", cluster.python)] if cluster.is_remote else []
 
 
 def model_flags(recipe: Recipe) -> list[tuple[str, Any]]:

@@ -39,7 +39,8 @@ def _whole(meaning: str, unit: str, low: int, high: int, **rules: Any) -> dict[s
 
 
 def _real(meaning: str, unit: str, low: float, high: float, **rules: Any) -> dict[str, Any]:
-    return {"type": "number", "min": low, "max": high, "meta": {"help": meaning, "unit": unit}, **rules}
+    meta = {"help": meaning, "unit": unit}
+    return {"type": "number", "min": low, "max": high, "check_with": "finite", "meta": meta, **rules}
 
 
 def _texts(meaning: str, **rules: Any) -> dict[str, Any]:
@@ -139,8 +140,8 @@ DATASET: Table = {
         "spelling of the texts, never mixed", default="", allowed=["", "bridge-toneless", "standard-toned"]
     ),
     "split_seed": _whole("seed of the split by source group", "", 0, 2**31 - 1, default=0),
-    "valid": _real("validation rows", "share of groups", 0.0, 0.9, default=0.1, check_with="finite"),
-    "test": _real("test rows", "share of groups", 0.0, 0.9, default=0.1, check_with="finite"),
+    "valid": _real("validation rows", "share of groups", 0.0, 0.9, default=0.1),
+    "test": _real("test rows", "share of groups", 0.0, 0.9, default=0.1),
 }
 
 TRAIN: Table = {
@@ -149,18 +150,16 @@ TRAIN: Table = {
     "batch_size": _whole("rows of each rank in each step", "rows per rank", 1, 65_536, default=1),
     "num_layers": _whole("last layers that get LoRA", "layers", 1, 1024, default=4),
     "lora_rank": _whole("rank of the LoRA matrices", "", 1, 4096, default=8),
-    "lora_scale": _real("factor of the LoRA product", "", 0.0, 1000.0, default=20.0, check_with="finite"),
-    "lora_dropout": _real("dropout before the LoRA product", "share", 0.0, 0.9, default=0.0, check_with="finite"),
+    "lora_scale": _real("factor of the LoRA product", "", 0.0, 1000.0, default=20.0),
+    "lora_dropout": _real("dropout before the LoRA product", "share", 0.0, 0.9, default=0.0),
     "lora_keys": _texts(
         "linear layers that get LoRA, as self_attn.q_proj; empty: all",
         default=[],
         schema={"type": "string", "regex": LAYER},
     ),
-    "learning_rate": _real("step size of AdamW", "per step", 1e-9, 1.0, default=1e-5, check_with="finite"),
-    "weight_decay": _real("decay of AdamW", "per step", 0.0, 1.0, default=0.01, check_with="finite"),
-    "max_grad_norm": _real(
-        "gradients are clipped to this norm; 0: never", "", 0.0, 1e6, default=1.0, check_with="finite"
-    ),
+    "learning_rate": _real("step size of AdamW", "per step", 1e-9, 1.0, default=1e-5),
+    "weight_decay": _real("decay of AdamW", "per step", 0.0, 1.0, default=0.01),
+    "max_grad_norm": _real("gradients are clipped to this norm; 0: never", "", 0.0, 1e6, default=1.0),
     "log_every": _whole("steps between train losses", "steps", 1, 10_000_000, default=10),
     "eval_every": _whole("steps between validations", "steps", 1, 10_000_000, default=100),
     "save_every": _whole("steps between saved adapters", "steps", 1, 10_000_000, default=100),
@@ -183,6 +182,9 @@ BUILD: Table = {
         "which environment changes retrain: strict: Python, mlx, mlx-lm, platform; mlx: mlx and mlx-lm; none",
         allowed=["strict", "mlx", "none"],
         default="mlx",
+    ),
+    "tolerance": _real(
+        "how far off a metric may be when `reproduce` runs on another platform", "relative", 0.0, 1.0, default=1e-3
     ),
 }
 
@@ -223,16 +225,9 @@ PROJECT: Table = {
         "required": True,
         "schema": {
             "recipes": _texts("recipes that a bare `./doit` builds", required=True),
-            "cache": _text(
-                "folder of the run cache; several clones on one disk may share it", default=".thunder/cache"
-            ),
+            "cache": _text("folder of the run cache; clones on one disk may share it", default=".thunder/cache"),
             "cache_limit_gb": _real(
-                "what the run cache may take; least recently used go first, 0 keeps nothing",
-                "GB",
-                0.0,
-                1e6,
-                default=10.0,
-                check_with="finite",
+                "size of the run cache; least recently used go first", "GB", 0.0, 1e6, default=10.0
             ),
         },
         "meta": {"help": "the project"},

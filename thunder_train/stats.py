@@ -84,14 +84,14 @@ class StatCache:
             self._remember(path, mark, sha)
         return sha
 
-    def memo(self, kind: str, path: str, derive: Callable[[Path], str]) -> str:
-        """A text derived from a file's bytes alone, derived again only when they change."""
-        key, bytes_sha = f"{kind}:{path}", self.sha256(path)
+    def memo(self, kind: str, path: str, derive: Callable[[Path], str], salt: str = "") -> str:
+        """A text derived from a file's bytes and the salt alone, derived again only when one of them changes."""
+        key, mark = f"{kind}:{path}", self.sha256(path) + salt
         known = self._recall(key)
-        if known and known[0] == bytes_sha:
+        if known and known[0] == mark:
             return known[1]
         text = derive(Path(path))
-        self._remember(key, bytes_sha, text)
+        self._remember(key, mark, text)
         return text
 
     def _recall(self, key: str) -> tuple[str, str] | None:

@@ -1,0 +1,40 @@
+"""Eight tasks of ours that read one large file; tells in reads.txt how often it was read.
+
+Lies as dodo.py in a folder of its own, beside pyproject.toml.
+"""
+
+import atexit
+from pathlib import Path
+from typing import Any
+
+from thunder_train import build, files
+from thunder_train.cache import RunCache
+
+DOIT_CONFIG = {"check_file_uptodate": build.Sha256Checker}
+READS: list[str] = []
+real_sha256 = files.sha256
+
+
+def counted_sha256(path: Any) -> str:
+    """files.sha256, written down."""
+    READS.append(str(path))
+    return real_sha256(path)
+
+
+files.sha256 = counted_sha256
+atexit.register(lambda: Path("reads.txt").write_text(str(READS.count("big.bin"))))
+
+
+def task_read() -> Any:
+    """Tasks that depend on the file and write a small one."""
+    for number in range(8):
+        target = f"out/{number}.txt"
+        stage = build.Stage(
+            name=f"read:{number}",
+            make=lambda out, target=target: (out / target).write_text("done\n"),
+            targets=(target,),
+            inputs=("big.bin",),
+            reads={},
+            code=(),
+        )
+        yield build.task(stage, RunCache(Path("cache"), 10**9))

@@ -1,0 +1,189 @@
+"""Reproduce and compare as people and machines call them: `doit reproduce`, `doit compare`, tables and JSON."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import Command
+from doit.exceptions import TaskFailed
+
+from thunder_train import ThunderError, compare, files, manifest, process
+from thunder_train.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
+from thunder_train.reproduce import reproduce
+
+JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "one line for machines"}
+STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
+"""Exit statuses of `doit reproduce`; a run that was reproduced gives 0."""
+MISTAKE = 3
+SHOWN = 40
+"""Most rows of a table; --json has all."""
+
+
+class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
+    """doit reproduce: make the run of any manifest again."""
+
+    name = "reproduce"
+    doc_purpose = "make the run of a manifest again in a clean folder and compare every bit"
+    doc_usage = "-m PATH"
+    doc_description = "Exit status: 0 identical or equivalent, 1 different, 2 impossible, 3 no manifest to rely on."
+    cmd_options = (
+        {"name": "manifest", "short": "m", "long": "manifest", "type": str, "default": "", "help": "a manifest.json"},
+        JSON,
+    )
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        """Print the verdict and return the exit status."""
+        signal.signal(signal.SIGTERM, process.interrupt)
+        try:
+            if pos_args or not opt_values["manifest"]:
+                mend = "`doit reproduce -m PATH`, or `doit reproduce:NAME` for a recipe"
+                raise ThunderError("needs one manifest", "doit reproduce", mend)
+            verdict = reproduce(Path(opt_values["manifest"]), Path())
+        except ThunderError as error:
+            print(error, file=sys.stderr)
+            return MISTAKE
+        show(verdict, opt_values["as_json"])
+        return STATUS.get(verdict.word, 0)
+
+
+class Compare(Command):  # type: ignore[misc]
+    """doit compare: what differs between two runs."""
+
+    name = "compare"
+    doc_purpose = "show what differs between two runs, side by side"
+    doc_usage = "A B"
+    doc_description = "A and B are recipes that have been built, or paths of manifests."
+    cmd_options = (JSON,)
+
+    def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
+        """Print every fact that differs and return the exit status."""
+        try:
+            if len(pos_args) != 2:
+                raise ThunderError("needs two runs", "doit compare", "`doit compare A B`, recipes or manifests")
+            paths = [_manifest_path(word) for word in pos_args]
+            left, right = (manifest.read(path) for path in paths)
+        except ThunderError as error:
+            print(error, file=sys.stderr)
+            return MISTAKE
+        found = compare.differences(left, right)
+        if opt_values["as_json"]:
+            sides = {
+                side: {"manifest": str(path), "run_id": run["run_id"]}
+                for side, path, run in zip("ab", paths, (left, right), strict=True)
+            }
+            rows = [difference.as_json() for difference in found]
+            _print_json({"schema": "thunder.compare/1", **sides, "differences": rows})
+        elif found:
+            _print_table(("", *map(str, paths)), [_row(difference) for difference in found])
+        else:
+            print("the two runs are the same")
+        return 0
+
+
+def reproduce_task(path: str, as_json: bool) -> TaskFailed | None:
+    """The action of `reproduce:<recipe>`."""
+    try:
+        verdict = reproduce(Path(path), Path())
+    except ThunderError as error:
+        return TaskFailed(str(error))
+    show(verdict, as_json)
+    return None if verdict.is_reproduced else TaskFailed(f"{path}: {_headline(verdict)}")
+
+
+def show(verdict: Verdict, as_json: bool) -> None:
+    """Print a verdict: one line of JSON, or the verdict in words and what differs."""
+    if as_json:
+        _print_json(_as_json(verdict))
+        return
+    print(f"{verdict.recipe}, run {verdict.run_id}: {_headline(verdict)}")
+    for problem in verdict.problems:
+        print(_plain(problem))
+    if verdict.word != IMPOSSIBLE:
+        print(_counts(verdict))
+    changed = [file for file in verdict.files if file.before != file.now]
+    rows = [(file.path, file.before[:12] or "-", file.now[:12] or "-") for file in changed]
+    rows += [_row(difference) for difference in verdict.differences if difference.section != "outputs"]
+    if rows:
+        _print_table(("", "manifest", "made again"), rows)
+    if verdict.folder:
+        print(f"kept: {verdict.folder}")
+
+
+def _headline(verdict: Verdict) -> str:
+    if verdict.word == DIFFERENT:
+        return f"{DIFFERENT}, because of {verdict.why}; first: {verdict.first}"
+    if verdict.word in (IDENTICAL, IMPOSSIBLE):
+        return verdict.word
+    changed = [one for one in verdict.differences if one.section == "environment"]
+    named = (f"{one.key} {_text(one.left)} -> {_text(one.right)}" for one in changed)
+    return f"{verdict.word} in another environment: {', '.join(named)}"
+
+
+def _counts(verdict: Verdict) -> str:
+    same = sum(file.before == file.now for file in verdict.files)
+    metrics = verdict.metrics - len({one.key for one in verdict.differences if one.section == "metrics"})
+    return f"{same} of {len(verdict.files)} files and {metrics} of {verdict.metrics} metrics came out equal"
+
+
+def _as_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "schema": "thunder.reproduce/1",
+        "verdict": verdict.word,
+        "recipe": verdict.recipe,
+        "run_id": verdict.run_id,
+        "why": verdict.why,
+        "first": verdict.first,
+        "problems": list(verdict.problems),
+        "files": [{"path": one.path, "manifest": one.before, "made": one.now} for one in verdict.files],
+        "differences": [one.as_json() for one in verdict.differences],
+        "metrics": verdict.metrics,
+        "folder": verdict.folder,
+    }
+
+
+def _manifest_path(word: str) -> Path:
+    """A recipe's manifest, or the path itself when the word looks like one."""
+    return Path(word) if "/" in word or word.endswith(".json") else Path("runs") / word / "manifest.json"
+
+
+def _row(difference: compare.Difference) -> tuple[str, str, str]:
+    return f"{difference.section}.{difference.key}", _text(difference.left), _text(difference.right)
+
+
+def _text(value: Any) -> str:
+    return "-" if value is ABSENT else value if isinstance(value, str) else files.json_line(value).strip()
+
+
+def _plain(text: str) -> str:
+    """Text that cannot steer a terminal: a manifest may come from anyone."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(files.json_line(value))
+
+
+def _print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Columns in a pipe, a table on a terminal."""
+    lines = [tuple(map(_plain, row)) for row in (titles, *rows[:SHOWN])]
+    if sys.stdout.isatty():
+        _print_rich(lines)
+    else:
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    if len(rows) > SHOWN:
+        print(f"... and {len(rows) - SHOWN} more; --json tells all")
+
+
+def _print_rich(lines: list[tuple[str, ...]]) -> None:
+    from rich.console import Console  # late: only these commands need them
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*lines[0])
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
+    Console().print(table)

@@ -1,0 +1,135 @@
+"""Each stage's place in the graph: what it reads, which files it takes and gives, which code decides its output.
+
+runs.py does the work and is imported only when a stage runs: a no-op must not pay for it.
+"""
+
+import importlib.metadata
+import platform
+import sys
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from thunder_train import code, layout, models
+from thunder_train.build import STATS, Stage
+from thunder_train.config import Dataset, Model, Recipe, section
+
+
+def data(dataset: Dataset) -> Stage:
+    """Sources -> rows and their manifest. A source that is not there is no input; making the stage tells of it."""
+    paths = [path for source in dataset.sources for path in (source.path, source.references)]
+    return Stage(
+        name=f"data:{dataset.name}",
+        make=partial(_make, "data", dataset),
+        targets=tuple(f"data/{dataset.name}/{name}" for name in layout.DATA),
+        inputs=tuple(path for path in (*paths, dataset.template) if Path(path).is_file()),
+        reads={"dataset": section(dataset)},
+        code=("runs:data", "dataset"),
+    )
+
+
+def model(each: Model) -> Stage:
+    """Hub, folder or nano -> a base model's lock, and the nano model itself."""
+    is_nano = each.kind == "nano"
+    return Stage(
+        name=f"model:{each.name}",
+        make=partial(_make, "model", each),
+        targets=models.targets(each),
+        inputs=models.inputs(each, Path()),
+        reads={"model": section(each)},
+        code=("runs:model", "models", *(("worker.nano",) if is_nano else ())),
+        is_cached=is_nano,  # the files of others lie elsewhere, and only a look tells whether they still do
+    )
+
+
+def hostfile(recipe: Recipe) -> Stage:
+    """A cluster of thunder.toml -> hostfile.json."""
+    return _stage(recipe, "hostfile", ("hostfile.json",), (), {"cluster": section(recipe.cluster)}, "cluster")
+
+
+def scripts(recipe: Recipe) -> Stage:
+    """The recipe -> launch.sh and evaluate.sh, which show every flag."""
+    templates = tuple(f"templates/{name}.j2" for name in layout.SCRIPTS)
+    return _stage(recipe, "scripts", (*layout.SCRIPTS, "recipe.toml"), templates, section(recipe), "render")
+
+
+def check(recipe: Recipe) -> Stage:
+    """The cluster -> preflight.json."""
+    reads = {"cluster": section(recipe.cluster), "environment": environment(recipe)}
+    return _stage(recipe, "check", ("preflight.json",), (), reads, "cluster", "worker.smoke")
+
+
+def train(recipe: Recipe) -> Stage:
+    """launch.sh -> adapter, metrics, done.json."""
+    found = _inputs(recipe, "hostfile.json", "launch.sh")
+    reads = {"train": section(recipe.train), "environment": environment(recipe)}
+    targets = layout.trained(recipe.train.num_iters, recipe.train.save_every)
+    return _stage(recipe, "train", targets, found, reads, "worker.__main__", "launch")
+
+
+def evaluate(recipe: Recipe) -> Stage:
+    """Adapter and held-out rows -> predictions.jsonl, eval.json."""
+    found = _inputs(recipe, "evaluate.sh", *layout.ADAPTER)
+    reads = {"evaluate": section(recipe.evaluate), "environment": environment(recipe)}
+    return _stage(recipe, "evaluate", ("predictions.jsonl", "eval.json"), found, reads, "worker.generate", "scores")
+
+
+def report(recipe: Recipe) -> Stage:
+    """Everything measured -> report.md and the promotion decision."""
+    found = (*_inputs(recipe, *layout.MEASURED), "templates/report.md.j2")
+    return _stage(recipe, "report", ("report.md", "promotion.json"), found, section(recipe), "report", "promotion")
+
+
+def manifest(recipe: Recipe) -> Stage:
+    """The run's identity, inputs, outputs and metrics -> manifest.json."""
+    reads = {**section(recipe), "code": code_of(recipe)}
+    return _stage(recipe, "manifest", ("manifest.json",), _inputs(recipe, *layout.OUTPUTS), reads, "manifest")
+
+
+def code_of(recipe: Recipe) -> dict[str, str]:
+    """A hash of the code behind each stage that decides a run's numbers, as the manifest tells it."""
+    stages = (data(recipe.dataset), model(recipe.model), train(recipe), evaluate(recipe))
+    return {stage.name.partition(":")[0]: code.digest(stage.code, STATS) for stage in stages}
+
+
+def environment(recipe: Recipe) -> dict[str, str]:
+    """The environment whose change makes train and evaluate stale, as [build] environment says."""
+    kind = recipe.build.environment
+    if kind == "none":
+        return {}
+    versions = {name: _version(name) for name in ("mlx", "mlx-lm")}
+    if kind == "strict":
+        versions |= {"python": platform.python_version(), "platform": f"{sys.platform}-{platform.machine()}"}
+    return versions
+
+
+@cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
+
+
+def _stage(
+    recipe: Recipe, name: str, targets: tuple[str, ...], inputs: tuple[str, ...], reads: dict[str, Any], *starts: str
+) -> Stage:
+    """A stage of a recipe; `name` is also that of its function in runs.py. targets: names in the run's folder."""
+    return Stage(
+        name=f"{name}:{recipe.name}",
+        make=partial(_make, name, recipe),
+        targets=tuple(f"runs/{recipe.name}/{target}" for target in targets),
+        inputs=inputs,
+        reads=reads,
+        code=(f"runs:{name}", *starts),
+        is_cached=name != "check",  # a preflight tells of today
+    )
+
+
+def _make(name: str, part: Any, out: Path) -> None:
+    from thunder_train import runs
+
+    getattr(runs, name)(part, out)
+
+
+def _inputs(recipe: Recipe, *own: str) -> tuple[str, ...]:
+    """The dataset and the model as one small file each, and files of the run's folder."""
+    shared = (f"data/{recipe.dataset.name}/manifest.json", f"runs/models/{recipe.model.name}/model.lock.json")
+    return (*shared, *(f"runs/{recipe.name}/{name}" for name in own))
