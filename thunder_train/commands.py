@@ -60,15 +60,16 @@ class Compare(Command):  # type: ignore[misc]
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Print every fact that differs and return the exit status."""
         try:
-            if len(pos_args) != 2:
+            words = [word for word in pos_args if word != "--json"]  # doit reads options only before A
+            if len(words) != 2:
                 raise ThunderError("needs two runs", "doit compare", "`doit compare A B`, recipes or manifests")
-            paths = [_manifest_path(word) for word in pos_args]
+            paths = [_manifest_path(word) for word in words]
             left, right = (manifest.read(path) for path in paths)
         except ThunderError as error:
             print(error, file=sys.stderr)
             return MISTAKE
         found = compare.differences(left, right)
-        if opt_values["as_json"]:
+        if opt_values["as_json"] or len(words) < len(pos_args):
             sides = {
                 side: {"manifest": str(path), "run_id": run["run_id"]}
                 for side, path, run in zip("ab", paths, (left, right), strict=True)

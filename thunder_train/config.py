@@ -4,7 +4,6 @@ load.py makes them; schema.py tells each key's type, bounds, unit, default and m
 that their sections can be remembered.
 """
 
-import tomllib
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -192,7 +191,9 @@ def as_toml(table: dict[str, Any], where: str) -> str:
 
     Empty tables are left out: toml.dumps loses them inside lists of tables.
     """
-    import toml  # late: a no-op writes none
+    import tomllib  # late, both: a no-op writes no TOML
+
+    import toml
 
     table = _without_empty_tables(table)
     text: str = toml.dumps(table)

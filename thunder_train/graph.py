@@ -4,7 +4,6 @@ runs.py does the work and is imported only when a stage runs: a no-op must not p
 """
 
 import importlib.metadata
-import platform
 import sys
 from functools import cache, partial
 from pathlib import Path
@@ -99,6 +98,8 @@ def environment(recipe: Recipe) -> dict[str, str]:
         return {}
     versions = {name: _version(name) for name in ("mlx", "mlx-lm")}
     if kind == "strict":
+        import platform  # late: few recipes ask
+
         versions |= {"python": platform.python_version(), "platform": f"{sys.platform}-{platform.machine()}"}
     return versions
 

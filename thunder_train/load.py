@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from thunder_train import ThunderError, code, contradictions, files, raise_all, schema
+from thunder_train import ThunderError, code, contradictions, files, raise_all
 from thunder_train.config import Build, Cluster, Dataset, Evaluate, Host, Model, Project, Recipe, Source, Train
 from thunder_train.stats import StatCache
 
@@ -57,7 +57,7 @@ def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[T
     """thunder.toml with its named tables as dataclasses; nothing of it when it is broken."""
     mend = "copy it from the project's repository"
     try:
-        tables, problems = _values(root / PROJECT_FILE, PROJECT_FILE, mend, schema.PROJECT, {}, stats)
+        tables, problems = _values(root / PROJECT_FILE, PROJECT_FILE, mend, "PROJECT", {}, stats)
     except ThunderError as problem:
         return {}, [problem]
     if problems:
@@ -77,11 +77,9 @@ def _recipe(
     where = f"recipes/{file.name}"
     try:
         mend, defaults = "start from recipes/smoke.toml", tables.get("defaults", {})
-        values, problems = _values(file, where, mend, schema.RECIPE, defaults, stats)
+        values, problems = _values(file, where, mend, "RECIPE", defaults, stats)
     except ThunderError as problem:
         return None, [problem]
-    if "name" not in values and not re.match(schema.NAME, file.stem):
-        problems.append(ThunderError(f"{file.stem!r} cannot name a run", where, schema.FORMS[schema.NAME]))
     for kind in ("cluster", "model", "dataset"):
         known, name = tables.get(f"{kind}s"), values.get(kind)
         if known is not None and isinstance(name, str) and name not in known:
@@ -89,7 +87,7 @@ def _recipe(
     if problems or not tables:
         return None, problems
     recipe = Recipe(
-        name=values.get("name", file.stem),
+        name=values["name"],
         file=where,
         description=values["description"],
         cluster=tables["clusters"][values["cluster"]],
@@ -103,14 +101,23 @@ def _recipe(
 
 
 def _values(
-    file: Path, where: str, mend: str, table: schema.Table, defaults: Values, stats: StatCache | None
+    file: Path, where: str, mend: str, table: str, defaults: Values, stats: StatCache | None
 ) -> tuple[Values, list[ThunderError]]:
-    """The checked values of a file, defaults filled in, and its problems. Raises ThunderError when it is unreadable."""
+    """The checked values of a file, defaults filled in, and its problems. Raises ThunderError when it is unreadable.
+
+    table: the name of its table in schema.py.
+    """
 
     def check() -> tuple[Values, list[ThunderError]]:
-        from thunder_train import checks  # late: Cerberus costs more than a whole no-op
+        from thunder_train import checks, schema  # late: Cerberus costs more than a whole no-op
 
-        return checks.check(_with_defaults(checks.read_toml(file, where, mend), defaults), table, where)
+        read = _with_defaults(checks.read_toml(file, where, mend), defaults)
+        values, problems = checks.check(read, getattr(schema, table), where)
+        if table == "RECIPE" and "name" not in values:
+            values["name"] = file.stem
+            if not re.match(schema.NAME, file.stem):
+                problems.append(ThunderError(f"{file.stem!r} cannot name a run", where, schema.FORMS[schema.NAME]))
+        return values, problems
 
     def derive(_: Path) -> str:
         values, problems = check()
