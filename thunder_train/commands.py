@@ -154,7 +154,7 @@ def _row(difference: compare.Difference) -> tuple[str, str, str]:
 
 
 def _text(value: Any) -> str:
-    return "-" if value is ABSENT else value if isinstance(value, str) else files.json_line(value).strip()
+    return "-" if value is ABSENT else value if isinstance(value, str) and value else files.json_line(value).strip()
 
 
 def _plain(text: str) -> str:

@@ -125,7 +125,7 @@ def _values(
         return json.dumps(values)
 
     if stats:
-        salt = files.digest([code.digest(("checks",), stats), defaults])
+        salt = files.digest([code.digest(("load",), stats), defaults])
         with suppress(ThunderError, OSError):  # then it is not in order, and told below with every problem
             values: Values = json.loads(stats.memo("values", str(file), derive, salt))
             return values, []
