@@ -15,6 +15,7 @@ from rivals import DOIT
 
 BYTES = 2 * 10**9
 TURNS = 5
+IDLE_TURNS = 21
 NOTHING_S = 0.02
 """A difference between two medians that is the machine's, not ours."""
 
@@ -83,7 +84,7 @@ def measure(home: Path) -> Big:
         file.write(b"changed")
     reads |= {"changed, `doit -n 4`": _reads(large, "-n", "4")}
     _reads(small)
-    idle = [(timed(DOIT, large, {}), timed(DOIT, small, {})) for _ in range(TURNS + 1)]
+    idle = [(timed(DOIT, large, {}), timed(DOIT, small, {})) for _ in range(IDLE_TURNS + 1)]
     shutil.rmtree(large)
     costs = (median(pair[0] for pair in idle[1:]), median(pair[1] for pair in idle[1:]))
     return Big(statistics.median(plain[1:]), statistics.median(ours[1:]), reads, costs)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dvc_files
@@ -44,7 +45,7 @@ def install(home: Path, largest_dvc: int) -> list[Tool]:
         *([Tool("make", [make, "--silent"], write_make)] if make else []),
         Tool("ninja", [ninja, "-j1", "--quiet"], write_ninja),
         Tool("Snakemake", [snakemake, "--cores=1", "--quiet=all"], write_snakemake),
-        Tool("DVC", [dvc, "repro", "--quiet"], lambda folder, nodes: write_dvc(dvc, folder, nodes), largest_dvc),
+        Tool("DVC", [dvc, "repro", "--quiet"], partial(write_dvc, dvc, environment(home)), largest_dvc),
     ]
 
 
@@ -65,7 +66,7 @@ def write_make(folder: Path, nodes: list[Node]) -> None:
     """A Makefile with grouped targets."""
     lines = [f"all: {' '.join(_wanted(nodes))}"]
     for node in nodes:
-        after = " ".join(_order(node, nodes))
+        after = " ".join(_order(node))
         lines += [f"{' '.join(node.targets)} &: {' '.join(node.inputs)} | {after}", f"\t{_command(node)}"]
     (folder / "Makefile").write_text("\n".join(lines) + "\n")
 
@@ -74,7 +75,7 @@ def write_ninja(folder: Path, nodes: list[Node]) -> None:
     """build.ninja with one rule."""
     lines = ["rule run", "  command = $do"]
     for node in nodes:
-        after = " ".join(_order(node, nodes))
+        after = " ".join(_order(node))
         lines += [f"build {' '.join(node.targets)}: run {' '.join(node.inputs)} || {after}", f"  do = {_command(node)}"]
     (folder / "build.ninja").write_text("\n".join([*lines, f"default {' '.join(_wanted(nodes))}"]) + "\n")
 
@@ -95,11 +96,9 @@ def write_snakemake(folder: Path, nodes: list[Node]) -> None:
     (folder / "Snakefile").write_text("\n".join(lines) + "\n")
 
 
-def write_dvc(program: str, folder: Path, nodes: list[Node]) -> None:
+def write_dvc(program: str, variables: dict[str, str], folder: Path, nodes: list[Node]) -> None:
     """dvc.yaml and everything that DVC's own first build would leave: that build takes minutes to hours."""
-    subprocess.run(
-        [program, "init", "--no-scm", "--quiet"], cwd=folder, check=True, env={**os.environ, **environment(folder)}
-    )
+    subprocess.run([program, "init", "--no-scm", "--quiet"], cwd=folder, check=True, env={**os.environ, **variables})
     (folder / ".dvc" / "config").write_text(
         "[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n"
     )
@@ -116,7 +115,7 @@ def _wanted(nodes: list[Node]) -> list[str]:
     return [path for node in nodes if node.stage == "manifest" for path in node.targets]
 
 
-def _order(node: Node, nodes: list[Node]) -> list[str]:
+def _order(node: Node) -> list[str]:
     """Targets that must be there first though they are not read."""
     return [f"runs/{name.partition(':')[2]}/preflight.json" for name in node.after]
 

@@ -11,8 +11,8 @@ from measure import Cost
 Found = dict[tuple[str, int, str], Cost]
 """(tool, recipes, what) -> median cost."""
 MARK = "<!-- Everything below is written by benchmarks/build.py --write. -->\n"
-OURS, PLAIN = "thunder", "plain doit"
-SCENARIOS = ("no-op", "one changed", "first build")
+OURS, PLAIN = "Thunder Train", "plain doit"
+NO_OP, CHANGED, FIRST = "no-op", "one changed", "first build"
 
 
 def markdown(found: Found, big: Big | None, versions: list[str], arguments: list[str]) -> str:
@@ -20,7 +20,7 @@ def markdown(found: Found, big: Big | None, versions: list[str], arguments: list
     sizes = sorted({size for _, size, _ in found})
     lines = [f"Made by `{' '.join(['.venv/bin/python benchmarks/build.py', *arguments])}` on {machine()}."]
     lines += [f"Tools: {'; '.join(versions)}.", ""]
-    for what in SCENARIOS:
+    for what in (NO_OP, CHANGED, FIRST):
         lines += [f"## {what.capitalize()}", "", *_table(found, sizes, what), ""]
     if big:
         lines += ["## A 2 GB input, read by 8 tasks", "", *big.lines(), ""]
@@ -51,7 +51,7 @@ def targets(found: Found, big: Big | None) -> Iterator[tuple[str, str, bool]]:
     """(target, what was measured, whether it is met)."""
     sizes = sorted({size for _, size, _ in found})
     for size in sizes:
-        ours, plain = (found[tool, size, "no-op"] for tool in (OURS, PLAIN))
+        ours, plain = (found[tool, size, NO_OP] for tool in (OURS, PLAIN))
         wall, cpu = ours.wall / plain.wall, ours.cpu / plain.cpu
         yield (
             f"no-op of {size} within 1.5 times plain doit",
@@ -60,14 +60,14 @@ def targets(found: Found, big: Big | None) -> Iterator[tuple[str, str, bool]]:
         )
     for size, limit in ((50, 0.5), (500, 2.0)):
         if size in sizes:
-            cpu = found[OURS, size, "no-op"].cpu
+            cpu = found[OURS, size, NO_OP].cpu
             yield f"no-op of {size} within {limit} s of CPU", f"{cpu:.2f} s", cpu <= limit
     if 500 in sizes:
-        wall = found[OURS, 500, "one changed"].wall
+        wall = found[OURS, 500, CHANGED].wall
         yield "one changed of 500 in 2.5 s and its own work", f"{wall:.2f} s with its work", wall <= 2.5
     for tool in ("Snakemake", "DVC"):
         for size in sizes:
-            if (tool, size, "no-op") in found:
+            if (tool, size, NO_OP) in found:
                 yield (f"at {size} at least 3 times faster than {tool}", *_faster(found, tool, size))
     if big:
         yield from big.targets()
@@ -75,15 +75,15 @@ def targets(found: Found, big: Big | None) -> Iterator[tuple[str, str, bool]]:
 
 def _faster(found: Found, tool: str, size: int) -> tuple[str, bool]:
     """How many times a tool's cost is ours, in both scenarios; the least of all counts."""
-    ratios = {what: (found[tool, size, what], found[OURS, size, what]) for what in SCENARIOS[:2]}
+    ratios = {what: (found[tool, size, what], found[OURS, size, what]) for what in (NO_OP, CHANGED)}
     least = {what: min(its.wall / ours.wall, its.cpu / ours.cpu) for what, (its, ours) in ratios.items()}
     return ", ".join(f"{ratio:.1f} ({what})" for what, ratio in least.items()), min(least.values()) >= 3
 
 
 def _table(found: Found, sizes: list[int], what: str) -> list[str]:
-    """Seconds and, in brackets, CPU seconds; then wall and CPU as multiples of plain doit's."""
+    """Wall seconds, CPU seconds in brackets; then both as multiples of plain doit's."""
     tools = list(dict.fromkeys(tool for tool, _, _ in found))
-    heads = [f"{size} recipes | x plain (wall, CPU)" for size in sizes]
+    heads = [f"N = {size} | × plain doit" for size in sizes]
     lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * (2 * len(sizes))]
     for tool in tools:
         cells = []

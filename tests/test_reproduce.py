@@ -1,44 +1,21 @@
-"""A run made again from its manifest: every verdict, and manifests that nobody should trust."""
+"""A run made again from its manifest: every verdict, and what the clean folder may take from today."""
 
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.manifests import RUN, edited, stopped
 from tests.project import Copy
-from thunder_train import ThunderError, files, manifest, process
+from thunder_train import files
 from thunder_train.compare import IMPOSSIBLE, Verdict
-from thunder_train.reproduce import reproduce
 
-RUN = "runs/smoke/manifest.json"
 SOURCE = "data/sources/policy_smoke_http_fewshot_rust_gate.json"
 TEMPLATE = "templates/prompts/correct.j2"
 ADAPTER = "runs/smoke/adapter/adapters.safetensors"
-
-Change = Callable[[dict[str, Any]], Any]
-
-
-def edited(project: Copy, change: Change) -> Path:
-    """A manifest of the project after a change, with the run_id that goes with it."""
-    run = files.read_json(project.path / RUN)
-    change(run)
-    run["run_id"] = files.digest({key: run[key] for key in manifest.MADE_FROM})[:12]
-    files.write_json(project.path / "edited.json", run)
-    return project.path / "edited.json"
-
-
-def stopped(project: Copy, change: Change, monkeypatch: pytest.MonkeyPatch) -> Verdict:
-    """What reproducing an edited manifest comes to when the build itself is not started."""
-
-    def stop(argv: list[str], where: str, mend: str) -> None:
-        raise ThunderError("was not started", where=where)
-
-    monkeypatch.setattr(process, "tool", stop)
-    return reproduce(edited(project, change), project.path)
 
 
 def told(output: str) -> dict[str, Any]:
@@ -163,16 +140,16 @@ def test_a_remote_run_needs_a_cluster_of_its_size(project: Copy, monkeypatch: py
     The manifest tells no host, so today's cluster of that name lends its own.
     """
     remote = {"local": False, "name": "macs"}
-    impossible = [
-        stopped(project, lambda run: run["recipe"]["cluster"].update(remote, **change), monkeypatch).problems
-        for change in ({"ranks": 3}, {"name": "none"})
-    ]
-    folder = Path(stopped(project, lambda run: run["recipe"]["cluster"].update(remote), monkeypatch).folder)
 
-    assert ("thunder.toml: clusters.macs: has 2 hosts over ring; the run needs 3 hosts over ring",) == impossible[0]
+    def tried(**change: Any) -> Verdict:
+        return stopped(project, lambda run: run["recipe"]["cluster"].update(remote, **change), monkeypatch)
+
+    too_many, unknown, fitting = tried(ranks=3), tried(name="none"), tried()
+
+    assert ("thunder.toml: clusters.macs: has 2 hosts over ring; the run needs 3 hosts over ring",) == too_many.problems
     what = "thunder.toml: clusters.none: is missing; the run needs a cluster of that name with 2 hosts over ring"
-    assert (what,) == impossible[1]
-    assert 'ssh = "mac5"' in (folder / "thunder.toml").read_text(encoding="utf-8")
+    assert (what,) == unknown.problems
+    assert 'ssh = "mac5"' in (Path(fitting.folder) / "thunder.toml").read_text(encoding="utf-8")
 
 
 def test_a_model_folder_is_checked_and_linked(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,107 +204,6 @@ def test_a_hub_model_that_is_not_cached_makes_it_impossible(
 
     assert ("model nano: config.json: is missing; the run cannot be made again without it",) == missing.problems
     assert "a" * 40 == files.read_json(folder / "runs/models/nano/model.lock.json")["commit"]
-
-
-HOSTILE: dict[str, tuple[Change, str]] = {
-    "recipe name": (
-        lambda run: run["recipe"].update(name="../../x"),
-        "recipe.name: '../../x' holds characters that do not belong there",
-    ),
-    "dataset name": (
-        lambda run: run["recipe"]["dataset"].update(name="a/b"),
-        "recipe.dataset.name: 'a/b' holds characters that do not belong there",
-    ),
-    "template": (
-        lambda run: run["recipe"]["dataset"].update(template="../secret"),
-        "recipe.dataset: '../secret' leads out of the project",
-    ),
-    "source": (
-        lambda run: run["inputs"]["sources"][0].update(path="/etc/passwd"),
-        "inputs: '/etc/passwd' leads out of the project",
-    ),
-    "control character": (
-        lambda run: run["inputs"]["template"].update(path="a\x1b[2Jb"),
-        "inputs: 'a\\x1b[2Jb' leads out of the project",
-    ),
-    "model file": (
-        lambda run: run["model"]["files"][0].update(path="../../.ssh/id"),
-        "model.files: '../../.ssh/id' leads out of the project",
-    ),
-    "output twice": (lambda run: run["outputs"].append(run["outputs"][0]), "outputs: 'adapter/adapter_config.json' "),
-    "schema": (lambda run: run.update(schema="thunder.run/9"), "has schema 'thunder.run/9', and this version reads "),
-    "no recipe": (
-        lambda run: run["recipe"].pop("train"),
-        "is not the manifest of a run: Object missing required field",
-    ),
-    "wrong type": (
-        lambda run: run["recipe"].update(name=3),
-        "is not the manifest of a run: Expected `str`, got `int` - at `$.recipe.name`",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", sorted(HOSTILE))
-def test_a_hostile_manifest_is_refused(built: Copy, tmp_path: Path, case: str) -> None:
-    """
-    Names and paths in it would become files here.
-    """
-    change, expected = HOSTILE[case]
-    (tmp_path / "runs/smoke").mkdir(parents=True)
-    shutil.copy(built.path / RUN, tmp_path / RUN)
-    path = edited(Copy(tmp_path), change)
-
-    with pytest.raises(ThunderError) as caught:
-        manifest.read(path)
-
-    assert str(caught.value).startswith(f"{path}: {expected}")
-
-
-def test_a_manifest_that_was_edited_by_hand_is_refused(built: Copy, tmp_path: Path) -> None:
-    """
-    run_id is the hash of what the run is made from.
-    """
-    run = files.read_json(built.path / RUN)
-    run["recipe"]["train"]["seed"] = 1
-    files.write_json(tmp_path / "manifest.json", run)
-
-    with pytest.raises(ThunderError, match=f"run_id: is '{run['run_id']}', and what it is made from gives '"):
-        manifest.read(tmp_path / "manifest.json")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{", '"x"', "NaN", "[" * 100_000, '{"schema": ' * 5_000, '{"schema": "\\ud800"}', "\0\xff"]
-)
-def test_what_is_no_manifest_is_told_without_a_traceback(tmp_path: Path, text: str) -> None:
-    """
-    Garbage, endless nesting, half a surrogate.
-    """
-    (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
-
-    with pytest.raises(ThunderError) as caught:
-        manifest.read(tmp_path / "manifest.json")
-
-    assert str(caught.value).startswith(f"{tmp_path / 'manifest.json'}: ")
-
-
-def test_every_wrong_key_of_its_recipe_is_told(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The recipe in a manifest passes the same checks as a file.
-    """
-
-    def change(run: dict[str, Any]) -> None:
-        run["recipe"]["train"].update(num_iters="many", learnin_rate=1)
-        run["recipe"]["model"].update(layers=[1])
-
-    with pytest.raises(ThunderError) as caught:
-        stopped(project, change, monkeypatch)
-
-    path = project.path / "edited.json"
-    assert [
-        f"{path}: models.nano.layers: must be a whole number, is [1]; change its type",
-        f"{path}: train.learnin_rate: unknown key 'learnin_rate'; did you mean 'learning_rate'?",
-        f"{path}: train.num_iters: must be a whole number, is 'many'; change its type",
-    ] == str(caught.value).splitlines()
 
 
 def test_an_input_without_its_hash_makes_it_impossible(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Reproduce and compare as people and machines call them: `doit reproduce`, `doit compare`, tables and JSON."""
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help
 STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
 """Exit statuses of `doit reproduce`; a run that was reproduced gives 0."""
 MISTAKE = 3
+SHA256 = re.compile("[0-9a-f]{64}")
+INTERRUPTED = 128 + signal.SIGINT
 SHOWN = 40
 """Most rows of a table; --json has all."""
 
@@ -42,8 +45,11 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
                 raise ThunderError("needs one manifest", "doit reproduce", mend)
             verdict = reproduce(Path(opt_values["manifest"]), Path())
         except ThunderError as error:
-            print(error, file=sys.stderr)
+            print(_plain(str(error)), file=sys.stderr)
             return MISTAKE
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
         show(verdict, opt_values["as_json"])
         return STATUS.get(verdict.word, 0)
 
@@ -66,7 +72,7 @@ class Compare(Command):  # type: ignore[misc]
             paths = [_manifest_path(word) for word in words]
             left, right = (manifest.read(path) for path in paths)
         except ThunderError as error:
-            print(error, file=sys.stderr)
+            print(_plain(str(error)), file=sys.stderr)
             return MISTAKE
         found = compare.differences(left, right)
         if opt_values["as_json"] or len(words) < len(pos_args):
@@ -88,9 +94,9 @@ def reproduce_task(path: str, as_json: bool) -> TaskFailed | None:
     try:
         verdict = reproduce(Path(path), Path())
     except ThunderError as error:
-        return TaskFailed(str(error))
+        return TaskFailed(_plain(str(error)))
     show(verdict, as_json)
-    return None if verdict.is_reproduced else TaskFailed(f"{path}: {_headline(verdict)}")
+    return None if verdict.is_reproduced else TaskFailed(_plain(f"{path}: {_headline(verdict)}"))
 
 
 def show(verdict: Verdict, as_json: bool) -> None:
@@ -98,15 +104,12 @@ def show(verdict: Verdict, as_json: bool) -> None:
     if as_json:
         _print_json(_as_json(verdict))
         return
-    print(f"{verdict.recipe}, run {verdict.run_id}: {_headline(verdict)}")
-    for problem in verdict.problems:
-        print(_plain(problem))
-    if verdict.word != IMPOSSIBLE:
-        print(_counts(verdict))
+    lines = [f"{verdict.recipe}, run {verdict.run_id}: {_headline(verdict)}", *verdict.problems]
+    print(_plain("\n".join(lines if verdict.word == IMPOSSIBLE else [*lines, _counts(verdict)])))
     changed = [file for file in verdict.files if file.before != file.now]
-    rows = [(file.path, file.before[:12] or "-", file.now[:12] or "-") for file in changed]
+    rows = [(file.path, _text(file.before or ABSENT), _text(file.now or ABSENT)) for file in changed]
     rows += [_row(difference) for difference in verdict.differences if difference.section != "outputs"]
-    if rows:
+    if rows and verdict.word != IDENTICAL:  # code may be other code and do the same
         _print_table(("", "manifest", "made again"), rows)
     if verdict.folder:
         print(f"kept: {verdict.folder}")
@@ -154,7 +157,9 @@ def _row(difference: compare.Difference) -> tuple[str, str, str]:
 
 
 def _text(value: Any) -> str:
-    return "-" if value is ABSENT else value if isinstance(value, str) and value else files.json_line(value).strip()
+    if isinstance(value, str) and value:
+        return value[:12] if SHA256.fullmatch(value) else value
+    return "-" if value is ABSENT else files.json_line(value).strip()
 
 
 def _plain(text: str) -> str:
@@ -184,7 +189,9 @@ def _print_rich(lines: list[tuple[str, ...]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*lines[0])
+    table = Table()
+    for title in lines[0]:
+        table.add_column(title, overflow="fold")
     for line in lines[1:]:
         table.add_row(*map(Text, line))
     Console().print(table)

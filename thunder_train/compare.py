@@ -51,7 +51,7 @@ class Verdict:
     recipe: str
     run_id: str
     why: str = ""
-    """inputs, code, environment or nondeterminism; or that the manifest contradicts itself."""
+    """inputs, code, environment (or several of them), nondeterminism, or that the manifest contradicts itself."""
     first: str = ""
     """The file, or else the fact, that differs first."""
     problems: tuple[str, ...] = ()
@@ -163,25 +163,25 @@ def _files(run: dict[str, Any]) -> dict[tuple[str, str, int], str]:
 
 
 def _cause(old: dict[str, Any], first: Made | None, found: list[Difference], code: list[Difference]) -> str:
-    recipe = old["recipe"]
-    if any(_is_input(difference, recipe) for difference in found):
-        return "inputs"
-    if first and {difference.key for difference in code} & set(STAGES[: STAGES.index(first.stage) + 1]):
-        return "code"
-    if first and first.stage in ("scripts", "promotion"):  # they follow from the recipe, the templates and code alone
-        return "code"
-    if any(difference.section == "environment" for difference in found):
-        return "environment"
-    return "nondeterminism" if first else "the manifest contradicts itself"
+    """What may explain the first difference: each thing before it that is not as it was."""
+    hosts = f"runs/{old['recipe']['name']}/hostfile.json"  # they are today's
+    is_given = (first and first.path == hosts) or any(_is_input(difference, old["recipe"]) for difference in found)
+    is_rendered = first and first.stage in ("scripts", "promotion")  # from recipe, templates and code alone
+    stages = STAGES[: STAGES.index(first.stage) + 1] if first else ()
+    causes = {
+        "inputs": is_given,
+        "code": any(difference.key in stages for difference in code) or (is_rendered and not is_given),
+        "environment": not is_rendered and any(difference.section == "environment" for difference in found),
+    }
+    likely = " or ".join(cause for cause, holds in causes.items() if holds)
+    return likely or ("nondeterminism" if first else "the manifest contradicts itself")
 
 
 def _is_input(difference: Difference, recipe: dict[str, Any]) -> bool:
-    """Whether a fact is given from outside: a source, the template, a model's file, or the hosts of a cluster."""
+    """Whether a fact is given from outside: a source, the template, a file of a model that is not made here."""
     if difference.section == "inputs":
         return not difference.key.startswith("splits.")
-    if difference.section == "model":
-        return bool(recipe["model"]["kind"] != "nano")
-    return difference.section == "outputs" and difference.key.startswith("hostfile.json.")
+    return difference.section == "model" and bool(recipe["model"]["kind"] != "nano")
 
 
 def _is_near(difference: Difference, tolerance: float) -> bool:

@@ -28,7 +28,7 @@ def test_without_openblas_rank_0_warns_once_with_the_cure(without_openblas, caps
     """
     The reference BLAS is silent and 30-70 times slower: nobody would know why a run takes a day.
     """
-    assert {"blas": "reference", "blas_kernel": ""} == blas.preload() == blas.preload()
+    assert {"blas": "reference", "blas_kernel": "", "blas_threads": "1"} == blas.preload() == blas.preload()
     assert blas.WARNING + "\n" == capsys.readouterr().err
     assert "apt-get install -y libopenblas0-pthread" in blas.WARNING
 

@@ -19,12 +19,12 @@ WARNING = (
 
 @functools.cache
 def preload() -> dict[str, str]:
-    """Load OpenBLAS on Linux and say what computes: {"blas", "blas_kernel"}.
+    """Load OpenBLAS on Linux and say what computes: {"blas", "blas_kernel", "blas_threads"}.
 
     Values already in OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS stand. Without OpenBLAS rank 0 warns once on stderr.
     """
     if sys.platform == "darwin":
-        return {"blas": "accelerate", "blas_kernel": ""}
+        return {"blas": "accelerate", "blas_kernel": "", "blas_threads": ""}
     if platform.machine() == "x86_64" and _has_avx2():
         os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -33,7 +33,7 @@ def preload() -> dict[str, str]:
     except OSError:
         if os.environ.get("MLX_RANK", "0") == "0":
             print(WARNING, file=sys.stderr)
-        return {"blas": "reference", "blas_kernel": ""}
+        return {"blas": "reference", "blas_kernel": "", "blas_threads": "1"}
 
 
 def _has_avx2() -> bool:
@@ -42,7 +42,11 @@ def _has_avx2() -> bool:
 
 
 def _describe(library: ctypes.CDLL) -> dict[str, str]:
-    return {"blas": " ".join(_ask(library, "config").lower().split()[:2]), "blas_kernel": _ask(library, "corename")}
+    return {
+        "blas": " ".join(_ask(library, "config").lower().split()[:2]),
+        "blas_kernel": _ask(library, "corename"),
+        "blas_threads": str(library.openblas_get_num_threads()),  # another number adds up in another order
+    }
 
 
 def _ask(library: ctypes.CDLL, what: str) -> str:
