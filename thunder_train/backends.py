@@ -12,17 +12,22 @@ from thunder_train.config import is_local
 
 FIRST_PORT = 32323
 NCCL_PORT = 12345
+PORTS_PER_ATTEMPT = 100
+"""Fixed ports move on by so many at a restart, for a stopped rank on another machine may still hold the old ones."""
 
 Host = dict[str, Any]
 
 
-def environments(hostfile: Any, where: str) -> list[dict[str, str]]:
-    """One environment per rank, for the hostfile's backend. Raises ThunderError with every problem of the hostfile."""
+def environments(hostfile: Any, where: str, attempt: int = 1) -> list[dict[str, str]]:
+    """One environment per rank, for the hostfile's backend; other ports at each attempt.
+
+    Raises ThunderError with every problem of the hostfile.
+    """
     raise_all(problems(hostfile, where))
     hosts = hostfile["hosts"]
     shared = dict(pair.split("=", 1) for pair in hostfile["envs"])
     if len(hosts) > 1:
-        shared |= _shared(hostfile["backend"], hosts)
+        shared |= _shared(hostfile["backend"], hosts, (attempt - 1) * PORTS_PER_ATTEMPT)
     return [{**shared, "MLX_RANK": str(rank), **_own(hostfile["backend"], hosts, rank)} for rank in range(len(hosts))]
 
 
@@ -87,15 +92,15 @@ def _cable_problems(hosts: list[Host], where: str, is_ring: bool) -> list[Thunde
     return found
 
 
-def _shared(backend: str, hosts: list[Host]) -> dict[str, str]:
+def _shared(backend: str, hosts: list[Host], port_shift: int) -> dict[str, str]:
     if backend == "ring":
-        return {"THUNDER_FILE_MLX_HOSTFILE": json.dumps(ring_addresses(hosts))}
+        return {"THUNDER_FILE_MLX_HOSTFILE": json.dumps(ring_addresses(hosts, FIRST_PORT + port_shift))}
     if backend == "nccl":
         size = str(len(hosts))
-        return {"NCCL_HOST_IP": hosts[0]["ips"][0], "NCCL_PORT": str(NCCL_PORT), "MLX_WORLD_SIZE": size}
+        return {"NCCL_HOST_IP": hosts[0]["ips"][0], "NCCL_PORT": str(NCCL_PORT + port_shift), "MLX_WORLD_SIZE": size}
     return {
         "THUNDER_FILE_MLX_IBV_DEVICES": json.dumps([host["rdma"] for host in hosts]),
-        "MLX_JACCL_COORDINATOR": f"{hosts[0]['ips'][0]}:{FIRST_PORT}",
+        "MLX_JACCL_COORDINATOR": f"{hosts[0]['ips'][0]}:{FIRST_PORT + port_shift}",
         **({"MLX_JACCL_RING": "1"} if backend == "jaccl-ring" else {}),
     }
 
@@ -107,16 +112,16 @@ def _own(backend: str, hosts: list[Host], rank: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": str(earlier)}
 
 
-def ring_addresses(hosts: list[Host]) -> list[list[str]]:
-    """`ip:port` of every link of every rank: free ports on this machine, 32323 and up on others."""
+def ring_addresses(hosts: list[Host], first_port: int) -> list[list[str]]:
+    """`ip:port` of every link of every rank: free ports on this machine, first_port and up on others."""
     addresses: list[list[str]] = []
     held: list[socket.socket] = []
-    number = 0
+    number = first_port
     try:
         for host in hosts:
             links = []
             for ip in host["ips"]:
-                port = _free_port(ip, held) if is_local(host["ssh"]) else FIRST_PORT + number
+                port = _free_port(ip, held) if is_local(host["ssh"]) else number
                 links.append(f"{ip}:{port}")
                 number += 1
             addresses.append(links)

@@ -13,11 +13,11 @@ pytestmark = pytest.mark.mlx
 @pytest.fixture
 def run(folder, tokenizer, tmp_path):
     """A function that makes a run of the nano base on eight rows."""
-    from thunder_train.worker import batches, loop, model
+    from thunder_train.worker import loop, model, tokens
     from thunder_train.worker.journal import Journal
     from thunder_train.worker.ranks import Ranks
 
-    rows = tuple(batches.example(row(i, text), tokenizer, where=f"x:{i}") for i, text in enumerate(TEXTS))
+    rows = tuple(tokens.example(row(i, text), tokenizer, where=f"x:{i}") for i, text in enumerate(TEXTS))
 
     def make(journal=None, dropout=0.0, **plan):
         loaded, _ = model.load(str(folder / "nano"), "")

@@ -13,7 +13,7 @@ from thunder_train.worker.entry import enter
 from thunder_train.worker.settings import Settings, parse
 
 if TYPE_CHECKING:
-    from thunder_train.worker.batches import Split
+    from thunder_train.worker.tokens import Split
     from thunder_train.worker.loop import Outcome, Run
 
 STOPPED = 128 + signal.SIGTERM
@@ -37,15 +37,15 @@ def main(argv: list[str]) -> None:
 
 def prepare(settings: Settings) -> "tuple[Run, dict[str, Split], dict[str, int]]":
     """Join the ranks, load model and rows, clear the output folder. Raises ThunderError for what cannot be trained."""
-    from thunder_train.worker import batches, model, ranks
+    from thunder_train.worker import feed, model, ranks, tokens
 
     group = ranks.join(settings.hostfile)  # first: a rank that connects 31 s later than another finds nobody
     base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock))
     splits = {
-        name: batches.read(path, tokenizer, settings.max_seq_len, settings.too_long)
+        name: tokens.read(path, tokenizer, tokens.Policy(settings.max_seq_len, settings.too_long))
         for name, path in (("train", settings.train_data), ("valid", settings.valid_data))
     }
-    batches.check_batch(len(splits["train"].examples), settings.batch_size, group.size, settings.train_data)
+    feed.check_batch(len(splits["train"].examples), settings.batch_size, group.size, settings.train_data)
     total = model.parameters(base)
     model.add_lora(base, lora_of(settings), settings.seed)
     facts = {"parameters": total, "trainable_parameters": model.trainable_parameters(base)}

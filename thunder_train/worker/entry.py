@@ -16,6 +16,12 @@ from thunder_train.worker.watchdog import follow_launcher
 FILE_PREFIX = "THUNDER_FILE_"
 MISTAKE = 2
 """Exit status of a user's mistake."""
+LOST = 75
+"""Exit status of a rank that lost the others: the launcher looks for the cause among those, and may start all again."""
+
+
+class RanksLost(ThunderError):
+    """The other ranks, or the links to them, are gone. No mistake of the user's, and another try may do."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +33,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def enter(main: Callable[[list[str]], None]) -> NoReturn:
-    """Run a worker program's main with the command line and exit: 0, or 2 with one line per mistake on stderr."""
+    """Run a worker program's main with the command line and exit: 0, or 2 with one line per mistake on stderr.
+
+    75 when the other ranks are gone.
+    """
     follow_launcher()
     try:
         unpack_files()
@@ -36,7 +45,7 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
     except ThunderError as error:
         sys.stdout.flush()
         print(error, file=sys.stderr, flush=True)
-        sys.exit(MISTAKE)
+        sys.exit(LOST if isinstance(error, RanksLost) else MISTAKE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     finally:

@@ -16,7 +16,7 @@ from thunder_train.worker.entry import Parser, enter
 if TYPE_CHECKING:
     import mlx.nn as nn
 
-    from thunder_train.worker.batches import Example
+    from thunder_train.worker.tokens import Example
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Task:
 def main(argv: list[str]) -> None:
     """Score and generate with the base, then with the adapter on it."""
     task = parse(argv)
-    from thunder_train.worker import batches, model
+    from thunder_train.worker import model, tokens
     from thunder_train.worker.environment import environment
 
     check_adapter(task.adapter_path)
     network, tokenizer = model.load(task.model, model.pinned_commit(task.model_lock))
     splits = {
-        name: batches.read_all(path, tokenizer) for name, path in (("valid", task.valid_data), ("test", task.test_data))
+        name: tokens.read_all(path, tokenizer) for name, path in (("valid", task.valid_data), ("test", task.test_data))
     }
     losses: dict[str, Any] = {"environment": environment()}
     answers: dict[str, list[str]] = {}

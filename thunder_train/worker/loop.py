@@ -17,10 +17,11 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from thunder_train import ThunderError
-from thunder_train.worker.batches import Example, pad, shares
+from thunder_train.worker.batches import pad, shares
 from thunder_train.worker.journal import Journal
 from thunder_train.worker.model import trainable
 from thunder_train.worker.ranks import Ranks
+from thunder_train.worker.tokens import Example
 
 LONGEST_SKIP = 10
 """Steps in a row that may be skipped before the run stops."""

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from thunder_train import ThunderError, files
-from thunder_train.worker.entry import remove_files
+from thunder_train.worker.entry import RanksLost, remove_files
 
 BACKENDS = {"ring": "ring", "jaccl": "jaccl", "jaccl-ring": "jaccl", "mpi": "mpi", "nccl": "nccl"}
 """Backend of the hostfile -> name that mx.distributed.init knows."""
@@ -23,7 +23,7 @@ class Ranks:
     group: Any = None
 
     def sum(self, values: mx.array) -> mx.array:
-        """The element-wise sum over all ranks, evaluated. Raises ThunderError when a rank is lost.
+        """The element-wise sum over all ranks, evaluated. Raises RanksLost when a rank is lost.
 
         On the CPU stream: on a GPU stream a Mac that waits 5 s for its peer is killed by Metal's watchdog.
         """
@@ -34,7 +34,7 @@ class Ranks:
             total = mx.distributed.all_sum(values, group=self.group, stream=mx.cpu)
             mx.eval(total)
         except RuntimeError as error:
-            raise ThunderError(
+            raise RanksLost(
                 f"another rank was lost: {error}", where=f"rank {self.rank}", mend="read the other ranks' logs"
             ) from error
         return total
@@ -65,7 +65,7 @@ def _init(backend: str, name: str) -> Any:
     try:
         return mx.distributed.init(strict=True, backend=name)
     except (RuntimeError, ValueError) as error:
-        raise ThunderError(
+        raise RanksLost(
             f"the {backend} ranks did not find each other: {error}",
             where="mx.distributed.init",
             mend="start the ranks with `python -m thunder_train.launch`, and check addresses and cables",

@@ -1,7 +1,23 @@
-"""No worker outlives its launcher, even one that died by kill -9: the launcher holds the worker's stdin open."""
+"""No worker outlives its launcher, and none stands still for ever.
 
+The launcher holds the worker's stdin open, so even its kill -9 is seen. A thread ends a rank that finishes no step, and
+tells the launcher every second that the rank lives: `thunder-beat STEP` on stdout, under THUNDER_BEATS=1.
+"""
+
+import contextlib
+import math
 import os
+import signal
 import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+STALLED = 70
+"""Exit status of a rank that ended itself."""
+BEAT_EVERY_S = 1.0
+WAIT_LONGER_S = 3.0
+"""A rank that waits for the others ends itself so much later, for the one they wait for is to be named."""
 
 
 def follow_launcher() -> None:
@@ -15,3 +31,77 @@ def _exit_at_end_of_stdin() -> None:
     while os.read(0, 4096):
         pass
     os._exit(1)
+
+
+class Watchdog:
+    """A context in which this process ends itself, with status 70 and one line, when it finishes no step for too long.
+
+    stall_timeout_s: between two beats; start_timeout_s: until the first; 0: no limit. It works while MLX computes or
+    communicates, which lets other threads run; joining does not, see there.
+    """
+
+    def __init__(self, stall_timeout_s: float, start_timeout_s: float) -> None:
+        self.stall_timeout_s, self.start_timeout_s = stall_timeout_s, start_timeout_s
+        self.step, self.since_s, self.is_waiting = 0, time.monotonic(), False
+        self.ended = threading.Event()
+
+    def __enter__(self) -> "Watchdog":
+        self.since_s = time.monotonic()
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.ended.set()
+
+    def beat(self, step: int) -> None:
+        """A step (counted from 1) has ended; or, with the same number, a part of a long validation after it."""
+        self.step, self.since_s = step, time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For a collective: should it never end, the rank at fault ends itself first."""
+        self.is_waiting = True
+        try:
+            yield
+        finally:
+            self.is_waiting = False
+
+    @contextlib.contextmanager
+    def joining(self) -> Iterator[None]:
+        """For mx.distributed.init: it keeps other threads from running, so a signal ends it. Main thread only."""
+        former = signal.signal(signal.SIGALRM, lambda *_: self._end())
+        with self.waiting():
+            left_s = self._left_s()
+            signal.setitimer(signal.ITIMER_REAL, max(left_s, 0.001) if math.isfinite(left_s) else 0)
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, former)
+
+    def _watch(self) -> None:
+        while not self.ended.wait(max(0.0, min(BEAT_EVERY_S, self._left_s()))):
+            if self._left_s() <= 0:
+                self._end()
+            if os.environ.get("THUNDER_BEATS") == "1":
+                _write(1, f"thunder-beat {self.step}\n")
+
+    def _left_s(self) -> float:
+        limit_s = self.stall_timeout_s if self.step else self.start_timeout_s
+        if not limit_s:
+            return math.inf
+        return self.since_s + limit_s + WAIT_LONGER_S * self.is_waiting - time.monotonic()
+
+    def _end(self) -> None:
+        when = f"after step {self.step}" if self.step else "since the start"
+        doing = ", while waiting for the other ranks" if self.is_waiting else ""
+        seconds = time.monotonic() - self.since_s
+        rank = os.environ.get("MLX_RANK", "0")
+        _write(2, f"rank {rank}: no step ended for {seconds:.0f} s {when}{doing}; its watchdog ended it\n")
+        os._exit(STALLED)
+
+
+def _write(number: int, text: str) -> None:
+    # One write to the descriptor: it needs no lock that the main thread may hold, and nothing can come in between.
+    with contextlib.suppress(OSError):
+        os.write(number, text.encode())
