@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from thunder_train import config, reference, schema
+from thunder_train.keys import Table
 
 PROJECT = Path(__file__).parent.parent
 
@@ -31,7 +32,7 @@ def test_generated_pages_are_current(path: str) -> None:
         (schema.HOST, config.Host),
     ],
 )
-def test_every_key_has_its_field(table: schema.Table, kind: type) -> None:
+def test_every_key_has_its_field(table: Table, kind: type) -> None:
     """
     A key that no dataclass holds would be accepted and ignored.
     """
@@ -46,7 +47,7 @@ def test_every_key_has_its_field(table: schema.Table, kind: type) -> None:
         (schema.CLUSTER, config.Cluster, {"name"}),
     ],
 )
-def test_named_tables_add_their_name(table: schema.Table, kind: type, instead: set[str]) -> None:
+def test_named_tables_add_their_name(table: Table, kind: type, instead: set[str]) -> None:
     """
     The name of [models.NAME] is a field too; a cluster's ranks become hosts.
     """

@@ -10,12 +10,13 @@ from cerberus import TypeDefinition, Validator
 from cerberus.errors import BaseErrorHandler
 
 from thunder_train import ThunderError
-from thunder_train.schema import FORMS, Table
+from thunder_train.keys import FORMS, Table
 
 TYPES = {
     "string": "text in quotes",
     "integer": "a whole number",
     "number": "a number",
+    "boolean": "true or false",
     "list": "a list in [ ]",
     "dict": "a table",
 }

@@ -27,6 +27,16 @@ def of_recipe(recipe: Recipe, root: Path) -> list[ThunderError]:
                 mend=f"give at most {layers}",
             )
         )
+    train = recipe.train
+    if train.global_batch_size and (train.batch_size > 1 or train.grad_accumulation > 1):
+        what = "says how many rows a step takes, and so do batch_size and grad_accumulation"
+        problems.append(ThunderError(what, f"{recipe.file}: train.global_batch_size", "leave the other two out"))
+    if train.fine_tune_type == "dora" and train.strategy == "tensor":
+        mend = 'use fine_tune_type = "lora", or strategy = "data"'
+        problems.append(ThunderError("a layer in parts has no DoRA", f"{recipe.file}: train.fine_tune_type", mend))
+    if train.warmup_steps >= train.num_iters:
+        what = f"is {train.warmup_steps} of {train.num_iters} steps"
+        problems.append(ThunderError(what, f"{recipe.file}: train.warmup_steps", "warm up for fewer steps"))
     rows = _known_rows(recipe.dataset, root)
     too_few = batch_problems(recipe, rows) if rows is not None else []
     return problems + (too_few if too_few and _is_current(recipe.dataset, root) else [])
@@ -34,16 +44,15 @@ def of_recipe(recipe: Recipe, root: Path) -> list[ThunderError]:
 
 def batch_problems(recipe: Recipe, rows: int) -> list[ThunderError]:
     """A step may not need more rows than the training split has. rows: rows of train.jsonl."""
-    ranks = len(recipe.cluster.hosts)
-    if recipe.train.batch_size * ranks <= rows:
+    ranks, train = len(recipe.cluster.hosts), recipe.train
+    needed = train.rows_per_step(ranks)
+    if needed <= rows:
         return []
-    return [
-        ThunderError(
-            f"is {recipe.train.batch_size} on {ranks} ranks, and dataset {recipe.dataset.name!r} has {rows} train rows",
-            where=f"{recipe.file}: train.batch_size",
-            mend=f"give at most {rows // ranks}" if rows >= ranks else f"add rows, or use at most {rows} ranks",
-        )
-    ]
+    where = f"{recipe.file}: train.{'global_batch_size' if train.global_batch_size else 'batch_size'}"
+    what = (
+        f"asks for {needed} rows in a step of {ranks} ranks, and dataset {recipe.dataset.name!r} has {rows} train rows"
+    )
+    return [ThunderError(what, where, f"give at most {rows * max(1, train.batch_size) // needed}, or add rows")]
 
 
 def model_layers(model: Model, root: Path) -> int | None:

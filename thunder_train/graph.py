@@ -62,8 +62,7 @@ def train(recipe: Recipe) -> Stage:
     """launch.sh -> adapter, metrics, done.json."""
     found = _inputs(recipe, "hostfile.json", "launch.sh")
     reads = {"train": section(recipe.train), "environment": environment(recipe)}
-    targets = layout.trained(recipe.train.num_iters, recipe.train.save_every)
-    return _stage(recipe, "train", targets, found, reads, "worker.__main__", "launch")
+    return _stage(recipe, "train", layout.TRAINED, found, reads, "worker.__main__", "launch")
 
 
 def evaluate(recipe: Recipe) -> Stage:

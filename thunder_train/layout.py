@@ -20,8 +20,12 @@ OUTPUTS = (
 """Files of a run that are the same to the byte when the run is made again; the manifest lists them."""
 
 
-def trained(num_iters: int, save_every: int) -> tuple[str, ...]:
-    """What a training leaves: the final adapter, and those saved on the way, named by step as mlx-lm names them."""
-    steps = range(save_every, num_iters + 1, save_every)
-    saved = (f"adapter/{step:07d}_adapters.safetensors" for step in steps)
-    return (*saved, *ADAPTER, "adapter/done.json", "metrics.jsonl", "timing.json")
+TRAINED = (
+    *ADAPTER,
+    "adapter/done.json",
+    "last/adapters.safetensors",
+    "last/adapter_config.json",
+    "metrics.jsonl",
+    "timing.json",
+)
+"""What a training leaves: the chosen adapter, and the last one if another was better."""

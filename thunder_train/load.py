@@ -109,14 +109,14 @@ def _values(
     """
 
     def check() -> tuple[Values, list[ThunderError]]:
-        from thunder_train import checks, schema  # late: Cerberus costs more than a whole no-op
+        from thunder_train import checks, keys, schema  # late: Cerberus costs more than a whole no-op
 
         read = _with_defaults(checks.read_toml(file, where, mend), defaults)
         values, problems = checks.check(read, getattr(schema, table), where)
         if table == "RECIPE" and "name" not in values:
             values["name"] = file.stem
-            if not re.match(schema.NAME, file.stem):
-                problems.append(ThunderError(f"{file.stem!r} cannot name a run", where, schema.FORMS[schema.NAME]))
+            if not re.match(keys.NAME, file.stem):
+                problems.append(ThunderError(f"{file.stem!r} cannot name a run", where, keys.FORMS[keys.NAME]))
         return values, problems
 
     def derive(_: Path) -> str:

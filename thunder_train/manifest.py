@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from thunder_train import ThunderError, files, layout, raise_all, schema
+from thunder_train import ThunderError, files, keys, layout, raise_all
 from thunder_train.config import Recipe, section
 from thunder_train.render import launch_flags
 
@@ -205,7 +205,7 @@ def _names(run: _Run) -> list[ThunderError]:
     return [
         ThunderError(f"{name!r} holds characters that do not belong there", f"{place}.name")
         for place, name in names.items()
-        if not re.fullmatch(schema.NAME, name)
+        if not re.fullmatch(keys.NAME, name)
     ]
 
 

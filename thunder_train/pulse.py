@@ -39,7 +39,7 @@ class Pulse:
 
     def __init__(self, limits: Limits, ranks: Iterable[int], now_s: float) -> None:
         self.limits, self.looked_s = limits, now_s
-        self.last = {rank: (0, now_s) for rank in ranks}
+        self.last = dict.fromkeys(ranks, (0, now_s))
 
     def beat(self, rank: int, step: int, now_s: float) -> None:
         """Note that a rank lives and which step it finished last."""
@@ -50,7 +50,7 @@ class Pulse:
         del self.last[rank]
 
     def silent(self, now_s: float) -> Silence | None:
-        """The rank that has been silent for too long; of several the one that came least far, then the longest silent."""
+        """A rank that has been silent for too long; of several the one that came least far, then the longest silent."""
         if now_s - self.looked_s > PAUSE_S:
             self.last = {rank: (step, now_s) for rank, (step, _) in self.last.items()}
         self.looked_s = now_s

@@ -4,10 +4,24 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import files, schema
-from thunder_train.schema import Table
+from thunder_train.keys import Table
 
-TYPES = {"string": "text", "integer": "whole number", "number": "number", "list": "list", "dict": "table"}
-JSON_TYPES = {"string": "string", "integer": "integer", "number": "number", "list": "array", "dict": "object"}
+TYPES = {
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "whole number",
+    "number": "number",
+    "list": "list",
+    "dict": "table",
+}
+JSON_TYPES = {
+    "string": "string",
+    "boolean": "boolean",
+    "integer": "integer",
+    "number": "number",
+    "list": "array",
+    "dict": "object",
+}
 HEAD = """# Every key of a recipe and of thunder.toml
 
 Made from `thunder_train/schema.py` by `./doit reference`; edit that file, not this one.

@@ -13,6 +13,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from thunder_train import ThunderError
 from thunder_train.config import Recipe
+from thunder_train.schema_train import TRAIN
 
 
 def shell(template: Path, values: dict[str, Any]) -> str:
@@ -35,8 +36,9 @@ def escape_markdown(value: Any) -> str:
 
 def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     """The seed's flags in the seed's order, then ours; launch.sh shows them all."""
-    run, train = f"runs/{recipe.name}", recipe.train
-    data = f"data/{recipe.dataset.name}"
+    run, data = f"runs/{recipe.name}", f"data/{recipe.dataset.name}"
+    train = [(_flag(name), _word(getattr(recipe.train, name))) for name in TRAIN]
+    seeds = [flag for flag, _ in train].index("--log-every")
     return [
         ("--hostfile", f"{run}/hostfile.json"),
         ("--log-dir", f"{run}/logs"),
@@ -44,25 +46,23 @@ def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         *model_flags(recipe),
         ("--train-data", f"{data}/train.jsonl"),
         ("--valid-data", f"{data}/valid.jsonl"),
-        ("--strategy", train.strategy),
-        ("--num-iters", train.num_iters),
-        ("--batch-size", train.batch_size),
-        ("--num-layers", train.num_layers),
-        ("--lora-rank", train.lora_rank),
-        ("--learning-rate", train.learning_rate),
+        *train[:seeds],
         ("--adapter-path", f"{run}/adapter"),
-        ("--log-every", train.log_every),
-        ("--eval-every", train.eval_every),
-        ("--save-every", train.save_every),
-        ("--max-seq-len", train.max_seq_len),
-        ("--lora-scale", train.lora_scale),
-        ("--lora-dropout", train.lora_dropout),
-        ("--lora-keys", ",".join(train.lora_keys)),
-        ("--weight-decay", train.weight_decay),
-        ("--max-grad-norm", train.max_grad_norm),
-        ("--too-long", train.too_long),
-        ("--seed", train.seed),
+        *train[seeds:],
+        ("--checkpoint-path", f"{run}/checkpoints"),
+        ("--token-cache", ".thunder/tokens"),
     ]
+
+
+def _flag(key: str) -> str:
+    return f"--{key.removesuffix('_s').replace('_', '-')}"
+
+
+def _word(value: Any) -> Any:
+    """A value as a flag takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, tuple) else value
 
 
 def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:

@@ -4,6 +4,7 @@
 """
 
 import platform
+import shutil
 import time
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from thunder_train import report as reports
 from thunder_train import scores as scoring
 from thunder_train.config import Dataset, Model, Recipe, resolved_toml
 from thunder_train.process import command
+
+PARTIAL = Path(".thunder/partial")
+"""Checkpoints of trainings that have not ended, by their key."""
 
 
 def data(dataset: Dataset, out: Path) -> None:
@@ -60,20 +64,23 @@ def check(recipe: Recipe, out: Path) -> None:
 def train(recipe: Recipe, out: Path) -> None:
     """The adapter, its metrics and done.json, by running launch.sh with its output in staging."""
     run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
+    partial = PARTIAL / graph.train(recipe).key()[:16]
     raise_all(contradictions.batch_problems(recipe, rows["train"]))
     if recipe.cluster.is_remote:  # hosts may have changed since the check task ran, and hours are at stake
         cluster.preflight(recipe.cluster, run / "logs" / "check")
     start = time.perf_counter()
     command(
-        ["bash", str(run / "launch.sh"), "--adapter-path", str(staged / "adapter")],
+        # Checkpoints lie under the key of exactly this training: a killed one goes on, another begins anew.
+        ["bash", str(run / "launch.sh"), "--adapter-path", str(staged / "adapter"), "--checkpoint-path", str(partial)],
         where=f"training {recipe.name}",
         mend=f"read the lines above and {run}/logs/",
     )
     done = files.read_json(staged / "adapter" / "done.json", mend="the training ended without it; read its logs")
-    read = {name: done["rows"][name] + done["dropped"][name] for name in ("train", "valid")}
+    read = {name: done["rows"][name] + done["dropped"][name] - done["split"][name] for name in ("train", "valid")}
     if any(read[name] != rows[name] for name in read):
         mend = f"run `./doit data:{recipe.dataset.name}`"
         raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, mend)
+    shutil.rmtree(partial, ignore_errors=True)
     facts = {"seconds": round(time.perf_counter() - start, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
 

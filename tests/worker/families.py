@@ -83,8 +83,8 @@ def build(name: str, bits: int = 0, seed: int = 0) -> Any:
     mx.disable_compile()
     config = copy.deepcopy(CONFIGS[name])
     model_class, arguments = _get_classes(config)
-    model = model_class(arguments.from_dict(config))
     mx.random.seed(seed)
+    model = model_class(arguments.from_dict(config))
     leaves = []
     for path, leaf in sorted(tree_flatten(model.parameters()), key=lambda kv: kv[0]):
         noise = mx.random.normal(leaf.shape)

@@ -1,6 +1,6 @@
 """The adapter on disk, in the form mlx-lm loads: LoRA leaves only, canonical bytes, whole files or none.
 
-Writes adapters.safetensors, {step:07d}_adapters.safetensors, adapter_config.json and done.json, on rank 0 alone.
+Writes adapters.safetensors, adapter_config.json and done.json, on rank 0 alone.
 """
 
 import hashlib
@@ -23,33 +23,26 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 
 def begin(folder: Path) -> None:
-    """Remove what an earlier run left: its end must not be taken for this one's, nor its checkpoints."""
-    (folder / DONE).unlink(missing_ok=True)
-    for stale in sorted(folder.glob(f"*{ADAPTER}")):
-        stale.unlink()
+    """Remove what an earlier run left: its end must not be taken for this one's."""
+    for name in (DONE, ADAPTER):
+        (folder / name).unlink(missing_ok=True)
 
 
-def write_adapter(folder: Path, step: int, tensors: Tensors, lora: Lora, numbered: bool) -> None:
-    """Write the adapter, and with `numbered` a copy that later steps leave alone.
-
-    Raises ThunderError when a tensor is not finite: such an adapter must not replace a good one.
-    """
+def write_adapter(folder: Path, tensors: Tensors, lora: Lora) -> None:
+    """Write an adapter as mlx-lm loads it. Raises ThunderError when a tensor is not finite."""
     if broken := [name for name, tensor in sorted(tensors.items()) if not np.isfinite(tensor).all()]:
         raise ThunderError(
             f"{len(broken)} adapter tensors are not finite, first {broken[0]}",
-            where=f"step {step}",
+            where=str(folder),
             mend="lower the learning rate",
         )
-    data = canonical(tensors)
-    if numbered:
-        files.write_bytes(folder / f"{step:07d}_{ADAPTER}", data)
     files.write_json(folder / CONFIG, adapter_config(lora))
-    files.write_bytes(folder / ADAPTER, data)
+    files.write_bytes(folder / ADAPTER, canonical(tensors))
 
 
 def adapter_config(lora: Lora) -> dict[str, Any]:
     """What mlx-lm needs to put the adapter on the model again."""
-    return {"fine_tune_type": "lora", "num_layers": lora.num_layers, "lora_parameters": lora.parameters()}
+    return {"fine_tune_type": lora.kind, "num_layers": lora.num_layers, "lora_parameters": lora.parameters()}
 
 
 def canonical(tensors: Tensors) -> bytes:

@@ -20,7 +20,7 @@ LOST = 75
 """Exit status of a rank that lost the others: the launcher looks for the cause among those, and may start all again."""
 
 
-class RanksLost(ThunderError):
+class RanksLostError(ThunderError):
     """The other ranks, or the links to them, are gone. No mistake of the user's, and another try may do."""
 
 
@@ -45,7 +45,7 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
     except ThunderError as error:
         sys.stdout.flush()
         print(error, file=sys.stderr, flush=True)
-        sys.exit(LOST if isinstance(error, RanksLost) else MISTAKE)
+        sys.exit(LOST if isinstance(error, RanksLostError) else MISTAKE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     finally:

@@ -108,6 +108,7 @@ def apply_adapter(network: "nn.Module", folder: Path) -> None:
 
 def measure(network: "nn.Module", examples: "Sequence[Example]", task: Task) -> dict[str, Any]:
     """{"loss" in nats per target token, "perplexity", "tokens", "dropped" rows too long}; no loss without a row."""
+    from thunder_train.worker.feed import Feed, costs_of
     from thunder_train.worker.loop import evaluate
     from thunder_train.worker.ranks import Ranks
 
@@ -115,7 +116,9 @@ def measure(network: "nn.Module", examples: "Sequence[Example]", task: Task) -> 
     dropped = len(examples) - len(fitting)
     if not fitting:
         return {"loss": None, "perplexity": None, "tokens": 0, "dropped": dropped}
-    loss, tokens = evaluate(network, fitting, task.batch_size, Ranks(rank=0, size=1))
+    costs = costs_of(network, fitting, task.batch_size * task.max_seq_len)
+    feed = Feed(fitting, len(fitting), seed=0, rank=0, world=1, costs=costs)
+    loss, tokens = evaluate(network, feed.validation(), Ranks(rank=0, size=1))
     perplexity = round(math.exp(min(loss, 700.0)), 6)
     return {"loss": round(loss, 6), "perplexity": perplexity, "tokens": tokens, "dropped": dropped}
 

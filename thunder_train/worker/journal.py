@@ -1,37 +1,45 @@
-"""What a run says while it goes: lines for people, events for the report. Rank 0 alone speaks."""
+"""What a run says while it goes: lines for people, events for the report and trackers. Rank 0 alone speaks."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from thunder_train import files
+from thunder_train.worker.resume import Progress
+
+Tracker = Callable[[dict[str, Any]], None]
+"""Takes each event, as wandb or swanlab do through mlx-lm's callbacks."""
 
 
 class Journal:
     """Writes events to metrics.jsonl and lines to stdout; silent where path is None.
 
-    losses: {"train": [[step, loss], ...], "valid": [...]}, kept on every rank.
+    The events and losses so far live in the progress, so that a run that goes on tells them from the beginning.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path, self.start = path, time.perf_counter()
-        self.losses: dict[str, list[list[float]]] = {"train": [], "valid": []}
+    def __init__(self, path: Path | None, progress: Progress, tracker: Tracker | None = None) -> None:
+        self.path, self.progress, self._tracker, self._start = path, progress, tracker, time.perf_counter()
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("", encoding="utf-8")
+            files.write_text(path, "".join(progress.metrics))
 
     def loss(self, event: str, step: int, loss: float, tokens: int, line: str, **more: Any) -> None:
         """Note a training or validation loss in nats per target token."""
-        self.losses[event].append([step, round(loss, 6)])
+        self.progress.losses[event].append([step, round(loss, 6)])
         self.event(event, step, line, loss=round(loss, 6), tokens=tokens, **more)
 
     def event(self, event: str, step: int, line: str, **more: Any) -> None:
-        """Append one event and print its line. seconds: since the run began."""
-        if self.path:
-            seconds = round(time.perf_counter() - self.start, 3)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(files.json_line({"event": event, "step": step, "seconds": seconds, **more}))
-            self.say(line)
+        """Append one event and print its line. seconds: since this process began to train."""
+        if not self.path:
+            return
+        seconds = round(time.perf_counter() - self._start, 3)
+        entry = {"event": event, "step": step, "seconds": seconds, **more}
+        self.progress.metrics.append(files.json_line(entry))
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(self.progress.metrics[-1])
+        if self._tracker:
+            self._tracker(entry)
+        self.say(line)
 
     def say(self, line: str) -> None:
         """Print a line at once."""

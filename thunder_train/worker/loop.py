@@ -1,234 +1,243 @@
-"""Training: each rank sums, all ranks add up, everyone makes the same update.
-
-Shapes: B rows of a rank, T tokens, V vocabulary, P trained numbers. Sums, never means, cross ranks: ranks hold unequal
-token counts, so the result does not depend on how rows are spread.
-"""
+"""Training: step after step, with validation, the best adapter kept apart, and a checkpoint to go on from."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
-import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from thunder_train import ThunderError
-from thunder_train.worker.batches import pad, shares
+from thunder_train.worker.agreement import check_parity
+from thunder_train.worker.batches import Batch, loss_sum
+from thunder_train.worker.feed import Feed
 from thunder_train.worker.journal import Journal
 from thunder_train.worker.model import trainable
 from thunder_train.worker.ranks import Ranks
-from thunder_train.worker.tokens import Example
+from thunder_train.worker.resume import Checkpoint, Progress, Tensors
+from thunder_train.worker.schedule import schedule
+from thunder_train.worker.step import Strategy, Totals, add_up, local_sums, numbers, update
 
-LONGEST_SKIP = 10
-"""Steps in a row that may be skipped before the run stops."""
+NAMED_ROWS = 20
+"""Rows of a broken step that its message names, at most."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """steps, rows per rank and step, seed of the order, AdamW's values, and how often to log, validate and save."""
+    """Optimizer steps, AdamW's values and schedule, how often to log, validate and save, and when to give up.
+
+    patience: validations without a better loss after which the run ends; 0: never. max_skipped: steps in a row that may
+    be skipped because a number is not finite.
+    """
 
     steps: int
-    batch_size: int
     seed: int
     learning_rate: float
+    schedule: str
+    warmup_steps: int
     weight_decay: float
     max_grad_norm: float
     log_every: int
     eval_every: int
     save_every: int
-
-
-@dataclass(frozen=True)
-class Totals:
-    """One step summed over ranks. gradient: (P,) of the loss sum; loss: nats; tokens: targets; stop: a rank asks to."""
-
-    gradient: mx.array
-    loss: float
-    tokens: int
-    finite: bool
-    stop: bool
+    patience: int
+    max_skipped: int
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that a training needs. model: frozen but for its adapter; save: called with the step."""
+    """All that a training needs. model: frozen but for its adapter; rows: the feed of train.jsonl.
+
+    row_ranks: the ranks that rows are spread over, one alone when the model itself is (tensor). save: writes the
+    checkpoint of a step, beat: tells the watchdog of it, stop_asked: whether this rank asks all to stop after a step.
+    """
 
     model: nn.Module
-    train: Sequence[Example]
-    valid: Sequence[Example]
+    rows: Feed
+    validation: list[Batch]
     plan: Plan
     ranks: Ranks
+    row_ranks: Ranks
+    strategy: Strategy
     journal: Journal
-    save: Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """skipped: steps without an update; stopped: whether a rank asked to stop before the plan's end."""
-
-    skipped: int
-    stopped: bool
+    identity: dict[str, str]
+    save: Callable[[Checkpoint], None]
+    beat: Callable[[int], None]
+    stop_asked: Callable[[], bool]
 
 
 @dataclass
-class Window:
-    """What was trained since the last training line."""
+class State:
+    """What changes while a run goes. best: the adapter of the best validation, whole."""
 
-    loss: float = 0.0
-    tokens: int = 0
+    optimizer: Any
+    progress: Progress
+    best: Tensors
     seconds: float = 0.0
-    """Of steps alone, without validation and saving."""
+    """Of the steps since the last training line, without validation and saving."""
+    exchange_s: float = 0.0
+    skew_s: float = 0.0
+    computed_tokens: int = 0
+    """Tokens that this rank's steps went through since the last training line, padding included."""
+    grad_norm: float = 0.0
 
 
-def loss_sum(model: nn.Module, tokens: mx.array, mask: mx.array) -> mx.array:
-    """Summed cross-entropy of the targets in nats. tokens: (B, T); mask: (B, T - 1), 1 where token j + 1 counts."""
-    logits = model(tokens[:, :-1]).astype(mx.float32)
-    return (nn.losses.cross_entropy(logits, tokens[:, 1:]) * mask).sum()
+def start(run: Run, checkpoint: Checkpoint | None) -> State:
+    """The state of a run that begins, or that goes on from a checkpoint."""
+    plan = run.plan
+    rate = schedule(plan.schedule, plan.learning_rate, plan.steps, plan.warmup_steps)
+    optimizer = optimizers.AdamW(rate, weight_decay=plan.weight_decay, bias_correction=True)
+    optimizer.init(run.model.trainable_parameters())
+    if checkpoint is None:
+        return State(optimizer, run.journal.progress, {})
+    scatter = run.strategy.scatter
+    run.model.update(tree_unflatten(list(scatter(checkpoint.adapter).items())))
+    moments = {"m": scatter(checkpoint.first_moment), "v": scatter(checkpoint.second_moment)}
+    leaves = [(f"{name}.{key}", array) for key, arrays in moments.items() for name, array in arrays.items()]
+    done = run.journal.progress.step - run.journal.progress.skipped
+    kept = {"step": mx.array(done, mx.uint64), "learning_rate": optimizer.state["learning_rate"]}
+    optimizer.state = {**tree_unflatten(leaves), **kept}
+    mx.eval(run.model.trainable_parameters(), optimizer.state)
+    return State(optimizer, run.journal.progress, checkpoint.best)
 
 
-def evaluate(model: nn.Module, examples: Sequence[Example], batch_size: int, ranks: Ranks) -> tuple[float, int]:
-    """(mean loss per target token over all rows, target tokens). Rows are split over ranks; no random state is used.
+def train(run: Run, state: State) -> bool:
+    """Run the plan's steps from where the state stands. Whether a rank asked to stop before the end.
 
-    Raises ThunderError when the loss is not finite.
+    Raises ThunderError when too many steps in a row are not finite, and when the ranks' adapters part.
+    """
+    while state.progress.step < run.plan.steps and not _is_out_of_patience(run, state):
+        totals = one_step(run, state)
+        if totals.stop:
+            return True
+        _after_step(run, state)
+        run.beat(state.progress.step)
+    return False
+
+
+def one_step(run: Run, state: State) -> Totals:
+    """Forward, backward, sum over ranks, update; counts what was skipped."""
+    progress, plan = state.progress, run.plan
+    began = time.perf_counter()
+    # Dropout depends on seed, step and rank alone, so no random state needs to be carried from step to step.
+    mx.random.seed(((plan.seed * 1_000_003 + progress.step + 1) * 1_000_003 + run.row_ranks.rank) % 2**63)
+    batches = run.rows.step(progress.step)
+    sums = local_sums(run.model, batches)
+    busy_s = time.perf_counter() - began
+    totals = add_up(sums, run.stop_asked(), busy_s, run.ranks, run.strategy.adds_gradients)
+    if totals.stop:
+        return totals
+    norm = update(run.model, state.optimizer, totals, plan.max_grad_norm, run.strategy)
+    progress.step += 1
+    state.seconds += time.perf_counter() - began
+    state.exchange_s += totals.exchange_s
+    state.skew_s += max(totals.busy_s) - min(totals.busy_s)
+    state.computed_tokens += sum(batch.padded_tokens for batch in batches)
+    if norm is None:
+        _skip(run, state, totals)
+    else:
+        state.grad_norm, progress.skipped_in_a_row = norm, 0
+        progress.window_loss += totals.loss
+        progress.window_tokens += totals.tokens
+    return totals
+
+
+def evaluate(model: nn.Module, batches: list[Batch], ranks: Ranks) -> tuple[float, int]:
+    """(mean loss per target token over all rows, target tokens). No random state is used.
+
+    batches: this rank's part of the rows. Raises ThunderError when the loss is not finite.
     """
     model.eval()
-    mine = sorted(examples, key=lambda each: (len(each.tokens), each.row_id))[ranks.rank :: ranks.size]
     loss, tokens = mx.array(0.0), 0
-    for start in range(0, len(mine), batch_size):
-        batch = mine[start : start + batch_size]
-        loss = loss + loss_sum(model, *pad(batch))
+    for batch in batches:
+        loss = loss + loss_sum(model, batch)
         mx.eval(loss)
-        tokens += sum(each.targets for each in batch)
-    total = ranks.sum(mx.stack([loss, mx.array(float(tokens))]))
-    loss_total, token_total = numbers(total)
+        tokens += batch.targets
+    loss_total, token_total = numbers(ranks.sum(mx.stack([loss, mx.array(float(tokens))])))
     if not math.isfinite(loss_total):
         raise ThunderError("the loss is not finite", where="validation", mend="look for a broken model or adapter")
     return loss_total / token_total, int(token_total)
 
 
-def local_sums(model: nn.Module, batch: Sequence[Example]) -> tuple[mx.array, mx.array, int]:
-    """This rank's (P,) gradient of the loss sum, the loss sum and its target tokens; zeros for a rank without a row."""
-    if not batch:
-        return mx.zeros(sum(leaf.size for leaf in trainable(model).values())), mx.array(0.0), 0
-    model.train()
-    loss, gradients = nn.value_and_grad(model, loss_sum)(model, *pad(batch))
-    return flatten(gradients), loss, sum(each.targets for each in batch)
+def checkpoint(run: Run, state: State) -> Checkpoint:
+    """All that the next step depends on, whole, on every rank."""
+    gather = run.strategy.gather
+    moments: dict[str, dict[str, mx.array]] = {"m": {}, "v": {}}
+    for name, leaf in tree_flatten(state.optimizer.state):
+        parameter, _, moment = name.rpartition(".")
+        if moment in moments and parameter:
+            moments[moment][parameter] = leaf
+    adapter = gather(trainable(run.model))
+    return Checkpoint(run.identity, state.progress, adapter, gather(moments["m"]), gather(moments["v"]), state.best)
 
 
-def flatten(gradients: Any) -> mx.array:
-    """A tree of gradients as one (P,) float32 array, in order of name."""
-    leaves = [leaf.reshape(-1).astype(mx.float32) for _, leaf in sorted(tree_flatten(gradients), key=lambda kv: kv[0])]
-    return mx.concatenate(leaves)
+def _skip(run: Run, state: State, totals: Totals) -> None:
+    progress = state.progress
+    progress.skipped, progress.skipped_in_a_row = progress.skipped + 1, progress.skipped_in_a_row + 1
+    ranks = ", ".join(str(rank) for rank, finite in enumerate(totals.finite) if not finite) or "all"
+    ids = [run.rows.examples[row].row_id for row in run.rows.rows(progress.step - 1)]
+    rows = ", ".join(ids[:NAMED_ROWS]) + (f" and {len(ids) - NAMED_ROWS} more" if len(ids) > NAMED_ROWS else "")
+    why = "has no target" if not totals.tokens else f"is not finite on rank {ranks}"
+    line = f"step {progress.step}/{run.plan.steps}  skipped: the gradient {why}; rows {rows}"
+    run.journal.event("skip", progress.step, line, rows=ids)
+    if progress.skipped_in_a_row >= run.plan.max_skipped:
+        raise ThunderError(
+            f"{progress.skipped_in_a_row} steps in a row had a gradient that {why}; the last one's rows: {rows}",
+            where=f"step {progress.step}",
+            mend="lower the learning rate, or look at these rows and the base model",
+        )
 
 
-def unflatten(flat: mx.array, like: dict[str, mx.array]) -> Any:
-    """The tree that `flatten` took apart; like: the trained parameters by name."""
-    pieces, start = [], 0
-    for name, leaf in sorted(like.items()):
-        pieces.append((name, flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype)))
-        start += leaf.size
-    return tree_unflatten(pieces)
+def _after_step(run: Run, state: State) -> None:
+    """What is due after a step: a training line, a validation, a checkpoint; all of them after the last one."""
+    plan, step = run.plan, state.progress.step
+    is_last = step == plan.steps
+    if is_last or step % plan.log_every == 0:
+        _report_training(run, state)
+    if is_last or step % plan.eval_every == 0:
+        _validate(run, state)
+    if is_last or step % plan.save_every == 0:
+        if run.strategy.adds_gradients:
+            check_parity(run.strategy.gather(trainable(run.model)), run.ranks, step)
+        run.save(checkpoint(run, state))
+        run.journal.event("save", step, f"step {step}/{plan.steps}  saved")
 
 
-def add_up(gradient: mx.array, loss: mx.array, tokens: int, stop: bool, ranks: Ranks) -> Totals:
-    """Sum one step over all ranks in a single message; the flags ride along so that all ranks decide alike."""
-    finite = (mx.isfinite(gradient).all() & mx.isfinite(loss)).astype(mx.float32)
-    tail = mx.stack([loss.astype(mx.float32), mx.array(float(tokens)), finite, mx.array(float(stop))])
-    total = ranks.sum(mx.concatenate([gradient, tail]))
-    loss_total, token_total, finite_ranks, stopping = numbers(total[-4:])
-    return Totals(total[:-4], loss_total, int(token_total), int(finite_ranks) == ranks.size, stopping > 0)
+def _validate(run: Run, state: State) -> None:
+    progress = state.progress
+    loss, tokens = evaluate(run.model, run.validation, run.row_ranks)
+    if progress.best_loss is None or loss < progress.best_loss:
+        progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
+        state.best = run.strategy.gather(trainable(run.model))
+    else:
+        progress.without_gain += 1
+    line = f"step {progress.step}/{run.plan.steps}  valid loss {loss:.4f}"
+    run.journal.loss("valid", progress.step, loss, tokens, line)
 
 
-def numbers(values: mx.array) -> list[float]:
-    """A one-dimensional array as Python numbers."""
-    return [float(value) for value in np.array(values)]
+def _is_out_of_patience(run: Run, state: State) -> bool:
+    return bool(run.plan.patience) and state.progress.without_gain >= run.plan.patience
 
 
-def update(model: nn.Module, optimizer: Any, totals: Totals, max_grad_norm: float) -> bool:
-    """Divide by the tokens, clip, step. False, and no change, when the step is not finite or had no target."""
-    if not (totals.finite and totals.tokens):
-        return False
-    gradient = totals.gradient / totals.tokens
-    norm = mx.linalg.norm(gradient)
-    if not mx.isfinite(norm).item():
-        return False
-    if max_grad_norm:
-        gradient = gradient * mx.minimum(max_grad_norm / (norm + 1e-6), 1.0)
-    optimizer.update(model, unflatten(gradient, trainable(model)))
-    mx.eval(model.trainable_parameters(), optimizer.state)
-    return True
-
-
-def train(run: Run, stop_asked: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run the plan's steps. stop_asked: whether this rank asks all to stop after the step at hand.
-
-    Raises ThunderError when ten steps in a row are not finite.
-    """
-    plan = run.plan
-    optimizer = optimizers.AdamW(plan.learning_rate, weight_decay=plan.weight_decay, bias_correction=True)
-    skipped, in_a_row, window = 0, 0, Window()
-    for step in range(1, plan.steps + 1):
-        start = time.perf_counter()
-        totals = one_step(run, step, stop_asked())
-        updated = update(run.model, optimizer, totals, plan.max_grad_norm)
-        window.seconds += time.perf_counter() - start
-        if updated:
-            in_a_row, window.loss, window.tokens = 0, window.loss + totals.loss, window.tokens + totals.tokens
-        else:
-            skipped, in_a_row = skipped + 1, in_a_row + 1
-            run.journal.event("skip", step, f"step {step}/{plan.steps}  skipped: the gradient is not finite")
-        if in_a_row == LONGEST_SKIP:
-            raise _hopeless(step)
-        if totals.stop:
-            return Outcome(skipped, stopped=True)
-        _report(run, step, window)
-    return Outcome(skipped, stopped=False)
-
-
-def one_step(run: Run, step: int, stop: bool) -> Totals:
-    """Forward and backward over this rank's rows of a step (counted from 1), summed over ranks."""
-    # Dropout depends on seed, step and rank alone, so no random state needs to be carried from step to step.
-    mx.random.seed(((run.plan.seed * 1_000_003 + step) * 1_000_003 + run.ranks.rank) % 2**63)
-    indices = shares(len(run.train), step - 1, run.plan.seed, run.plan.batch_size, run.ranks.rank, run.ranks.size)
-    return add_up(*local_sums(run.model, [run.train[i] for i in indices]), stop, run.ranks)
-
-
-def _hopeless(step: int) -> ThunderError:
-    return ThunderError(
-        f"{LONGEST_SKIP} steps in a row had a gradient that is not finite",
-        where=f"step {step}",
-        mend="lower the learning rate, or look for a broken base model",
-    )
-
-
-def _report(run: Run, step: int, window: Window) -> None:
-    plan, counter = run.plan, f"step {step}/{run.plan.steps}"
-    due = {every for every in (plan.log_every, plan.eval_every, plan.save_every) if step % every == 0}
-    last = step == plan.steps
-    if last or plan.log_every in due:
-        _report_training(run, step, window)
-    if last or plan.eval_every in due:
-        loss, tokens = evaluate(run.model, run.valid, plan.batch_size, run.ranks)
-        run.journal.loss("valid", step, loss, tokens, f"{counter}  valid loss {loss:.4f}")
-    if last or plan.save_every in due:
-        run.save(step)
-        run.journal.event("save", step, f"{counter}  saved")
-    if last or plan.log_every in due:
-        window.loss, window.tokens, window.seconds = 0.0, 0, 0.0
-
-
-def _report_training(run: Run, step: int, window: Window) -> None:
-    if not window.tokens:
-        return
-    loss, rate = window.loss / window.tokens, window.tokens / window.seconds
-    line = f"step {step}/{run.plan.steps}  train loss {loss:.4f}  {rate:.0f} target tokens/s"
-    more = {
-        "learning_rate": run.plan.learning_rate,
-        "target_tokens_per_second": round(rate, 1),
-        "peak_memory_gb": round(mx.get_peak_memory() / 1e9, 3),
-    }
-    run.journal.loss("train", step, loss, window.tokens, line, **more)
+def _report_training(run: Run, state: State) -> None:
+    progress = state.progress
+    if progress.window_tokens and state.seconds:
+        loss, rate = progress.window_loss / progress.window_tokens, progress.window_tokens / state.seconds
+        line = f"step {progress.step}/{run.plan.steps}  train loss {loss:.4f}  {rate:.0f} target tokens/s"
+        more = {
+            "learning_rate": float(state.optimizer.learning_rate.item()),
+            "target_tokens_per_second": round(rate, 1),
+            "computed_tokens_per_second": round(state.computed_tokens / state.seconds, 1),
+            "exchange_share": round(state.exchange_s / state.seconds, 4),
+            "skew_s": round(state.skew_s, 4),
+            "grad_norm": round(state.grad_norm, 6),
+            "peak_memory_gb": round(mx.get_peak_memory() / 1e9, 3),
+        }
+        run.journal.loss("train", progress.step, loss, progress.window_tokens, line, **more)
+    progress.window_loss, progress.window_tokens = 0.0, 0
+    state.seconds = state.exchange_s = state.skew_s = 0.0
+    state.computed_tokens = 0

@@ -12,6 +12,7 @@ import mlx_lm.utils
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from thunder_train import ThunderError, files, raise_all
@@ -22,13 +23,17 @@ ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding,
 
 @dataclass(frozen=True)
 class Lora:
-    """num_layers: last blocks; keys: names inside a block, empty for every adaptable layer, as mlx-lm picks them."""
+    """num_layers: last blocks; keys: names inside a block, empty for every adaptable layer, as mlx-lm picks them.
+
+    kind: lora or dora.
+    """
 
     num_layers: int
     rank: int
     scale: float = 20.0
     dropout: float = 0.0
     keys: tuple[str, ...] = ()
+    kind: str = "lora"
 
     def parameters(self) -> dict[str, Any]:
         """mlx-lm's `lora_parameters`."""
@@ -87,7 +92,7 @@ def add_lora(model: nn.Module, lora: Lora, seed: int) -> None:
     raise_all(_layer_problems(model, lora))
     model.freeze()
     mx.random.seed(seed)
-    linear_to_lora_layers(model, lora.num_layers, lora.parameters())
+    linear_to_lora_layers(model, lora.num_layers, lora.parameters(), use_dora=lora.kind == "dora")
     if not trainable(model):
         raise ThunderError("no parameter would be trained", where="--lora-keys", mend="leave it empty for all layers")
 
@@ -102,7 +107,21 @@ def _layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
         near = difflib.get_close_matches(key, sorted(known), n=1)
         mend = f"did you mean {near[0]!r}?" if near else f"use some of: {', '.join(sorted(known))}"
         problems.append(ThunderError(f"no layer is called {key!r}", where="--lora-keys", mend=mend))
+    if lora.kind == "dora":
+        odd = {module.bits for _, module in model.named_modules() if isinstance(module, nn.QuantizedLinear)} & {3, 5, 6}
+        if odd:  # mlx-lm's DoRA takes a wrong input width from them
+            mend = "use fine_tune_type lora, or a base of 4 or 8 bits"
+            problems.append(ThunderError(f"DoRA does not fit a base of {odd.pop()} bits", "--fine-tune-type", mend))
     return problems
+
+
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Compute activations of every block twice instead of holding them.
+
+    mlx-lm's grad_checkpoint patches a class, so each class of a hybrid model is patched, and each once.
+    """
+    for block in {type(block): block for block in model.layers}.values():
+        grad_checkpoint(block)
 
 
 def adaptable_names(blocks: list[nn.Module]) -> set[str]:

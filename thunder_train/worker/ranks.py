@@ -1,5 +1,6 @@
 """This process among the others: its rank, their number, and the sum over all of them."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import mlx.core as mx
 
 from thunder_train import ThunderError, files
-from thunder_train.worker.entry import RanksLost, remove_files
+from thunder_train.worker.entry import RanksLostError, remove_files
+from thunder_train.worker.watchdog import Watchdog
 
 BACKENDS = {"ring": "ring", "jaccl": "jaccl", "jaccl-ring": "jaccl", "mpi": "mpi", "nccl": "nccl"}
 """Backend of the hostfile -> name that mx.distributed.init knows."""
@@ -16,14 +18,15 @@ BACKENDS = {"ring": "ring", "jaccl": "jaccl", "jaccl-ring": "jaccl", "mpi": "mpi
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: 0 .. size - 1. group: MLX's group, None for a single process."""
+    """rank: 0 .. size - 1. group: MLX's group, None for a single process. watchdog: told when this rank waits."""
 
     rank: int
     size: int
     group: Any = None
+    watchdog: Watchdog | None = None
 
     def sum(self, values: mx.array) -> mx.array:
-        """The element-wise sum over all ranks, evaluated. Raises RanksLost when a rank is lost.
+        """The element-wise sum over all ranks, evaluated. Raises RanksLostError when a rank is lost.
 
         On the CPU stream: on a GPU stream a Mac that waits 5 s for its peer is killed by Metal's watchdog.
         """
@@ -31,16 +34,17 @@ class Ranks:
         if self.group is None:
             return values
         try:
-            total = mx.distributed.all_sum(values, group=self.group, stream=mx.cpu)
-            mx.eval(total)
+            with self.watchdog.waiting() if self.watchdog else contextlib.nullcontext():
+                total = mx.distributed.all_sum(values, group=self.group, stream=mx.cpu)
+                mx.eval(total)
         except RuntimeError as error:
-            raise RanksLost(
+            raise RanksLostError(
                 f"another rank was lost: {error}", where=f"rank {self.rank}", mend="read the other ranks' logs"
             ) from error
         return total
 
 
-def join(hostfile: Path | None) -> Ranks:
+def join(hostfile: Path | None, watchdog: Watchdog | None = None) -> Ranks:
     """Join the ranks that the hostfile lists, or be alone without one. Raises ThunderError on any other number."""
     if hostfile is None:
         if "MLX_RANK" in os.environ:
@@ -58,14 +62,16 @@ def join(hostfile: Path | None) -> Ranks:
         raise ThunderError(f"has no usable {error}", where=str(hostfile), mend="run `./doit hostfile`") from error
     if expected == 1:
         return Ranks(rank=0, size=1)
-    return _check(_init(backend, name), expected, hostfile)
+    with watchdog.joining() if watchdog else contextlib.nullcontext():
+        group = _init(backend, name)
+    return _check(group, expected, hostfile, watchdog)
 
 
 def _init(backend: str, name: str) -> Any:
     try:
         return mx.distributed.init(strict=True, backend=name)
     except (RuntimeError, ValueError) as error:
-        raise RanksLost(
+        raise RanksLostError(
             f"the {backend} ranks did not find each other: {error}",
             where="mx.distributed.init",
             mend="start the ranks with `python -m thunder_train.launch`, and check addresses and cables",
@@ -74,11 +80,11 @@ def _init(backend: str, name: str) -> Any:
         remove_files()
 
 
-def _check(group: Any, expected: int, hostfile: Path) -> Ranks:
+def _check(group: Any, expected: int, hostfile: Path, watchdog: Watchdog | None) -> Ranks:
     if group.size() != expected:
         raise ThunderError(
             f"{group.size()} ranks run, but the file lists {expected}",
             where=str(hostfile),
             mend="start one process per host of the file",
         )
-    return Ranks(rank=group.rank(), size=group.size(), group=group)
+    return Ranks(rank=group.rank(), size=group.size(), group=group, watchdog=watchdog)

@@ -1,0 +1,72 @@
+"""What all ranks must hold alike: the same training at the start, the same adapter on the way."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from thunder_train import ThunderError, files
+from thunder_train.worker.ranks import Ranks
+
+DIGEST_BYTES = 32
+
+
+def share(data: bytes | None, ranks: Ranks) -> bytes | None:
+    """Rank 0's bytes on every rank; None when it has none. What the other ranks pass is not looked at."""
+    if ranks.size == 1:
+        return data
+    length = -1 if data is None else len(data)
+    length = int(np.array(ranks.sum(mx.array([length if ranks.rank == 0 else 0], mx.int32)))[0])
+    if length < 0:
+        return None
+    mine = np.frombuffer(data, np.uint8) if ranks.rank == 0 and data is not None else np.zeros(length, np.uint8)
+    return np.array(ranks.sum(mx.array(mine.astype(np.int32)))).astype(np.uint8).tobytes()
+
+
+def check_identity(identity: Mapping[str, str], ranks: Ranks) -> None:
+    """Raise ThunderError on each rank that is not about to do what rank 0 does, naming what differs."""
+    told = share(json.dumps(dict(identity), sort_keys=True).encode(), ranks)
+    first = json.loads(told or b"{}")
+    differing = sorted(key for key in first.keys() | identity.keys() if first.get(key) != identity.get(key))
+    if differing:
+        facts = "; ".join(f"{key}: {first.get(key)} there, {identity.get(key)} here" for key in differing)
+        raise ThunderError(
+            f"is not about to train what rank 0 trains: {facts}",
+            where=f"rank {ranks.rank}",
+            mend="bring project, data and model of all hosts to the same state",
+        )
+
+
+def check_parity(tensors: Mapping[str, np.ndarray[Any, Any]], ranks: Ranks, step: int) -> None:
+    """Raise ThunderError when the ranks' adapters are no longer the same bits."""
+    if ranks.size == 1:
+        return
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    table = np.zeros((ranks.size, DIGEST_BYTES), np.int32)
+    table[ranks.rank] = np.frombuffer(digest.digest(), np.uint8)
+    table = np.array(ranks.sum(mx.array(table)))
+    astray = [rank for rank in range(ranks.size) if (table[rank] != table[0]).any()]
+    if astray:
+        raise ThunderError(
+            f"the adapters of ranks {astray} are not that of rank 0",
+            where=f"step {step}",
+            mend="run the preflight; a rank computes or receives other numbers",
+        )
+
+
+def identity(
+    flags: Mapping[str, Any], paths: Mapping[str, Path], model: str, versions: Mapping[str, str]
+) -> dict[str, str]:
+    """A training in words: what must be the same for two runs to be one. paths: files named by their content."""
+    return {
+        **{f"--{name.replace('_', '-')}": str(value) for name, value in flags.items()},
+        **{name: files.sha256(path)[:16] for name, path in paths.items()},
+        "model": model,
+        **versions,
+    }

@@ -1,0 +1,183 @@
+"""From flags to a run that can begin: ranks joined and agreed, model and rows read, the last checkpoint found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+
+from thunder_train import ThunderError, files, raise_all
+from thunder_train.worker import agreement, checkpoint, model, packing, ranks, resume, tensor_parallel, tokens
+from thunder_train.worker.feed import Feed, costs_of
+from thunder_train.worker.journal import Journal
+from thunder_train.worker.loop import Plan, Run
+from thunder_train.worker.model import Lora
+from thunder_train.worker.ranks import Ranks
+from thunder_train.worker.resume import Checkpoint, Progress
+from thunder_train.worker.settings import Settings
+from thunder_train.worker.step import DATA, Strategy
+from thunder_train.worker.tokens import Split
+from thunder_train.worker.trackers import tracker
+from thunder_train.worker.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of the model and of its adapter, whole."""
+
+    parameters: int
+    trainable_parameters: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the flags stand for. not_packed: why rows are not packed; "" when they are."""
+
+    ranks: Ranks
+    strategy: Strategy
+    identity: dict[str, str]
+    model: nn.Module
+    lora: Lora
+    counts: Counts
+    splits: dict[str, Split]
+    not_packed: str
+
+
+def prepare(settings: Settings, watchdog: Watchdog) -> Setup:
+    """Join the ranks, agree, load model and rows. Raises ThunderError for what cannot be trained."""
+    group = ranks.join(settings.hostfile, watchdog)  # first: a rank that connects 31 s later than another finds nobody
+    told = identity(settings, group)
+    agreement.check_identity(told, group)
+    base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock))
+    policy = tokens.Policy(settings.max_seq_len, settings.too_long, settings.train_on)
+    splits = {
+        name: tokens.read(path, tokenizer, policy, settings.token_cache)
+        for name, path in (("train", settings.train_data), ("valid", settings.valid_data))
+    }
+    is_data = settings.strategy == "data"
+    rows = settings.rows_per_step(group.size if is_data else 1)
+    _check_rows(len(splits["train"].examples), rows, settings.train_data)
+    lora = Lora(
+        num_layers=settings.num_layers,
+        rank=settings.lora_rank,
+        scale=settings.lora_scale,
+        dropout=settings.lora_dropout,
+        keys=settings.lora_keys,
+        kind=settings.fine_tune_type,
+    )
+    total = model.parameters(base)
+    model.add_lora(base, lora, settings.seed)
+    counts = Counts(total, model.trainable_parameters(base))
+    not_packed = packing.why_not(base) if settings.packing == "auto" else "packing is off"
+    if settings.grad_checkpoint:
+        model.checkpoint_blocks(base)
+    strategy = DATA if is_data or group.size == 1 else _split_model(base, group)
+    return Setup(group, strategy, told, base, lora, counts, splits, not_packed)
+
+
+def assemble(
+    settings: Settings, ready: Setup, watchdog: Watchdog, stop_asked: Callable[[], bool]
+) -> tuple[Run, Checkpoint | None]:
+    """The run, and the checkpoint that it goes on from. Rank 0 alone writes."""
+    group, first = ready.ranks, ready.ranks.rank == 0
+    row_ranks = group if ready.strategy.adds_gradients else Ranks(0, 1)
+    found = _last_checkpoint(settings, ready)
+    progress = found.progress if found else Progress()
+    metrics = settings.adapter_path.parent / "metrics.jsonl" if first else None
+    report = tracker(settings.report_to, settings.adapter_path.parent, settings.numeric()) if first else None
+    journal = Journal(metrics, progress, report)
+    if first:
+        checkpoint.begin(settings.adapter_path)
+        journal.say(f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed")
+    if found:
+        journal.event("resume", progress.step, f"step {progress.step}/{settings.num_iters}  goes on from here")
+
+    def save(state: Checkpoint) -> None:
+        if first:
+            resume.write(settings.checkpoint_path, state, settings.keep_checkpoints)
+
+    feeds = {name: _feed(settings, ready, name, row_ranks) for name in ("train", "valid")}
+    run = Run(
+        model=ready.model,
+        rows=feeds["train"],
+        validation=feeds["valid"].validation(),
+        plan=_plan(settings),
+        ranks=group,
+        row_ranks=row_ranks,
+        strategy=ready.strategy,
+        journal=journal,
+        identity=ready.identity,
+        save=save,
+        beat=watchdog.beat,
+        stop_asked=stop_asked,
+    )
+    return run, found
+
+
+def identity(settings: Settings, group: Ranks) -> dict[str, str]:
+    """The training in words: flags that decide numbers, ranks, data and model by content, versions."""
+    paths = {"--train-data": settings.train_data, "--valid-data": settings.valid_data}
+    for flag, path in paths.items():
+        files.require(path, mend=f"run `./doit data`, or correct {flag}")
+    return agreement.identity(
+        flags={**settings.numeric(), "ranks": group.size},
+        paths=paths,
+        model=_model_digest(settings),
+        versions={"mlx": version("mlx"), "mlx-lm": version("mlx-lm")},
+    )
+
+
+def _model_digest(settings: Settings) -> str:
+    """The model by the hashes of its lock; without one by its config and the sizes of its files."""
+    if settings.model_lock:
+        lock = files.read_json(settings.model_lock, mend="run `./doit model`")
+        return files.digest(lock.get("files"))[:16]
+    folder = Path(settings.model)
+    if not folder.is_dir():
+        return settings.model
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    config = folder / "config.json"
+    return files.digest([sizes, files.sha256(config) if config.is_file() else ""])[:16]
+
+
+def _check_rows(rows: int, needed: int, path: Path) -> None:
+    if needed > rows:
+        what = f"has {rows} rows, fewer than the {needed} of one step"
+        raise ThunderError(what, where=str(path), mend="lower --batch-size or --global-batch-size, or use fewer ranks")
+
+
+def _split_model(base: nn.Module, group: Ranks) -> Strategy:
+    raise_all(tensor_parallel.problems(base, group.size))
+    tensor_parallel.shard(base, group.group)
+    return Strategy(
+        adds_gradients=False,
+        gather=lambda arrays: tensor_parallel.gather(base, arrays, group.group),
+        scatter=lambda tensors: tensor_parallel.scatter(base, tensors, group.group),
+        squared_norm=lambda arrays: tensor_parallel.squared_norm(base, arrays, group.group),
+    )
+
+
+def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:
+    """The newest whole checkpoint, as rank 0 has it, on every rank. Raises ThunderError for one of another training."""
+    data = resume.latest(settings.checkpoint_path) if ready.ranks.rank == 0 else None
+    data = agreement.share(data, ready.ranks)
+    if data is None:
+        return None
+    found = resume.decode(data)
+    resume.check_identity(found.identity, ready.identity, settings.checkpoint_path)
+    return found
+
+
+def _feed(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> Feed:
+    examples = ready.splits[name].examples
+    costs = replace(costs_of(ready.model, examples, settings.micro_tokens), is_packed=not ready.not_packed)
+    rows = settings.rows_per_step(row_ranks.size)
+    return Feed(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs)
+
+
+def _plan(settings: Settings) -> Plan:
+    names: tuple[str, ...] = tuple(Plan.__dataclass_fields__)
+    values: dict[str, Any] = {name: getattr(settings, name) for name in names if name != "steps"}
+    return Plan(steps=settings.num_iters, **values)
