@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from thunder_train import ThunderError, files
-from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.entry import Parser, enter, remove_files
 from thunder_train.worker.watchdog import Watchdog
 
 STEP_S = 0.02
@@ -61,7 +61,8 @@ def before_joining(fault, rank):
     if fault == "never":
         time.sleep(FOR_EVER_S)
     if fault == "alone":
-        del os.environ["MLX_HOSTFILE"]
+        remove_files()
+        del os.environ["MLX_HOSTFILE"], os.environ["THUNDER_FILE_MLX_HOSTFILE"]
     if fault == "port":
         host, _, port = files.read_json(Path(os.environ["MLX_HOSTFILE"]))[rank][0].rpartition(":")
         main.taken = socket.create_server((host, int(port)), reuse_port=False)

@@ -48,6 +48,19 @@ def test_remote_ring_ranks_get_mlx_ports_for_every_address():
     assert expected == json.loads(first["THUNDER_FILE_MLX_HOSTFILE"])
 
 
+def test_a_restart_has_other_fixed_ports():
+    """
+    A rank that is stopped on another machine may still hold those of the first attempt.
+    """
+    macs = [host("mac4", ["10.0.5.1"]), host("mac5", ["10.0.5.2"])]
+    cabled = [host("mac4", ["10.0.5.1"], [None, "rdma_en5"]), host("mac5", [], ["rdma_en3", None])]
+    ring = environments(hostfile("ring", *macs), "hosts.json", attempt=2)[0]
+    jaccl = environments(hostfile("jaccl", *cabled), "hosts.json", attempt=3)[0]
+
+    assert '[["10.0.5.1:32423"], ["10.0.5.2:32424"]]' == ring["THUNDER_FILE_MLX_HOSTFILE"]
+    assert "10.0.5.1:32523" == jaccl["MLX_JACCL_COORDINATOR"]
+
+
 def test_jaccl_ranks_get_the_matrix_and_the_coordinator():
     """
     RDMA devices differ per pair; rank 0 is where they meet.

@@ -25,6 +25,11 @@ if "--deaf" in what:
 if "--child" in what:
     child = subprocess.Popen(["sleep", "60"])
     open(f"child-{rank}", "w").write(str(child.pid))
+if f"--lost-{rank}" in what:
+    sys.exit(75)
+if f"--late-{rank}" in what:
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
 if f"--exit-{rank}" in what:
     sys.exit(3)
 if f"--raise-{rank}" in what:
@@ -124,6 +129,16 @@ def test_the_message_holds_the_last_words_of_the_failed_rank(folder):
     _, _, err = finished(folder, "--raise-1")
 
     assert "RuntimeError: broken rank" in err
+
+
+def test_a_rank_that_lost_another_is_not_the_cause(folder):
+    """
+    Over ssh the end of the rank that died may arrive after the end of the one that noticed.
+    """
+    status, _, err = finished(folder, "--lost-0", "--late-1")
+
+    assert 137 == status
+    assert err.startswith("rank 1 (127.0.0.1): ended by signal 9; ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -253,7 +253,8 @@ def test_a_batch_larger_than_the_rows_is_refused(project: Path) -> None:
     (project / "recipes" / "good.toml").write_text(RECIPE + "batch_size = 4\n")
 
     assert [
-        "recipes/good.toml: train.batch_size: is 4 on 2 ranks, and dataset 'rows' has 5 train rows; give at most 2"
+        "recipes/good.toml: train.batch_size: asks for 8 rows in a step of 2 ranks, and dataset 'rows' has 5 train "
+        "rows; give at most 2, or add rows"
     ] == problems(project)
 
 

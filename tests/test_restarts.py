@@ -1,4 +1,4 @@
-"""Faults of real ring ranks: each ends in time, with the right rank named, no process left, and a restart if allowed."""
+"""Faults of real ring ranks: each ends in time, the right rank is named, no process is left, and all start again."""
 
 import json
 import os
@@ -80,7 +80,8 @@ def test_a_stopped_rank_is_named_by_the_launcher_and_killed(folder):
     """
     status, _, err, seconds = finished(folder, "--fault", "stop")
 
-    assert (70, "rank 1 (127.0.0.1): silent for 2 s after step 4; read logs/rank-1.log\n") == (status, err)
+    assert 70 == status
+    assert re.fullmatch(r"rank 1 \(127.0.0.1\): silent for [23] s after step [1-4]; read logs/rank-1.log\n", err), err
     assert nobody_left(folder)
     assert seconds < START_S + TIMEOUT_S + MARGIN_S
 
@@ -163,16 +164,14 @@ def test_it_gives_up_when_the_restarts_are_used_up(folder):
     A fault that comes back every time is not to be repeated all night; its exit status is told.
     """
     status, _, err, _ = finished(folder, "--fault", "quit", "--rank", "0", "--max-restarts", "1")
-    failure = "rank 0 (127.0.0.1): ended with exit status 5; last lines: "
+    failure = "rank 0 (127.0.0.1): ended with exit status 5; "
 
     assert 5 == status
     first, again, second, end = err.splitlines()
     assert first.startswith(failure)
     assert second.startswith(failure)
-    assert ("starting all ranks again, from the last checkpoint: restart 1 of 1", "giving up after 1 restarts") == (
-        again,
-        end,
-    )
+    assert "starting all ranks again, from the last checkpoint: restart 1 of 1" == again
+    assert "giving up: restart 1 of 1 failed too" == end
 
 
 @pytest.mark.ranks
@@ -206,14 +205,14 @@ def test_a_stopped_launcher_blames_nobody_when_it_goes_on(folder):
     """
     Ctrl-Z and fg: it was the launcher that heard nothing, the ranks went on.
     """
-    process = start(folder, "--steps", "400")
+    process = start(folder, "--steps", "250")
     process.stdout.readline()
     process.send_signal(signal.SIGSTOP)
-    time.sleep(6)
+    time.sleep(4)
     process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
 
-    assert (0, "", 400) == (process.returncode, err, steps(out)[-1])
+    assert (0, "", 250) == (process.returncode, err, steps(out)[-1])
 
 
 @pytest.mark.ranks

@@ -69,7 +69,7 @@ def launch(job: Job, max_restarts: int) -> int:
             terminal.problem(f"starting all ranks again, from the last checkpoint: restart {restart} of {max_restarts}")
             outcome = _attempt(job, restart + 1, events, terminal)
         if max_restarts and not outcome.is_final:
-            terminal.problem(f"giving up after {max_restarts} restarts")
+            terminal.problem(f"giving up: restart {max_restarts} of {max_restarts} failed too")
     return outcome.status
 
 

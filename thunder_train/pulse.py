@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 LOOK_EVERY_S = 1.0
-PAUSE_S = 5.0
+PAUSE_S = 2.0
 """A longer time between two looks means that the launcher itself was stopped, and has heard nobody."""
 
 

@@ -60,12 +60,12 @@ def test_a_broken_adapter_replaces_nothing(tmp_path):
     """
     from thunder_train.worker.checkpoint import write_adapter
 
-    write_adapter(tmp_path, 1, TENSORS, lora(), numbered=False)
+    write_adapter(tmp_path, TENSORS, lora())
     good = (tmp_path / "adapters.safetensors").read_bytes()
     with pytest.raises(ThunderError) as caught:
-        write_adapter(tmp_path, 2, {"a.lora_a": np.full((1,), np.nan, np.float32)}, lora(), numbered=True)
+        write_adapter(tmp_path, {"a.lora_a": np.full((1,), np.nan, np.float32)}, lora())
 
-    expected = "step 2: 1 adapter tensors are not finite, first a.lora_a; lower the learning rate"
+    expected = f"{tmp_path}: 1 adapter tensors are not finite, first a.lora_a; lower the learning rate"
     assert expected == str(caught.value)
     assert good == (tmp_path / "adapters.safetensors").read_bytes()
 
@@ -76,7 +76,7 @@ def test_a_new_run_clears_what_would_be_taken_for_its_own(tmp_path):
     """
     from thunder_train.worker.checkpoint import begin, write_adapter, write_done
 
-    write_adapter(tmp_path, 7, TENSORS, lora(), numbered=True)
+    write_adapter(tmp_path, TENSORS, lora())
     write_done(tmp_path, {"steps": 7})
     assert {"schema": "thunder.done/1", "steps": 7} == json.loads((tmp_path / "done.json").read_text())
     begin(tmp_path)

@@ -1,97 +1,168 @@
 """The training step in one process."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from tests.worker.conftest import TEXTS, row
 from thunder_train import ThunderError
+from thunder_train.worker.journal import Journal
 
 pytestmark = pytest.mark.mlx
 
 
 @pytest.fixture
 def run(folder, tokenizer, tmp_path):
-    """A function that makes a run of the nano base on eight rows."""
+    """A function that makes a run of the nano base on eight rows, two of them a step."""
     from thunder_train.worker import loop, model, tokens
+    from thunder_train.worker.feed import Feed, costs_of
     from thunder_train.worker.journal import Journal
     from thunder_train.worker.ranks import Ranks
+    from thunder_train.worker.resume import Progress
+    from thunder_train.worker.step import DATA
 
     rows = tuple(tokens.example(row(i, text), tokenizer, where=f"x:{i}") for i, text in enumerate(TEXTS))
 
-    def make(journal=None, dropout=0.0, **plan):
+    def make(metrics=None, dropout=0.0, stop=False, valid=rows[:3], **plan):
         loaded, _ = model.load(str(folder / "nano"), "")
         model.add_lora(loaded, model.Lora(num_layers=2, rank=4, dropout=dropout), seed=0)
-        values = {"steps": 2, "batch_size": 2, "seed": 0, "learning_rate": 1e-3, "weight_decay": 0.01}
-        values |= {"max_grad_norm": 1.0, "log_every": 1, "eval_every": 1, "save_every": 99}
+        values = {"steps": 2, "seed": 0, "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0}
+        values |= {"weight_decay": 0.01, "max_grad_norm": 1.0, "log_every": 1, "eval_every": 1, "save_every": 99}
+        values |= {"patience": 0, "max_skipped": 10, **plan}
+        costs, saved = costs_of(loaded, rows, 512), []
         return loop.Run(
-            loaded, rows, rows[:3], loop.Plan(**(values | plan)), Ranks(0, 1), Journal(journal), lambda step: None
+            model=loaded,
+            rows=Feed(rows, 2, seed=0, rank=0, world=1, costs=costs),
+            validation=Feed(valid, 2, seed=0, rank=0, world=1, costs=costs).validation(),
+            plan=loop.Plan(**values),
+            ranks=Ranks(0, 1),
+            row_ranks=Ranks(0, 1),
+            strategy=DATA,
+            journal=Journal(metrics, Progress()),
+            identity={},
+            save=saved.append,
+            beat=lambda step: None,
+            stop_asked=lambda: stop,
         )
 
     return make
 
 
-def test_the_loss_counts_targets_only(run):
-    """
-    mlx-lm's own loss counts one padding token per padded row.
-    """
-    import mlx.core as mx
-    import mlx.nn as nn
+def trained(one):
+    """The state of a run after its last step."""
+    from thunder_train.worker import loop
 
-    from thunder_train.worker import batches, loop
-
-    one = run()
-    pair = one.train[:2]
-    by_hand = 0.0
-    for each in pair:
-        logits = one.model(mx.array([each.tokens[:-1]]))[0]
-        losses = nn.losses.cross_entropy(logits, mx.array(each.tokens[1:]))
-        by_hand += losses[each.first_target - 1 :].sum().item()
-
-    assert pytest.approx(by_hand, rel=1e-5) == loop.loss_sum(one.model, *batches.pad(pair)).item()
+    state = loop.start(one, None)
+    loop.train(one, state)
+    return state
 
 
-def test_validation_covers_every_row_whatever_the_batch(run):
-    """
-    A validation number that depends on the batch size cannot be compared with anything.
-    """
-    from thunder_train.worker.loop import evaluate
+def digest(one):
+    """The adapter's tensors in one hash."""
+    from thunder_train.worker import checkpoint, model
 
-    one = run()
-    losses = [evaluate(one.model, one.train, size, one.ranks) for size in (1, 3, 8)]
-
-    assert {sum(each.targets for each in one.train)} == {tokens for _, tokens in losses}
-    assert [pytest.approx(losses[0][0], rel=1e-6)] * 2 == [loss for loss, _ in losses[1:]]
-
-
-def test_two_ranks_validate_every_row_once(run):
-    """
-    The shares of two ranks add up to the whole set. Rank and size are plain numbers: no second process is needed.
-    """
-    from thunder_train.worker.loop import evaluate
-    from thunder_train.worker.ranks import Ranks
-
-    one = run()
-    whole, tokens = evaluate(one.model, one.train, 2, one.ranks)
-    parts = [evaluate(one.model, one.train, 2, Ranks(rank, 2)) for rank in (0, 1)]
-
-    assert tokens == sum(count for _, count in parts)
-    assert pytest.approx(whole * tokens, rel=1e-5) == sum(loss * count for loss, count in parts)
+    return checkpoint.tensor_digest(model.adapter(one.model))
 
 
 def test_validating_more_often_changes_nothing_in_training(run):
     """
     In mlx-lm validation draws from the same random state as training.
     """
-    from thunder_train.worker import checkpoint, loop, model
-
     digests = []
     for eval_every in (1, 3):
         one = run(dropout=0.3, steps=3, eval_every=eval_every)
-        loop.train(one)
-        digests.append(checkpoint.tensor_digest(model.adapter(one.model)))
+        trained(one)
+        digests.append(digest(one))
 
     assert digests[0] == digests[1]
+
+
+def test_the_best_adapter_is_kept_apart_from_the_last(run, monkeypatch):
+    """
+    The first users' best adapter came at step 1,400 of 3,000, and the last one was kept.
+    """
+    from thunder_train.worker import checkpoint, loop
+
+    losses = iter([3.0, 1.0, 2.0, 2.5])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(losses), 5))
+    one = run(steps=4)
+    state = trained(one)
+
+    assert (2, 1.0, 2) == (state.progress.best_step, state.progress.best_loss, state.progress.without_gain)
+    assert checkpoint.tensor_digest(state.best) != digest(one)
+
+
+def test_a_run_without_gain_ends_early(run, monkeypatch):
+    """
+    `patience` validations without a better loss end it; all ranks see the same loss, so all end together.
+    """
+    from thunder_train.worker import loop
+
+    losses = iter([3.0, 3.0, 3.1, 0.0])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(losses), 5))
+
+    assert 3 == trained(run(steps=9, patience=2)).progress.step
+
+
+def test_a_run_that_goes_on_equals_one_that_never_stopped(run):
+    """
+    Adapter, both moments, step and losses, to the bit; with dropout, which depends on the step alone.
+    """
+    from thunder_train.worker import loop, resume
+
+    whole = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
+    expected = resume.encode(loop.checkpoint(whole, trained(whole)))
+    first = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
+    state = loop.start(first, None)
+    while state.progress.step < 3:
+        loop.one_step(first, state)
+        loop._after_step(first, state)
+    kept = resume.decode(resume.encode(loop.checkpoint(first, state)))
+
+    second = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
+    second = replace(second, journal=Journal(None, kept.progress))
+    state = loop.start(second, kept)
+    loop.train(second, state)
+
+    assert expected == resume.encode(loop.checkpoint(second, state))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("constant", [0.5, 1, 1, 1, 1]), ("linear", [0.5, 1, 1, 2 / 3, 1 / 3])]
+)
+def test_the_learning_rate_counts_optimizer_steps(schedule, expected):
+    """
+    In mlx-lm gradient accumulation stretches the schedule.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker import schedule as schedules
+
+    rate = schedules.schedule(schedule, 1.0, steps=5, warmup=2)
+
+    assert [pytest.approx(value) for value in expected] == [float(rate(mx.array(step))) for step in range(5)]
+
+
+def test_checkpointed_blocks_compute_the_same_gradient(run):
+    """
+    It trades time for memory, nothing else. mlx-lm patches the first block's class only.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker import model, step
+
+    plain, checkpointed = run(), run()
+    classes = {type(block): type(block).__call__ for block in checkpointed.model.layers}
+    gradients = [step.local_sums(plain.model, plain.rows.step(0))[0]]
+    try:
+        model.checkpoint_blocks(checkpointed.model)
+        gradients.append(step.local_sums(checkpointed.model, checkpointed.rows.step(0))[0])
+    finally:
+        for kind, call in classes.items():
+            kind.__call__ = call
+
+    assert mx.allclose(*gradients, rtol=1e-5, atol=1e-6).item()
 
 
 def test_flattening_a_gradient_can_be_undone(run):
@@ -100,11 +171,11 @@ def test_flattening_a_gradient_can_be_undone(run):
     """
     from mlx.utils import tree_flatten
 
-    from thunder_train.worker import loop, model
+    from thunder_train.worker import model, step
 
     one = run()
     tree = one.model.trainable_parameters()
-    again = dict(tree_flatten(loop.unflatten(loop.flatten(tree), model.trainable(one.model))))
+    again = step.named(step.flatten(tree), model.trainable(one.model))
 
     assert all((again[name] == leaf).all().item() for name, leaf in tree_flatten(tree))
 
@@ -113,10 +184,10 @@ def test_a_rank_without_a_row_sends_zeros(run):
     """
     The last batch of an epoch may be too short for all ranks, and a sum needs every one of them.
     """
-    from thunder_train.worker import loop, model
+    from thunder_train.worker import model, step
 
     one = run()
-    gradient, loss, tokens = loop.local_sums(one.model, [])
+    gradient, loss, tokens = step.local_sums(one.model, [])
 
     assert (model.trainable_parameters(one.model), 0.0, 0.0, 0) == (
         gradient.size,
@@ -133,19 +204,19 @@ class Recorder:
 
     def update(self, model, gradients):
         """Keep the gradient."""
-        from thunder_train.worker import loop
+        from thunder_train.worker import step
 
-        self.gradient = loop.flatten(gradients)
+        self.gradient = step.flatten(gradients)
 
 
 def fifties(one):
     """A step in which every number of the gradient is 50, over 5 tokens."""
     import mlx.core as mx
 
-    from thunder_train.worker import loop
+    from thunder_train.worker import step
 
-    gradient = mx.ones(loop.local_sums(one.model, [])[0].size) * 50
-    return loop.Totals(gradient, loss=1.0, tokens=5, finite=True, stop=False)
+    gradient = mx.ones(step.local_sums(one.model, [])[0].size) * 50
+    return step.Totals(gradient, 1.0, tokens=5, finite=(True,), stop=False, busy_s=(0.0,), exchange_s=0.0)
 
 
 def test_a_long_gradient_is_clipped_to_the_limit(run):
@@ -154,11 +225,12 @@ def test_a_long_gradient_is_clipped_to_the_limit(run):
     """
     import mlx.core as mx
 
-    from thunder_train.worker import loop
+    from thunder_train.worker import step
 
     one, recorder = run(), Recorder()
+    norm = step.update(one.model, recorder, fifties(one), 0.5, step.DATA)
 
-    assert loop.update(one.model, recorder, fifties(one), max_grad_norm=0.5)
+    assert pytest.approx(10 * recorder.gradient.size**0.5) == norm
     assert pytest.approx(0.5, rel=1e-4) == mx.linalg.norm(recorder.gradient).item()
 
 
@@ -166,11 +238,11 @@ def test_the_gradient_is_the_mean_over_all_target_tokens(run):
     """
     Sums cross ranks and are divided once, by the tokens of all ranks; 0 turns clipping off.
     """
-    from thunder_train.worker import loop
+    from thunder_train.worker import step
 
     one, recorder = run(), Recorder()
+    step.update(one.model, recorder, fifties(one), 0, step.DATA)
 
-    assert loop.update(one.model, recorder, fifties(one), max_grad_norm=0)
     assert {10.0} == set(recorder.gradient.tolist())
 
 
@@ -182,10 +254,10 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run(run, monkeypatch):
 
     from thunder_train.worker import loop
 
-    monkeypatch.setattr(loop, "loss_sum", lambda model, tokens, mask: mx.array(mx.nan))
+    monkeypatch.setattr(loop, "loss_sum", lambda model, batch: mx.array(mx.nan))
     one = run()
     with pytest.raises(ThunderError) as caught:
-        loop.evaluate(one.model, one.valid, 2, one.ranks)
+        loop.evaluate(one.model, one.validation, one.ranks)
 
     assert "validation: the loss is not finite; look for a broken model or adapter" == str(caught.value)
 
@@ -196,44 +268,50 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(run, tmp_path, monkeyp
     """
     import mlx.core as mx
 
-    from thunder_train.worker import checkpoint, loop, model
+    from thunder_train.worker import model, step
 
-    one = run(journal=tmp_path / "metrics.jsonl", steps=1)
-    before = checkpoint.tensor_digest(model.adapter(one.model))
-    monkeypatch.setattr(loop, "flatten", lambda tree: mx.zeros(model.trainable_parameters(one.model)) + mx.nan)
-    outcome = loop.train(one)
+    one = run(metrics=tmp_path / "metrics.jsonl", steps=1)
+    before = digest(one)
+    monkeypatch.setattr(step, "flatten", lambda tree: mx.zeros(model.trainable_parameters(one.model)) + mx.nan)
+    state = trained(one)
     events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    ids = [one.rows.examples[i].row_id for i in one.rows.rows(0)]
 
-    assert loop.Outcome(skipped=1, stopped=False) == outcome
-    assert before == checkpoint.tensor_digest(model.adapter(one.model))
+    assert (1, before) == (state.progress.skipped, digest(one))
     assert ["skip", "valid", "save"] == [event["event"] for event in events]
-    assert "step 1/1  skipped: the gradient is not finite" == capsys.readouterr().out.splitlines()[0]
+    assert ids == events[0]["rows"]
+    line = f"step 1/1  skipped: the gradient is not finite on rank 0; rows {', '.join(ids)}"
+    assert line == capsys.readouterr().out.splitlines()[0]
 
 
-def test_ten_skipped_steps_in_a_row_end_the_run(run, monkeypatch):
+def test_too_many_skipped_steps_in_a_row_end_the_run(run, monkeypatch):
     """
-    A run that only skips would look busy for a night.
+    A run that only skips would look busy for a night; the rows of the last step are named.
     """
     import mlx.core as mx
 
-    from thunder_train.worker import loop, model
+    from thunder_train.worker import model, step
 
-    one = run(steps=30, eval_every=99)
-    monkeypatch.setattr(loop, "flatten", lambda tree: mx.zeros(model.trainable_parameters(one.model)) + mx.nan)
+    one = run(steps=30, eval_every=99, max_skipped=3)
+    monkeypatch.setattr(step, "flatten", lambda tree: mx.zeros(model.trainable_parameters(one.model)) + mx.nan)
     with pytest.raises(ThunderError) as caught:
-        loop.train(one)
+        trained(one)
 
+    ids = ", ".join(one.rows.examples[i].row_id for i in one.rows.rows(2))
     expected = (
-        "step 10: 10 steps in a row had a gradient that is not finite; "
-        "lower the learning rate, or look for a broken base model"
+        "step 3: 3 steps in a row had a gradient that is not finite on rank 0; "
+        f"the last one's rows: {ids}; lower the learning rate, or look at these rows and the base model"
     )
     assert expected == str(caught.value)
 
 
-def test_a_rank_that_is_asked_to_stop_stops_all_after_the_step(run):
+def test_a_rank_that_is_asked_to_stop_stops_all_before_the_update(run):
     """
-    The wish travels with the gradient, so no rank waits for one that left.
+    The wish travels with the gradient, so no rank waits for one that left; the step is not counted.
     """
     from thunder_train.worker import loop
 
-    assert loop.Outcome(skipped=0, stopped=True) == loop.train(run(steps=5), stop_asked=lambda: True)
+    one = run(steps=5, stop=True)
+    state = loop.start(one, None)
+
+    assert (True, 0) == (loop.train(one, state), state.progress.step)

@@ -52,14 +52,15 @@ def test_two_ranks_train_to_the_end(two):
 
 def test_the_adapter_folder_is_whole(two):
     """
-    Every save, the final adapter, its config and the end; drafts are gone.
+    The chosen adapter, its config and the end; the last one and the checkpoints beside; drafts are gone.
     """
     place, _ = two
     names = sorted(path.name for path in (place / "adapter").iterdir())
     facts = json.loads((place / "adapter/done.json").read_text())
 
-    expected = ["0000002_adapters", "0000004_adapters", "adapter_config", "adapters", "done"]
-    assert expected == [name.partition(".")[0] for name in names]
+    assert ["adapter_config.json", "adapters.safetensors", "done.json"] == names
+    assert ["0000002.safetensors", "0000004.safetensors"] == sorted(p.name for p in (place / "checkpoints").iterdir())
+    assert ["adapter_config.json", "adapters.safetensors"] == sorted(path.name for path in (place / "last").iterdir())
     assert facts["adapter"]["sha256"] == files.sha256(place / "adapter/adapters.safetensors")
 
 

@@ -15,17 +15,17 @@ def test_every_bad_value_is_reported_at_once():
     """
     A user mends a command line in one go, not flag by flag.
     """
-    bad = ["--lora-rank", "0", "--learning-rate", "nan", "--lora-dropout", "1", "--strategy", "tensor", "--seed", "-1"]
+    bad = ["--lora-rank", "0", "--learning-rate", "nan", "--lora-dropout", "1", "--warmup-steps", "4", "--seed", "-1"]
 
     with pytest.raises(ThunderError) as caught:
         parse([*NEEDED, *bad])
 
     expected = [
         "--lora-rank: must be 1 or more, not 0",
-        "--learning-rate: must be above 0, not nan",
         "--seed: must be 0 or more, not -1",
+        "--learning-rate: must be above 0, not nan",
         "--lora-dropout: must be from 0 to below 1, not 1.0",
-        "--strategy: strategy 'tensor' is not offered; use `--strategy data`",
+        "--warmup-steps: is 4 of 4 steps; warm up for fewer steps than there are",
     ]
     assert expected == str(caught.value).split("\n")
 

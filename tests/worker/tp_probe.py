@@ -70,7 +70,7 @@ def adapted(case: Case) -> Any:
 
 
 def batch(is_packed: bool) -> Any:
-    """Three rows of 17 tokens, the last ones of two of them padding; packed: as two and one, padded too."""
+    """Three sequences of unequal length; packed: two rows in two of them, one in the last but for its padding."""
     import mlx.core as mx
     import numpy as np
 
@@ -78,7 +78,7 @@ def batch(is_packed: bool) -> Any:
 
     tokens = np.random.default_rng(0).integers(0, families.VOCABULARY, (3, 18))
     targets = np.arange(1, 18)[None] < np.array([[18], [10], [14]])
-    segments = np.where(np.arange(18)[None] < np.array([[10], [18], [5]]), 1, 2)
+    segments = np.where(np.arange(18)[None] < np.array([[10], [14], [5]]), 1, 2)
     return Batch(
         mx.array(tokens),
         mx.array(targets, mx.float32),
@@ -98,7 +98,9 @@ def train(model: Any, rows: Any, add_up: Callable[[Any], Any]) -> dict[str, Any]
     from thunder_train.worker.model import adapter, trainable
     from thunder_train.worker.step import local_sums, named
 
-    optimizer, losses, gradients = optimizers.AdamW(1e-3, bias_correction=True), [], []
+    # Epsilon is above the rounding of gradients, or Adam makes whole steps of what should be nothing.
+    optimizer = optimizers.AdamW(1e-3, eps=1e-6, bias_correction=True)
+    losses, gradients = [], []
     for step in range(STEPS):
         mx.random.seed(step)
         gradient, loss, targets = local_sums(model, [rows])

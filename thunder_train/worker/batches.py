@@ -3,8 +3,6 @@
 Shapes: B sequences, T tokens of each; the model sees T - 1 of them and predicts the one after each.
 """
 
-import functools
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,30 +64,3 @@ def loss_sum(model: nn.Module, batch: Batch) -> mx.array:
     cache = None if batch.segments is None else packing.caches(model, batch.segments[:, :-1])
     logits = model(batch.tokens[:, :-1], cache=cache).astype(mx.float32)
     return (nn.losses.cross_entropy(logits, batch.tokens[:, 1:]) * batch.mask).sum()
-
-
-@functools.lru_cache(maxsize=2)
-def order(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
-    """The rows' order in an epoch: a permutation that depends on nothing but the arguments."""
-    indices = list(range(rows))
-    random.Random(f"{seed}:{epoch}").shuffle(indices)  # noqa: S311  (order, not secrecy)
-    return tuple(indices)
-
-
-def pad(examples: Sequence[Example]) -> tuple[mx.array, mx.array]:
-    """(B, T) tokens and the (B, T - 1) mask of targets of rows that are not packed."""
-    width = max(len(each.tokens) for each in examples) - 1
-    made = batch(examples, Pass(tuple((i,) for i in range(len(examples))), width))
-    return made.tokens, made.mask
-
-
-def shares(rows: int, step: int, seed: int, batch_size: int, rank: int, ranks: int) -> tuple[int, ...]:
-    """The rows that a rank takes at a step (counted from 0); together the ranks take each row once per epoch.
-
-    The last batch of an epoch may be short: some ranks then get fewer rows, or none.
-    """
-    whole = batch_size * ranks
-    steps_per_epoch = -(-rows // whole)
-    epoch, position = divmod(step, steps_per_epoch)
-    start = position * whole + rank * batch_size
-    return order(seed, epoch, rows)[start : min(start + batch_size, (position + 1) * whole)]

@@ -4,6 +4,8 @@ All of it is a pure function of the rows, the seed and the step: a resumed run f
 the rows of a step do not depend on how many ranks share them.
 """
 
+import functools
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import mlx.nn as nn
 
 from thunder_train import ThunderError
 from thunder_train.worker import packing
-from thunder_train.worker.batches import Batch, batch, order
+from thunder_train.worker.batches import Batch, batch
 from thunder_train.worker.layout import Costs, fixed_widths, plan
 from thunder_train.worker.tokens import Example
 
@@ -99,6 +101,14 @@ def balance(lengths: Sequence[int], rows: Sequence[int], ranks: int) -> list[lis
         shares[rank].append(row)
         tokens[rank] += length
     return shares
+
+
+@functools.lru_cache(maxsize=2)
+def order(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
+    """The rows' order in an epoch: a permutation that depends on nothing but the arguments."""
+    indices = list(range(rows))
+    random.Random(f"{seed}:{epoch}").shuffle(indices)  # noqa: S311  (order, not secrecy)
+    return tuple(indices)
 
 
 def check_batch(rows: int, batch_size: int, ranks: int, path: Path) -> None:

@@ -1,10 +1,11 @@
 """How rows are laid out in forward passes: which share a sequence, which sequences share a batch. Plain numbers only.
 
 A forward pass of B sequences of T tokens costs, in tokens, B x T x (1 + T / knee) + overhead: work per token, attention
-that grows with T, and what any call costs. The cheapest layout is taken, packed or padded, but none that is more than a
-tenth padding while another is not.
+that grows with T, and what any call costs. The cheapest layout is taken, packed or padded; where rows may be packed,
+none that is more than a tenth padding while another is not.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -67,21 +68,24 @@ def _round_up(length: float) -> int:
 
 
 def plan(lengths: Sequence[int], costs: Costs) -> list[Pass]:
-    """Forward passes that hold each row exactly once. lengths: of the rows in tokens. Depends on its arguments alone."""
+    """Forward passes that hold each row exactly once. lengths: tokens of each row. A pure function."""
     if not lengths:
         return []
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     layouts: list[list[Rows]] = [[(i,) for i in order]]
     if costs.is_packed:
         layouts += [_bins(order, lengths, capacity) for capacity in _capacities(lengths, costs)]
-    plans = [_group(layout, lengths, costs) for layout in layouts]
+    free_calls = dataclasses.replace(costs, overhead=0.0)  # divides more finely: less padding, more calls
+    plans = [_group(layout, lengths, each) for layout in layouts for each in (costs, free_calls)]
     return min(plans, key=lambda passes: _badness(passes, lengths, costs))
 
 
 def _badness(passes: list[Pass], lengths: Sequence[int], costs: Costs) -> tuple[bool, float]:
     computed = sum(len(each.sequences) * each.width for each in passes)
     padding = 1 - sum(length - 1 for length in lengths) / max(1, computed)
-    return padding > MOST_PADDING, sum(costs.cost(len(each.sequences), each.width) for each in passes)
+    return costs.is_packed and padding > MOST_PADDING, sum(
+        costs.cost(len(each.sequences), each.width) for each in passes
+    )
 
 
 def _capacities(lengths: Sequence[int], costs: Costs) -> list[int]:

@@ -203,8 +203,9 @@ def _after_step(run: Run, state: State) -> None:
     if is_last or step % plan.save_every == 0:
         if run.strategy.adds_gradients:
             check_parity(run.strategy.gather(trainable(run.model)), run.ranks, step)
+        # Told first, so that the checkpoint knows of it and a run that goes on tells it once.
+        run.journal.event("save", step, f"step {step}/{plan.steps}  saving")
         run.save(checkpoint(run, state))
-        run.journal.event("save", step, f"step {step}/{plan.steps}  saved")
 
 
 def _validate(run: Run, state: State) -> None:

@@ -88,14 +88,16 @@ def encode(checkpoint: Checkpoint) -> bytes:
     }
     state = {"schema": SCHEMA, "identity": checkpoint.identity, "progress": asdict(checkpoint.progress)}
     text = json.dumps(state, sort_keys=True)
-    return bytes(save_tensors(tensors, metadata={"state": text, "digest": _digest(tensors, text)}))
+    # One entry: the library writes several in an order of its own, another each time.
+    header = json.dumps({"digest": _digest(tensors, text), "state": text})
+    return bytes(save_tensors(tensors, metadata={"thunder": header}))
 
 
 def decode(data: bytes) -> Checkpoint:
     """The checkpoint in the bytes. Raises ThunderError when they are not whole."""
     try:
         length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["thunder"])
         tensors = load_tensors(data)
         if header["digest"] != _digest(tensors, header["state"]):
             raise ThunderError("is damaged")

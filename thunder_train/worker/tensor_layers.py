@@ -7,7 +7,6 @@ Shapes: I inputs, O outputs of a layer, R LoRA rank.
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +73,7 @@ class DropoutShare(nn.Dropout):
 
 
 @functools.cache
-def scale_gradients(factor: float) -> Callable[[mx.array], mx.array]:
+def scale_gradients(factor: float) -> Any:
     """A function that returns its argument and multiplies the gradient that comes back by factor.
 
     Unlike stop_gradient it leaves the same graph on every rank.

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear
 
 from thunder_train import ThunderError, raise_all
@@ -20,7 +20,6 @@ from thunder_train.worker.tensor_layers import Share, count_once, keep_inputs, k
 FAMILIES = ("gemma3", "gemma3_text", "gemma4", "gemma4_text", "llama", "qwen2", "qwen3")
 """mlx-lm's model files whose blocks can be split."""
 WHERE = "--strategy tensor"
-LORA_LEAVES = ("lora_a", "lora_b")
 
 
 def problems(model: nn.Module, ranks: int) -> list[ThunderError]:
@@ -66,17 +65,14 @@ def _block_misfits(block: nn.Module, ranks: int) -> Iterator[str]:
 
 
 def _base(layer: nn.Module) -> Any:
-    return layer.linear if isinstance(layer, LoRALinear) else layer
+    """The frozen layer below an adapter, or the layer itself."""
+    return layer.get("linear", layer)
 
 
 def _adapter_problems(model: nn.Module) -> list[ThunderError]:
-    """Trained parameters that are no LoRA of a linear layer; none is expected of a base that is not yet frozen."""
-    adapted = {path for path, module in model.named_modules() if isinstance(module, LoRALinear)}
-    trained = [path.rpartition(".") for path, _ in tree_flatten(model.trainable_parameters())]
-    others = sorted({path for path, _, leaf in trained if path not in adapted or leaf not in LORA_LEAVES})
-    if not adapted or not others:
+    if not any(isinstance(module, DoRALinear) for module in model.modules()):
         return []
-    return [ThunderError(f"only LoRA of linear layers can be split, not {others[0]}", where=WHERE, mend="use LoRA")]
+    return [ThunderError("DoRA cannot be split", where=WHERE, mend="use LoRA")]
 
 
 def shard(model: nn.Module, ranks: Ranks) -> None:

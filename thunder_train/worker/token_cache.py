@@ -3,6 +3,7 @@
 Reads and writes <folder>/<key>.tokens: 32 bytes of sha256, then a safetensors file. A damaged file counts as none.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -35,13 +36,19 @@ def place(folder: Path | None, data: Path, tokenizer: Any, settings: dict[str, A
         return None
     made_of = {
         "data": [str(data), files.sha256(data)],
-        "tokenizer": backend.to_str(),
+        "tokenizer": _digest(backend),
         "template": [template, str(getattr(tokenizer, "_chat_template", None)), tokenizer.has_thinking],
         "special": [tokenizer.bos_token_id, sorted(tokenizer.eos_token_ids)],
         "versions": [jinja2.__version__, transformers.__version__],
         "settings": settings,
     }
     return folder / f"{files.digest(made_of)}.tokens"
+
+
+@functools.lru_cache(maxsize=1)
+def _digest(backend: Any) -> str:
+    """Hash of all that a tokenizer is made of: 30 MB of JSON for Gemma, so it is made once."""
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
 def load(path: Path) -> list[Row]:

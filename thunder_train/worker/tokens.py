@@ -56,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Policy:
-    """max_seq_len: tokens of a row; too_long: "refuse", "drop" or "split" longer ones; train_on: "last" or "all" answers."""
+    """max_seq_len: tokens of a row; too_long: "refuse", "drop" or "split" more; train_on: "last" or "all" answers."""
 
     max_seq_len: int
     too_long: str = "refuse"

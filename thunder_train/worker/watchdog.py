@@ -43,10 +43,11 @@ class Watchdog:
     def __init__(self, stall_timeout_s: float, start_timeout_s: float) -> None:
         self.stall_timeout_s, self.start_timeout_s = stall_timeout_s, start_timeout_s
         self.step, self.since_s, self.is_waiting = 0, time.monotonic(), False
-        self.ended = threading.Event()
+        self.ended, self.last_words = threading.Event(), threading.Lock()
 
     def __enter__(self) -> "Watchdog":
         self.since_s = time.monotonic()
+        self._tell()  # now, for joining comes next and stops the thread
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -55,7 +56,10 @@ class Watchdog:
 
     def beat(self, step: int) -> None:
         """A step (counted from 1) has ended; or, with the same number, a part of a long validation after it."""
+        is_first = not self.step
         self.step, self.since_s = step, time.monotonic()
+        if is_first:
+            self._tell()  # the launcher's limit changes
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -83,8 +87,11 @@ class Watchdog:
         while not self.ended.wait(max(0.0, min(BEAT_EVERY_S, self._left_s()))):
             if self._left_s() <= 0:
                 self._end()
-            if os.environ.get("THUNDER_BEATS") == "1":
-                _write(1, f"thunder-beat {self.step}\n")
+            self._tell()
+
+    def _tell(self) -> None:
+        if os.environ.get("THUNDER_BEATS") == "1":
+            _write(1, f"thunder-beat {self.step}\n")
 
     def _left_s(self) -> float:
         limit_s = self.stall_timeout_s if self.step else self.start_timeout_s
@@ -93,6 +100,7 @@ class Watchdog:
         return self.since_s + limit_s + WAIT_LONGER_S * self.is_waiting - time.monotonic()
 
     def _end(self) -> None:
+        self.last_words.acquire()  # for good: thread and signal must not both speak
         when = f"after step {self.step}" if self.step else "since the start"
         doing = ", while waiting for the other ranks" if self.is_waiting else ""
         seconds = time.monotonic() - self.since_s

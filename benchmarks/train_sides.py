@@ -1,0 +1,84 @@
+"""The two sides of the training benchmark as commands: the same model, rows, rows of a step, LoRA and AdamW."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from train_material import Material
+
+PROJECT = Path(__file__).resolve().parent.parent
+LAYERS, RANK, SCALE, RATE, DECAY, LONGEST = 4, 8, 20.0, 1e-3, 0.01, 1024
+OURS, THEIRS, EAGER, QUIET, ALONE = "ours", "mlx-lm", "mlx-lm, not compiled", "mlx-lm, no mlx.launch", "ours, 1 rank"
+"""ours: under our launcher. mlx-lm: mlx_lm.lora under mlx.launch, then with MLX_DISABLE_COMPILE=1, then started here
+with nothing that watches, for mlx.launch itself spins on a core."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Commands to start together, each with its environment; run: the folder where all is written."""
+
+    name: str
+    run: Path
+    commands: list[tuple[list[str], dict[str, str]]]
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the adapter, as mlx-lm loads it."""
+        return self.run / "adapter"
+
+
+def side(name: str, model: Path, material: Material, epochs: int, run: Path, is_pinned: bool = False) -> Side:
+    """How a side trains for so many epochs, with a line at the end of each."""
+    (run / "probe").mkdir(parents=True, exist_ok=True)
+    probe = f"{PROJECT / 'benchmarks' / 'train_probe'}:{PROJECT}"
+    common = {"PYTHONPATH": probe, "BENCH_PROBE": str(run / "probe"), "PYTHONUNBUFFERED": "1"}
+    common |= {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "1"} | ({"BENCH_PIN": "1"} if is_pinned else {})
+    if name in (OURS, ALONE):
+        return Side(name, run, [(_ours(name, model, material, epochs, run), common)])
+    lora = [sys.executable, "-m", "mlx_lm.lora", "--config", str(_config(model, material, epochs, run))]
+    if name == QUIET:
+        addresses = run / "ring.json"
+        port = 20000 + os.getpid() % 20000
+        addresses.write_text(json.dumps([[f"127.0.0.1:{port}"], [f"127.0.0.1:{port + 1}"]]))
+        ring = {"MLX_HOSTFILE": str(addresses)}
+        return Side(name, run, [(lora, common | ring | {"MLX_RANK": str(rank)}) for rank in range(2)])
+    launcher = [str(Path(sys.executable).parent / "mlx.launch"), "-n", "2", "--backend", "ring", "--", *lora]
+    return Side(name, run, [(launcher, common | ({"MLX_DISABLE_COMPILE": "1"} if name == EAGER else {}))])
+
+
+def _ours(name: str, model: Path, material: Material, epochs: int, run: Path) -> list[str]:
+    """Clipping is off, for mlx-lm has none."""
+    every = str(material.steps * epochs)
+    flags = {
+        "--model": model, "--train-data": material.folder / "train.jsonl",
+        "--valid-data": material.folder / "valid.jsonl", "--adapter-path": run / "adapter",
+        "--num-iters": every, "--eval-every": every, "--save-every": every, "--log-every": material.steps,
+        "--global-batch-size": material.batch, "--max-seq-len": LONGEST, "--num-layers": LAYERS,
+        "--lora-rank": RANK, "--lora-scale": SCALE, "--learning-rate": RATE, "--weight-decay": DECAY,
+        "--max-grad-norm": 0, "--choose": "last",
+    }  # fmt: skip
+    words = [str(part) for flag in flags.items() for part in flag]
+    if name == ALONE:
+        return [sys.executable, "-m", "thunder_train.worker", *words]
+    host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
+    (run / "hosts.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [host, host]}))
+    launcher = [sys.executable, "-m", "thunder_train.launch", "--hostfile", str(run / "hosts.json")]
+    return [*launcher, "--log-dir", str(run / "logs"), *words]
+
+
+def _config(model: Path, material: Material, epochs: int, run: Path) -> Path:
+    """mlx-lm's own configuration; its batch_size is that of all ranks together. JSON is YAML."""
+    every = material.steps * epochs
+    config = {
+        "model": str(model), "train": True, "data": str(material.folder), "adapter_path": str(run / "adapter"),
+        "mask_prompt": True, "num_layers": LAYERS, "batch_size": material.batch, "iters": every,
+        "val_batches": -1, "steps_per_report": material.steps, "steps_per_eval": every, "save_every": every,
+        "max_seq_length": LONGEST, "learning_rate": RATE, "optimizer": "adamw",
+        "optimizer_config": {"adamw": {"weight_decay": DECAY, "bias_correction": True}},
+        "lora_parameters": {"rank": RANK, "scale": SCALE, "dropout": 0.0},
+    }  # fmt: skip
+    path = run / "lora.yaml"
+    path.write_text(json.dumps(config))
+    return path

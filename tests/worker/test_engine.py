@@ -1,0 +1,212 @@
+"""What the engine promises, on real ranks: the same numbers for any world size, and nothing lost by a kill."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.worker.conftest import ROOT, flags, row, write_rows
+from thunder_train import files
+
+pytestmark = pytest.mark.ranks
+
+LETTERS = "ߊߋߌߍߎߏߐߓߔߕߖߗߘ"
+
+
+@pytest.fixture(scope="module")
+def ragged(folder):
+    """Rows of very unequal length, so that ranks and micro-batches hold unequal token counts; 13 of them, a prime."""
+    dice = random.Random(7)  # noqa: S311
+    texts = ["".join(dice.choices(LETTERS, k=size)) for size in (2, 90, 3, 5, 40, 2, 8, 60, 4, 3, 2, 30, 6)]
+    write_rows(folder / "ragged.jsonl", [row(i, text) for i, text in enumerate(texts)])
+    for ranks in (1, 3, 4):
+        host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
+        (folder / f"hosts{ranks}.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [host] * ranks}))
+    return folder
+
+
+def start(folder: Path, place: Path, hosts: str, **changed: object) -> "subprocess.Popen[str]":
+    """Begin a training of ragged rows; its output folder is place."""
+    chosen = {"train_data": "ragged.jsonl", "num_iters": 6, "micro_tokens": 128, "eval_every": 3, **changed}
+    command = ["--hostfile", hosts, "--log-dir", str(place / "logs"), *flags(place / "adapter", **chosen)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "thunder_train.launch", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(folder: Path, place: Path, hosts: str, **changed: object) -> Path:
+    """Train to the end."""
+    process = start(folder, place, hosts, **changed)
+    output = process.communicate(timeout=120)[0]
+    assert 0 == process.returncode, output
+    return place
+
+
+def outcome(place: Path) -> tuple[bytes, bytes, dict[str, object], list[object]]:
+    """What must be the same to the bit: adapter, last checkpoint but for its metrics, done.json, events but for times."""
+    done = json.loads((place / "adapter/done.json").read_text())
+    from thunder_train.worker import resume
+
+    last = resume.decode(sorted((place / "checkpoints").iterdir())[-1].read_bytes())
+    last.progress.metrics.clear()
+    events = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    kept = ("event", "step", "loss", "tokens", "learning_rate", "grad_norm")
+    told = [{key: event[key] for key in kept if key in event} for event in events if event["event"] != "resume"]
+    return (place / "adapter/adapters.safetensors").read_bytes(), resume.encode(last), done, told
+
+
+@pytest.mark.parametrize("global_batch_size", [4, 13])
+def test_the_world_size_does_not_change_the_result(ragged, tmp_path, global_batch_size):
+    """
+    1, 2 and 4 ranks with the same rows per step agree within 1e-5, with a last short batch and several micro-batches.
+    """
+    places = [
+        finish(ragged, tmp_path / hosts, hosts, global_batch_size=global_batch_size)
+        for hosts in ("hosts1.json", "hosts.json", "hosts4.json")
+    ]
+    losses = [json.loads((place / "adapter/done.json").read_text())["losses"] for place in places]
+    adapters = [load_file(place / "adapter/adapters.safetensors") for place in places]
+
+    for other, tensors in zip(losses[1:], adapters[1:], strict=True):
+        for kind in ("train", "valid"):
+            assert [pytest.approx(loss, rel=1e-5) for _, loss in losses[0][kind]] == [loss for _, loss in other[kind]]
+        for name, tensor in adapters[0].items():
+            assert np.allclose(tensor, tensors[name], rtol=1e-5, atol=1e-5 * np.abs(tensor).max()), name
+
+
+def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged, tmp_path):
+    """
+    Sums are added up before they are divided, so how the rows of a step go through the model cannot matter.
+    """
+    ways = [
+        {"batch_size": 6},
+        {"batch_size": 2, "grad_accumulation": 3},
+        {"global_batch_size": 6, "packing": "never", "micro_tokens": 4096},
+    ]
+    places = [finish(ragged, tmp_path / str(i), "hosts1.json", **way) for i, way in enumerate(ways)]
+    losses = [json.loads((place / "adapter/done.json").read_text())["losses"]["train"] for place in places]
+
+    for other in losses[1:]:
+        assert [pytest.approx(loss, rel=1e-5) for _, loss in losses[0]] == [loss for _, loss in other]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "more"),
+    [
+        ("hosts1.json", {"packing": "never"}),
+        ("hosts.json", {}),
+        ("hosts.json", {"strategy": "tensor"}),
+    ],
+    ids=["one rank", "two ranks, packed", "two ranks, tensor"],
+)
+def test_a_run_killed_at_random_steps_ends_as_if_it_had_not_been(ragged, tmp_path, hosts, more):
+    """
+    kill -9 of one rank or of all, again and again: adapter, optimizer, losses and metrics are bit-identical in the end.
+    """
+    long = {"num_iters": 30, "save_every": 3, "eval_every": 5, "schedule": "cosine", "lora_dropout": 0.1, **more}
+    expected = outcome(finish(ragged, tmp_path / "whole", hosts, **long))
+    dice, place, kills = random.Random(11), tmp_path / "killed", 0  # noqa: S311
+    while kills < 3:
+        process = start(ragged, place, hosts, **long)
+        step = dice.randint(4 + 8 * kills, 8 + 8 * kills)
+        log = place / "logs/rank-0.log"
+        limit = time.monotonic() + 60
+        while not (log.exists() and re.search(rf"step {step}/", log.read_text())):
+            assert time.monotonic() < limit
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+        kill_ranks(place, every=kills == 1)
+        assert 0 != process.wait(timeout=30)
+        kills += 1
+    finish(ragged, place, hosts, **long)
+
+    assert "goes on from here" in (place / "logs/rank-0.log").read_text()
+    assert expected == outcome(place)
+
+
+def kill_ranks(place: Path, every: bool) -> None:
+    """kill -9 rank 1 (or the only one), or every rank, of the training that writes into place."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            if "thunder_train.worker" in words and str(place / "adapter") in words:
+                found.append(int(process.name))
+    for number in sorted(found)[:: 1 if every else -len(found)]:
+        os.kill(number, signal.SIGKILL)
+
+
+def test_a_checkpoint_of_another_training_is_refused(ragged, tmp_path):
+    """
+    Going on from it would be a run that nobody declared; each differing key is named.
+    """
+    finish(ragged, tmp_path, "hosts1.json", num_iters=3)
+    process = start(ragged, tmp_path, "hosts1.json", num_iters=3, learning_rate=1e-4)
+    output = process.communicate(timeout=60)[0]
+
+    assert 2 == process.returncode
+    place = tmp_path / "checkpoints"
+    assert f"{place}: holds a checkpoint of another training: --learning-rate was 0.001, is 0.0001; " in output
+    assert "delete the folder to begin anew, or give another --checkpoint-path" in output
+
+
+def test_a_damaged_checkpoint_is_passed_over(ragged, tmp_path):
+    """
+    The one before it is used, with a warning, and the end is the same.
+    """
+    place = finish(ragged, tmp_path, "hosts1.json")
+    expected = outcome(place)
+    newest = sorted((place / "checkpoints").iterdir())[-1]
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 1
+    newest.write_bytes(data)
+    finish(ragged, tmp_path, "hosts1.json")
+
+    assert "0000006.safetensors: is damaged; the one before it is used" in (place / "logs/rank-0.log").read_text()
+    assert expected == outcome(place)
+
+
+def test_ranks_that_hold_other_rows_do_not_train(ragged, tmp_path):
+    """
+    Two Macs with different datasets would average two trainings.
+    """
+    text = (ragged / "ragged.jsonl").read_text()
+    probe = (
+        "import os, sys; rank = os.environ['MLX_RANK'];"
+        "sys.argv[sys.argv.index('ragged.jsonl')] = f'ragged-{rank}.jsonl';"
+        "from thunder_train.worker import __main__ as w; from thunder_train.worker.entry import enter; enter(w.main)"
+    )
+    (ragged / "other_rows.py").write_text(probe)
+    for rank, rows in enumerate((text, text + text.splitlines()[0].replace("row-0", "row-x") + "\n")):
+        (ragged / f"ragged-{rank}.jsonl").write_text(rows)
+    command = ["--hostfile", "hosts.json", "--log-dir", str(tmp_path / "logs"), "--module", "other_rows"]
+    done = subprocess.run(
+        [sys.executable, "-m", "thunder_train.launch", *command, *flags(tmp_path / "a", train_data="ragged.jsonl")],
+        cwd=ragged,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ragged}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    log = (tmp_path / "logs/rank-1.log").read_text()
+
+    assert 2 == done.returncode
+    hashes = [files.sha256(ragged / f"ragged-{rank}.jsonl")[:16] for rank in (0, 1)]
+    assert f"rank 1: is not about to train what rank 0 trains: --train-data: {hashes[0]} there, {hashes[1]} here" in log

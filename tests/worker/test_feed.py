@@ -1,0 +1,184 @@
+"""Which rows a rank takes at a step, and how they are laid out."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.worker.families import build
+from thunder_train import ThunderError
+
+pytestmark = pytest.mark.mlx
+
+
+def lognormal(rows, seed=0):
+    """Lengths as real rows have them, in tokens."""
+    random_ = random.Random(seed)  # noqa: S311  (rows, not secrecy)
+    return [max(4, int(random_.lognormvariate(4, 0.7))) for _ in range(rows)]
+
+
+def costs(**changed):
+    from thunder_train.worker.layout import Costs
+
+    return Costs(**({"micro_tokens": 1024, "knee": 320.0, "overhead": 100.0, "is_packed": True} | changed))
+
+
+def feed(lengths, global_batch_size, rank=0, world=1, seed=0):
+    from thunder_train.worker.feed import Feed
+    from thunder_train.worker.tokens import Example
+
+    examples = [Example(str(i), (7,) * length, ((1, length),)) for i, length in enumerate(lengths)]
+    return Feed(examples, global_batch_size, seed, rank, world, costs())
+
+
+def ids(batches):
+    return [int(row) for one in batches for row in one.row_ids]
+
+
+def padding(lengths, passes):
+    return 1 - sum(length - 1 for length in lengths) / sum(len(one.sequences) * one.width for one in passes)
+
+
+def test_the_order_is_a_permutation_of_seed_and_epoch_alone():
+    """
+    A resumed run finds its place without carrying any state.
+    """
+    from thunder_train.worker.feed import order
+
+    assert list(range(9)) == sorted(order(0, 0, 9))
+    assert order(0, 0, 9) != order(0, 1, 9) != order(1, 1, 9)
+    assert (5, 0, 3, 6, 4, 7, 2, 1) == order(0, 0, 8)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_step_takes_the_same_rows_whatever_the_world_size(world):
+    """
+    The number of machines changes who computes, not what is computed: these rows, each once per epoch, the last short.
+    """
+    from thunder_train.worker.feed import order
+
+    lengths = lognormal(21)
+    feeds = [feed(lengths, 8, rank, world) for rank in range(world)]
+
+    assert {3} == {one.steps_per_epoch for one in feeds}
+    for step in range(6):
+        epoch, start = step // 3, step % 3 * 8
+        taken = [row for one in feeds for row in ids(one.step(step))]
+        assert sorted(order(0, epoch, 21)[start : start + 8]) == sorted(taken)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_validation_takes_every_row_once(world):
+    """
+    The same rows every time, however many ranks share them and however many there are.
+    """
+    lengths = lognormal(600)
+    taken = [ids(feed(lengths, 8, rank, world).validation()) for rank in range(world)]
+
+    assert list(range(600)) == sorted(row for rows in taken for row in rows)
+    assert taken[0] == ids(feed(lengths, 8, 0, world).validation())
+
+
+def test_ranks_get_nearly_equal_tokens():
+    """
+    The slowest rank sets the pace; equal numbers of rows would leave the others waiting for a third of the time.
+    """
+    from thunder_train.worker.feed import balance
+
+    lengths = lognormal(32)
+    shares = [sum(lengths[i] for i in rows) for rows in balance(lengths, range(32), 4)]
+
+    assert max(shares) < 1.03 * sum(shares) / 4
+
+
+def test_a_rank_may_get_no_row():
+    """
+    The last step of an epoch can be shorter than the ranks are many; the rank takes part with nothing.
+    """
+    assert [1, 1, 0] == [len(ids(feed([9, 9, 9, 9, 9], 3, rank, 3).step(1))) for rank in range(3)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(2, 400), min_size=1, max_size=40),
+    micro_tokens=st.integers(1, 1500),
+    is_packed=st.booleans(),
+    is_fixed=st.booleans(),
+)
+def test_every_layout_holds_each_row_once_within_its_limits(lengths, micro_tokens, is_packed, is_fixed):
+    """
+    Nothing is lost, nothing overflows, memory stays bounded; a row longer than the bound goes alone.
+    """
+    from thunder_train.worker.layout import fixed_widths, plan
+
+    widths = fixed_widths(max(lengths) - 1, micro_tokens) if is_fixed else ()
+    passes = plan(lengths, costs(micro_tokens=micro_tokens, is_packed=is_packed, widths=widths))
+
+    rows = [row for one in passes for sequence in one.sequences for row in sequence]
+    assert list(range(len(lengths))) == sorted(rows)
+    for one in passes:
+        assert all(sum(lengths[i] for i in sequence) - 1 <= one.width for sequence in one.sequences)
+        assert len(one.sequences) == 1 or len(one.sequences) * one.width <= micro_tokens
+        assert is_packed or not one.is_packed
+        assert not widths or (one.width in widths and len(one.sequences) in (1, 2, 4, 8, 16, 32))
+
+
+def test_packing_keeps_padding_under_a_tenth():
+    """
+    mlx-lm pads more than half of such rows: this is where most of the speed comes from.
+    """
+    from thunder_train.worker.layout import fixed_widths, plan
+
+    for seed in range(5):
+        lengths = lognormal(32, seed)
+        fixed = costs(micro_tokens=4096, overhead=1000, widths=fixed_widths(max(lengths) - 1, 4096))
+        for chosen in (costs(), costs(overhead=1000), fixed):
+            assert padding(lengths, plan(lengths, chosen)) < 0.1
+
+
+def test_fixed_widths_are_few_multiples_of_64():
+    """
+    A GPU compiles a step once per shape: about two seconds each.
+    """
+    from thunder_train.worker.layout import fixed_widths
+
+    assert (128, 256, 384, 512, 1024, 2048, 4096) == fixed_widths(500, 4096)
+    assert (64, 128, 256, 512) == fixed_widths(20, 512)
+    assert (256, 512, 768, 1024) == fixed_widths(1000, 600)
+
+
+def test_rows_of_one_length_are_neither_padded_nor_packed():
+    """
+    Where there is nothing to win there is nothing to lose: as fast as a plain batch.
+    """
+    from thunder_train.worker.layout import Pass, plan
+
+    assert [Pass(tuple((i,) for i in range(8)), 99)] == plan([100] * 8, costs())
+
+
+def test_the_machine_and_the_model_decide_what_is_cheap():
+    """
+    On a CPU any width will do; attention weighs less in a wide model; what cannot be packed is padded.
+    """
+    from thunder_train.worker.feed import costs_of
+
+    rows = feed([10, 300], 2).examples
+    llama, wide = costs_of(build("llama"), rows, 512), costs_of(build("qwen2"), rows, 512)
+
+    assert (512, 160.0, True, ()) == (llama.micro_tokens, llama.knee, llama.is_packed, llama.widths)
+    assert 2 * llama.knee == wide.knee
+    assert llama == costs_of(build("llama", bits=4), rows, 512)
+
+
+def test_a_batch_larger_than_the_rows_is_refused(tmp_path):
+    """
+    Some ranks would never see a row, and the first loss would be a whole epoch's.
+    """
+    from thunder_train.worker.feed import check_batch
+
+    with pytest.raises(ThunderError) as caught:
+        check_batch(3, 2, 2, tmp_path / "train.jsonl")
+
+    expected = "has 3 rows, fewer than the 2 x 2 ranks of one step; set batch_size to 1 or use fewer ranks"
+    assert f"{tmp_path / 'train.jsonl'}: {expected}" == str(caught.value)
