@@ -133,6 +133,7 @@ class Train:
     max_skipped: int
     keep_checkpoints: int
     stall_timeout_s: int
+    start_timeout_s: int
     max_restarts: int
     report_to: tuple[str, ...]
     seed: int

@@ -78,6 +78,7 @@ TRAIN: Table = {
     "max_skipped": whole("steps in a row that a NaN may skip before the run stops", "steps", 1, 10_000, default=10),
     "keep_checkpoints": whole("last checkpoints that are kept", "checkpoints", 1, 1000, default=2),
     "stall_timeout_s": whole("time without a step after which the run is ended", "s", 1, 86_400, default=600),
+    "start_timeout_s": whole("time until the first step after which it is", "s", 1, 86_400, default=1800),
     "max_restarts": whole("times that a run goes on from its last checkpoint after a failure", "", 0, 1000, default=0),
     "report_to": texts(
         "trackers of rank 0, through mlx-lm's callbacks",

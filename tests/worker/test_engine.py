@@ -57,7 +57,7 @@ def finish(folder: Path, place: Path, hosts: str, **changed: object) -> Path:
 
 
 def outcome(place: Path) -> tuple[bytes, bytes, dict[str, object], list[object]]:
-    """What must be the same to the bit: adapter, last checkpoint but for its metrics, done.json, events but for times."""
+    """What must be the same to the bit: adapter, last checkpoint, done.json, events; times and metrics left out."""
     done = json.loads((place / "adapter/done.json").read_text())
     from thunder_train.worker import resume
 

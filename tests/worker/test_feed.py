@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worker.families import build
-from thunder_train import ThunderError
 
 pytestmark = pytest.mark.mlx
 
@@ -169,16 +168,3 @@ def test_the_machine_and_the_model_decide_what_is_cheap():
     assert (512, 160.0, True, ()) == (llama.micro_tokens, llama.knee, llama.is_packed, llama.widths)
     assert 2 * llama.knee == wide.knee
     assert llama == costs_of(build("llama", bits=4), rows, 512)
-
-
-def test_a_batch_larger_than_the_rows_is_refused(tmp_path):
-    """
-    Some ranks would never see a row, and the first loss would be a whole epoch's.
-    """
-    from thunder_train.worker.feed import check_batch
-
-    with pytest.raises(ThunderError) as caught:
-        check_batch(3, 2, 2, tmp_path / "train.jsonl")
-
-    expected = "has 3 rows, fewer than the 2 x 2 ranks of one step; set batch_size to 1 or use fewer ranks"
-    assert f"{tmp_path / 'train.jsonl'}: {expected}" == str(caught.value)

@@ -8,12 +8,10 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from thunder_train import ThunderError
 from thunder_train.worker import packing
 from thunder_train.worker.batches import Batch, batch
 from thunder_train.worker.layout import Costs, fixed_widths, plan
@@ -109,13 +107,3 @@ def order(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
     indices = list(range(rows))
     random.Random(f"{seed}:{epoch}").shuffle(indices)  # noqa: S311  (order, not secrecy)
     return tuple(indices)
-
-
-def check_batch(rows: int, batch_size: int, ranks: int, path: Path) -> None:
-    """Raise ThunderError when one step would need more rows than there are."""
-    if batch_size * ranks > rows:
-        raise ThunderError(
-            f"has {rows} rows, fewer than the {batch_size} x {ranks} ranks of one step",
-            where=str(path),
-            mend=f"set batch_size to {max(1, rows // ranks)} or use fewer ranks",
-        )

@@ -74,8 +74,8 @@ class Settings:
     log_every: int
     eval_every: int
     save_every: int
-    stall_timeout_s: int
-    start_timeout_s: int
+    stall_timeout_s: float
+    start_timeout_s: float
     report_to: tuple[str, ...]
 
     def rows_per_step(self, ranks: int) -> int:
@@ -175,10 +175,10 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "--strategy": _one_of("data", "tensor", default="data", help="split the rows, or each layer, over the ranks"),
         "--hostfile": {"type": Path, "default": None, "help": "backend and hosts; without it one process trains"},
         "--stall-timeout": {
-            "dest": "stall_timeout_s", "type": int, "default": 600, "help": "seconds without a step that end a rank",
+            "dest": "stall_timeout_s", "type": float, "default": 600.0, "help": "seconds without a step that end a rank",
         },
         "--start-timeout": {
-            "dest": "start_timeout_s", "type": int, "default": 600, "help": "seconds until the first step; 0: any",
+            "dest": "start_timeout_s", "type": float, "default": 0.0, "help": "seconds until the first step; 0: any",
         },
     },
     "rows of a step": {
