@@ -5,6 +5,7 @@
 
 import platform
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -66,6 +67,8 @@ def train(recipe: Recipe, out: Path) -> None:
     run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
     partial = PARTIAL / graph.train(recipe).key()[:16]
     raise_all(contradictions.batch_problems(recipe, rows["train"]))
+    if recipe.train.strategy == "tensor":
+        _check_split(recipe)
     if recipe.cluster.is_remote:  # hosts may have changed since the check task ran, and hours are at stake
         cluster.preflight(recipe.cluster, run / "logs" / "check")
     start = time.perf_counter()
@@ -83,6 +86,17 @@ def train(recipe: Recipe, out: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     facts = {"seconds": round(time.perf_counter() - start, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
+
+
+def _check_split(recipe: Recipe) -> None:
+    """Refuse a model that the ranks cannot split before any of them starts; a hub model is refused by its ranks."""
+    folder = dict(render.model_flags(recipe))["--model"]
+    if recipe.model.kind == "hub":
+        return
+    flags = ["--config", f"{folder}/config.json", "--num-layers", str(recipe.train.num_layers)]
+    flags += ["--lora-rank", str(recipe.train.lora_rank), "--tensor-ranks", str(len(recipe.cluster.hosts))]
+    argv = [sys.executable, "-m", "thunder_train.worker.count", *flags]
+    command(argv, where=f"model {recipe.model.name!r}", mend="read the lines above")
 
 
 def evaluate(recipe: Recipe, out: Path) -> None:

@@ -20,7 +20,6 @@ def run(folder, tokenizer, tmp_path):
     from thunder_train.worker.journal import Journal
     from thunder_train.worker.ranks import Ranks
     from thunder_train.worker.resume import Progress
-    from thunder_train.worker.step import DATA
 
     rows = tuple(tokens.example(row(i, text), tokenizer, where=f"x:{i}") for i, text in enumerate(TEXTS))
 
@@ -38,7 +37,6 @@ def run(folder, tokenizer, tmp_path):
             plan=loop.Plan(**values),
             ranks=Ranks(0, 1),
             row_ranks=Ranks(0, 1),
-            strategy=DATA,
             journal=Journal(metrics, Progress()),
             identity={},
             save=saved.append,
@@ -228,7 +226,7 @@ def test_a_long_gradient_is_clipped_to_the_limit(run):
     from thunder_train.worker import step
 
     one, recorder = run(), Recorder()
-    norm = step.update(one.model, recorder, fifties(one), 0.5, step.DATA)
+    norm = step.update(one.model, recorder, fifties(one), 0.5)
 
     assert pytest.approx(10 * recorder.gradient.size**0.5) == norm
     assert pytest.approx(0.5, rel=1e-4) == mx.linalg.norm(recorder.gradient).item()
@@ -241,7 +239,7 @@ def test_the_gradient_is_the_mean_over_all_target_tokens(run):
     from thunder_train.worker import step
 
     one, recorder = run(), Recorder()
-    step.update(one.model, recorder, fifties(one), 0, step.DATA)
+    step.update(one.model, recorder, fifties(one), 0)
 
     assert {10.0} == set(recorder.gradient.tolist())
 

@@ -44,9 +44,9 @@ def finish(settings: Settings, ready: "Setup", run: "Run", state: "State") -> No
     """Rank 0 writes the adapters and, last of all, done.json. It holds no time and no path: equal runs, equal bytes."""
     from thunder_train.worker import checkpoint
     from thunder_train.worker.environment import environment
-    from thunder_train.worker.model import trainable
+    from thunder_train.worker.model import adapter
 
-    last = run.strategy.gather(trainable(run.model))
+    last = adapter(run.model)
     if run.ranks.rank != 0:
         return
     is_best = settings.choose == "best" and bool(state.best)

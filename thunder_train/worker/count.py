@@ -14,8 +14,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--num-layers", type=int, required=True, help="last blocks that get an adapter")
     parser.add_argument("--lora-rank", type=int, required=True, help="inner width of each adapter")
     parser.add_argument("--lora-keys", default="", help="layers in a block, a,b; empty: every linear layer")
+    parser.add_argument("--tensor-ranks", type=int, default=0, help="refuse a model that so many ranks cannot split")
     flags = parser.parse_args(argv)
-    from thunder_train.worker.model import count
+    from thunder_train import raise_all
+    from thunder_train.worker.model import build, count
+    from thunder_train.worker.tensor_parallel import problems
+
+    if flags.tensor_ranks:
+        raise_all(problems(build(files.read_json(flags.config)), flags.tensor_ranks))
 
     keys = tuple(filter(None, flags.lora_keys.split(",")))
     total, trained = count(files.read_json(flags.config), flags.num_layers, flags.lora_rank, keys)

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from thunder_train import ThunderError
@@ -16,11 +17,11 @@ from thunder_train.worker.agreement import check_parity
 from thunder_train.worker.batches import Batch, loss_sum
 from thunder_train.worker.feed import Feed
 from thunder_train.worker.journal import Journal
-from thunder_train.worker.model import trainable
-from thunder_train.worker.ranks import Ranks
+from thunder_train.worker.model import adapter
+from thunder_train.worker.ranks import Ranks, losses_told
 from thunder_train.worker.resume import Checkpoint, Progress, Tensors
 from thunder_train.worker.schedule import schedule
-from thunder_train.worker.step import Strategy, Totals, add_up, local_sums, numbers, update
+from thunder_train.worker.step import Totals, add_up, local_sums, numbers, update
 
 NAMED_ROWS = 20
 """Rows of a broken step that its message names, at most."""
@@ -62,12 +63,16 @@ class Run:
     plan: Plan
     ranks: Ranks
     row_ranks: Ranks
-    strategy: Strategy
     journal: Journal
     identity: dict[str, str]
     save: Callable[[Checkpoint], None]
     beat: Callable[[int], None]
     stop_asked: Callable[[], bool]
+
+    @property
+    def counts(self) -> bool:
+        """Whether this rank's loss and tokens are its own, and not those that the first rank has too."""
+        return self.row_ranks.size == self.ranks.size or self.ranks.rank == 0
 
 
 @dataclass
@@ -94,10 +99,9 @@ def start(run: Run, checkpoint: Checkpoint | None) -> State:
     optimizer.init(run.model.trainable_parameters())
     if checkpoint is None:
         return State(optimizer, run.journal.progress, {})
-    scatter = run.strategy.scatter
-    run.model.update(tree_unflatten(list(scatter(checkpoint.adapter).items())))
-    moments = {"m": scatter(checkpoint.first_moment), "v": scatter(checkpoint.second_moment)}
-    leaves = [(f"{name}.{key}", array) for key, arrays in moments.items() for name, array in arrays.items()]
+    run.model.update(tree_unflatten([(name, mx.array(tensor)) for name, tensor in checkpoint.adapter.items()]))
+    moments = {"m": checkpoint.first_moment, "v": checkpoint.second_moment}
+    leaves = [(f"{name}.{key}", mx.array(array)) for key, arrays in moments.items() for name, array in arrays.items()]
     done = run.journal.progress.step - run.journal.progress.skipped
     kept = {"step": mx.array(done, mx.uint64), "learning_rate": optimizer.state["learning_rate"]}
     optimizer.state = {**tree_unflatten(leaves), **kept}
@@ -126,12 +130,13 @@ def one_step(run: Run, state: State) -> Totals:
     # Dropout depends on seed, step and rank alone, so no random state needs to be carried from step to step.
     mx.random.seed(((plan.seed * 1_000_003 + progress.step + 1) * 1_000_003 + run.row_ranks.rank) % 2**63)
     batches = run.rows.step(progress.step)
-    sums = local_sums(run.model, batches)
+    with losses_told(run.ranks):
+        sums = local_sums(run.model, batches)
     busy_s = time.perf_counter() - began
-    totals = add_up(sums, run.stop_asked(), busy_s, run.ranks, run.strategy.adds_gradients)
+    totals = add_up(sums, run.stop_asked(), busy_s, run.ranks, run.counts)
     if totals.stop:
         return totals
-    norm = update(run.model, state.optimizer, totals, plan.max_grad_norm, run.strategy)
+    norm = update(run.model, state.optimizer, totals, plan.max_grad_norm)
     progress.step += 1
     state.seconds += time.perf_counter() - began
     state.exchange_s += totals.exchange_s
@@ -165,14 +170,12 @@ def evaluate(model: nn.Module, batches: list[Batch], ranks: Ranks) -> tuple[floa
 
 def checkpoint(run: Run, state: State) -> Checkpoint:
     """All that the next step depends on, whole, on every rank."""
-    gather = run.strategy.gather
-    moments: dict[str, dict[str, mx.array]] = {"m": {}, "v": {}}
+    moments: dict[str, Tensors] = {"m": {}, "v": {}}
     for name, leaf in tree_flatten(state.optimizer.state):
         parameter, _, moment = name.rpartition(".")
         if moment in moments and parameter:
-            moments[moment][parameter] = leaf
-    adapter = gather(trainable(run.model))
-    return Checkpoint(run.identity, state.progress, adapter, gather(moments["m"]), gather(moments["v"]), state.best)
+            moments[moment][parameter] = np.array(leaf)
+    return Checkpoint(run.identity, state.progress, adapter(run.model), moments["m"], moments["v"], state.best)
 
 
 def _skip(run: Run, state: State, totals: Totals) -> None:
@@ -201,8 +204,7 @@ def _after_step(run: Run, state: State) -> None:
     if is_last or step % plan.eval_every == 0:
         _validate(run, state)
     if is_last or step % plan.save_every == 0:
-        if run.strategy.adds_gradients:
-            check_parity(run.strategy.gather(trainable(run.model)), run.ranks, step)
+        check_parity(adapter(run.model), run.ranks, step)
         # Told first, so that the checkpoint knows of it and a run that goes on tells it once.
         run.journal.event("save", step, f"step {step}/{plan.steps}  saving")
         run.save(checkpoint(run, state))
@@ -210,10 +212,11 @@ def _after_step(run: Run, state: State) -> None:
 
 def _validate(run: Run, state: State) -> None:
     progress = state.progress
-    loss, tokens = evaluate(run.model, run.validation, run.row_ranks)
+    with losses_told(run.ranks):
+        loss, tokens = evaluate(run.model, run.validation, run.row_ranks)
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
-        state.best = run.strategy.gather(trainable(run.model))
+        state.best = adapter(run.model)
     else:
         progress.without_gain += 1
     line = f"step {progress.step}/{run.plan.steps}  valid loss {loss:.4f}"

@@ -41,17 +41,18 @@ class Lora:
         return {"rank": self.rank, "scale": self.scale, "dropout": self.dropout, **keys}
 
 
-def load(name: str, revision: str) -> tuple[nn.Module, Any]:
+def load(name: str, revision: str, lazy: bool = False) -> tuple[nn.Module, Any]:
     """Model and tokenizer from a folder or, offline, from the hub cache. Code of a model's own is never run.
 
-    Raises ThunderError when it is not there or mlx-lm cannot read it.
+    lazy: weights are read when they are used, for a model that is to be split and would not fit whole. Raises
+    ThunderError when it is not there or mlx-lm cannot read it.
     """
     if mx.default_device().type == mx.cpu:
         # mlx compiles for a CPU with the system's C++ compiler at run time: two minutes for a small model.
         mx.disable_compile()
     folder = locate(name, revision)
     try:
-        model, tokenizer = mlx_lm.utils.load(str(folder), trust_remote_code=False)[:2]
+        model, tokenizer = mlx_lm.utils.load(str(folder), lazy=lazy, trust_remote_code=False)[:2]
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise ThunderError(
             f"mlx-lm cannot load it: {error}",
@@ -155,22 +156,28 @@ def parameters(model: nn.Module) -> int:
 
 
 def count(config: dict[str, Any], num_layers: int, rank: int, keys: tuple[str, ...] = ()) -> tuple[int, int]:
-    """(parameters of the model, trained parameters) from its config.json alone; no weight is ever computed.
+    """(parameters of the model, trained parameters) from its config.json alone.
 
-    Raises ThunderError as add_lora, and for a config that mlx-lm cannot build.
+    Raises ThunderError as add_lora and build.
     """
+    model = build(config)
+    total = parameters(model)
+    add_lora(model, Lora(num_layers, rank, keys=keys), seed=0)
+    return total, trainable_parameters(model)
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """A model from its config.json alone; no weight is ever computed. ThunderError when mlx-lm cannot build it."""
     try:
         model_class, arguments = mlx_lm.utils._get_classes(config)
-        model = model_class(arguments.from_dict(config))
+        model: nn.Module = model_class(arguments.from_dict(config))
         if config.get("tie_word_embeddings", True) and hasattr(model, "sanitize"):
             model.sanitize({})  # without an lm_head among the weights some models share the embedding
     except (ValueError, KeyError, TypeError) as error:
         raise ThunderError(f"mlx-lm cannot build it: {error}", where="--config") from error
     if quantization := config.get("quantization"):
         _quantize(model, quantization)
-    total = parameters(model)
-    add_lora(model, Lora(num_layers, rank, keys=keys), seed=0)
-    return total, trainable_parameters(model)
+    return model
 
 
 def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,23 @@ class Ranks:
                 total = mx.distributed.all_sum(values, group=self.group, stream=mx.cpu)
                 mx.eval(total)
         except RuntimeError as error:
-            raise RanksLostError(
-                f"another rank was lost: {error}", where=f"rank {self.rank}", mend="read the other ranks' logs"
-            ) from error
+            raise _lost(self.rank, error) from error
         return total
+
+
+@contextlib.contextmanager
+def losses_told(ranks: Ranks) -> Iterator[None]:
+    """For computing that communicates inside, as a split model's: a lost rank is told as in Ranks.sum."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.size == 1:
+            raise
+        raise _lost(ranks.rank, error) from error
+
+
+def _lost(rank: int, error: Exception) -> RanksLostError:
+    return RanksLostError(f"another rank was lost: {error}", where=f"rank {rank}", mend="read the other ranks' logs")
 
 
 def join(hostfile: Path | None, watchdog: Watchdog | None = None) -> Ranks:

@@ -175,7 +175,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "--strategy": _one_of("data", "tensor", default="data", help="split the rows, or each layer, over the ranks"),
         "--hostfile": {"type": Path, "default": None, "help": "backend and hosts; without it one process trains"},
         "--stall-timeout": {
-            "dest": "stall_timeout_s", "type": float, "default": 600.0, "help": "seconds without a step that end a rank",
+            "dest": "stall_timeout_s", "type": float, "default": 600.0, "help": "seconds without a step, the most",
         },
         "--start-timeout": {
             "dest": "start_timeout_s", "type": float, "default": 0.0, "help": "seconds until the first step; 0: any",

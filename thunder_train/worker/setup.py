@@ -6,9 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 
-from thunder_train import ThunderError, files, raise_all
+from thunder_train import ThunderError, files
 from thunder_train.worker import agreement, checkpoint, model, packing, ranks, resume, tensor_parallel, tokens
 from thunder_train.worker.feed import Feed, costs_of
 from thunder_train.worker.journal import Journal
@@ -17,7 +18,6 @@ from thunder_train.worker.model import Lora
 from thunder_train.worker.ranks import Ranks
 from thunder_train.worker.resume import Checkpoint, Progress
 from thunder_train.worker.settings import Settings
-from thunder_train.worker.step import DATA, Strategy
 from thunder_train.worker.tokens import Split
 from thunder_train.worker.trackers import tracker
 from thunder_train.worker.watchdog import Watchdog
@@ -36,7 +36,6 @@ class Setup:
     """What the flags stand for. not_packed: why rows are not packed; "" when they are."""
 
     ranks: Ranks
-    strategy: Strategy
     identity: dict[str, str]
     model: nn.Module
     lora: Lora
@@ -47,16 +46,16 @@ class Setup:
 
 def prepare(settings: Settings, watchdog: Watchdog) -> Setup:
     """Join the ranks, agree, load model and rows. Raises ThunderError for what cannot be trained."""
+    is_data = settings.strategy == "data"
     group = ranks.join(settings.hostfile, watchdog)  # first: a rank that connects 31 s later than another finds nobody
     told = identity(settings, group)
     agreement.check_identity(told, group)
-    base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock))
+    base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock), lazy=not is_data)
     policy = tokens.Policy(settings.max_seq_len, settings.too_long, settings.train_on)
     splits = {
         name: tokens.read(path, tokenizer, policy, settings.token_cache)
         for name, path in (("train", settings.train_data), ("valid", settings.valid_data))
     }
-    is_data = settings.strategy == "data"
     rows = settings.rows_per_step(group.size if is_data else 1)
     _check_rows(len(splits["train"].examples), rows, settings.train_data)
     lora = Lora(
@@ -73,8 +72,10 @@ def prepare(settings: Settings, watchdog: Watchdog) -> Setup:
     not_packed = packing.why_not(base) if settings.packing == "auto" else "packing is off"
     if settings.grad_checkpoint:
         model.checkpoint_blocks(base)
-    strategy = DATA if is_data or group.size == 1 else _split_model(base, group)
-    return Setup(group, strategy, told, base, lora, counts, splits, not_packed)
+    if not is_data:
+        tensor_parallel.shard(base, group)
+        mx.eval(base.parameters())
+    return Setup(group, told, base, lora, counts, splits, not_packed)
 
 
 def assemble(
@@ -82,7 +83,7 @@ def assemble(
 ) -> tuple[Run, Checkpoint | None]:
     """The run, and the checkpoint that it goes on from. Rank 0 alone writes."""
     group, first = ready.ranks, ready.ranks.rank == 0
-    row_ranks = group if ready.strategy.adds_gradients else Ranks(0, 1)
+    row_ranks = group if settings.strategy == "data" else Ranks(0, 1)
     found = _last_checkpoint(settings, ready)
     progress = found.progress if found else Progress()
     metrics = settings.adapter_path.parent / "metrics.jsonl" if first else None
@@ -106,7 +107,6 @@ def assemble(
         plan=_plan(settings),
         ranks=group,
         row_ranks=row_ranks,
-        strategy=ready.strategy,
         journal=journal,
         identity=ready.identity,
         save=save,
@@ -146,17 +146,6 @@ def _check_rows(rows: int, needed: int, path: Path) -> None:
     if needed > rows:
         what = f"has {rows} rows, fewer than the {needed} of one step"
         raise ThunderError(what, where=str(path), mend="lower --batch-size or --global-batch-size, or use fewer ranks")
-
-
-def _split_model(base: nn.Module, group: Ranks) -> Strategy:
-    raise_all(tensor_parallel.problems(base, group.size))
-    tensor_parallel.shard(base, group.group)
-    return Strategy(
-        adds_gradients=False,
-        gather=lambda arrays: tensor_parallel.gather(base, arrays, group.group),
-        scatter=lambda tensors: tensor_parallel.scatter(base, tensors, group.group),
-        squared_norm=lambda arrays: tensor_parallel.squared_norm(base, arrays, group.group),
-    )
 
 
 def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:

@@ -5,7 +5,7 @@ counts, so the result does not depend on how rows are spread.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,30 +20,6 @@ from thunder_train.worker.ranks import Ranks
 
 Arrays = Mapping[str, mx.array]
 Tensors = dict[str, np.ndarray[Any, Any]]
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """How ranks share the work.
-
-    adds_gradients: whether each has its own rows (data), or all have the same rows and parts of the model (tensor).
-    gather: this rank's named arrays -> whole ones, as on one machine. scatter: the inverse. squared_norm: of a
-    gradient over all ranks, every number counted once.
-    """
-
-    adds_gradients: bool
-    gather: Callable[[Arrays], Tensors]
-    scatter: Callable[[Tensors], dict[str, mx.array]]
-    squared_norm: Callable[[Arrays], mx.array]
-
-
-DATA = Strategy(
-    adds_gradients=True,
-    gather=lambda arrays: {name: np.array(array) for name, array in arrays.items()},
-    scatter=lambda tensors: {name: mx.array(tensor) for name, tensor in tensors.items()},
-    squared_norm=lambda arrays: sum((mx.square(array).sum() for array in arrays.values()), start=mx.array(0.0)),
-)
-"""Every rank holds the whole model and adapter."""
 
 
 @dataclass(frozen=True)
@@ -92,26 +68,24 @@ def named(flat: mx.array, like: Arrays) -> dict[str, mx.array]:
     return pieces
 
 
-def add_up(sums: tuple[mx.array, mx.array, int], stop: bool, busy_s: float, ranks: Ranks, adds: bool) -> Totals:
+def add_up(sums: tuple[mx.array, mx.array, int], stop: bool, busy_s: float, ranks: Ranks, counts: bool) -> Totals:
     """Sum one step over all ranks; flags and times ride along, so that all ranks decide alike.
 
-    adds: whether gradient, loss and tokens are to be added up; else each rank has the sums of the whole step already.
+    counts: whether this rank's loss and tokens count; under tensor parallelism every rank has those of the whole step.
     """
     gradient, loss, tokens = sums
     finite = bool((mx.isfinite(gradient).all() & mx.isfinite(loss)).item())
     own = np.zeros((2, ranks.size), np.float32)
     own[:, ranks.rank] = finite, busy_s
     tail = mx.concatenate([mx.array([float(stop)]), mx.array(own.reshape(-1))])
-    head = mx.concatenate([gradient, mx.stack([loss.astype(mx.float32), mx.array(float(tokens))])])
+    counted = mx.stack([loss.astype(mx.float32), mx.array(float(tokens))]) if counts else mx.zeros(2)
     start = time.perf_counter()
-    total = ranks.sum(mx.concatenate([head, tail]) if adds else tail)
+    total = ranks.sum(mx.concatenate([gradient, counted, tail]))
     exchange_s = time.perf_counter() - start
-    head, tail = (total[: head.size], total[head.size :]) if adds else (head, total)
-    loss_total, token_total = numbers(head[-2:])
-    stopping, *rest = numbers(tail)
+    loss_total, token_total, stopping, *rest = numbers(total[gradient.size :])
     finite_ranks, busy = rest[: ranks.size], rest[ranks.size :]
     return Totals(
-        gradient=head[:-2],
+        gradient=total[: gradient.size],
         loss=loss_total,
         tokens=int(token_total),
         finite=tuple(value > 0 for value in finite_ranks),
@@ -121,7 +95,7 @@ def add_up(sums: tuple[mx.array, mx.array, int], stop: bool, busy_s: float, rank
     )
 
 
-def update(model: nn.Module, optimizer: Any, totals: Totals, max_grad_norm: float, strategy: Strategy) -> float | None:
+def update(model: nn.Module, optimizer: Any, totals: Totals, max_grad_norm: float) -> float | None:
     """Divide by the tokens, clip, step; the gradient's norm before clipping.
 
     None, and no change, when the step is not finite or had no target.
@@ -130,7 +104,7 @@ def update(model: nn.Module, optimizer: Any, totals: Totals, max_grad_norm: floa
         return None
     parameters = trainable(model)
     gradient = totals.gradient / totals.tokens
-    norm = mx.sqrt(strategy.squared_norm(named(gradient, parameters)))
+    norm = mx.linalg.norm(gradient)
     if not mx.isfinite(norm).item():
         return None
     if max_grad_norm:
