@@ -1,0 +1,147 @@
+"""What a training will need, from config.json and the flags of launch.sh: memory of a rank, messages, seconds of a step.
+
+No weight is read. Bytes of activations are a formula with measured factors (memory.py); seconds come from a short probe
+on this machine (probe.py). Writes one JSON object.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thunder_train import ThunderError, files, raise_all
+from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.settings import Settings, parse
+from thunder_train.worker.sizes import Facts, facts
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+
+    from thunder_train.worker.layout import Pass
+
+USABLE_BYTES = round(0.75 * 16e9)
+"""What a training may have of a 16 GB Mac: macOS lets the GPU have about three quarters of the memory."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strategy and what it asks of a rank. parts: ranks that share a block; passes: of a step."""
+
+    strategy: str
+    parts: int
+    passes: "list[Pass]"
+    needs: dict[str, int]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether blocks are split."""
+        return self.parts > 1
+
+    @property
+    def tokens(self) -> int:
+        """Computed by a rank in a step, padding included."""
+        return sum(len(each.sequences) * each.width for each in self.passes)
+
+
+def passes(model: "nn.Module", settings: Settings, row_tokens: int, rows: int) -> "list[Pass]":
+    """The forward passes of a rank in a step of so many rows, all as long as this; as the training plans them."""
+    from thunder_train.worker.feed import costs_of
+    from thunder_train.worker.layout import plan
+    from thunder_train.worker.tokens import Example
+
+    costs = costs_of(model, [Example("", (0,) * row_tokens, ((1, row_tokens),))], settings.micro_tokens)
+    if settings.packing == "never":
+        costs = replace(costs, is_packed=False)
+    return plan([row_tokens] * rows, costs)
+
+
+def report(config: dict[str, Any], settings: Settings, ranks: int, row_tokens: int) -> dict[str, Any]:
+    """All that the table shows. Raises ThunderError as the training would: layers, keys, a model it cannot split."""
+    from thunder_train.worker import model, probe, tensor_parallel
+
+    base, sizes = model.build(config), facts(config)
+    parameters = model.parameters(base)
+    misfits = tensor_parallel.problems(base, ranks) if ranks > 1 else []
+    if settings.strategy == "tensor":
+        raise_all(misfits)
+    keys, kind = settings.lora_keys, settings.fine_tune_type
+    model.add_lora(base, model.Lora(settings.num_layers, settings.lora_rank, keys=keys, kind=kind), settings.seed)
+    choices = [_choice(base, sizes, settings, name, ranks, row_tokens) for name in _possible(ranks, misfits)]
+    peaks = {choice.strategy: choice.needs["peak"] for choice in choices}
+    chosen = next(choice for choice in choices if choice.strategy == settings.strategy)
+    times = probe.measure(config, settings, row_tokens)
+    return {
+        "schema": "thunder.fit/1",
+        "parameters": parameters,
+        "trainable_parameters": model.trainable_parameters(base),
+        "ranks": ranks,
+        "strategy": settings.strategy,
+        "bytes": chosen.needs,
+        "peak_bytes": peaks,
+        "message_bytes": _messages(model.trainable_parameters(base), sizes, settings, chosen, ranks),
+        "row_tokens": row_tokens,
+        "rows_per_step": settings.rows_per_step(1 if chosen.is_split else ranks),
+        "passes": [{"sequences": len(each.sequences), "width": each.width} for each in chosen.passes],
+        "seconds_per_step": round(times.seconds(sizes, settings, chosen.tokens, chosen.parts), 4),
+        "probe_tokens": times.tokens,
+        "device": times.device,
+        "usable_bytes": USABLE_BYTES,
+        "fits_16_gb_mac": chosen.needs["peak"] <= USABLE_BYTES,
+        "advice": advice(peaks, [error.what for error in misfits]),
+    }
+
+
+def _possible(ranks: int, misfits: list[ThunderError]) -> list[str]:
+    return ["data", "tensor"] if ranks > 1 and not misfits else ["data"]
+
+
+def _choice(base: "nn.Module", sizes: Facts, settings: Settings, strategy: str, ranks: int, row_tokens: int) -> Choice:
+    from thunder_train.worker.memory import memory
+
+    spread = ranks if strategy == "data" else 1
+    plan = passes(base, settings, row_tokens, -(-settings.rows_per_step(spread) // spread))
+    largest = max(plan, key=lambda each: len(each.sequences) * each.width)
+    needs = memory(base, sizes, largest, settings, ranks // spread)
+    return Choice(strategy, ranks // spread, plan, needs)
+
+
+def _messages(trained: int, sizes: Facts, settings: Settings, chosen: Choice, ranks: int) -> dict[str, int]:
+    """Bytes that a rank hands to the all-reduce in a step: one gradient, and what split blocks add up."""
+    if ranks == 1:
+        return {"gradient": 0, "blocks": 0}
+    sums = (
+        2 * (sizes.layers + settings.num_layers) * chosen.is_split
+    )  # forward everywhere, backward where it is trained
+    return {
+        "gradient": 4 * (trained + 3 + 2 * ranks),  # the loss, the targets, a stop flag; whether and when each is done
+        "blocks": sums * chosen.tokens * sizes.width * sizes.item_size,
+    }
+
+
+def advice(peaks: Mapping[str, int], misfits: list[str]) -> str:
+    """Which strategy to take on Macs of 16 GB, in one sentence. peaks: bytes of a rank by strategy that is possible."""
+    if peaks["data"] <= USABLE_BYTES:
+        return "data: the whole model fits on each rank, and one message a step is the least there can be"
+    if peaks.get("tensor", USABLE_BYTES + 1) <= USABLE_BYTES:
+        return "tensor: a rank's share fits, the whole model does not"
+    smaller = "lower micro_tokens or max_seq_len, set grad_checkpoint, or take a model of fewer bits"
+    why = f" ({'; '.join(misfits)})" if misfits else ""
+    return f"does not fit a 16 GB Mac in {' or '.join(peaks)} strategy{why}: {smaller}"
+
+
+def main(argv: list[str]) -> None:
+    """Write the report of the flags' training."""
+    parser = Parser(prog="thunder_train.worker.fit", description="what a training needs; takes launch.sh's flags, too")
+    parser.add_argument("--config", type=Path, required=True, help="config.json of an mlx-lm model")
+    parser.add_argument("--ranks", type=int, required=True, help="ranks that train together")
+    parser.add_argument("--row-tokens", type=int, default=0, help="longest row; 0: as long as --max-seq-len allows")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    flags, rest = parser.parse_known_args(argv)
+    settings = parse(rest)
+    row_tokens = flags.row_tokens or settings.max_seq_len
+    mend = "run `./doit model` for it"
+    files.write_json(flags.output, report(files.read_json(flags.config, mend=mend), settings, flags.ranks, row_tokens))
+
+
+if __name__ == "__main__":
+    enter(main)
