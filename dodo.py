@@ -99,6 +99,20 @@ def task_again() -> Tasks:
         }
 
 
+def task_fit() -> Tasks:
+    """What the training needs, before it runs: memory of a rank, messages, seconds of a step, advice."""
+    for recipe in PROJECT.recipes.values():
+        yield {
+            "basename": "fit",
+            "name": recipe.name,
+            "actions": [(_fit, [recipe])],
+            "task_dep": [f"model:{recipe.model.name}"] if recipe.model.kind == "nano" else [],
+            "params": [{"name": "as_json", "long": "json", "type": bool, "default": False}],
+            "uptodate": [False],
+            "io": {"capture": False},
+        }
+
+
 def task_test() -> dict[str, Any]:
     """Run the test suite: doit test [-- pytest's arguments]."""
     return build.utility("pytest")
@@ -123,3 +137,9 @@ def _reproduce(path: str, as_json: bool) -> Any:
     from thunder_train import commands  # late: a no-op must not pay for it
 
     return commands.reproduce_task(path, as_json)
+
+
+def _fit(recipe: Recipe, as_json: bool) -> Any:
+    from thunder_train import commands  # late, as above
+
+    return commands.fit_task(recipe, as_json)

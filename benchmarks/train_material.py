@@ -41,7 +41,7 @@ class Material:
 def write(folder: Path, kind: str, rows: int, batch: int) -> Material:
     """Write train.jsonl and valid.jsonl; the same arguments give the same files."""
     folder.mkdir(parents=True, exist_ok=True)
-    draw = random.Random(f"{kind}:{rows}")
+    draw = random.Random(f"{kind}:{rows}")  # noqa: S311  (rows, not secrets)
     for name, count in (("train", rows), ("valid", max(2 * batch, rows // 8))):
         lines = [json.dumps(_row(f"{name}-{i}", kind, draw), ensure_ascii=False) for i in range(count)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -43,6 +43,10 @@ class Copy:
         )
         return Built(done.returncode, ran, restored, done.stdout)
 
+    def forget_cache(self) -> None:
+        """Empty the run cache, so that a stale stage runs and is not restored."""
+        shutil.rmtree(self.path / ".thunder/cache")
+
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace a text that must be there."""
         text = (self.path / file).read_text(encoding="utf-8")

@@ -47,7 +47,8 @@ ARROWS: dict[str, set[str]] = {
     # A run made again.
     "compare": set(),
     "reproduce": {"checks", "compare", "load", "manifest", "process"},
-    "commands": {"compare", "manifest", "process", "reproduce"},
+    "commands": {"compare", "fit", "manifest", "process", "reproduce"},
+    "fit": {"models", "process", "render"},
     # The halls: where things lie, and what is done there.
     "graph": {"build", "code", "models", "runs"},
     "runs": {

@@ -63,15 +63,18 @@ def test_g2_a_training_key_retrains(project: Copy) -> None:
 
 def test_g3_identical_output_stops_the_rebuild(project: Copy) -> None:
     """A stage reran and its output is byte-identical: nothing downstream runs (early cutoff)."""
+    project.forget_cache()
     source = project.path / "data/sources/policy_smoke_http_fewshot_rust_gate.json"
     source.write_text(source.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     first = project.doit("data", "scripts:smoke")
     assert ["data:agp-nko-corrections"] == first.ran
 
+    project.forget_cache()
     (project.path / "data/agp-nko-corrections/train.jsonl").unlink()
 
     assert ["data:agp-nko-corrections"] == project.doit("train:smoke").ran[:1]
     project.doit()
+    project.forget_cache()
     (project.path / "data/agp-nko-corrections/train.jsonl").unlink()
     assert ["data:agp-nko-corrections"] == project.doit().ran
 
@@ -79,6 +82,7 @@ def test_g3_identical_output_stops_the_rebuild(project: Copy) -> None:
 @pytest.mark.parametrize("harm", ["edit", "truncate", "delete"])
 def test_g4_a_harmed_target_is_made_again(project: Copy, harm: str) -> None:
     """A target was edited, truncated or deleted: the stage that makes it runs again."""
+    project.forget_cache()
     target = project.path / "runs/smoke/eval.json"
     if harm == "edit":
         target.write_bytes(target.read_bytes().replace(b"thunder", b"THUNDER", 1))
@@ -95,6 +99,7 @@ def test_g4_a_harmed_target_is_made_again(project: Copy, harm: str) -> None:
 
 def test_g4_a_corrupt_adapter_is_never_evaluated(project: Copy) -> None:
     """A corrupt adapter is never evaluated: it is trained again, to the same bytes."""
+    project.forget_cache()
     adapter = project.path / ADAPTER
     good = adapter.read_bytes()
     adapter.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
@@ -148,6 +153,8 @@ def test_g10_a_failed_stage_runs_again(project: Copy) -> None:
     source.write_bytes(b"{")
     failed = project.doit("data")
     source.write_bytes(good)
+
+    project.forget_cache()
 
     assert 1 == failed.status
     assert ["data:agp-nko-corrections"] == project.doit("data").ran

@@ -110,7 +110,7 @@ def test_g6_killed_in_the_middle(project: Copy) -> None:
 def test_g6_a_killed_training_goes_on(project: Copy) -> None:
     """Training resumes from its last checkpoint; nothing of it is left when it has ended."""
     slow_training(project)
-    for old, new in (("num_iters = 20000", "num_iters = 400"), ("save_every = 20000", "save_every = 20")):
+    for old, new in (("num_iters = 20000", "num_iters = 200"), ("save_every = 20000", "save_every = 20")):
         project.edit("recipes/smoke.toml", old, new)
     doit = start_doit(project, "train:smoke")
     wait_for(lambda: len(list(project.path.glob(".thunder/partial/*/*.safetensors"))) == 2)
@@ -121,14 +121,14 @@ def test_g6_a_killed_training_goes_on(project: Copy) -> None:
     done = project.doit("train:smoke")
 
     assert (0, ["train:smoke"]) == (done.status, done.ran)
-    assert "/400  goes on from here" in done.output
+    assert "/200  goes on from here" in done.output
     assert [] == list(project.path.glob(".thunder/partial/*"))
 
 
 def test_g7_an_input_changed_while_a_stage_ran(project: Copy) -> None:
     """The stage fails and says so; nothing is recorded."""
     slow_training(project)
-    project.edit("recipes/smoke.toml", "num_iters = 20000", "num_iters = 300")
+    project.edit("recipes/smoke.toml", "num_iters = 20000", "num_iters = 100")
     doit = start_doit(project, "train:smoke")
     wait_for(lambda: training_runs(project))
     script = project.path / "runs/smoke/launch.sh"
@@ -263,8 +263,7 @@ def test_a_read_only_folder_is_a_clear_error(project: Copy, small_disk: Path) ->
     done = project.doit("scripts:smoke")
 
     assert 1 == done.status
-    assert "runs/smoke/launch.sh" in done.output
-    assert "Read-only file system; free space, or make it writable, and run doit again" in done.output
+    assert "runs/smoke/launch.sh: cannot be written: Read-only file system; free or unlock it" in done.output
 
 
 def test_a_project_that_cannot_be_written_is_a_clear_error(project: Copy, small_disk: Path) -> None:

@@ -23,6 +23,7 @@ ASK = (
     "print(json.dumps({'python': platform.python_version(), 'mlx': m.version('mlx'), 'mlx_lm': m.version('mlx-lm')}))"
 )
 ANSWER_WITHIN_S = 30
+SMOKE_WITHIN_S = 120
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _smoke(cluster: Cluster, logs: Path) -> list[dict[str, Any]]:
     """Every rank's own word on the ring: its size, and whether all-sums were right."""
     files.write_json(logs / "hostfile.json", hostfile(cluster))
     argv = [sys.executable, "-m", "thunder_train.launch", "--hostfile", f"{logs}/hostfile.json", "--log-dir", str(logs)]
-    argv += ["--module", "thunder_train.worker.smoke"]
+    argv += ["--module", "thunder_train.worker.smoke", "--start-timeout", str(SMOKE_WITHIN_S)]
     if cluster.is_remote:
         argv += ["--folder", cluster.folder, "--python", cluster.python]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Reproduce and compare as people and machines call them: `doit reproduce`, `doit compare`, tables and JSON."""
+"""Reproduce, compare and fit as people and machines call them: `doit reproduce`, tables and JSON."""
 
 import re
 import signal
@@ -10,8 +10,9 @@ from typing import Any
 from doit.cmd_base import Command
 from doit.exceptions import TaskFailed
 
-from thunder_train import ThunderError, compare, files, manifest, process
+from thunder_train import ThunderError, compare, files, fit, manifest, process
 from thunder_train.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
+from thunder_train.config import Recipe
 from thunder_train.reproduce import reproduce
 
 JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "one line for machines"}
@@ -97,6 +98,19 @@ def reproduce_task(path: str, as_json: bool) -> TaskFailed | None:
         return TaskFailed(_plain(str(error)))
     show(verdict, as_json)
     return None if verdict.is_reproduced else TaskFailed(_plain(f"{path}: {_headline(verdict)}"))
+
+
+def fit_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
+    """The action of `fit:<recipe>`."""
+    try:
+        found = fit.measure(recipe, Path())
+    except ThunderError as error:
+        return TaskFailed(_plain(str(error)))
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table((recipe.name, ""), fit.table(found))
+    return None
 
 
 def show(verdict: Verdict, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """Files as the build sees them: sha256, canonical JSON, atomic writing."""
 
 import ast
+import contextlib
 import errno
 import hashlib
 import json
@@ -70,16 +71,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """As write_text, for bytes. Creates the folder."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}{DRAFT}{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise ThunderError(f"cannot be written: {error.strerror}", where=str(path), mend="free or unlock it") from error
 
 

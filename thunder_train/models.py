@@ -128,7 +128,7 @@ def _download(model: Model, lock: Path) -> tuple[Path, str]:
 
     where = f"thunder.toml: models.{model.name}"
     try:
-        folder = Path(snapshot_download(model.repo, revision=_pinned(model, lock), allow_patterns=list(WANTED)))
+        folder = Path(snapshot_download(model.repo, revision=pinned(model, lock), allow_patterns=list(WANTED)))
     except GatedRepoError:
         mend = f"accept its licence on its page and set HF_TOKEN, as `hf auth login` does ({model.repo})"
         raise ThunderError("is gated", where=where, mend=mend) from None
@@ -142,7 +142,7 @@ def _download(model: Model, lock: Path) -> tuple[Path, str]:
     return folder, folder.name
 
 
-def _pinned(model: Model, lock: Path) -> str:
+def pinned(model: Model, lock: Path) -> str:
     """The commit of an existing lock made for the same repository and revision, else the revision itself."""
     if not lock.is_file():
         return model.revision

@@ -1,4 +1,4 @@
-"""Loaded by every Python that the training benchmark starts: the same BLAS for both sides, and the peak memory of each rank.
+"""Loaded by every Python that the training benchmark starts: one BLAS for both sides, and their peak memory.
 
 Reads BENCH_PIN (any value: each rank keeps to a core of its own) and BENCH_PROBE, a folder for one JSON file a process.
 """

@@ -310,6 +310,5 @@ def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path, tokenizer):
     with pytest.raises(ThunderError) as caught:
         tokens.read_all(path, tokenizer, "last", path / "cache")
 
-    assert f"--token-cache {path}/cache: cannot be written: Not a directory; name a folder of your own" == str(
-        caught.value
-    )
+    assert str(caught.value).startswith(f"{path}/cache/")
+    assert str(caught.value).endswith(": cannot be written: Not a directory; free or unlock it")

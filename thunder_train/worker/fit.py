@@ -1,4 +1,4 @@
-"""What a training will need, from config.json and the flags of launch.sh: memory of a rank, messages, seconds of a step.
+"""What a training will need, from config.json and the flags of launch.sh: memory, messages, seconds of a step.
 
 No weight is read. Bytes of activations are a formula with measured factors (memory.py); seconds come from a short probe
 on this machine (probe.py). Writes one JSON object.

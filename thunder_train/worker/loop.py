@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -151,10 +152,12 @@ def one_step(run: Run, state: State) -> Totals:
     return totals
 
 
-def evaluate(model: nn.Module, batches: list[Batch], ranks: Ranks) -> tuple[float, int]:
+def evaluate(
+    model: nn.Module, batches: list[Batch], ranks: Ranks, tick: Callable[[], None] = lambda: None
+) -> tuple[float, int]:
     """(mean loss per target token over all rows, target tokens). No random state is used.
 
-    batches: this rank's part of the rows. Raises ThunderError when the loss is not finite.
+    batches: this rank's part of the rows. tick: called after each. Raises ThunderError when the loss is not finite.
     """
     model.eval()
     loss, tokens = mx.array(0.0), 0
@@ -162,6 +165,7 @@ def evaluate(model: nn.Module, batches: list[Batch], ranks: Ranks) -> tuple[floa
         loss = loss + loss_sum(model, batch)
         mx.eval(loss)
         tokens += batch.targets
+        tick()
     loss_total, token_total = numbers(ranks.sum(mx.stack([loss, mx.array(float(tokens))])))
     if not math.isfinite(loss_total):
         raise ThunderError("the loss is not finite", where="validation", mend="look for a broken model or adapter")
@@ -213,7 +217,8 @@ def _after_step(run: Run, state: State) -> None:
 def _validate(run: Run, state: State) -> None:
     progress = state.progress
     with losses_told(run.ranks):
-        loss, tokens = evaluate(run.model, run.validation, run.row_ranks)
+        alive = partial(run.beat, progress.step)  # a validation may take longer than a step may
+        loss, tokens = evaluate(run.model, run.validation, run.row_ranks, alive)
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
         state.best = adapter(run.model)

@@ -5,7 +5,7 @@ The block has the recipe's shape, quantisation and adapter. Weights are random. 
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Times:
         return (blocks / parts + sizes.vocabulary * self.word_s) * tokens / self.tokens
 
 
-def measure(config: Mapping[str, Any], settings: Settings, row_tokens: int) -> Times:
+def measure(config: dict[str, Any], settings: Settings, row_tokens: int) -> Times:
     """Time a block on rows that grow up to row_tokens, or until a pass takes long enough."""
     if mx.default_device().type == mx.cpu:
         mx.disable_compile()  # as in training
@@ -59,9 +59,9 @@ def measure(config: Mapping[str, Any], settings: Settings, row_tokens: int) -> T
     return Times(tokens, block_s, forward_s, word_s, mx.default_device().type.name)
 
 
-def _one_block(config: Mapping[str, Any], words: int, settings: Settings) -> nn.Module:
+def _one_block(config: dict[str, Any], words: int, settings: Settings) -> nn.Module:
     """The recipe's model with a single block, adapter included."""
-    config = copy.deepcopy(dict(config))
+    config = copy.deepcopy(config)
     for text in (config, config.get("text_config", {})):
         small = {"num_hidden_layers": 1, "vocab_size": words, "vocab_size_per_layer_input": words}
         small |= {"sliding_window_pattern": 1, "num_kv_shared_layers": 0, "pad_token_id": 0}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from thunder_train.worker.ranks import Ranks
@@ -23,14 +24,16 @@ def main(argv: list[str]) -> None:
     """Join, add up, print the line."""
     parser = Parser(prog="thunder_train.worker.smoke", description="check that the ranks sum correctly")
     parser.add_argument("--hostfile", type=Path, default=None, help="backend and hosts; without it one process")
-    hostfile = parser.parse_args(argv).hostfile
+    parser.add_argument("--start-timeout", type=float, default=0.0, help="seconds that all of it may take; 0: any")
+    flags = parser.parse_args(argv)
     from thunder_train.worker.environment import environment
     from thunder_train.worker.ranks import join
 
-    ranks = join(hostfile)
-    start = time.perf_counter()
-    right = all(sums_are_right(ranks, length) for _ in range(ROUNDS) for length in LENGTHS)
-    seconds = round(time.perf_counter() - start, 4)
+    with Watchdog(0, flags.start_timeout) as watchdog:
+        ranks = join(flags.hostfile, watchdog)
+        start = time.perf_counter()
+        right = all(sums_are_right(ranks, length) for _ in range(ROUNDS) for length in LENGTHS)
+        seconds = round(time.perf_counter() - start, 4)
     known = environment()
     said = {name: known[name] for name in ("python", "mlx", "mlx_lm", "platform")}
     answer = {"rank": ranks.rank, "size": ranks.size, "all_sum": right, "seconds": seconds, **said}

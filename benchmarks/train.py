@@ -1,0 +1,170 @@
+"""What our training costs against mlx_lm.lora under mlx.launch, on this machine's CPU.
+
+.venv/bin/python benchmarks/train.py [--turns 3] [--rows 128] [--epochs 4] [--write]
+
+--write: put the tables into benchmarks/TRAIN.md. Everything lies below .thunder/bench/train. Run it on a quiet machine:
+the sides take turns, so that what else runs disturbs all of them, but two ranks want two cores.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import train_sides as sides
+import train_tables as tables
+from train_material import Material, write, write_model
+from train_sides import ALONE, EAGER, OURS, PROJECT, QUIET, THEIRS, Side, side
+
+BENCH = PROJECT / ".thunder" / "bench" / "train"
+BATCH = 16
+"""Rows of a step, of all ranks."""
+LINE = re.compile(r"^(?:step (\d+)/\d+  train loss|\s*(\d+)\s+[\d.]+ [▼▲])")
+"""A line at the end of an epoch, ours or mlx-lm's."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training showed. epochs_s: of each epoch but the first and the last; first_s: from start to first line.
+
+    peak_bytes: of the rank that needed most, as MLX counts; launcher: its share of a core after the first epoch.
+    """
+
+    epochs_s: list[float]
+    first_s: float
+    peak_bytes: int
+    launcher: float
+
+
+def measure(subject: Side) -> Run:
+    """Train once and look at the clock when lines come. A failure ends the benchmark with the last lines written."""
+    shutil.rmtree(subject.run / "probe", ignore_errors=True)
+    (subject.run / "probe").mkdir()
+    for name in ("checkpoints", "adapter"):
+        shutil.rmtree(subject.run / name, ignore_errors=True)
+    start, stamps, lines, busy = time.perf_counter(), [], [], []
+    children = [_start(argv, environment) for argv, environment in subject.commands]
+    for raw in children[0].stdout or ():
+        lines.append(COLOUR.sub("", raw.rstrip()))
+        if LINE.match(lines[-1]):
+            stamps.append(time.perf_counter())
+            busy.append(_cpu_s(children[0].pid))
+    if any(child.wait() for child in children):
+        raise SystemExit(f"{subject.name} failed:\n" + "\n".join(lines[-20:]))
+    epochs = [after - before for before, after in itertools.pairwise(stamps[:-1])]
+    share = (busy[-1] - busy[0]) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else 0.0
+    return Run(epochs, stamps[0] - start, _peak_bytes(subject.run / "probe"), share)
+
+
+def _start(argv: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        argv,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _peak_bytes(probe: Path) -> int:
+    return max(int(json.loads(path.read_text())["mlx_bytes"]) for path in probe.iterdir())
+
+
+def _cpu_s(process: int) -> float:
+    """Seconds of CPU that a process itself has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def compare(names: list[str], material: Material, turns: int, epochs: int, is_pinned: bool) -> dict[str, tables.Cost]:
+    """Medians of each side over all turns, in which the sides train one after the other."""
+    runs: dict[str, list[Run]] = {name: [] for name in names}
+    for turn in range(turns):
+        for name in names if turn % 2 == 0 else names[::-1]:
+            runs[name].append(measure(_side(name, material, epochs, is_pinned)))
+            last = runs[name][-1]
+            print(
+                f"{material.kind}  {name}: {material.targets / statistics.median(last.epochs_s):.0f} targets/s",
+                flush=True,
+            )
+    return {
+        name: tables.Cost(
+            targets_per_s=material.targets / statistics.median(s for run in found for s in run.epochs_s),
+            peak_bytes=max(run.peak_bytes for run in found),
+            launcher=statistics.median(run.launcher for run in found),
+            loss=0.0 if is_pinned else valid_loss(_side(name, material, epochs, is_pinned), material),
+        )
+        for name, found in runs.items()
+    }
+
+
+def _side(name: str, material: Material, epochs: int, is_pinned: bool) -> Side:
+    place = BENCH / f"{material.kind}-{re.sub('[^a-z0-9]+', '-', name)}{'-pinned' * is_pinned}"
+    return side(name, BENCH / "model", material, epochs, place, is_pinned)
+
+
+def valid_loss(subject: Side, material: Material) -> float:
+    """Nats per target of the validation rows, with the adapter of either side measured by the same program."""
+    flags = {
+        "--model": BENCH / "model", "--adapter-path": subject.adapter, "--max-seq-len": sides.LONGEST,
+        "--valid-data": material.folder / "valid.jsonl", "--test-data": material.folder / "test.jsonl",
+        "--max-tokens": 1, "--batch-size": 1,
+        "--predictions": subject.run / "predictions.jsonl", "--losses": subject.run / "losses.json",
+    }  # fmt: skip
+    argv = [
+        sys.executable,
+        "-m",
+        "thunder_train.worker.generate",
+        *(str(part) for flag in flags.items() for part in flag),
+    ]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, cwd=PROJECT)
+    return tables.loss_of(subject.run / "losses.json")
+
+
+def first_step_s(turns: int) -> float:
+    """Median seconds from the start of the launcher to the line of the first step, with the nano model, 2 ranks."""
+    nano = PROJECT / "runs" / "models" / "nano" / "files"
+    rows = write(BENCH / "first", "uniform", 4, 4)
+    subject = side(OURS, nano, rows, 1, BENCH / "first" / "run")
+    return statistics.median(measure(subject).first_s for _ in range(turns))
+
+
+def main() -> None:
+    """Measure everything and show the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--write", action="store_true")
+    flags = parser.parse_args()
+    load = os.getloadavg()[0]
+    write_model(BENCH / "model")
+    kinds = {kind: write(BENCH / kind, kind, flags.rows, BATCH) for kind in ("ragged", "uniform")}
+    for material in kinds.values():  # mlx-lm's compiled code is kept on disk; ours compiles nothing on a CPU
+        measure(_side(QUIET, material, 3, False))
+    against = {
+        kind: compare([OURS, THEIRS, EAGER, QUIET], material, flags.turns, flags.epochs, False)
+        for kind, material in kinds.items()
+    }
+    scaling = {
+        kind: compare([OURS, ALONE], material, flags.turns, flags.epochs, True) for kind, material in kinds.items()
+    }
+    found = tables.Found(against, scaling, first_step_s(flags.turns), load, os.getloadavg()[0])
+    text = tables.page(found, kinds, flags.turns, flags.epochs)
+    print(text)
+    if flags.write:
+        (PROJECT / "benchmarks" / "TRAIN.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
