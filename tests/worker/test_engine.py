@@ -210,3 +210,17 @@ def test_ranks_that_hold_other_rows_do_not_train(ragged, tmp_path):
     assert 2 == done.returncode
     hashes = [files.sha256(ragged / f"ragged-{rank}.jsonl")[:16] for rank in (0, 1)]
     assert f"rank 1: is not about to train what rank 0 trains: --train-data: {hashes[0]} there, {hashes[1]} here" in log
+
+
+def test_dora_and_gradient_checkpointing_train_and_load_in_mlx_lm(ragged, tmp_path):
+    """
+    A DoRA adapter is one more form that mlx-lm must read back; checkpointed blocks change nothing of it.
+    """
+    import mlx_lm
+
+    place = finish(ragged, tmp_path, "hosts1.json", fine_tune_type="dora", grad_checkpoint="true", num_iters=2)
+    tensors = load_file(place / "adapter/adapters.safetensors")
+    model, _ = mlx_lm.load(str(ragged / "nano"), adapter_path=str(place / "adapter"))
+
+    assert {"lora_a", "lora_b", "m"} == {name.rpartition(".")[2] for name in tensors}
+    assert any(type(module).__name__ == "DoRALinear" for _, module in model.named_modules())

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 import transformers
 
-from thunder_train import ThunderError, files
+from thunder_train import files
 
 Row = tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]
 """Row id, tokens, spans of targets."""

@@ -1,0 +1,63 @@
+"""Trackers get what metrics.jsonl gets, through mlx-lm's callbacks."""
+
+import pytest
+
+from thunder_train import ThunderError
+
+pytestmark = pytest.mark.mlx
+
+
+def test_no_tracker_is_asked_for_by_default(tmp_path):
+    """
+    wandb and swanlab are not dependencies.
+    """
+    from thunder_train.worker.trackers import tracker
+
+    assert tracker((), tmp_path, {}) is None
+
+
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+    """
+    With the command that installs it.
+    """
+    from mlx_lm.tuner import callbacks
+
+    from thunder_train.worker.trackers import tracker
+
+    monkeypatch.setattr(callbacks, "wandb", None)
+    with pytest.raises(ThunderError) as caught:
+        tracker(("wandb",), tmp_path, {})
+
+    expected = "--report-to: wandb is not installed. please install wandb via: pip install wandb; pip install wandb"
+    assert expected == str(caught.value)
+
+
+def test_events_become_what_the_callbacks_know(tmp_path, monkeypatch):
+    """
+    mlx-lm's trainer calls them with `iteration`, `train_loss` and `val_loss`.
+    """
+    from mlx_lm.tuner import callbacks
+
+    from thunder_train.worker.trackers import tracker
+
+    told = []
+
+    class Recorder:
+        def __init__(self, **_):
+            pass
+
+        def on_train_loss_report(self, info):
+            told.append(info)
+
+        on_val_loss_report = on_train_loss_report
+
+    monkeypatch.setitem(callbacks.SUPPORT_CALLBACK, "wandb", Recorder)
+    report = tracker(("wandb",), tmp_path, {})
+    report({"event": "train", "step": 3, "loss": 1.5, "tokens": 7})
+    report({"event": "valid", "step": 3, "loss": 2.5})
+    report({"event": "save", "step": 3})
+
+    assert [
+        {"iteration": 3, "loss": 1.5, "tokens": 7, "train_loss": 1.5},
+        {"iteration": 3, "loss": 2.5, "val_loss": 2.5},
+    ] == told
