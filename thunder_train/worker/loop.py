@@ -115,7 +115,8 @@ def train(run: Run, state: State) -> bool:
 
     Raises ThunderError when too many steps in a row are not finite, and when the ranks' adapters part.
     """
-    while state.progress.step < run.plan.steps and not _is_out_of_patience(run, state):
+    patience = run.plan.patience or math.inf
+    while state.progress.step < run.plan.steps and state.progress.without_gain < patience:
         totals = one_step(run, state)
         if totals.stop:
             return True
@@ -226,10 +227,6 @@ def _validate(run: Run, state: State) -> None:
         progress.without_gain += 1
     line = f"step {progress.step}/{run.plan.steps}  valid loss {loss:.4f}"
     run.journal.loss("valid", progress.step, loss, tokens, line)
-
-
-def _is_out_of_patience(run: Run, state: State) -> bool:
-    return bool(run.plan.patience) and state.progress.without_gain >= run.plan.patience
 
 
 def _report_training(run: Run, state: State) -> None:
