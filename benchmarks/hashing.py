@@ -15,7 +15,7 @@ from rivals import DOIT
 
 BYTES = 2 * 10**9
 TURNS = 5
-IDLE_TURNS = 21
+IDLE_TURNS = 41
 NOTHING_S = 0.02
 """A difference between two medians that is the machine's, not ours."""
 

@@ -44,7 +44,9 @@ def machine() -> str:
         ]
         cpu = f"{names[0] if names else ''} {cpu}".strip()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{platform.system()}, {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+    busy = f"load average {os.getloadavg()[2]:.1f} in the last 15 minutes"
+    parts = [platform.system(), cpu, f"{os.cpu_count()} cores", f"{memory:.0f} GiB", busy]
+    return ", ".join([*parts, f"Python {platform.python_version()}"])
 
 
 def targets(found: Found, big: Big | None) -> Iterator[tuple[str, str, bool]]:

@@ -1,11 +1,24 @@
 """Projects for tests that run the real doit: built once, copied for each test."""
 
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.project import Copy, copy_sources
+
+
+@pytest.fixture(scope="session", autouse=True)
+def terminal_signals() -> Iterator[None]:
+    """Signals as a terminal gives them: a job under nohup or in the background ignores some, and so would ours."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
