@@ -1,6 +1,7 @@
 """doit commands of ours that look and run nothing: `doit why [TASK...]` and `doit status`."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Why(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
     cmd_options = (JSON,)
 
     def _execute(self, as_json: bool) -> int:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `doit why | head` ends quietly, as other tools do
         found = explain(self.task_list, self.sel_tasks, self.dep_manager.backend)
         self.dep_manager.close()
         if as_json:
@@ -48,6 +50,7 @@ class Status(DoitCmdBase):  # type: ignore[misc]
     cmd_options = (JSON,)
 
     def _execute(self, as_json: bool) -> int:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         rows = self._rows()
         self.dep_manager.close()
         if as_json:
