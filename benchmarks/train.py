@@ -27,6 +27,8 @@ from train_sides import ALONE, EAGER, OURS, PROJECT, QUIET, THEIRS, Side, side
 BENCH = PROJECT / ".thunder" / "bench" / "train"
 BATCH = 16
 """Rows of a step, of all ranks."""
+SCALING_TURNS = 4
+"""Turns of one rank against two for each turn against mlx-lm: they are short, and the ratio asked is close to 1."""
 LINE = re.compile(r"^(?:step (\d+)/\d+  train loss|\s*(\d+)\s+[\d.]+ [▼▲])")
 """A line at the end of an epoch, ours or mlx-lm's."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -157,7 +159,8 @@ def main() -> None:
         for kind, material in kinds.items()
     }
     scaling = {
-        kind: compare([OURS, ALONE], material, flags.turns, flags.epochs, True) for kind, material in kinds.items()
+        kind: compare([OURS, ALONE], material, SCALING_TURNS * flags.turns, flags.epochs, True)
+        for kind, material in kinds.items()
     }
     found = tables.Found(against, scaling, first_step_s(flags.turns), load, os.getloadavg()[0])
     text = tables.page(found, kinds, flags.turns, flags.epochs)

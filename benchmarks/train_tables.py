@@ -63,9 +63,10 @@ def _setting(found: Found, kinds: Mapping[str, Material], turns: int, epochs: in
         f"Written by `benchmarks/train.py --write`. {os.cpu_count()} cores, {platform.machine()}, {versions}; {load}."
         f"{noise}\n\n"
         f"Model: gemma3_text ({shape}), float32, random. LoRA of rank {RANK} on the last {LAYERS} layers, AdamW at "
-        f"{RATE}. {first.rows} rows, {first.batch} of them a step, {epochs} epochs, medians of {turns} turns without "
-        f"the first and the last epoch. Ragged: lognormal lengths, sigma {SIGMA}, median {MEDIAN['ragged']}, at most "
-        f"{LONGEST} letters; uniform: {MEDIAN['uniform']}. One BLAS thread a rank, the same OpenBLAS on both sides. "
+        f"{RATE}. {first.rows} rows, {first.batch} of them a step, {epochs} epochs, medians of {turns} turns (of more "
+        "for one rank against two) without the first and the last epoch. "
+        f"Ragged: lognormal lengths, sigma {SIGMA}, median {MEDIAN['ragged']}, at most {LONGEST} letters; uniform: "
+        f"{MEDIAN['uniform']}. One BLAS thread a rank, the same OpenBLAS on both sides. "
         "Targets are letters of the answers and the ends of their turns, counted from the rows, alike for both sides."
     )
 

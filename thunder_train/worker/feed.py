@@ -15,11 +15,12 @@ import mlx.nn as nn
 from thunder_train.worker import packing
 from thunder_train.worker.batches import Batch, batch
 from thunder_train.worker.layout import Costs, fixed_widths, plan
+from thunder_train.worker.shares import deal
 from thunder_train.worker.tokens import Example
 
-CPU_OVERHEAD, GPU_OVERHEAD = 100, 1000
+CPU_OVERHEAD, GPU_OVERHEAD = 55, 1000
 """What a forward and backward pass costs besides its tokens, in tokens. Measured on a CPU; guessed for a GPU."""
-KNEE = 2.5
+KNEE = 4.6
 """Attention costs as much as all else at this many tokens per unit of the model's width. Measured on a CPU."""
 VALIDATED_TOGETHER = 256
 """Rows that are laid out together in validation."""
@@ -58,7 +59,8 @@ class Feed:
         return [each for part in range(parts) for each in self._batches(mine[part::parts])]
 
     def _share(self, rows: Sequence[int]) -> list[int]:
-        return balance([len(self.examples[i].tokens) for i in rows], rows, self.world)[self.rank]
+        dealt = deal([len(self.examples[i].tokens) for i in rows], self.world, self.costs)
+        return [rows[i] for i in dealt[self.rank]]
 
     def _batches(self, rows: Sequence[int]) -> list[Batch]:
         mine = [self.examples[i] for i in rows]
@@ -88,17 +90,6 @@ def _width(model: nn.Module) -> int:
         for each in model.modules()
         if isinstance(each, (nn.Embedding, nn.QuantizedEmbedding))
     )
-
-
-def balance(lengths: Sequence[int], rows: Sequence[int], ranks: int) -> list[list[int]]:
-    """The rows of each rank: longest first, each to the rank that has the fewest tokens yet."""
-    shares: list[list[int]] = [[] for _ in range(ranks)]
-    tokens = [0] * ranks
-    for length, row in sorted(zip(lengths, rows, strict=True), key=lambda pair: (-pair[0], pair[1])):
-        rank = tokens.index(min(tokens))
-        shares[rank].append(row)
-        tokens[rank] += length
-    return shares
 
 
 @functools.lru_cache(maxsize=2)

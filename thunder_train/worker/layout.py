@@ -83,9 +83,12 @@ def plan(lengths: Sequence[int], costs: Costs) -> list[Pass]:
 def _badness(passes: list[Pass], lengths: Sequence[int], costs: Costs) -> tuple[bool, float]:
     computed = sum(len(each.sequences) * each.width for each in passes)
     padding = 1 - sum(length - 1 for length in lengths) / max(1, computed)
-    return costs.is_packed and padding > MOST_PADDING, sum(
-        costs.cost(len(each.sequences), each.width) for each in passes
-    )
+    return costs.is_packed and padding > MOST_PADDING, cost_of(passes, costs)
+
+
+def cost_of(passes: Sequence[Pass], costs: Costs) -> float:
+    """Cost of forward passes, in tokens."""
+    return sum(costs.cost(len(each.sequences), each.width) for each in passes)
 
 
 def _capacities(lengths: Sequence[int], costs: Costs) -> list[int]:

@@ -125,7 +125,7 @@ def identity(settings: Settings, group: Ranks) -> dict[str, str]:
         flags={**settings.numeric(), "ranks": group.size},
         paths=paths,
         model=_model_digest(settings),
-        versions={"mlx": version("mlx"), "mlx-lm": version("mlx-lm")},
+        versions={"mlx": version("mlx"), "mlx-lm": version("mlx-lm"), "device": mx.default_device().type.name},
     )
 
 
