@@ -12,7 +12,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thunder_train import ThunderError, code, contradictions, files, raise_all
-from thunder_train.config import Build, Cluster, Dataset, Evaluate, Host, Model, Project, Recipe, Source, Train
+from thunder_train.config import (
+    Build,
+    Cluster,
+    Dataset,
+    Evaluate,
+    Gate,
+    Host,
+    Model,
+    Probe,
+    Project,
+    Promotion,
+    Recipe,
+    Source,
+    Train,
+)
 from thunder_train.stats import StatCache
 
 PROJECT_FILE = "thunder.toml"
@@ -94,7 +108,8 @@ def _recipe(
         model=tables["models"][values["model"]],
         dataset=tables["datasets"][values["dataset"]],
         train=_frozen(Train, values["train"]),
-        evaluate=_frozen(Evaluate, values["evaluate"]),
+        evaluate=_evaluate(values["evaluate"]),
+        promotion=_frozen(Promotion, values["promotion"]),
         build=_frozen(Build, values["build"]),
     )
     return recipe, contradictions.of_recipe(recipe, root)
@@ -162,6 +177,10 @@ def _cluster(name: str, table: dict[str, Any]) -> Cluster:
     local = [{"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}] * table.get("ranks", 0)
     hosts = [_frozen(Host, host) for host in table.get("hosts", local)]
     return _frozen(Cluster, {**table, "name": name, "hosts": hosts})
+
+
+def _evaluate(table: dict[str, Any]) -> Evaluate:
+    return _frozen(Evaluate, {**table, "gate": _frozen(Gate, table["gate"]), "probe": _frozen(Probe, table["probe"])})
 
 
 def _dataset(name: str, table: dict[str, Any]) -> Dataset:
