@@ -66,16 +66,22 @@ def _word(value: Any) -> Any:
 
 
 def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
-    """What evaluate.sh asks of the worker."""
-    run, data = f"runs/{recipe.name}", f"data/{recipe.dataset.name}"
+    """What evaluate.sh asks of the launcher and of the worker."""
+    run, data, train = f"runs/{recipe.name}", f"data/{recipe.dataset.name}", recipe.train
     return [
+        ("--hostfile", f"{run}/hostfile.json"),
+        ("--log-dir", f"{run}/logs/evaluate"),
+        ("--module", "thunder_train.worker.generate"),
+        *remote_flags(recipe),
         *model_flags(recipe),
         ("--adapter-path", f"{run}/adapter"),
-        ("--valid-data", f"{data}/valid.jsonl"),
-        ("--test-data", f"{data}/test.jsonl"),
-        ("--max-seq-len", recipe.train.max_seq_len),
+        *((f"--{split}-data", f"{data}/{split}.jsonl") for split in ("train", "valid", "test")),
+        ("--token-cache", ".thunder/tokens"),
+        ("--max-seq-len", train.max_seq_len),
         ("--max-tokens", recipe.evaluate.max_tokens),
         ("--batch-size", recipe.evaluate.batch_size),
+        *((_flag(name), getattr(train, name)) for name in ("stall_timeout_s", "start_timeout_s", "max_restarts")),
+        ("--partial", f".thunder/partial/answers-{recipe.name}"),
         ("--predictions", f"{run}/predictions.jsonl"),
         ("--losses", f"{run}/losses.json"),
     ]

@@ -1,112 +1,191 @@
-"""Predictions -> character error rates by condition and partition.
+"""Predictions and verdicts -> error rates by condition and partition, behaviour of the answers, telling examples.
 
-Input: the predictions and losses that the worker left.  Output: eval.json.  A prediction counts only if its row has a
-reference.  Errors are pooled: all edits over all reference characters, so a short row weighs no more than its length.
+Input: the predictions and losses that the worker left, and the gate's decisions.  Output: eval.json.  A prediction
+counts only if its row has a reference.  The profile of [evaluate] decides; the others are told beside it.
 """
 
-import unicodedata
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import Editops, Levenshtein
 
-from thunder_train import files
+from thunder_train import config, examples, gate, intervals, probe, profiles
+from thunder_train.profiles import PROFILES, Counted, Profile, nfc, weighed
 
-SCHEMA = "thunder.eval/1"
-PROFILE = {
-    "name": "cer-codepoint-nfc-pooled",
-    "unit": "code point",
-    "normalisation": "NFC",
-    "spaces": "kept",
-    "pooled": True,
-}
-"""What "CER" means here. Its hash stands beside every score: scores of two profiles cannot be compared."""
-CONDITIONS = {"baseline": "asr_text", "base_blind": "base", "adapter_blind": "adapter"}
-"""Condition -> the field of a prediction that holds its text. Blind: every proposal is taken, no gate has judged it."""
-MODELS = ("base", "adapter")
+SCHEMA = "thunder.eval/2"
 ALL = "all"
 """The name of all partitions together."""
+MODELS = ("base", "adapter")
 
 Prediction = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Edited:
-    """One scored row under one condition. Edits are counted from the reference, in code points."""
+class Text:
+    """What one condition makes of one row. is_accepted: whether the gate took a proposal; None if it is not asked."""
 
-    edits: int
-    baseline_edits: int
-    length: int
-    """Code points of the reference."""
+    text: str
+    is_accepted: bool | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The same, compared with the reference and the hypothesis."""
+
+    counted: Counted
     is_changed: bool
+    """Whether it differs from the hypothesis after NFC."""
+    is_accepted: bool | None
 
 
-def edits(text: str, reference: str) -> int:
-    """Insertions, deletions and substitutions of code points between two texts, after NFC."""
-    return Levenshtein.distance(_nfc(text), _nfc(reference))
+def evaluate(
+    predictions: list[Prediction],
+    judged: gate.Judged,
+    losses: dict[str, Any],
+    settings: config.Evaluate,
+    adapter_sha256: str = "",
+) -> dict[str, Any]:
+    """The content of eval.json. Without a row that has a reference there are no lines of conditions.
 
-
-def character_error_rate(pairs: Iterable[tuple[str, str]]) -> float | None:
-    """Pooled CER of (text, reference) pairs; None without a reference character. It can exceed 1."""
-    counted = [(edits(text, reference), len(_nfc(reference))) for text, reference in pairs]
-    length = sum(length for _, length in counted)
-    return sum(errors for errors, _ in counted) / length if length else None
-
-
-def evaluate(predictions: list[Prediction], losses: dict[str, Any]) -> dict[str, Any]:
-    """The content of eval.json: losses as given, and a line per condition and partition, "all" first.
-
-    predictions: {"id", "partition", "asr_text", "reference_text", "base", "adapter"}.  losses: {"base", "adapter",
-    "environment"}.  Without a scored row there are no lines.
+    predictions: lines of predictions.jsonl.  judged: the gate's decisions on them.  losses: {"base", "adapter",
+    "environment"}.  adapter_sha256: of the adapter's file that gave these answers.
     """
-    scored = [row for row in predictions if row["reference_text"]]
-    names = sorted({row["partition"] for row in scored} - {ALL})
-    groups = ({ALL: scored} if scored else {}) | {
-        name: [row for row in scored if row["partition"] == name] for name in names
-    }
+    rows = [row for row in predictions if row["reference_text"].strip()]
+    texts, decisive = conditions(rows, judged, settings), PROFILES[settings.profile]
+    finals = [each.text for each in texts["adapter_gated"]]
     return {
         "schema": SCHEMA,
+        "adapter_sha256": adapter_sha256,
         "losses": {model: losses[model] for model in MODELS},
         "environment": losses["environment"],
-        "profile": PROFILE | {"sha256": files.digest(PROFILE)},
-        "rows": {"test": len(predictions), "scored": len(scored)},
-        "conditions": [
-            {"condition": condition, "partition": partition} | _line([_edited(row, field) for row in rows])
-            for condition, field in CONDITIONS.items()
-            for partition, rows in groups.items()
-        ],
+        "profile": profiles.described(decisive),
+        "profiles": [_rates(rows, texts, profile) for profile in PROFILES.values()],
+        "rows": {"test": len(predictions), "scored": len(rows)},
+        "conditions": _table(rows, texts, settings),
+        "probe": probe.behaviour(predictions, settings.probe),
+        "gate": gate.summary(judged),
+        "confusions": examples.confusions((row["asr_text"], row["reference_text"]) for row in rows),
+        "examples": examples.extremes(rows, finals, decisive),
     }
 
 
-def _edited(row: Prediction, field: str) -> Edited:
-    reference, hypothesis, text = row["reference_text"], row["asr_text"], row[field]
-    return Edited(
-        edits=edits(text, reference),
-        baseline_edits=edits(hypothesis, reference),
-        length=len(_nfc(reference)),
-        is_changed=_nfc(text) != _nfc(hypothesis),
-    )
+def conditions(rows: list[Prediction], judged: gate.Judged, settings: config.Evaluate) -> dict[str, list[Text]]:
+    """Condition -> its text of each row, the baseline first.
 
-
-def _line(rows: list[Edited]) -> dict[str, Any]:
-    """One line of the conditions table. better, same and worse divide the changed rows."""
-    length = sum(row.length for row in rows)
-    gained = [row.baseline_edits - row.edits for row in rows if row.is_changed]
+    Blind: every proposal is taken.  Gated: those that the gate took.  Oracle: the best that the gate would take.
+    """
+    by_id = {each["id"]: each for each in judged.decisions}
+    decisions = [by_id[row["id"]] for row in rows]
     return {
-        "n": len(rows),
-        "cer": sum(row.edits for row in rows) / length,
-        "delta_pp": 100 * sum(row.edits - row.baseline_edits for row in rows) / length,
-        "changed": len(gained),
-        "better": sum(gain > 0 for gain in gained),
-        "same": sum(gain == 0 for gain in gained),
-        "worse": sum(gain < 0 for gain in gained),
-        "accept_rate": None,
-        "false_accept_rate": None,
-        "cer_low": None,
-        "cer_high": None,
+        "baseline": [Text(row["asr_text"]) for row in rows],
+        "base_blind": [Text(row["base"]) for row in rows],
+        "adapter_blind": [Text(row["adapter"]) for row in rows],
+        "adapter_gated": [Text(each["final"], each["verdict"] == gate.ACCEPT) for each in decisions],
+        "oracle_gated": [_best(row, each, settings) for row, each in zip(rows, decisions, strict=True)],
     }
 
 
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+def _best(row: Prediction, decision: dict[str, Any], settings: config.Evaluate) -> Text:
+    """The best that the gate would let through.
+
+    Built-in: the reference, or what lies as far towards it as the edit budget goes; no accepted text is nearer.
+    An external gate is not asked about texts that nobody proposed: what it accepted is taken unless that does harm.
+    """
+    hypothesis = row["asr_text"]
+    if settings.gate.command:
+        profile, text = PROFILES[settings.profile], decision["final"]
+        is_harmful = _count(row, text, profile).edits > _count(row, hypothesis, profile).edits
+        is_taken = decision["verdict"] == gate.ACCEPT and not is_harmful
+    else:
+        text = _towards(hypothesis, row["reference_text"], gate.edit_budget(hypothesis, settings.gate))
+        is_taken = gate.rule(row["partition"], hypothesis, text, settings.gate).verdict == gate.ACCEPT
+    return Text(text if is_taken else hypothesis, is_taken)
+
+
+def _towards(text: str, reference: str, budget: int) -> str:
+    """The text after the first `budget` of the fewest edits that make it the reference."""
+    text, reference = nfc(text), nfc(reference)
+    edits: list[Any] = list(Levenshtein.editops(text, reference))
+    return Editops(edits[:budget], len(text), len(reference)).apply(text, reference)
+
+
+def _rates(rows: list[Prediction], texts: dict[str, list[Text]], profile: Profile) -> dict[str, Any]:
+    """A profile, and the rate of each condition under it over all rows."""
+    counted = _counted(rows, texts, profile)
+    return profiles.described(profile) | {"cer": {name: profiles.rate(each, profile) for name, each in counted.items()}}
+
+
+def _counted(rows: list[Prediction], texts: dict[str, list[Text]], profile: Profile) -> dict[str, list[Counted]]:
+    """Edits and length of each row under each condition."""
+    found: dict[str, list[Counted]] = {condition: [] for condition in texts}
+    for row, own in zip(rows, zip(*texts.values(), strict=True), strict=True):
+        counts = {text: _count(row, text, profile) for text in {each.text for each in own}}  # often the same text
+        for condition, each in zip(texts, own, strict=True):
+            found[condition].append(counts[each.text])
+    return found
+
+
+def _table(rows: list[Prediction], texts: dict[str, list[Text]], settings: config.Evaluate) -> list[dict[str, Any]]:
+    """A line per condition and partition, "all" first; none without rows."""
+    counted = _counted(rows, texts, PROFILES[settings.profile])
+    scored = {
+        condition: [
+            Scored(count, nfc(each.text) != nfc(row["asr_text"]), each.is_accepted)
+            for row, each, count in zip(rows, own, counted[condition], strict=True)
+        ]
+        for condition, own in texts.items()
+    }
+    groups = {ALL: list(range(len(rows)))} if rows else {}
+    for name in sorted({row["partition"] for row in rows} - {ALL}):
+        groups[name] = [number for number, row in enumerate(rows) if row["partition"] == name]
+    lines = {
+        name: _lines({condition: [own[number] for number in group] for condition, own in scored.items()}, settings)
+        for name, group in groups.items()
+    }
+    return [
+        {"condition": condition, "partition": name, **lines[name][condition]} for condition in texts for name in groups
+    ]
+
+
+def _lines(scored: dict[str, list[Scored]], settings: config.Evaluate) -> dict[str, dict[str, Any]]:
+    """Condition -> its line of the table, over one group of rows."""
+    profile, baseline = PROFILES[settings.profile], scored["baseline"]
+    weights = [weighed(row.counted, profile)[1] for row in baseline]
+    errors = {name: [weighed(row.counted, profile)[0] for row in own] for name, own in scored.items()}
+    ends = intervals.paired(list(errors.values()), weights, settings.bootstrap, settings.seed)
+    first, weight = math.fsum(errors["baseline"]), sum(weights)
+    return {
+        name: {
+            "n": len(own),
+            "cer": math.fsum(errors[name]) / weight if weight else None,
+            "delta_pp": 100 * (math.fsum(errors[name]) - first) / weight if weight else None,
+            **_moves(own, baseline),
+            **interval._asdict(),
+        }
+        for (name, own), interval in zip(scored.items(), ends, strict=True)
+    }
+
+
+def _moves(own: list[Scored], baseline: list[Scored]) -> dict[str, Any]:
+    """What became of the rows. better, same and worse divide the changed ones by the profile's own edits.
+
+    accept_rate: accepted / rows.  false_accept_rate: accepted and worse / accepted.  None where no gate is asked, and
+    where it accepted nothing.
+    """
+    gains = [before.counted.edits - row.counted.edits for row, before in zip(own, baseline, strict=True)]
+    changed = [gain for gain, row in zip(gains, own, strict=True) if row.is_changed]
+    accepted = [gain for gain, row in zip(gains, own, strict=True) if row.is_accepted]
+    is_asked = any(row.is_accepted is not None for row in own)
+    return {
+        "changed": len(changed),
+        "better": sum(gain > 0 for gain in changed),
+        "same": sum(gain == 0 for gain in changed),
+        "worse": sum(gain < 0 for gain in changed),
+        "accept_rate": len(accepted) / len(own) if is_asked else None,
+        "false_accept_rate": sum(gain < 0 for gain in accepted) / len(accepted) if accepted else None,
+    }
+
+
+def _count(row: Prediction, text: str, profile: Profile) -> Counted:
+    return profiles.count(text, row["reference_text"], profile)

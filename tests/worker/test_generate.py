@@ -1,12 +1,16 @@
 """Losses and answers of base and adapter."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.worker.conftest import TEXTS, flags, python
+from tests.worker.conftest import ROOT, TEXTS, flags, python, row, write_rows
 from thunder_train import files
 
 pytestmark = pytest.mark.ranks
@@ -20,53 +24,224 @@ def adapter(folder, tmp_path_factory):
     return place
 
 
-def generate(folder, adapter, out, **changed):
-    """Run the program; its files land in out."""
+@pytest.fixture(scope="module")
+def many(folder):
+    """Seven test rows of unequal length."""
+    return write_rows(folder / "many.jsonl", [row(i, text * (1 + i % 3)) for i, text in enumerate(TEXTS[:7])])
+
+
+@pytest.fixture(scope="module")
+def plain(folder, adapter, tmp_path_factory):
+    """(process, folder) of a run with nothing unusual."""
+    out = tmp_path_factory.mktemp("plain")
+    return generate(folder, adapter, out), out
+
+
+def words(adapter, out, **changed):
+    """The program's flags; its files land in out."""
     chosen = {"model": "nano", "adapter_path": adapter, "valid_data": "valid.jsonl", "test_data": "test.jsonl"}
     chosen |= {"max_tokens": 6, "batch_size": 4, "predictions": out / "p.jsonl", "losses": out / "l.json"}
-    arguments = [part for name, value in (chosen | changed).items() for part in (f"--{name}".replace("_", "-"), value)]
-    return python("thunder_train.worker.generate", list(map(str, arguments)), folder)
+    return [str(part) for name, value in (chosen | changed).items() for part in (f"--{name}".replace("_", "-"), value)]
 
 
-def test_base_and_adapter_are_scored_on_both_splits(folder, adapter, tmp_path):
+def generate(folder, adapter, out, **changed):
+    """Run the program in one process."""
+    out.mkdir(exist_ok=True)
+    return python("thunder_train.worker.generate", words(adapter, out, **changed), folder)
+
+
+def generate_by_two(folder, adapter, out, **changed):
+    """Run it on the two ranks of hosts.json."""
+    out.mkdir()
+    start = ["--hostfile", "hosts.json", "--log-dir", str(out / "logs"), "--module", "thunder_train.worker.generate"]
+    return python("thunder_train.launch", start + words(adapter, out, **changed), folder)
+
+
+def written(out):
+    """Both files of a run."""
+    return (out / "p.jsonl").read_text(), (out / "l.json").read_text()
+
+
+def test_base_and_adapter_are_scored_on_both_splits(adapter, plain):
     """
     The adapter's loss is worth something only beside the base's on the same rows.
     """
-    done = generate(folder, adapter, tmp_path)
-    losses = files.read_json(tmp_path / "l.json")
+    done, out = plain
+    losses = files.read_json(out / "l.json")
     trained = json.loads((adapter / "done.json").read_text())
 
     assert (0, "") == (done.returncode, done.stderr)
-    assert {"base", "adapter", "environment"} == set(losses)
+    assert {"base", "adapter", "environment", "max_tokens", "adapter_sha256"} == set(losses)
     assert trained["losses"]["valid"][-1][1] == pytest.approx(losses["adapter"]["valid"]["loss"], abs=1e-5)
     assert losses["adapter"]["valid"]["loss"] < losses["base"]["valid"]["loss"]
     assert trained["tokens"]["valid_targets"] == losses["base"]["valid"]["tokens"]
     assert losses["base"]["test"]["perplexity"] == pytest.approx(np.exp(losses["base"]["test"]["loss"]), rel=1e-5)
 
 
-def test_every_test_row_gets_two_answers_without_special_tokens(folder, adapter, tmp_path):
+def test_the_adapter_that_answered_is_named_by_its_hash(adapter, plain):
     """
-    The host scores them: it needs texts, in the rows' order, and nothing a model marks turns with.
+    A promotion stands on answers of the very adapter that the training left.
     """
-    generate(folder, adapter, tmp_path)
-    predictions = files.read_jsonl(tmp_path / "p.jsonl")
+    trained = json.loads((adapter / "done.json").read_text())["adapter"]["sha256"]
 
-    assert {"id", "partition", "asr_text", "reference_text", "base", "adapter"} == set(predictions[0])
+    assert trained == files.read_json(plain[1] / "l.json")["adapter_sha256"]
+
+
+def test_every_test_row_gets_two_answers_and_how_they_ended(plain):
+    """
+    The host scores texts, in the rows' order, free of what a model marks turns with; the probe looks at the rest.
+    """
+    predictions = files.read_jsonl(plain[1] / "p.jsonl")
+
+    names = {"id", "partition", "asr_text", "reference_text", "source", "witness", "base", "adapter"}
+    names |= {"base_finish", "base_special", "adapter_finish", "adapter_special"}
+    assert names == set(predictions[0])
     assert TEXTS[3:6] == [each["reference_text"] for each in predictions]
     assert not any("<" in each["base"] + each["adapter"] for each in predictions)
+    assert {"length"} == {each["base_finish"] for each in predictions}
 
 
-def test_answers_do_not_depend_on_the_batch(folder, adapter, tmp_path):
+def test_source_and_witness_of_a_row_are_carried(folder, adapter, tmp_path):
     """
-    Rows of unequal length share a batch; padding must not show in the answers.
+    They are told of beside each decision, and a row without them has none.
     """
-    outputs = []
-    for size in (1, 4):
-        (tmp_path / str(size)).mkdir()
-        generate(folder, adapter, tmp_path / str(size), batch_size=size)
-        outputs.append((tmp_path / str(size) / "p.jsonl").read_text())
+    witness = {"slice_id": "s", "token": "0" * 32}
+    rows = [row(0, TEXTS[0], source="report.json", witness=witness), row(1, TEXTS[1])]
+    generate(folder, adapter, tmp_path, test_data=write_rows(tmp_path / "rows.jsonl", rows))
 
-    assert outputs[0] == outputs[1]
+    told = [(each["source"], each["witness"]) for each in files.read_jsonl(tmp_path / "p.jsonl")]
+    assert [("report.json", witness), ("", {})] == told
+
+
+def test_answers_do_not_depend_on_the_batch(folder, adapter, many, tmp_path):
+    """
+    Rows of unequal length share a batch; padding must not show in the answers, one by one or together.
+    """
+    for size in (1, 4, 7):
+        generate(folder, adapter, tmp_path / str(size), batch_size=size, max_tokens=40, test_data=many)
+
+    one, four, seven = (written(tmp_path / size)[0] for size in ("1", "4", "7"))
+    assert one == four == seven
+
+
+def test_two_ranks_write_the_bytes_of_one(folder, adapter, many, tmp_path):
+    """
+    Who shares the work must not show: batches and forward passes are made of all rows and dealt whole.
+    """
+    changed = {"batch_size": 2, "max_tokens": 40, "test_data": many}
+    generate(folder, adapter, tmp_path / "one", **changed)
+    done = generate_by_two(folder, adapter, tmp_path / "two", **changed)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert written(tmp_path / "one") == written(tmp_path / "two")
+
+
+def test_without_a_number_the_cap_is_half_again_the_longest_answer(folder, adapter, tmp_path):
+    """
+    Test rows may not tell it: they stand for what is not known yet.
+    """
+    done = generate(folder, adapter, tmp_path, max_tokens=0, train_data="train.jsonl")
+
+    longest = max(len(text) for text in TEXTS) + 1  # a token a letter, and the end of turn
+    assert (0, "") == (done.returncode, done.stderr)
+    assert longest * 3 // 2 + 8 == files.read_json(tmp_path / "l.json")["max_tokens"]
+
+
+def test_bad_numbers_are_told_together(folder, adapter, tmp_path):
+    """
+    All problems at once, each with its flag.
+    """
+    done = generate(folder, adapter, tmp_path, max_tokens=0, batch_size=0, stall_timeout="nan")
+
+    expected = "--batch-size: must be 1 or more, not 0\n"
+    expected += "--stall-timeout: must be 0 or more, not nan\n"
+    expected += "--max-tokens: 0 takes the length from the training rows; give --train-data, or a number of tokens\n"
+    assert (2, expected) == (done.returncode, done.stderr)
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_bytes(folder, adapter, many, tmp_path):
+    """
+    Hours of answers are not made twice: what was told to be on disk is used, and the rest is made.
+    """
+    changed = {"batch_size": 1, "max_tokens": 80, "test_data": many}
+    generate(folder, adapter, tmp_path / "whole", **changed)
+    out, partial = tmp_path / "out", tmp_path / "partial"
+    out.mkdir()
+    argv = [sys.executable, "-m", "thunder_train.worker.generate", *words(adapter, out, partial=partial, **changed)]
+    killed = subprocess.Popen(argv, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    limit = time.monotonic() + 60
+    while not (partial / "answers.jsonl").is_file() or lines(partial) < 4:
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.001)
+    killed.kill()
+    killed.wait()
+    kept = lines(partial) - 1
+    done = generate(folder, adapter, out, partial=partial, **changed)
+
+    assert 0 < kept < 14
+    assert f"base: {min(kept, 7)} of 7 batches were answered before\n" in done.stdout
+    assert written(tmp_path / "whole") == written(out)
+
+
+def lines(partial):
+    """Whole lines of the kept answers."""
+    return (partial / "answers.jsonl").read_bytes().count(b"\n")
+
+
+def test_two_ranks_go_on_where_one_was(folder, adapter, many, tmp_path):
+    """
+    Rank 0 keeps all answers, so another number of ranks finds them too.
+    """
+    changed = {"batch_size": 2, "max_tokens": 40, "test_data": many, "partial": tmp_path / "partial"}
+    generate(folder, adapter, tmp_path / "one", **changed)
+    kept = (tmp_path / "partial/answers.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "partial/answers.jsonl").write_text("".join(kept[:4]) + kept[4][:30])
+    done = generate_by_two(folder, adapter, tmp_path / "two", **changed)
+
+    assert "base: 3 of 4 batches were answered before\n" in done.stdout
+    assert written(tmp_path / "one") == written(tmp_path / "two")
+    assert sorted(kept) == sorted((tmp_path / "partial/answers.jsonl").read_text().splitlines(keepends=True))
+
+
+@pytest.mark.parametrize(
+    ("changed", "differing"),
+    [
+        ({"max_tokens": 7}, {"--max-tokens"}),
+        ({"batch_size": 3}, {"--batch-size"}),
+        ({"test_data": "train.jsonl"}, {"--test-data"}),
+        ({"max_tokens": 0, "train_data": "train.jsonl"}, {"--max-tokens", "--train-data"}),
+        ({"model": "other"}, {"model"}),
+        ({"partial": "elsewhere", "losses": "elsewhere", "stall_timeout": 9}, set()),
+    ],
+)
+def test_kept_answers_are_of_exactly_these_inputs(folder, adapter, monkeypatch, changed, differing):
+    """
+    Another model, other rows or flags give other answers; where they are kept or told gives the same.
+    """
+    from thunder_train.worker import generate as program
+
+    monkeypatch.chdir(folder)
+    (folder / "other").mkdir(exist_ok=True)
+    (folder / "other/config.json").write_text("{}")
+    plain = program.identity(program.parse(words(adapter, folder)), adapter)
+    other = program.identity(program.parse(words(adapter, folder, **changed)), adapter)
+
+    assert differing == {name for name in plain.keys() | other.keys() if plain.get(name) != other.get(name)}
+
+
+def test_kept_answers_are_of_exactly_this_adapter(folder, adapter, tmp_path, monkeypatch):
+    """
+    A training that was repeated left other weights under the same name.
+    """
+    from thunder_train.worker import generate as program
+
+    monkeypatch.chdir(folder)
+    for name in ("adapters.safetensors", "adapter_config.json"):
+        (tmp_path / name).write_bytes((adapter / name).read_bytes() + b" ")
+    task = program.parse(words(adapter, folder))
+    plain, other = program.identity(task, adapter), program.identity(task, tmp_path)
+
+    assert {"adapters.safetensors", "adapter_config.json"} == {key for key in plain if plain[key] != other[key]}
 
 
 def test_an_empty_test_split_has_no_loss_and_no_answers(folder, adapter, tmp_path):

@@ -1,4 +1,4 @@
-"""What all ranks must hold alike: the same training at the start, the same adapter on the way."""
+"""What all ranks must hold alike: the same task at the start, the same adapter on the way, what one of them knows."""
 
 import hashlib
 import json
@@ -27,7 +27,21 @@ def share(data: bytes | None, ranks: Ranks) -> bytes | None:
     return np.array(ranks.sum(mx.array(mine.astype(np.int32)))).astype(np.uint8).tobytes()
 
 
-def check_identity(identity: Mapping[str, str], ranks: Ranks) -> None:
+def gather(data: bytes, ranks: Ranks) -> list[bytes]:
+    """The bytes of all ranks, in their order, on every rank."""
+    if ranks.size == 1:
+        return [data]
+    lengths = np.zeros(ranks.size, np.int32)
+    lengths[ranks.rank] = len(data)
+    ends = np.cumsum(np.array(ranks.sum(mx.array(lengths)))).tolist()
+    starts = [0, *ends[:-1]]
+    joined = np.zeros(ends[-1], np.int32)
+    joined[starts[ranks.rank] : ends[ranks.rank]] = np.frombuffer(data, np.uint8)
+    joined = np.array(ranks.sum(mx.array(joined))).astype(np.uint8)
+    return [joined[start:end].tobytes() for start, end in zip(starts, ends, strict=True)]
+
+
+def check_identity(identity: Mapping[str, str], ranks: Ranks, what: str = "train") -> None:
     """Raise ThunderError on each rank that is not about to do what rank 0 does, naming what differs."""
     told = share(json.dumps(dict(identity), sort_keys=True).encode(), ranks)
     first = json.loads(told or b"{}")
@@ -35,7 +49,7 @@ def check_identity(identity: Mapping[str, str], ranks: Ranks) -> None:
     if differing:
         facts = "; ".join(f"{key}: {first.get(key)} there, {identity.get(key)} here" for key in differing)
         raise ThunderError(
-            f"is not about to train what rank 0 trains: {facts}",
+            f"is not about to {what} what rank 0 {what}s: {facts}",
             where=f"rank {ranks.rank}",
             mend="bring project, data and model of all hosts to the same state",
         )
