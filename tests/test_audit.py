@@ -64,6 +64,7 @@ def test_hypothesis_and_reference_stand_side_by_side_with_their_changes_marked()
     ("changes", "answer"),
     [
         ({"target_text": "ߊߟߐ"}, "*the hypothesis, unchanged*"),
+        ({"target_text": "ߊߟߐ", "reference_text": "ߊߟߐ"}, "*the hypothesis, unchanged*"),
         ({"target_text": "ߋߟߐ"}, '<bdi lang="nqo" dir="rtl"><ins>ߋ</ins>ߟߐ</bdi>'),
         ({"asr_text": "", "reference_text": "", "target_text": "text"}, "text"),
         ({"target_text": ""}, "*empty*"),

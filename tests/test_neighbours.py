@@ -166,7 +166,7 @@ def test_what_is_just_similar_enough_is_found() -> None:
 
 def test_the_likeliest_pairs_are_compared_first() -> None:
     """
-    Where the work must end early, pairs with more min-hashes in common are the better bet.
+    Where the work must end early, pairs that differ in fewer pairs of letters are the better bet.
     """
     far, near = sentences(2)
     texts = [far, far[:18] + "abc" + far[21:], near, near[:-1] + "a"]

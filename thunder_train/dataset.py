@@ -84,7 +84,7 @@ def build(dataset: Dataset, root: Path, out: Path) -> dict[str, Any]:
 
 
 def _dropped_line(dropped: Dropped) -> bytes:
-    told = {"file": _shown(dropped.file), "line": dropped.line, "id": dropped.row_id, "reason": dropped.reason}
+    told = {"file": files.portable(dropped.file), "line": dropped.line, "id": dropped.row_id, "reason": dropped.reason}
     return files.json_line(told).encode()
 
 
@@ -132,7 +132,7 @@ def _manifest(made: Gathered, parted: Parted, out: Path, near: Neighbours) -> di
         "dataset": dataset.name,
         "builder": {"module": __name__, "code": _code()},
         "sources": [_source(source, made) for source in dataset.sources],
-        "templates": [{"path": _shown(path), "sha256": files.sha256(root / path)} for path in dataset.templates],
+        "templates": [_file(path, root) for path in dataset.templates],
         "system": dataset.system,
         "orthography": dataset.orthography,
         "split": {
@@ -168,13 +168,13 @@ def _code() -> str:
 def _source(source: Source, made: Gathered) -> dict[str, Any]:
     """One source as declared, and its files as read."""
     found = [
-        {"path": _shown(path), "sha256": files.sha256(made.root / path), "rows": made.ledger.rows_read.get(path, 0)}
+        {**_file(path, made.root), "rows": made.ledger.rows_read.get(path, 0)}
         for pattern in (source.path, source.references)
         for path in files.expand(pattern, made.root)
     ]
-    return {"kind": source.kind, "evidence_kind": source.evidence_kind, "path": _shown(source.path), "files": found}
+    told = {"kind": source.kind, "evidence_kind": source.evidence_kind, "path": files.portable(source.path)}
+    return {**told, "files": found}
 
 
-def _shown(path: str) -> str:
-    """A path as the manifest may tell it: one outside the project tells its name only."""
-    return Path(path).name if Path(path).is_absolute() else path
+def _file(path: str, root: Path) -> dict[str, Any]:
+    return {"path": files.portable(path), "sha256": files.sha256(root / path)}

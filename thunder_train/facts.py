@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rapidfuzz.distance import Levenshtein
 
-from thunder_train import orthography
+from thunder_train import files, orthography
 from thunder_train.neighbours import Neighbours
 from thunder_train.parting import SPLITS, Parted
 
@@ -39,7 +39,7 @@ def _dropped(made: "Gathered") -> dict[str, list[dict[str, Any]]]:
     for each in sorted(made.ledger.dropped):
         told = found.setdefault(each.reason, [])
         if len(told) < SHOWN:
-            told.append({"file": each.file, "line": each.line, "id": each.row_id})
+            told.append({"file": files.portable(each.file), "line": each.line, "id": each.row_id})
     return found
 
 

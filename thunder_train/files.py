@@ -157,6 +157,11 @@ def is_inside(path: Any) -> bool:
     return isinstance(path, str) and bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
+def portable(path: str) -> str:
+    """A path as a committed file may tell it: one outside the project tells its name only."""
+    return path if not path or is_inside(path) else Path(path).name
+
+
 def is_sha256(text: Any) -> bool:
     """Whether a value of an untrusted file is a sha256 in hex."""
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -106,10 +106,12 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         "ranks": len(cluster.hosts),
         "local": not cluster.is_remote,
     }
-    table["model"]["path"] = portable(table["model"]["path"])
-    table["dataset"]["templates"] = [portable(path) for path in table["dataset"]["templates"]]
+    if not table["dataset"]["orthography_table"]:
+        del table["dataset"]["orthography_table"]  # as in TOML: an empty table would lack its keys
+    table["model"]["path"] = files.portable(table["model"]["path"])
+    table["dataset"]["templates"] = [files.portable(path) for path in table["dataset"]["templates"]]
     for source in table["dataset"]["sources"]:
-        source |= {key: portable(source[key]) for key in ("path", "references")}
+        source |= {key: files.portable(source[key]) for key in ("path", "references")}
     return table
 
 
@@ -144,7 +146,9 @@ def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
         **identity(recipe, root),
         "code": code,
         "command": ["bash", f"runs/{recipe.name}/launch.sh"],
-        "flags": {flag: portable(value) if isinstance(value, str) else value for flag, value in launch_flags(recipe)},
+        "flags": {
+            flag: files.portable(value) if isinstance(value, str) else value for flag, value in launch_flags(recipe)
+        },
         "outputs": [_output(run, name, done) for name in layout.OUTPUTS],
         "metrics": {
             "losses": done["losses"],
@@ -156,11 +160,6 @@ def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
         },
         "promotion": files.read_json(run / "promotion.json"),
     }
-
-
-def portable(path: str) -> str:
-    """A path as a manifest may tell it: one outside the project tells its name only."""
-    return path if not path or is_inside(path) else PurePosixPath(path).name
 
 
 def is_inside(path: str) -> bool:
@@ -235,8 +234,8 @@ def _run_id(made_from: dict[str, Any]) -> str:
 
 def _hashed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Path and sha256 of files, each once."""
-    told = {portable(file["path"]): file["sha256"] for file in found}
-    return [{"path": path, "sha256": sha256} for path, sha256 in sorted(told.items())]
+    told = {files.portable(file["path"]): file["sha256"] for file in found}
+    return [{"path": path, "sha256": sha256} for path, sha256 in told.items()]
 
 
 def _output(run: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:

@@ -30,12 +30,14 @@ BATCH = 8192
 """Texts hashed at once: small enough for a processor's cache, large enough that Python does not count."""
 BUCKET = 32
 """Texts with one min-hash that are all compared with each other; of more, each only with its next ones."""
-CANDIDATES = 1_000_000
+CANDIDATES = 500_000
 """Pairs held at once before they are compared letter by letter (8 bytes each)."""
+SLACK = 1e-6
+"""1 - 0.8 is a little less than 0.2 to a computer: a pair that is just similar enough must not fall for that."""
 SHOWN = 20
 LEFT_OUT = 255
 """Split of a text that takes no part."""
-_JUNK = re.compile(r"[\W_]+")
+_JUNK = re.compile(r"[\W_]")
 
 
 def normal(text: str) -> str:
@@ -45,7 +47,14 @@ def normal(text: str) -> str:
     if folded != text:
         text = unicodedata.normalize("NFC", folded)
     text = text.replace(" ", "")
-    return text if text.isalnum() else unicodedata.normalize("NFC", _JUNK.sub("", text))
+    if text.isalnum():
+        return text
+    for _ in range(8):  # a text has few signs, and each often: to replace one everywhere is faster than to find it
+        found = _JUNK.search(text)
+        if not found:
+            break
+        text = text.replace(found[0], "")
+    return unicodedata.normalize("NFC", _JUNK.sub("", text))
 
 
 class Prints(NamedTuple):
@@ -140,8 +149,8 @@ def pairs(
     """The pairs of texts of different splits whose normal texts are similar, but not equal.
 
     split: (R,) number of each text's split, or LEFT_OUT.  text_of: the text of a number, called at most 2 * most times.
-    least: similarity from 0 to 1: 1 - edits / letters of the longer one.  most: pairs compared letter by letter, those
-    with most min-hashes in common first.  Texts with equal normal text are left to whoever groups them.
+    least: similarity from 0 to 1: 1 - edits / letters of the longer one.  most: pairs compared letter by letter, the
+    likeliest first.  Texts with equal normal text are left to whoever groups them.
     """
     from rapidfuzz.distance.Levenshtein import normalized_similarity
 
@@ -152,7 +161,7 @@ def pairs(
         if i != last:
             last, left = i, normal(text_of(i))
         right = normal(text_of(j))
-        similarity = normalized_similarity(left, right, score_cutoff=least)
+        similarity = normalized_similarity(left, right, score_cutoff=max(0.0, least - SLACK))
         if similarity >= least and left != right:
             near.append((-similarity, i, j))
     examples = [(i, j, -similarity) for similarity, i, j in sorted(near)[:SHOWN]]
@@ -173,9 +182,9 @@ def _candidates(
                 continue
             found = np.concatenate((found, codes))
             if len(found) > CANDIDATES:
-                found, are_all = _best(found, prints.hashes, most)
+                found, are_all = _best(found, prints.bits, most)
                 is_complete &= are_all
-    found, are_all = _best(found, prints.hashes, most)
+    found, are_all = _best(found, prints.bits, most)
     ordered, rows = np.sort(found), np.uint64(max(1, len(split)))
     listed = zip((ordered // rows).tolist(), (ordered % rows).tolist(), strict=True)
     return list(listed), is_complete and are_all
@@ -194,7 +203,7 @@ def _sharing(
     order = np.lexsort((prints.hashes[(number + 1) % len(MIXERS)], prints.hashes[number]))
     order = order[(prints.lengths[order] > 0) & (split[order] != LEFT_OUT)]
     key, side, size = prints.hashes[number][order], split[order], prints.lengths[order].astype(np.int32)
-    edits = np.floor(size * (1 - least) + 1e-6).astype(np.int32)
+    edits = np.floor(size * (1 - least) + SLACK).astype(np.int32)
     for step in range(1, BUCKET + 1):
         is_one = key[step:] == key[:-step]
         if step == BUCKET:
@@ -212,15 +221,13 @@ def _sharing(
         yield np.minimum(one, other) * np.uint64(len(split)) + np.maximum(one, other)
 
 
-def _best(codes: "NDArray[np.uint64]", hashes: "NDArray[np.uint64]", most: int) -> tuple["NDArray[np.uint64]", bool]:
-    """The pairs once each, those with most min-hashes in common where they are too many; whether all were kept."""
+def _best(codes: "NDArray[np.uint64]", bits: "NDArray[np.uint64]", most: int) -> tuple["NDArray[np.uint64]", bool]:
+    """The pairs once each, of too many those whose letter pairs differ least; whether all were kept."""
     import numpy as np
 
     codes = np.unique(codes)
     if len(codes) <= most:
         return codes, True
-    rows = np.uint64(hashes.shape[1])
-    shared = np.zeros(len(codes), dtype=np.int8)
-    for row in hashes:
-        shared += row[codes // rows] == row[codes % rows]
-    return codes[np.argsort(-shared, kind="stable")[:most]], False
+    rows = np.uint64(len(bits))
+    unlike = np.bitwise_count(bits[codes // rows] ^ bits[codes % rows])
+    return codes[np.argsort(unlike, kind="stable")[:most]], False

@@ -117,7 +117,7 @@ def _find(path: str, dataset: str, root: Path) -> Path:
     declared = [today.get("template"), *_list(today.get("templates"))]
     declared += [source.get(key) for source in sources for key in ("path", "references")]
     paths = [path for pattern in declared if isinstance(pattern, str) for path in files.expand(pattern, root)]
-    outside = [one for one in paths if one != path and manifest.portable(one) == path]
+    outside = [one for one in paths if one != path and files.portable(one) == path]
     return root / next(iter(outside), path)
 
 
@@ -148,7 +148,7 @@ def _model(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thund
 def _home(model: dict[str, Any], root: Path) -> str:
     """The folder of a `path` model: one outside the project is where today's model of that name says."""
     today = _today(root, "models", model["name"]).get("path")
-    return today if isinstance(today, str) and manifest.portable(today) == model["path"] else str(model["path"])
+    return today if isinstance(today, str) and files.portable(today) == model["path"] else str(model["path"])
 
 
 def _cached(repo: str, name: str, commit: str) -> Path:

@@ -151,6 +151,20 @@ def test_a_histogram_counts_every_row_in_at_most_ten_bins():
     assert f"  24 to 26  █{' ' * 39}  1" == bars(found)[-1]
 
 
+def test_of_many_rows_a_part_is_laid_out_and_told(told, monkeypatch):
+    """
+    Whole steps of the first epoch: a share of padding needs no million rows.
+    """
+    from thunder_train.worker import preview, token_facts
+
+    monkeypatch.setattr(token_facts, "LAID_OUT", 5)
+    found = told([row(i, "ߊ" * (i + 1)) for i in range(6)], batch_size=2)
+
+    assert 4 == found["splits"]["train"]["training"]["rows_laid_out"]
+    (line,) = (line for line in preview.tell(found) if line.startswith("packing efficiency"))
+    assert "%; 4 rows " in line
+
+
 @pytest.mark.parametrize(
     ("too_long", "expected"),
     [("drop", (1, 1, 0, 40)), ("split", (3, 0, 1, 158))],

@@ -157,7 +157,7 @@ def _cells(split: Mapping[str, Any], max_seq_len: int) -> Iterator[tuple[str, st
     yield "rows trained on", f"{training['rows']:,}" if training else "-"
     yield "long rows", _long(training) if training else "-"
     yield "targets trained on", _of(training["targets"], training["tokens"]) if training else "-"
-    yield "packing efficiency", _of(training["real_tokens"], training["computed_tokens"]) if training else "-"
+    yield "packing efficiency", _packing(training) if training else "-"
 
 
 def _of(part: int, whole: int) -> str:
@@ -166,6 +166,12 @@ def _of(part: int, whole: int) -> str:
 
 def _long(training: Mapping[str, Any]) -> str:
     return f"{training['split']:,} split, {training['dropped']:,} with an answer left out"
+
+
+def _packing(training: Mapping[str, Any]) -> str:
+    """Tokens of rows among those computed, over an epoch, or as much of it as was laid out."""
+    part = f"; {training['rows_laid_out']:,} rows" if training["rows_laid_out"] < training["rows"] else ""
+    return _of(training["real_tokens"], training["computed_tokens"]) + part
 
 
 def bars(histogram: Sequence[tuple[int, int, int]]) -> list[str]:
