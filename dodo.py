@@ -89,28 +89,24 @@ def task_again() -> Tasks:
     """Make a run again from its manifest, in a clean folder, and compare every bit."""
     # doit gives no creator a command's name, and `doit reproduce -m PATH` is a command.
     for name in PROJECT.recipes:
-        yield {
-            "basename": "reproduce",
-            "name": name,
-            "actions": [(_reproduce, [f"runs/{name}/manifest.json"])],
-            "params": [{"name": "as_json", "long": "json", "type": bool, "default": False}],
-            "uptodate": [False],
-            "io": {"capture": False},
-        }
+        yield _command("reproduce", name, f"runs/{name}/manifest.json")
 
 
 def task_fit() -> Tasks:
     """What the training needs, before it runs: memory of a rank, messages, seconds of a step, advice."""
-    for recipe in PROJECT.recipes.values():
-        yield {
-            "basename": "fit",
-            "name": recipe.name,
-            "actions": [(_fit, [recipe])],
-            "task_dep": [f"model:{recipe.model.name}"] if recipe.model.kind == "nano" else [],
-            "params": [{"name": "as_json", "long": "json", "type": bool, "default": False}],
-            "uptodate": [False],
-            "io": {"capture": False},
-        }
+    for name, recipe in PROJECT.recipes.items():
+        needs = [f"model:{recipe.model.name}"] if recipe.model.kind == "nano" else []
+        yield {**_command("fit", name, recipe), "task_dep": needs}
+
+
+def task_tokens() -> Tasks:
+    """What the training will see, before it runs: lengths, targets, padding, and rows token by token [--rows N]."""
+    rows = {"name": "rows", "long": "rows", "type": int, "default": 3}
+    for name, recipe in PROJECT.recipes.items():
+        task = _command("tokens", name, recipe, rows)
+        # A hub model's tokenizer is enough, and whether its gigabytes are worth a download is asked before.
+        needs = [f"model:{recipe.model.name}"] if recipe.model.kind != "hub" else []
+        yield {**task, "task_dep": [f"data:{recipe.dataset.name}", *needs]}
 
 
 def task_test() -> dict[str, Any]:
@@ -133,13 +129,15 @@ def _of_each_recipe(stage: Callable[[Recipe], build.Stage]) -> Tasks:
         yield build.task(stage(recipe), CACHE)
 
 
-def _reproduce(path: str, as_json: bool) -> Any:
-    from thunder_train import commands  # late: a no-op must not pay for it
+def _command(command: str, name: str, subject: Recipe | str, *params: dict[str, Any]) -> dict[str, Any]:
+    """A task that looks, tells and is never up to date."""
 
-    return commands.reproduce_task(path, as_json)
+    def tell(as_json: bool, rows: int = 0) -> Any:
+        from thunder_train import commands  # late: a no-op must not pay for it
 
+        action = getattr(commands, f"{command}_task")
+        return action(subject, as_json, rows) if params else action(subject, as_json)
 
-def _fit(recipe: Recipe, as_json: bool) -> Any:
-    from thunder_train import commands  # late, as above
-
-    return commands.fit_task(recipe, as_json)
+    as_json = {"name": "as_json", "long": "json", "type": bool, "default": False}
+    actions = {"actions": [tell], "params": [as_json, *params], "uptodate": [False], "io": {"capture": False}}
+    return {"basename": command, "name": name, **actions}

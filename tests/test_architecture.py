@@ -29,9 +29,44 @@ ARROWS: dict[str, set[str]] = {
     "reference": set(),
     # The rooms of the stages.
     "rows": set(),
-    "reports": {"rows"},
-    "sources": {"rows", "reports"},
-    "dataset": {"rows", "reports", "sources"},
+    "streams": {"rows"},
+    "jsontext": set(),
+    "tables": {"streams"},
+    "readers": {"jsontext", "rows", "streams", "tables"},
+    "fieldmap": {"readers", "rows", "streams"},
+    "join": {"fieldmap", "readers", "rows", "streams"},
+    "reports": {"fieldmap", "jsontext", "readers", "rows", "streams", "tables"},
+    "sources": {"fieldmap", "join", "readers", "reports", "rows", "streams"},
+    "alphabet": set(),
+    "orthography": {"alphabet"},
+    "neighbours": set(),
+    "parting": {"neighbours"},
+    "compose": {"alphabet", "orthography", "readers", "rows"},
+    "shelf": set(),
+    "progress": set(),
+    "tally": {"compose", "parting", "rows"},
+    "gather": {"compose", "neighbours", "parting", "progress", "rows", "shelf", "sources", "tally"},
+    "facts": {"gather", "neighbours", "orthography", "parting"},
+    "audit": set(),
+    "dataset": {
+        "alphabet",
+        "audit",
+        "compose",
+        "facts",
+        "fieldmap",
+        "gather",
+        "join",
+        "jsontext",
+        "neighbours",
+        "orthography",
+        "parting",
+        "readers",
+        "reports",
+        "rows",
+        "shelf",
+        "sources",
+        "tables",
+    },
     "models": {"process"},
     "cluster": set(),
     "render": set(),
@@ -65,7 +100,7 @@ ARROWS: dict[str, set[str]] = {
         "scores",
     },
 }
-HEAVY = {"mlx", "mlx_lm", "numpy", "matplotlib", "transformers", "torch", "huggingface_hub"}
+HEAVY = {"mlx", "mlx_lm", "numpy", "matplotlib", "pyarrow", "transformers", "torch", "huggingface_hub"}
 
 
 def imports(path: Path) -> set[str]:
@@ -110,7 +145,7 @@ def test_only_workers_import_mlx(path: Path) -> None:
     """
     Every other command must start in a fraction of a second.
     """
-    assert not {name.partition(".")[0] for name in imports(path)} & {"mlx", "mlx_lm", "numpy", "matplotlib"}
+    assert not {name.partition(".")[0] for name in imports(path)} & {"mlx", "mlx_lm"}
 
 
 def test_no_room_imports_doit() -> None:

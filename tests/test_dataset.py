@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.material import FIELDS, built, report_row, report_rows, source
+from tests.inputs import FIELDS, report_row
+from tests.material import built, report_rows, source
 from thunder_train import files
-from thunder_train.dataset import FILES, build, fraction
+from thunder_train.dataset import build
+from thunder_train.layout import DATA
 from thunder_train.load import load
+from thunder_train.parting import fraction
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,9 +82,9 @@ def test_manifest_tells_the_bytes_of_every_file(tmp_path):
     for name, split in manifest["splits"].items():
         content = (tmp_path / "out" / f"{name}.jsonl").read_bytes()
         assert (hashlib.sha256(content).hexdigest(), content.count(b"\n")) == (split["sha256"], split["rows"])
-    assert sorted(FILES) == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert sorted(DATA) == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert manifest == files.read_json(tmp_path / "out" / "manifest.json")
-    assert files.sha256(tmp_path / "in.json") == manifest["sources"][0]["sha256"]
+    assert files.sha256(tmp_path / "in.json") == manifest["sources"][0]["files"][0]["sha256"]
 
 
 def test_manifest_names_no_machine_path(tmp_path):
@@ -89,7 +92,10 @@ def test_manifest_names_no_machine_path(tmp_path):
     (tmp_path / "prompt.j2").write_text("{{ asr_text }}")
 
     built(
-        tmp_path, report_rows(), sources=(source(path=str(tmp_path / "in.json")),), template=str(tmp_path / "prompt.j2")
+        tmp_path,
+        report_rows(),
+        sources=(source(path=str(tmp_path / "in.json")),),
+        templates=(str(tmp_path / "prompt.j2"),),
     )
 
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
@@ -167,7 +173,7 @@ def test_conversations_are_written_as_they_are(tmp_path):
     ]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    built(tmp_path, [], sources=(source(kind="chatml", path="c.jsonl", fields={}),))
+    built(tmp_path, [], sources=(source(kind="chatml", path="c.jsonl", fields={}),), orthography="")
 
     messages = {row["id"]: row["messages"] for split in written(tmp_path).values() for row in split}
     assert {f"c:{line['id']}": line["messages"] for line in lines} == messages

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.material import built, report_row, report_rows
+from tests.inputs import report_row
+from tests.material import built, report_rows
 from thunder_train import ThunderError
 
 

@@ -239,7 +239,7 @@ def write_manifest(project: Path, train_rows: int) -> None:
     (project / "rows.jsonl").write_text("{}\n")
     manifest = {
         "splits": {"train": {"rows": train_rows}},
-        "sources": [{"path": "rows.jsonl", "sha256": files.sha256(project / "rows.jsonl")}],
+        "sources": [{"files": [{"path": "rows.jsonl", "sha256": files.sha256(project / "rows.jsonl")}]}],
         "split": {"seed": 0, "valid": 0.1, "test": 0.1},
     }
     files.write_json(project / "data" / "rows" / "manifest.json", manifest)

@@ -20,7 +20,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         "recipe.dataset.name: 'a/b' holds characters that do not belong there",
     ),
     "template": (
-        lambda run: run["recipe"]["dataset"].update(template="../secret"),
+        lambda run: run["recipe"]["dataset"].update(templates=["../secret"]),
         "recipe.dataset: '../secret' leads out of the project",
     ),
     "source": (
@@ -28,7 +28,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         "inputs: '/etc/passwd' leads out of the project",
     ),
     "control character": (
-        lambda run: run["inputs"]["template"].update(path="a\x1b[2Jb"),
+        lambda run: run["inputs"]["templates"][0].update(path="a\x1b[2Jb"),
         "inputs: 'a\\x1b[2Jb' leads out of the project",
     ),
     "model file": (
@@ -95,9 +95,7 @@ def test_paths_outside_the_project_are_told_by_name() -> None:
     """
     A manifest is committed: no folder of a machine belongs in it.
     """
-    told = {
-        path: manifest.portable(path) for path in ("", "data/a.json", "/home/me/a.json", "../a.json", "b/../a.json")
-    }
+    told = {path: files.portable(path) for path in ("", "data/a.json", "/home/me/a.json", "../a.json", "b/../a.json")}
 
     assert ["", "data/a.json", "a.json", "a.json", "a.json"] == [*told.values()]
 

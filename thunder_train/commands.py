@@ -1,4 +1,4 @@
-"""Reproduce, compare and fit as people and machines call them: `doit reproduce`, tables and JSON."""
+"""Reproduce, compare, fit and tokens as people and machines call them: `doit reproduce`, tables and JSON."""
 
 import re
 import signal
@@ -110,6 +110,17 @@ def fit_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
         _print_json(found)
     else:
         _print_table((recipe.name, ""), fit.table(found))
+    return None
+
+
+def tokens_task(recipe: Recipe, as_json: bool, rows: int) -> TaskFailed | None:
+    """The action of `tokens:<recipe>`: the worker tells. rows: how many it shows token by token."""
+    words = ["--ranks", str(len(recipe.cluster.hosts)), "--rows", str(rows), *["--json"] * as_json]
+    argv = [sys.executable, "-m", "thunder_train.worker.preview", *fit.worker_words(recipe), *words]
+    try:
+        process.command(argv, where=f"tokens {recipe.name}", mend="read the lines above")
+    except ThunderError as error:
+        return TaskFailed(_plain(str(error)))
     return None
 
 

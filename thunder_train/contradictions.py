@@ -7,6 +7,9 @@ from pathlib import Path
 from thunder_train import ThunderError, files
 from thunder_train.config import Cluster, Dataset, Model, Recipe
 
+ORTHOGRAPHIES = ("", "bridge-toneless", "standard-toned")
+"""Those that need no table; orthography.py describes them."""
+
 
 def of(part: Cluster | Model | Dataset, where: str) -> list[ThunderError]:
     """Contradictions inside one named table of thunder.toml."""
@@ -109,6 +112,14 @@ def _of_model(model: Model, where: str) -> list[ThunderError]:
 
 def _of_dataset(dataset: Dataset, where: str) -> list[ThunderError]:
     problems = []
+    if not dataset.templates:
+        problems.append(ThunderError("is missing", f"{where}.template", "name the Jinja2 file of the user message"))
+    if not dataset.orthography_table and dataset.orthography not in ORTHOGRAPHIES:
+        mend = f"use one of: {', '.join(ORTHOGRAPHIES[1:])}; or describe it in an orthography_table of its own"
+        problems.append(ThunderError(f"is {dataset.orthography!r}", f"{where}.orthography", mend))
+    if dataset.orthography_table and dataset.orthography in ORTHOGRAPHIES:
+        what = f"describes {dataset.orthography!r}, which is built in" if dataset.orthography else "has no name"
+        problems.append(ThunderError(what, f"{where}.orthography_table", "give orthography a name of its own"))
     if dataset.valid + dataset.test >= 1:
         problems.append(
             ThunderError("valid and test leave no train rows", where, "make their sum smaller than 1, as 0.1 and 0.1")
@@ -135,9 +146,13 @@ def _is_current(dataset: Dataset, root: Path) -> bool:
     """Whether the manifest was made from these sources with this split. Hashes them: asked only before an error."""
     try:
         manifest = json.loads(_manifest(dataset, root).read_text(encoding="utf-8"))
-        told = {source["path"]: source["sha256"] for source in manifest["sources"]}
-        told |= {pair["path"]: pair["sha256"] for source in manifest["sources"] if (pair := source.get("references"))}
-        wanted = {name for source in dataset.sources for name in (source.path, source.references) if name}
+        told = {file["path"]: file["sha256"] for source in manifest["sources"] for file in source["files"]}
+        wanted = {
+            name
+            for source in dataset.sources
+            for path in (source.path, source.references)
+            for name in files.expand(path, root)
+        }
         split = {"seed": dataset.split_seed, "valid": dataset.valid, "test": dataset.test}
         return (
             wanted == set(told)

@@ -1,207 +1,162 @@
-"""Rows -> ChatML that is free of duplicates and leaks, split by group, with a manifest.
+"""Rows -> ChatML that is free of duplicates and leaks, split by group, with a manifest and an audit.
 
-Input: the sources and the prompt template of a `config.Dataset`.
-Output: train.jsonl, valid.jsonl and test.jsonl (rows sorted by id), then manifest.json.
+Input: the sources and the prompt templates of a `config.Dataset`.
+Output: layout.DATA: the splits sorted by id, decisions.jsonl, dropped.jsonl, the audit pages, then manifest.json.
+Rows stream through: memory holds a few bytes of each, and the lines wait on disk (shelf.py).
 """
 
-import hashlib
-import re
-import statistics
 import sys
-import unicodedata
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import msgspec
-from jinja2.sandbox import SandboxedEnvironment
-
-from thunder_train import ThunderError, files, reports, rows, sources
+from thunder_train import (
+    ThunderError,
+    alphabet,
+    audit,
+    compose,
+    facts,
+    fieldmap,
+    files,
+    join,
+    jsontext,
+    neighbours,
+    orthography,
+    parting,
+    readers,
+    reports,
+    rows,
+    sources,
+    tables,
+)
 from thunder_train.config import Dataset, Source
-from thunder_train.rows import Loaded, Row, raise_some
+from thunder_train.gather import Gathered
+from thunder_train.neighbours import Neighbours
+from thunder_train.parting import SPLITS, Parted
+from thunder_train.rows import Dropped, Ledger, raise_some
+from thunder_train.shelf import Shelf
 
-SCHEMA = "thunder.dataset/1"
-BUILDERS = (rows, reports, sources, sys.modules[__name__])
+SCHEMA = "thunder.dataset/2"
+BUILDERS = (
+    rows,
+    readers,
+    jsontext,
+    tables,
+    fieldmap,
+    join,
+    reports,
+    sources,
+    alphabet,
+    orthography,
+    compose,
+    parting,
+    sys.modules[__name__],
+)
 """The modules that decide what a row says."""
-SPLITS = ("train", "valid", "test")
-FILES = (*(f"{name}.jsonl" for name in SPLITS), "manifest.json")
-"""What build writes."""
-RULE = "sha256('{seed}:{group}') as a fraction: below valid is valid, below valid + test is test, the rest is train"
-
-Example = dict[str, Any]
-"""One row of a split, as it is written."""
+TOLD = 3
+"""Dropped rows of each reason that an error about too many of them tells."""
 
 
 def build(dataset: Dataset, root: Path, out: Path) -> dict[str, Any]:
     """Write the dataset's files into out and return its manifest.
 
-    Nothing is written unless everything holds: no leak, unique ids, rows in train and valid.
+    Nothing is written unless everything holds: no leak, unique ids, rows in train and valid, few rows dropped.
     """
-    loaded = [sources.read(source, root) for source in dataset.sources]
-    template = _template(dataset, root)
-    examples, dropped = _examples(dataset, template, [row for each in loaded for row in each.rows])
-    splits = _split(dataset, examples)
-    texts = {name: "".join(map(files.json_line, splits[name])) for name in SPLITS}
-    manifest = _manifest(dataset, root, loaded, splits, texts, dropped)
-    for name, text in texts.items():
-        files.write_text(out / f"{name}.jsonl", text)
+    with Shelf(out) as shelf, Shelf(out) as decided:
+        made = Gathered(dataset, root, shelf, decided)
+        parted = parting.part(made.ids, made.splits, made.contents, made.keys)
+        for number, reason in parted.reasons.items():
+            made.ledger.drop(*made.place(number), reason)
+        raise_some(_problems(made, parted))
+        for index, name in enumerate(SPLITS):
+            mine = parted.kept & (parted.splits == index)
+            files.write_lines(
+                out / f"{name}.jsonl", (shelf.get(row) for row in parted.order[mine[parted.order]].tolist())
+            )
+        told = (made.decisions[row] for row in parted.order.tolist() if row in made.decisions and parted.kept[row])
+        files.write_lines(out / "decisions.jsonl", map(decided.get, told))
+        files.write_lines(out / "dropped.jsonl", map(_dropped_line, sorted(made.ledger.dropped)))
+        near = neighbours.pairs(made.sketch, parted.placed(), made.text)
+        manifest = _manifest(made, parted, out, near)
+        for name, page in audit.pages(facts.of(made, parted, near, manifest)).items():
+            files.write_text(out / name, page)
     files.write_json(out / "manifest.json", manifest)
     return manifest
 
 
-def fraction(seed: int, group: str) -> float:
-    """Where a group falls in [0, 1): fixed by seed and name alone, so appended rows move nobody."""
-    return int(hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()[:13], 16) / 16**13
+def _dropped_line(dropped: Dropped) -> bytes:
+    told = {"file": files.portable(dropped.file), "line": dropped.line, "id": dropped.row_id, "reason": dropped.reason}
+    return files.json_line(told).encode()
 
 
-def _template(dataset: Dataset, root: Path) -> jinja2.Template:
-    """The prompt template, compiled in a sandbox where an undefined name is an error."""
-    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
-    try:
-        return environment.from_string(rows.text(dataset.template, root))
-    except jinja2.TemplateSyntaxError as error:
-        where = f"{dataset.template}:{error.lineno}"
-        raise ThunderError(f"is not a Jinja template: {error.message}", where=where, mend="mend the line") from None
-
-
-def _examples(dataset: Dataset, template: jinja2.Template, found: list[Row]) -> tuple[list[Example], Counter[str]]:
-    """The rows as written, sorted by id, and the count of those left out by reason."""
-    dropped = Counter[str]()
-    kept: dict[tuple[str, ...], Example] = {}
-    problems = []
-    for row in sorted(map(_composed, found), key=lambda row: row.row_id):
-        example = _example(dataset, template, row)
-        key = (*(message["content"] for message in example["messages"]), row.reference_text)
-        if not row.target_text.strip():
-            dropped["empty target"] += 1
-        elif not row.messages and not row.asr_text.strip():
-            dropped["empty hypothesis"] += 1
-        elif key in kept:
-            dropped["exact duplicate"] += 1
-        else:
-            kept[key] = example
-            problems += _leaks(dataset, example)
-    raise_some([*_repeated(dataset, found), *problems])
-    return list(kept.values()), dropped
-
-
-def _composed(row: Row) -> Row:
-    """The row with every text in NFC: N'Ko marks typed in another order are the same text."""
-    texts = {
-        name: unicodedata.normalize("NFC", getattr(row, name)) for name in ("asr_text", "reference_text", "target_text")
-    }
-    messages = [message | {"content": unicodedata.normalize("NFC", message["content"])} for message in row.messages]
-    return msgspec.structs.replace(row, **texts, messages=tuple(messages))
-
-
-def _example(dataset: Dataset, template: jinja2.Template, row: Row) -> Example:
-    """One row as it is written."""
-    return {
-        "id": row.row_id,
-        "messages": list(row.messages) or _messages(dataset, template, row),
-        "partition": row.partition,
-        "asr_text": row.asr_text,
-        "reference_text": row.reference_text,
-        "source": row.source,
-        "group": row.group,
-    }
-
-
-def _messages(dataset: Dataset, template: jinja2.Template, row: Row) -> list[dict[str, str]]:
-    """System, user and assistant turns. The template sees hypothesis-side fields only."""
-    try:
-        user = template.render(asr_text=row.asr_text, partition=row.partition, telemetry=row.telemetry)
-    except Exception as error:  # a template is the user's code: whatever it raises is theirs to mend
-        mend = "a prompt may use asr_text, partition and telemetry"
-        raise ThunderError(f"row {row.row_id}: {error}", where=dataset.template, mend=mend) from None
-    turns = [("system", dataset.system)] if dataset.system else []
-    turns += [("user", user), ("assistant", row.target_text)]
-    return [{"role": role, "content": unicodedata.normalize("NFC", text)} for role, text in turns]
-
-
-def _repeated(dataset: Dataset, found: list[Row]) -> list[ThunderError]:
-    """One problem per id that two rows share."""
-    counts = Counter(row.row_id for row in found)
-    repeated = sorted(name for name, count in counts.items() if count > 1)
-    return [
-        ThunderError(
-            f"{counts[name]} rows are called {name!r}",
-            where=_where(dataset, "sources"),
-            mend="give each row its own id and each source its own file name",
+def _problems(made: Gathered, parted: Parted) -> list[ThunderError]:
+    """Everything for which the dataset is refused."""
+    where, kept = f"thunder.toml: datasets.{made.dataset.name}", int(parted.kept.sum())
+    mend = "give each row its own id and each source its own file name"
+    problems = [
+        ThunderError(f"{count} rows are called {name!r}", f"{where}.sources", mend)
+        for name, count in parting.repeated(made.ids, parted).items()
+    ]
+    problems += made.composer.problems
+    if table := made.composer.table:
+        for source, census in sorted(made.composer.census.items()):
+            problems += orthography.verdict(census, table, f"{where}.orthography: source {source}")
+    for index, name in enumerate(SPLITS[:2]):
+        if not (parted.kept & (parted.splits == index)).any():
+            mend = "add rows, or change valid, test or split_seed"
+            problems.append(ThunderError(f"no row of {kept} fell into the {name} split", f"{where}.valid", mend))
+    lost = len(made.ledger.dropped)
+    if lost > made.dataset.max_dropped * (lost + kept):
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in sorted(made.ledger.reasons().items()))
+        what = (
+            f"{lost} of {lost + kept} rows were dropped ({reasons}), and at most {made.dataset.max_dropped:.0%} may be"
         )
-        for name in repeated
-    ]
+        mend = f"mend them, or raise it; the first: {_examples_of(made.ledger)}"
+        problems.append(ThunderError(what, f"{where}.max_dropped", mend))
+    return problems
 
 
-def _leaks(dataset: Dataset, example: Example) -> list[ThunderError]:
-    """A problem if the prompt says the reference anywhere but in the hypothesis itself."""
-    reference, hypothesis = example["reference_text"].strip(), example["asr_text"]
-    prompt = "\n".join(message["content"] for message in example["messages"][:-1])
-    if hypothesis:
-        prompt = prompt.replace(hypothesis, "\n")
-    if not reference or not re.search(rf"(?<!\w){re.escape(reference)}(?!\w)", prompt):
-        return []
-    mend = "take it out of the system text, the template or the telemetry"
-    return [
-        ThunderError(f"the prompt of {example['id']} holds its reference", where=_where(dataset, "template"), mend=mend)
-    ]
+def _examples_of(ledger: Ledger) -> str:
+    return ", ".join(f"{each.file}:{each.line}" for each in ledger.dropped[:TOLD])
 
 
-def _split(dataset: Dataset, examples: list[Example]) -> dict[str, list[Example]]:
-    """Examples by split; one group is never in two. Raises ThunderError when train or valid would be empty."""
-    splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
-    for example in examples:
-        place = fraction(dataset.split_seed, example["group"])
-        name = "valid" if place < dataset.valid else "test" if place < dataset.valid + dataset.test else "train"
-        splits[name].append(example)
-    mend = "add rows, or change valid, test or split_seed"
-    empty = [name for name in ("train", "valid") if not splits[name]]
-    raise_some(
-        [
-            ThunderError(
-                f"no row of {len(examples)} fell into the {name} split", where=_where(dataset, "valid"), mend=mend
-            )
-            for name in empty
-        ]
-    )
-    return splits
-
-
-def _where(dataset: Dataset, key: str) -> str:
-    """The place of a key of this dataset in the project file."""
-    return f"thunder.toml: datasets.{dataset.name}.{key}"
-
-
-def _manifest(
-    dataset: Dataset,
-    root: Path,
-    loaded: list[Loaded],
-    splits: dict[str, list[Example]],
-    texts: dict[str, str],
-    dropped: Counter[str],
-) -> dict[str, Any]:
+def _manifest(made: Gathered, parted: Parted, out: Path, near: Neighbours) -> dict[str, Any]:
     """What made the dataset and what is in it: no times, no absolute paths."""
-    examples = [example for name in SPLITS for example in splits[name]]
-    used = {example["id"] for example in examples}
-    taught = [row for each in loaded for row in each.rows if row.row_id in used]
-    for each in loaded:
-        dropped.update(each.dropped)
+    dataset, root = made.dataset, made.root
+    counts = {
+        kind: {word: sum(each.values()) for word, each in words.items()}
+        for kind, words in made.tally.counts(parted).items()
+    }
+    rates = made.tally.error_rates(parted)
     return {
         "schema": SCHEMA,
         "dataset": dataset.name,
         "builder": {"module": __name__, "code": _code()},
-        "sources": [_source(source, root, each) for source, each in zip(dataset.sources, loaded, strict=True)],
-        "template": {"path": _shown(dataset.template), "sha256": files.sha256(root / dataset.template)},
+        "sources": [_source(source, made) for source in dataset.sources],
+        "templates": [_file(path, root) for path in dataset.templates],
         "system": dataset.system,
         "orthography": dataset.orthography,
-        "split": {"seed": dataset.split_seed, "valid": dataset.valid, "test": dataset.test, "rule": RULE},
-        "splits": {name: _statistics(splits[name], texts[name]) for name in SPLITS},
-        "evidence_kinds": sorted({row.evidence_kind for row in taught}),
-        "partitions": dict(Counter(row.partition for row in taught)),
-        "decisions": dict(Counter(row.decision for row in taught if row.decision)),
-        "reason_codes": dict(Counter(code for row in taught for code in row.reason_codes)),
-        "dropped": dict(dropped),
+        "split": {
+            "seed": dataset.split_seed,
+            "valid": dataset.valid,
+            "test": dataset.test,
+            "group_keys": list(dataset.group_keys),
+            "rule": parting.RULE,
+        },
+        "splits": {
+            name: {
+                "rows": int((parted.kept & (parted.splits == index)).sum()),
+                "sha256": files.sha256(out / f"{name}.jsonl"),
+                "characters": made.tally.characters(parted, index),
+                "cer": rates[name],
+            }
+            for index, name in enumerate(SPLITS)
+        },
+        "evidence_kinds": sorted(counts["evidence_kind"]),
+        "partitions": counts["partition"],
+        "decisions": {word: count for word, count in counts["decision"].items() if word},
+        "reason_codes": made.tally.codes(parted),
+        "dropped": made.ledger.reasons(),
+        "near_duplicates": near.count,
     }
 
 
@@ -210,23 +165,16 @@ def _code() -> str:
     return files.digest([files.code_digest(Path(module.__file__ or "")) for module in BUILDERS])
 
 
-def _source(source: Source, root: Path, loaded: Loaded) -> dict[str, Any]:
-    """One source's files as read."""
-    parts = [
-        {"path": _shown(path), "sha256": files.sha256(root / path), "rows": rows_read}
-        for path, rows_read in loaded.rows_read.items()
+def _source(source: Source, made: Gathered) -> dict[str, Any]:
+    """One source as declared, and its files as read."""
+    found = [
+        {**_file(path, made.root), "rows": made.ledger.rows_read.get(path, 0)}
+        for pattern in (source.path, source.references)
+        for path in files.expand(pattern, made.root)
     ]
-    entry = {**parts[0], "kind": source.kind, "evidence_kind": source.evidence_kind, "rows_used": len(loaded.rows)}
-    return entry if len(parts) == 1 else entry | {"references": parts[1]}
+    told = {"kind": source.kind, "evidence_kind": source.evidence_kind, "path": files.portable(source.path)}
+    return {**told, "files": found}
 
 
-def _statistics(examples: list[Example], text: str) -> dict[str, Any]:
-    """One split in numbers. characters: code points of all messages of a row."""
-    lengths = [sum(len(message["content"]) for message in example["messages"]) for example in examples] or [0]
-    spread = {"min": min(lengths), "median": statistics.median(lengths), "max": max(lengths), "total": sum(lengths)}
-    return {"rows": len(examples), "sha256": hashlib.sha256(text.encode()).hexdigest(), "characters": spread}
-
-
-def _shown(path: str) -> str:
-    """A path as the manifest may tell it: one outside the project tells its name only."""
-    return Path(path).name if Path(path).is_absolute() else path
+def _file(path: str, root: Path) -> dict[str, Any]:
+    return {"path": files.portable(path), "sha256": files.sha256(root / path)}

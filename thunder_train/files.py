@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """As write_text, for bytes. Creates the folder."""
+    write_lines(path, (data,))
+
+
+def write_lines(path: str | os.PathLike[str], lines: Iterable[bytes]) -> None:
+    """As write_bytes, piece by piece."""
     path = Path(path)
     draft = path.with_name(f"{path.name}{DRAFT}{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "wb") as file:
-            file.write(data)
+        with open(draft, "wb", buffering=1 << 20) as file:
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -135,9 +141,25 @@ def read_jsonl(path: str | os.PathLike[str], mend: str = "") -> list[Any]:
     return values
 
 
+def expand(pattern: str, root: str | os.PathLike[str]) -> list[str]:
+    """The files that a source's path means, relative to root and sorted: itself, or those that match its * ? [ ]."""
+    if not any(mark in pattern for mark in "*?["):
+        return [pattern] if pattern else []
+    import glob  # late: few paths are patterns
+
+    return sorted(
+        name for name in glob.glob(pattern, root_dir=root, recursive=True) if os.path.isfile(Path(root, name))
+    )
+
+
 def is_inside(path: Any) -> bool:
     """Whether a path of an untrusted file stays inside the folder that it is joined to."""
     return isinstance(path, str) and bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def portable(path: str) -> str:
+    """A path as a committed file may tell it: one outside the project tells its name only."""
+    return path if not path or is_inside(path) else Path(path).name
 
 
 def is_sha256(text: Any) -> bool:

@@ -14,21 +14,26 @@ from thunder_train.config import Model, Recipe
 from thunder_train.process import command
 
 LAUNCHER_FLAGS = ("--hostfile", "--log-dir", "--folder", "--python", "--max-restarts")
-"""Flags of launch.sh that no worker takes, or that fit has no use for."""
+"""Flags of launch.sh that no worker takes, or that one which only looks has no use for."""
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def measure(recipe: Recipe, project: Path) -> dict[str, Any]:
     """The worker's report, schema thunder.fit/1. Raises ThunderError when there is no config.json."""
-    flags = [(flag, value) for flag, value in render.launch_flags(recipe) if flag not in LAUNCHER_FLAGS]
-    flags += [("--config", config_file(recipe.model, project)), ("--ranks", len(recipe.cluster.hosts))]
+    words = worker_words(recipe)
+    words += ["--config", str(config_file(recipe.model, project)), "--ranks", str(len(recipe.cluster.hosts))]
     with tempfile.TemporaryDirectory(prefix="thunder-fit-") as folder:
         output = Path(folder) / "fit.json"
-        words = [str(part) for flag in (*flags, ("--output", output)) for part in flag]
-        argv = [sys.executable, "-m", "thunder_train.worker.fit", *words]
+        argv = [sys.executable, "-m", "thunder_train.worker.fit", *words, "--output", str(output)]
         command(argv, where=f"fit {recipe.name}", mend="read the lines above")
         found: dict[str, Any] = files.read_json(output)
     return found
+
+
+def worker_words(recipe: Recipe) -> list[str]:
+    """The words that launch.sh hands to each worker, for a worker that only looks."""
+    flags = [flag for flag in render.launch_flags(recipe) if flag[0] not in LAUNCHER_FLAGS]
+    return [str(part) for flag in flags for part in flag]
 
 
 def config_file(model: Model, project: Path) -> Path:

@@ -9,19 +9,21 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from thunder_train import code, layout, models
+from thunder_train import code, files, layout, models
 from thunder_train.build import STATS, Stage
 from thunder_train.config import Dataset, Model, Recipe, section
 
 
 def data(dataset: Dataset) -> Stage:
     """Sources -> rows and their manifest. A source that is not there is no input; making the stage tells of it."""
-    paths = [path for source in dataset.sources for path in (source.path, source.references)]
+    patterns = [pattern for source in dataset.sources for pattern in (source.path, source.references)]
+    paths = [path for pattern in patterns for path in files.expand(pattern, Path())]
+    pages = [f"templates/{name}.j2" for name in layout.AUDIT]
     return Stage(
         name=f"data:{dataset.name}",
         make=partial(_make, "data", dataset),
         targets=tuple(f"data/{dataset.name}/{name}" for name in layout.DATA),
-        inputs=tuple(path for path in (*paths, dataset.template) if Path(path).is_file()),
+        inputs=tuple(path for path in (*paths, *dataset.templates, *pages) if Path(path).is_file()),
         reads={"dataset": section(dataset)},
         code=("runs:data", "dataset"),
     )

@@ -1,6 +1,8 @@
 """Names of the files that stages hand to each other, below data/<dataset>/ and runs/<recipe>/."""
 
-DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "manifest.json")
+AUDIT = ("audit.html", "audit.md")
+"""Rendered from templates/<name>.j2."""
+DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "decisions.jsonl", "dropped.jsonl", *AUDIT, "manifest.json")
 SCRIPTS = ("launch.sh", "evaluate.sh")
 """Rendered from templates/<name>.j2."""
 ADAPTER = ("adapter/adapters.safetensors", "adapter/adapter_config.json")

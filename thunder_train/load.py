@@ -185,4 +185,6 @@ def _evaluate(table: dict[str, Any]) -> Evaluate:
 
 def _dataset(name: str, table: dict[str, Any]) -> Dataset:
     sources = [_frozen(Source, source) for source in table["sources"]]
-    return _frozen(Dataset, {**table, "name": name, "sources": sources})
+    templates = table.get("templates", [table["template"]] if "template" in table else [])
+    own = {"orthography_table": table.get("orthography_table", {}), "templates": templates}
+    return _frozen(Dataset, {**table, **own, "name": name, "sources": sources})

@@ -25,10 +25,6 @@ class _File(msgspec.Struct):
     sha256: str
 
 
-class _Source(_File):
-    references: _File | None = None
-
-
 class _Split(msgspec.Struct):
     rows: int
     sha256: str
@@ -36,8 +32,8 @@ class _Split(msgspec.Struct):
 
 class _Inputs(msgspec.Struct):
     dataset: str
-    sources: list[_Source]
-    template: _File
+    sources: list[_File]
+    templates: list[_File]
     splits: dict[str, _Split]
 
 
@@ -48,7 +44,7 @@ class _DeclaredSource(msgspec.Struct):
 
 class _DeclaredDataset(msgspec.Struct):
     name: str
-    template: str
+    templates: list[str]
     sources: list[_DeclaredSource]
 
 
@@ -110,10 +106,12 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         "ranks": len(cluster.hosts),
         "local": not cluster.is_remote,
     }
-    for place, key in ((table["dataset"], "template"), (table["model"], "path")):
-        place[key] = portable(place[key])
+    if not table["dataset"]["orthography_table"]:
+        del table["dataset"]["orthography_table"]  # as in TOML: an empty table would lack its keys
+    table["model"]["path"] = files.portable(table["model"]["path"])
+    table["dataset"]["templates"] = [files.portable(path) for path in table["dataset"]["templates"]]
     for source in table["dataset"]["sources"]:
-        source |= {key: portable(source[key]) for key in ("path", "references")}
+        source |= {key: files.portable(source[key]) for key in ("path", "references")}
     return table
 
 
@@ -127,8 +125,8 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
         "recipe": run_recipe(recipe),
         "inputs": {
             "dataset": data["dataset"],
-            "sources": [_portable_source(source) for source in data["sources"]],
-            "template": data["template"] | {"path": portable(data["template"]["path"])},
+            "sources": _hashed([file for source in data["sources"] for file in source["files"]]),
+            "templates": _hashed(data["templates"]),
             "splits": {name: {key: split[key] for key in ("rows", "sha256")} for name, split in data["splits"].items()},
             "evidence_kinds": data["evidence_kinds"],
         },
@@ -148,7 +146,9 @@ def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
         **identity(recipe, root),
         "code": code,
         "command": ["bash", f"runs/{recipe.name}/launch.sh"],
-        "flags": {flag: portable(value) if isinstance(value, str) else value for flag, value in launch_flags(recipe)},
+        "flags": {
+            flag: files.portable(value) if isinstance(value, str) else value for flag, value in launch_flags(recipe)
+        },
         "outputs": [_output(run, name, done) for name in layout.OUTPUTS],
         "metrics": {
             "losses": done["losses"],
@@ -160,11 +160,6 @@ def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
         },
         "promotion": files.read_json(run / "promotion.json"),
     }
-
-
-def portable(path: str) -> str:
-    """A path as a manifest may tell it: one outside the project tells its name only."""
-    return path if not path or is_inside(path) else PurePosixPath(path).name
 
 
 def is_inside(path: str) -> bool:
@@ -212,8 +207,8 @@ def _names(run: _Run) -> list[ThunderError]:
 def _paths(run: _Run) -> list[ThunderError]:
     """A problem for each path that leads out of its folder, or is there twice."""
     dataset, inputs = run.recipe.dataset, run.inputs
-    declared = [dataset.template, *(path for source in dataset.sources for path in (source.path, source.references))]
-    hashed = [inputs.template, *inputs.sources, *(source.references for source in inputs.sources if source.references)]
+    declared = [*dataset.templates, *(path for source in dataset.sources for path in (source.path, source.references))]
+    hashed = [*inputs.templates, *inputs.sources]
     places = {
         "recipe.dataset": [path for path in declared if path],
         "recipe.model": [run.recipe.model.path] if run.recipe.model.path else [],
@@ -237,9 +232,10 @@ def _run_id(made_from: dict[str, Any]) -> str:
     return files.digest({key: made_from[key] for key in MADE_FROM})[:12]
 
 
-def _portable_source(source: dict[str, Any]) -> dict[str, Any]:
-    own = source | {"path": portable(source["path"])}
-    return own | {"references": _portable_source(own["references"])} if "references" in own else own
+def _hashed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Path and sha256 of files, each once."""
+    told = {files.portable(file["path"]): file["sha256"] for file in found}
+    return [{"path": path, "sha256": sha256} for path, sha256 in told.items()]
 
 
 def _output(run: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:

@@ -1,32 +1,40 @@
 """Correction reports, each of its own shape, read through the field map of their source.
 
-Input: a JSON report and the map `fields` (canonical field -> dotted path in a row).  Output: `Loaded`.
+Input: a JSON document that holds a list of rows, or a file of rows; and the map.  Output: the rows that teach.
 """
 
-import difflib
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from thunder_train import ThunderError, raise_all
+from thunder_train import ThunderError
 from thunder_train.config import Source
-from thunder_train.rows import Loaded, Located, Row, convert_all, decode, lacking, raise_some, text
+from thunder_train.fieldmap import Map, group_keys
+from thunder_train.jsontext import DECODE, count_keys, fault, first_repeated
+from thunder_train.readers import Reader, own_id, paths, stem
+from thunder_train.rows import Ledger, Row
+from thunder_train.streams import shown, whole
+from thunder_train.tables import Numbered
 
 REPORT_SCHEMA = "thunder.report/1"
 REPORT_FIELDS = ("asr_text", "decision", "partition")
 ACCEPTED = ("accept", "accepted", "admit", "admitted", "allow", "allowed", "true")
+DEEPEST = 32
+"""Most levels of telemetry and edit budget: more would break those who write and render them."""
 REJECTED = ("block", "blocked", "deny", "denied", "false", "reject", "rejected")
+Members = dict[str, msgspec.Raw]
 
 
-class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
+class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The canonical fields that a field map may fill."""
 
     asr_text: str
     decision: bool | str
     partition: str
     row_id: str | int = ""
+    video_id: str | int = ""
     audio_path: str = ""
     segment_id: str | int = ""
     feat_id: str | int = ""
@@ -35,91 +43,136 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     proposal_text: str = ""
     proposal_source: str = ""
     reason_codes: tuple[str, ...] | str = ()
+    edit_budget: dict[str, Any] = {}
     witness: dict[str, str] = {}
     telemetry: dict[str, Any] = {}
 
 
-def read(source: Source, root: Path) -> Loaded:
+def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """Rows of a correction report, each seen through the source's field map."""
-    _check_map(source)
-    found = [(where, _mapped(source, raw)) for where, raw in _report_rows(source, root)]
-    raise_some(lacking(found, REPORT_FIELDS))
-    rows, dropped = [], Counter[str]()
-    decisions = _decisions(found)
-    for number, (row, decision) in enumerate(zip(convert_all(found, ReportRow), decisions, strict=True), start=1):
-        target, reason = _target(row, decision, source.use)
-        if reason:
-            dropped[reason] += 1
-        else:
-            rows.append(_from_report(source, row, str(number), decision, target))
-    return Loaded(rows=rows, rows_read={source.path: len(found)}, dropped=dict(dropped))
+    mapped = Map(source, ReportRow.__struct_fields__, REPORT_FIELDS, is_whole=True)
+    for path in paths(source.path, root):
+        reader = Report(path, root, mapped.columns, source.rows)
+        for line, raw in reader.objects():
+            value = mapped.applied(raw, reader, line)
+            row = reader.shaped(line, value, ReportRow) if value is not None else None
+            decision = _decision(row, reader, line) if row is not None else ""
+            if row is None or not decision or _is_deep(row, reader, line):
+                continue
+            target, reason = _target(row, decision, source.use)
+            row_id = own_id(path, row.row_id, row)
+            if reason:
+                ledger.drop(path, line, row_id, reason)
+            else:
+                place = (path, line, row_id)
+                yield _row(source, row, place, decision, target, mapped.visible(row.telemetry))
+        reader.finish(ledger)
 
 
-def _check_map(source: Source) -> None:
-    """Every name in the field map is canonical, and the required ones are there."""
-    allowed, problems = sorted(ReportRow.__struct_fields__), []
-    names = {*source.fields, *source.constants}
-    for name in sorted(names):
-        head, _, member = name.partition(".")
-        if head not in allowed or (member and head not in ("telemetry", "witness")):
-            near = difflib.get_close_matches(name, allowed, n=1)
-            mend = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(allowed)}"
-            problems.append(ThunderError(f"unknown canonical field {name!r}", where=source.path, mend=mend))
-        if member and head in names:
-            problems.append(
-                ThunderError(f"maps both {head!r} and {name!r}", where=source.path, mend="keep one of them")
-            )
-    for name in REPORT_FIELDS:
-        if name not in names:
-            problems.append(ThunderError(f"nothing maps to {name!r}", where=source.path, mend="add it to `fields`"))
-    raise_all(problems)
+class Report(Reader):
+    """A file of report rows; a .json file is one document, and `rows` the dotted path of its list of rows."""
+
+    def __init__(self, path: str, root: Path, columns: frozenset[str], rows: str) -> None:
+        super().__init__(path, root, columns)
+        self.rows = rows
+        if rows and self.form != ".json":
+            mend = "leave it out: the lines of this file are its rows"
+            raise ThunderError(f"has no member {rows!r}", where=f"{path}: rows", mend=mend)
+
+    def where(self, line: int) -> str:
+        """Where a row stands: its index in the list, from 0, if it has one."""
+        return f"{self.path}: {self.rows}[{line - 1}]" if self.form == ".json" else super().where(line)
+
+    def objects(self) -> Iterator[Numbered]:
+        """Each row; one that names a schema, or whose document does, must name ours."""
+        if self.form == ".json":
+            yield from self._document(whole(self.path, self.root))
+            return
+        for line, value in super().objects():
+            schema = value.get("schema", REPORT_SCHEMA)
+            if schema != REPORT_SCHEMA:
+                self._tell_schema(schema, self.where(line))
+            yield line, value
+
+    def _document(self, content: bytes) -> Iterator[Numbered]:
+        """The rows of a document, decoded one after the other: memory holds its bytes, not its values."""
+        listed = self._listed(content)
+        for line, raw in enumerate(listed, start=1):
+            self.count += 1
+            try:
+                value = DECODE(raw)
+            except (ValueError, RecursionError) as error:
+                part = bytes(raw)
+                self.problems.keep(fault(part, self.path, 1 + content.count(b"\n", 0, content.find(part)), error))
+                continue
+            if not self.repeats(bytes(raw), value, line):
+                yield line, value
+
+    def _listed(self, content: bytes) -> list[msgspec.Raw]:
+        """The list of rows. What stands around it is decoded as strictly."""
+        value = msgspec.Raw(content)
+        if not content.strip():
+            return []
+        try:
+            keys = 0
+            is_top = True
+            for part in self.rows.split(".") if self.rows else ():
+                members = msgspec.json.decode(value, type=Members)
+                around = {name: DECODE(raw) for name, raw in members.items() if name != part}
+                keys += len(members) + count_keys(around) - len(around)
+                if is_top and around.get("schema", REPORT_SCHEMA) != REPORT_SCHEMA:
+                    self._tell_schema(around["schema"], f"{self.path}: schema")
+                    self.problems.tell()
+                value, is_top = members.get(part, msgspec.Raw(b"null")), False
+            listed = msgspec.json.decode(value, type=list[msgspec.Raw])
+            colons = content.count(b":") - bytes(value).count(b":") if self.rows else 0
+            repeated = first_repeated(content) if colons != keys else None
+        except msgspec.ValidationError:
+            listed = None
+        except (ValueError, RecursionError) as error:
+            raise fault(content, self.path, 1, error) from None
+        if listed is None or not all(bytes(raw)[:1] == b"{" for raw in listed):
+            mend = "set `rows` to the dotted path of the list of rows"
+            raise ThunderError("is not a list of objects", f"{self.path}: {self.rows or 'the file'}", mend)
+        if repeated is not None:
+            raise ThunderError(f"has the key {shown(repeated)} twice", self.path, "keep one of them")
+        return listed
+
+    def _tell_schema(self, schema: Any, where: str) -> None:
+        self.problems.add(f"unknown schema {shown(schema)}", where, f"this version reads {REPORT_SCHEMA!r}")
 
 
-def _report_rows(source: Source, root: Path) -> list[Located]:
-    """The report's list of rows. A report may leave its schema out, but one that names a schema must name ours."""
-    document = decode(text(source.path, root), source.path)
-    schema = document.get("schema", REPORT_SCHEMA) if isinstance(document, dict) else REPORT_SCHEMA
-    if schema != REPORT_SCHEMA:
-        mend = f"this version reads {REPORT_SCHEMA!r}"
-        raise ThunderError(f"unknown schema {schema!r}", where=f"{source.path}: schema", mend=mend)
-    rows = _dig(document, source.rows)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        mend = "set `rows` to the dotted path of the list of rows"
-        raise ThunderError("is not a list of objects", where=f"{source.path}: {source.rows or 'the file'}", mend=mend)
-    return [(f"{source.path}: {source.rows}[{index}]", row) for index, row in enumerate(rows)]
+def _decision(row: ReportRow, reader: Reader, line: int) -> str:
+    """`accepted` or `rejected`, from whatever word the report uses; "", and a problem, for another word."""
+    word = str(row.decision).strip().lower()
+    if word in ACCEPTED or word in REJECTED:
+        return "accepted" if word in ACCEPTED else "rejected"
+    mend = f"use one of: {', '.join(sorted(ACCEPTED + REJECTED))}; or list it in enums.decision"
+    reader.problems.add(f"unknown decision {shown(word)}", reader.where(line), mend)
+    return ""
 
 
-def _dig(value: Any, dotted: str) -> Any:
-    """The member at a dotted path ("" is the value itself), None where there is none."""
-    for part in dotted.split(".") if dotted else ():
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+def _is_deep(row: ReportRow, reader: Reader, line: int) -> bool:
+    """Whether one of its free fields is nested too deep, which is a problem."""
+    deep = [name for name in ("telemetry", "edit_budget") if _depth(getattr(row, name)) > DEEPEST]
+    for name in deep:
+        reader.problems.add(f"{name} is nested deeper than {DEEPEST}", reader.where(line), "map its members one by one")
+    return bool(deep)
 
 
-def _mapped(source: Source, raw: dict[str, Any]) -> dict[str, Any]:
-    """Canonical fields of one row; null and absent ones are left out, `telemetry.x` becomes a member of telemetry."""
-    values: dict[str, Any] = {}
-    found = {name: _dig(raw, path) for name, path in source.fields.items()} | source.constants
-    for name, value in found.items():
-        head, _, member = name.partition(".")
-        if value is not None and member:
-            values.setdefault(head, {})[member] = value
-        elif value is not None:
-            values[head] = value
-    return values
-
-
-def _decisions(found: list[Located]) -> list[str]:
-    """`accepted` or `rejected` for each row, from whatever word its report uses."""
-    words = [(where, str(row["decision"]).strip().lower()) for where, row in found]
-    mend = f"use one of: {', '.join(sorted(ACCEPTED + REJECTED))}"
-    unknown = [(where, word) for where, word in words if word not in ACCEPTED + REJECTED]
-    raise_some([ThunderError(f"unknown decision {word!r}", where=where, mend=mend) for where, word in unknown])
-    return ["accepted" if word in ACCEPTED else "rejected" for _, word in words]
+def _depth(value: Any) -> int:
+    """How many lists and objects lie one inside the other."""
+    depth, level = 0, [value]
+    while level := [inner for inner in level if isinstance(inner, dict | list)]:
+        depth += 1
+        level = [item for inner in level for item in (inner.values() if isinstance(inner, dict) else inner)]
+    return depth
 
 
 def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, str]:
     """(target text, "") for a row that teaches, else ("", why not). A known reference beats leaving a row unchanged."""
+    if row.partition == "stable" and "stable" in use:
+        return row.asr_text, ""
     if decision == "accepted":
         if "accepted" not in use:
             return "", "accepted, not used"
@@ -131,14 +184,16 @@ def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, s
     return "", "rejected without a reference" if "corrected" in use else "rejected, not used"
 
 
-def _from_report(source: Source, row: ReportRow, number: str, decision: str, target: str) -> Row:
-    """A report's row as every source's row; number stands in for a missing id."""
-    stem, row_id = Path(source.path).stem, str(row.row_id) or number
-    group = row.audio_path or str(row.segment_id) or str(row.feat_id)
+def _row(
+    source: Source, row: ReportRow, place: tuple[str, int, str], decision: str, target: str, telemetry: dict[str, Any]
+) -> Row:
+    """A report's row as every source's row. place: its file, line and id."""
+    path, line, row_id = place
     return Row(
-        row_id=f"{stem}:{row_id}",
-        group=group or f"{stem}:{row_id}",
-        source=stem,
+        row_id=row_id,
+        source=stem(path),
+        file=path,
+        line=line,
         evidence_kind=source.evidence_kind,
         target_text=target,
         asr_text=row.asr_text,
@@ -148,6 +203,8 @@ def _from_report(source: Source, row: ReportRow, number: str, decision: str, tar
         proposal_text=row.proposal_text,
         proposal_source=row.proposal_source,
         reason_codes=(row.reason_codes,) if isinstance(row.reason_codes, str) else row.reason_codes,
+        edit_budget=row.edit_budget,
         witness=row.witness,
-        telemetry=row.telemetry,
+        telemetry=telemetry,
+        keys=group_keys(row),
     )

@@ -5,6 +5,7 @@ Reads a manifest, and of this project the code, the templates and the inputs tha
 """
 
 import fcntl
+import fnmatch
 import shutil
 import sys
 from dataclasses import replace
@@ -91,13 +92,12 @@ def _cluster(wanted: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[T
 
 
 def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:
-    """{path in the clean folder: file of today} of sources and template; a problem for each that is not the same."""
-    hashed = [run["inputs"]["template"]]
-    for source in run["inputs"]["sources"]:
-        hashed += [source, *([source["references"]] if source.get("references") else [])]
-    dataset = run["recipe"]["dataset"]
-    declared = [dataset["template"], *(source[key] for source in dataset["sources"] for key in ("path", "references"))]
-    untold = {path for path in declared if path} - {file["path"] for file in hashed}
+    """{path in the clean folder: file of today} of sources and templates; a problem for each that is not the same."""
+    dataset, hashed = run["recipe"]["dataset"], [*run["inputs"]["templates"], *run["inputs"]["sources"]]
+    names = [file["path"] for file in hashed]
+    declared = list(dataset["templates"])
+    declared += [source[key] for source in dataset["sources"] for key in ("path", "references")]
+    untold = {path for path in declared if path and not any(_means(path, name) for name in names)}
     problems = [ThunderError("has no sha256 in the manifest", path) for path in sorted(untold)]
     found = {file["path"]: _find(file["path"], dataset["name"], root) for file in hashed}
     for file in hashed:
@@ -105,12 +105,19 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
     return found, problems
 
 
+def _means(pattern: str, name: str) -> bool:
+    """Whether a source's path, perhaps a pattern, means this file."""
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
 def _find(path: str, dataset: str, root: Path) -> Path:
     """Where a dataset's file is. One outside the project is where today's dataset of that name says."""
     today = _today(root, "datasets", dataset)
     sources = [source for source in _list(today.get("sources")) if isinstance(source, dict)]
-    paths = [today.get("template"), *(source.get(key) for source in sources for key in ("path", "references"))]
-    outside = [one for one in paths if isinstance(one, str) and one != path and manifest.portable(one) == path]
+    declared = [today.get("template"), *_list(today.get("templates"))]
+    declared += [source.get(key) for source in sources for key in ("path", "references")]
+    paths = [path for pattern in declared if isinstance(pattern, str) for path in files.expand(pattern, root)]
+    outside = [one for one in paths if one != path and files.portable(one) == path]
     return root / next(iter(outside), path)
 
 
@@ -141,7 +148,7 @@ def _model(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thund
 def _home(model: dict[str, Any], root: Path) -> str:
     """The folder of a `path` model: one outside the project is where today's model of that name says."""
     today = _today(root, "models", model["name"]).get("path")
-    return today if isinstance(today, str) and manifest.portable(today) == model["path"] else str(model["path"])
+    return today if isinstance(today, str) and files.portable(today) == model["path"] else str(model["path"])
 
 
 def _cached(repo: str, name: str, commit: str) -> Path:

@@ -286,6 +286,18 @@ def test_damaged_tokens_are_made_again(tmp_path, tokenizer, counted):
     assert 2 * 4 == len(counted)
 
 
+def test_a_file_without_rows_is_told_again_the_second_time(tmp_path, tokenizer):
+    """
+    No tokens are no reason for a traceback.
+    """
+    from thunder_train.worker import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [])
+    for _ in range(2):
+        with pytest.raises(ThunderError, match="holds no row to use"):
+            tokens.read(path, tokenizer, tokens.Policy(100), tmp_path / "cache")
+
+
 def test_a_template_that_writes_the_date_is_not_cached(tmp_path, tokenizer, monkeypatch):
     """
     Llama 3's does: tomorrow's rows are other rows.

@@ -69,7 +69,9 @@ def load(path: Path) -> list[Row]:
 
 
 def save(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows, whole or not at all. Raises ThunderError when the folder cannot be written."""
+    """Write rows, if any, whole or not at all. Raises ThunderError when the folder cannot be written."""
+    if not rows:
+        return  # np.split makes one of none
     ids = json.dumps([name for name, _, _ in rows]).encode()
     arrays = {
         "ids": np.frombuffer(ids, np.uint8),

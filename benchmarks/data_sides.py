@@ -1,0 +1,79 @@
+"""The two sides of the data benchmark: what each runs."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+RIVAL = "datasets==5.2.0"
+PROMPT = "Partition: {{ partition }}\nHypothesis: {{ asr_text }}\n"
+
+
+def machine() -> str:
+    """What it ran on, without a name."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+
+
+def ours(pairs: Path, out: Path) -> list[str]:
+    """The data stage's own function, as doit calls it."""
+    return [sys.executable, str(Path(__file__)), str(pairs), str(out)]
+
+
+def theirs(bench: Path, pairs: Path, out: Path) -> list[str]:
+    """The rival, in an environment of its own."""
+    environment = bench / "rival-venv"
+    python = environment / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", RIVAL], check=True)
+    return [str(python), str(Path(__file__).with_name("data_rival.py")), str(pairs), str(out)]
+
+
+def main(pairs: Path, out: Path) -> None:
+    """Build a dataset of the pairs and say how many rows came out, with the digest of each split."""
+    sys.path.insert(0, str(PROJECT))
+    from thunder_train import dataset
+    from thunder_train.config import Dataset, Source
+
+    (pairs / "prompt.j2").write_text(PROMPT, encoding="utf-8")
+    source = Source(
+        kind="rows",
+        path="predictions.jsonl",
+        references="references.jsonl",
+        evidence_kind="synthetic",
+        rows="",
+        fields={},
+        constants={},
+        enums={},
+        reference_side=(),
+        use=("accepted",),
+    )
+    wanted = Dataset(
+        name="bench",
+        sources=(source,),
+        system="Correct this text.",
+        templates=("prompt.j2",),
+        orthography="bridge-toneless",
+        orthography_table={},
+        split_seed=0,
+        valid=0.05,
+        test=0.05,
+        group_keys=("video_id", "audio_path", "segment_id", "feat_id", "text"),
+        max_dropped=0.5,
+    )
+    manifest = dataset.build(wanted, pairs, out)
+    rows = sum(split["rows"] for split in manifest["splits"].values())
+    print(json.dumps({"rows": rows, "digests": {name: each["sha256"] for name, each in manifest["splits"].items()}}))
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
