@@ -9,7 +9,7 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 PACKAGE = PROJECT / "thunder_train"
-LEAVES = {"__init__", "config", "files", "keys", "layout", "schema", "schema_train"}
+LEAVES = {"__init__", "config", "files", "keys", "layout", "schema", "schema_data", "schema_evaluate", "schema_train"}
 """What any module may import; every other arrow is listed."""
 ARROWS: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
@@ -75,8 +75,16 @@ ARROWS: dict[str, set[str]] = {
     "pulse": set(),
     "rank": {"cluster"},
     "launch": {"backends", "pulse", "rank", "terminal"},
-    "scores": set(),
+    "profiles": set(),
+    "intervals": set(),
+    "examples": {"profiles"},
+    "probe": {"profiles"},
+    "external_gate": {"process", "rows"},
+    "gate": {"external_gate"},
+    "replay": {"external_gate", "gate"},
+    "scores": {"examples", "gate", "intervals", "probe", "profiles"},
     "promotion": set(),
+    "toml_text": set(),
     "manifest": {"render"},
     "report": {"manifest", "render"},
     # A run made again.

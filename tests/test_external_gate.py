@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gates import DIGITS, HYPOTHESIS, LOOP, PROPOSAL, WHERE, WITNESS, external, policy, prediction, refusal
+from tests.project import wait_for
 from thunder_train import ThunderError, external_gate, gate, process
 
 MEND = "mend the gate; docs/gate.md tells what it must answer"
@@ -222,11 +224,25 @@ def test_a_signal_to_us_ends_the_gate(tmp_path: Path) -> None:
     assert not process._LIVE
 
 
+def test_a_signal_to_us_ends_the_gate_of_another_thread(tmp_path: Path) -> None:
+    """
+    Under `doit -n` stages run in threads, and a signal reaches only the main one.
+    """
+    code = SAY + f"open({str(tmp_path / 'pid')!r}, 'w').write('x'), time.sleep(60)"
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(refusal, ROWS, external(tmp_path, code))
+        wait_for((tmp_path / "pid").exists)
+        with pytest.raises(KeyboardInterrupt):
+            process.interrupt()
+
+    assert "was ended by signal 15; 0 of 3 rows were judged, 'a' was not" in told.result()
+
+
 def test_a_flood_is_stopped(tmp_path: Path) -> None:
     """
-    Memory is bounded whatever a gate writes, in one line or in many.
+    Memory is bounded whatever a gate writes, and nobody waits for the rest of it.
     """
-    told = refusal(ROWS, external(tmp_path, SAY + "while True: print('x' * 9999, end='')"))
+    told = refusal(ROWS, external(tmp_path, SAY + "print('x' * 1_500_000), time.sleep(60)"))
 
     assert f"{WHERE}: `GATE`: wrote more than 1060864 bytes; 0 of 3 rows were judged, 'a' was not; {MEND}" == told
 

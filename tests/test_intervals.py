@@ -40,6 +40,11 @@ def test_a_seed_gives_the_same_samples_on_every_numpy():
     assert paired(errors, [7] * 50, 100, seed=0) != paired(errors, [7] * 50, 100, seed=1)
 
 
+def test_no_end_is_a_negative_nothing():
+    """JSON would tell -0.0, and a page show a loss where there is none."""
+    assert "-0.0" not in str(paired([[1e7, 1e7], [1e7 - 0.01, 1e7 - 0.01]], [10**8, 10**8], samples=100, seed=0))
+
+
 def test_thirty_thousand_rows_take_seconds():
     """The users' test split has 29,060 rows; five conditions of it must not hold up a report."""
     errors = [[float((row * step) % 11) for row in range(30_000)] for step in range(1, 6)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance.Levenshtein import normalized_similarity
 
 from thunder_train import neighbours
-from thunder_train.neighbours import Neighbours, Sketch, normal, pairs
+from thunder_train.neighbours import LEFT_OUT, Neighbours, Sketch, normal, pairs
 
 EXPECTED = "[8363265255261131485, 14316786417124267, 3245665183618191519, 1291743958862747819] [5500779626496]\n"
 """Prints of a small text: what they are does not matter, but that they stay."""
@@ -93,6 +93,15 @@ def test_pairs_of_one_split_and_equal_texts_are_left_alone() -> None:
     assert [(1, 2)] == [pair[:2] for pair in found(texts, [0, 0, 1], least=0.5).examples]
 
 
+def test_a_text_that_is_left_out_has_no_neighbour() -> None:
+    """
+    A dropped row is in no split.
+    """
+    texts = [SENTENCE, SENTENCE[:-1] + "\u07cb", SENTENCE + "\u07ca"]
+
+    assert [(0, 2)] == [pair[:2] for pair in found(texts, [0, LEFT_OUT, 1]).examples]
+
+
 def test_empty_and_short_texts_are_no_trouble() -> None:
     """
     A text without a letter is like no other; one shorter than a gram is a gram.
@@ -162,6 +171,7 @@ def test_what_is_just_similar_enough_is_found() -> None:
 
     assert [(0, 1, 0.9)] == found([text, "abcd" + text[4:]], [0, 1], least=0.9).examples
     assert [] == found([text, "abcde" + text[5:]], [0, 1], least=0.9).examples
+    assert [(0, 1, 0.8)] == found(["aaaaaaaaa", "cbaaaaaaaa"], [0, 1], least=0.8).examples
 
 
 def test_the_likeliest_pairs_are_compared_first() -> None:
@@ -197,8 +207,8 @@ def test_large_buckets_and_many_pairs_end(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert not found(texts, split).is_complete
     assert (5, False) == ((near := found(texts, split, most=5)).count, near.is_complete)
-    monkeypatch.setattr(neighbours, "CANDIDATES", 10)
-    assert (5, False) == ((near := found(texts, split, most=5)).count, near.is_complete)
+    monkeypatch.setattr(neighbours, "CANDIDATES", 0)
+    assert (5, False) == ((near := found(texts[:20], split[:20], most=5)).count, near.is_complete)
 
 
 def test_hashes_are_the_same_in_every_process() -> None:

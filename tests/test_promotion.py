@@ -178,6 +178,13 @@ def test_limits_can_be_set():
     assert ["500 test rows were scored; the limit is 501."] == reasons(evaluation, limits=limits)
 
 
+def test_two_lines_of_one_condition_prove_nothing():
+    """The better one must not be the one that counts."""
+    evaluation = changed(EVALUATION, "conditions.2.partition", "all")
+
+    assert "The evaluation has no condition adapter_gated or baseline over all scored rows." in reasons(evaluation)
+
+
 def test_nothing_known_is_no_go():
     """What the files do not say counts against the adapter: every limit complains, and none fails."""
     assert [

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from thunder_train import ThunderError, render
-from thunder_train.config import Recipe, resolved_toml
+from thunder_train.config import Recipe
 from thunder_train.load import load
+from thunder_train.toml_text import resolved_toml
 
 PROJECT = Path(__file__).parent.parent
 HOSTILE = "$(touch pwned); `id` 'x' \"y\" ../.. \n --flag"

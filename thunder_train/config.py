@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from thunder_train import ThunderError
-
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -261,34 +259,3 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return section(value)  # type: ignore[arg-type]  # hashable by identity
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
-
-
-def resolved_toml(recipe: Recipe) -> str:
-    """The whole resolved recipe as TOML."""
-    return as_toml(section(recipe), where=recipe.file)
-
-
-def as_toml(table: dict[str, Any], where: str) -> str:
-    """A table as TOML, proved to read back to the same values. where: what an error names.
-
-    Empty tables are left out: toml.dumps loses them inside lists of tables.
-    """
-    import tomllib  # late, both: a no-op writes no TOML
-
-    import toml
-
-    table = _without_empty_tables(table)
-    text: str = toml.dumps(table)
-    try:
-        is_same = tomllib.loads(text) == table
-    except tomllib.TOMLDecodeError:
-        is_same = False
-    if not is_same:
-        raise ThunderError("cannot be written as TOML", where=where, mend="look for unusual characters in its texts")
-    return text
-
-
-def _without_empty_tables(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_empty_tables(inner) for key, inner in value.items() if inner != {}}
-    return [_without_empty_tables(inner) for inner in value] if isinstance(value, list) else value

@@ -91,18 +91,19 @@ def ask(command: tuple[str, ...], timeout_s: float, requests: list[dict[str, Any
     """
     if not requests:
         return {}
+    where = f"{where}: `{shlex.join(command)}`"
     talk = _Talk(unsent=memoryview("".join(map(files.json_line, requests)).encode()))
     _run(command, timeout_s, talk, SPARE_BYTES + ROW_BYTES * len(requests), where)
     names = [each["id"] for each in requests]
-    answers, problems = _answers(talk, set(names), f"{where}: `{shlex.join(command)}`")
+    answers, problems = _answers(talk, set(names), where)
     missing = [name for name in names if name not in answers]
     if talk.failure:
         judged = f"; {len(names) - len(missing)} of {len(names)} rows were judged"
         what = talk.failure + judged + (f", {missing[0]!r} was not" if missing else "")
-        raise ThunderError(what, f"{where}: `{shlex.join(command)}`", MEND + _last_words(talk.last_words))
+        raise ThunderError(what, where, MEND + _last_words(talk.last_words))
     if missing:
         what = f"gave no verdict for {len(missing)} of {len(names)} rows, first {missing[0]!r}"
-        problems.append(ThunderError(what, f"{where}: `{shlex.join(command)}`", MEND + _last_words(talk.last_words)))
+        problems.append(ThunderError(what, where, MEND + _last_words(talk.last_words)))
     raise_some(problems)
     return answers
 
@@ -120,8 +121,8 @@ def _run(command: tuple[str, ...], timeout_s: float, talk: _Talk, most_bytes: in
         )
     except (OSError, ValueError) as error:  # ValueError: a NUL in a word
         what = f"cannot be started: {getattr(error, 'strerror', None) or error}"
-        raise ThunderError(what, f"{where}: `{shlex.join(command)}`", "install it, or mend the command") from None
-    process._LIVE.add(child)
+        raise ThunderError(what, where, "install it, or mend the command") from None
+    process._LIVE.add(child)  # private, but the one list of children that a signal ends
     try:
         _converse(child, timeout_s, talk, most_bytes)
     finally:

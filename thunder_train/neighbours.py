@@ -113,7 +113,6 @@ def _prints(texts: list[str]) -> Prints:
     starts = np.concatenate(([0], ends[:-1]))
     twos = (letters[:-1] * np.uint64(BASE) + letters[1:]) * np.uint64(MIXERS[0]) >> np.uint64(58)
     twos = np.uint64(1) << twos
-    twos[(letters[:-1] == 0) | (letters[1:] == 0)] = 0
     twos[ends[:-1] - 1] = 0  # the last letter of one text and the first of the next
     np.bitwise_or.reduceat(np.append(twos, np.uint64(0)), starts, out=bits)
     count = len(letters) - GRAM + 1
@@ -215,7 +214,7 @@ def _sharing(
         close = np.abs(size[may] - size[may + step]) <= allowed
         may, allowed = may[close], allowed[close]
         one, other = order[may], order[may + step]
-        # An edit makes two pairs of letters vanish and two appear, at the most.
+        # An edit makes two pairs of letters vanish and two appear at the most (a short text's padding included).
         alike = np.bitwise_count(prints.bits[one] ^ prints.bits[other]) <= 4 * allowed
         one, other = one[alike].astype(np.uint64), other[alike].astype(np.uint64)
         yield np.minimum(one, other) * np.uint64(len(split)) + np.maximum(one, other)

@@ -56,7 +56,7 @@ PROFILES = {
         Profile("wer-nfc-pooled", unit="word"),
     )
 }
-"""Name -> profile, the default first. schema.PROFILES lists the same names."""
+"""Name -> profile, the default first. schema_evaluate.PROFILES lists the same names."""
 
 
 def described(profile: Profile) -> dict[str, str | bool]:

@@ -139,7 +139,7 @@ def _decisions(evaluation: Facts, limits: config.Promotion) -> Iterator[str]:
     if None in verdicts or decided != test:
         yield f"The gate decided on {decided} of {_told(test)} test rows."
     witnesses = gate.get("witnesses", {})
-    if limits.needs_witness and (not decided or witnesses.get("valid") != decided):
+    if limits.needs_witness and witnesses.get("valid") != decided:
         missing, malformed = _told(witnesses.get("missing")), _told(witnesses.get("malformed"))
         own = "; the built-in gate gives none" if gate.get("kind") == "builtin" else ""
         yield f"Decisions without a witness: {missing}, with a malformed one: {malformed}, of {decided}{own}."

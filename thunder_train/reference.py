@@ -42,6 +42,7 @@ TABLES: list[tuple[str, str, Table]] = [
     ("[models.NAME]", "A base model", schema.MODEL),
     ("[datasets.NAME]", "A dataset", schema.DATASET),
     ("[[datasets.NAME.sources]]", "One input of a dataset", schema.SOURCE),
+    ("[datasets.NAME.orthography_table]", "An orthography of your own", schema.ORTHOGRAPHY),
 ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from thunder_train import ThunderError, checks, files, load, manifest, process, raise_all, schema
 from thunder_train.compare import IDENTICAL, IMPOSSIBLE, Verdict, judge
-from thunder_train.config import as_toml
+from thunder_train.toml_text import as_toml
 
 CODE = ("thunder_train", "templates", "dodo.py", "pyproject.toml")
 """What the clean folder takes from the project as it is today."""

@@ -25,8 +25,9 @@ from thunder_train import dataset as datasets
 from thunder_train import manifest as manifests
 from thunder_train import report as reports
 from thunder_train import scores as scoring
-from thunder_train.config import Dataset, Model, Recipe, resolved_toml
+from thunder_train.config import Dataset, Model, Recipe
 from thunder_train.process import command
+from thunder_train.toml_text import resolved_toml
 
 PARTIAL = Path(".thunder/partial")
 """Checkpoints of trainings that have not ended, by their key."""

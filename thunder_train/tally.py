@@ -126,8 +126,8 @@ def histogram(values: "Numbers") -> list[list[int]]:
     import numpy as np
 
     width = _width(int(values.max()) // BINS + 1)
-    counts = np.bincount(values // width)
-    return [[index * width, (index + 1) * width - 1, int(count)] for index, count in enumerate(counts)]
+    first, counts = int(values.min()) // width, np.bincount(values // width)
+    return [[index * width, (index + 1) * width - 1, int(counts[index])] for index in range(first, len(counts))]
 
 
 def _width(least: int) -> int:

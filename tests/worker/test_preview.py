@@ -97,17 +97,21 @@ def test_an_epoch_is_laid_out_as_the_training_lays_it_out(tmp_path, base, packin
     assert round((split.tokens - 8) / expected, 4) == found["packing_efficiency"]
 
 
-def test_the_tokenizer_is_that_of_the_training_and_needs_no_weights(folder, base):
+def test_the_tokenizer_is_that_of_the_training_and_needs_no_weights(folder, tmp_path):
     """
-    Whether gigabytes are worth a download is asked before they are there.
+    Whether gigabytes are worth a download is asked before they are there. Tokens that end a turn lie in three files.
     """
-    from thunder_train.worker import model
+    from thunder_train.worker import model, preview
 
-    _, theirs = model.load(str(folder / "nano"), "")
-    ours = base.tokenizer
+    shutil.copytree(folder / "nano", tmp_path / "nano")
+    (tmp_path / "nano" / "generation_config.json").write_text('{"eos_token_id": [5, 1]}')
+    _, theirs = model.load(str(tmp_path / "nano"), "")
+    (tmp_path / "nano" / "model.safetensors").unlink()
+    ours = preview.load(parse(flags(Path("adapter"), model=tmp_path / "nano"))).tokenizer
 
     assert theirs.backend_tokenizer.to_str() == ours.backend_tokenizer.to_str()
-    assert (theirs.chat_template, theirs.eos_token_ids) == (ours.chat_template, ours.eos_token_ids)
+    assert (theirs.chat_template, {1, 5}) == (ours.chat_template, ours.eos_token_ids)
+    assert {1, 5} == theirs.eos_token_ids
 
 
 def test_a_split_in_numbers(told):
@@ -178,6 +182,16 @@ def test_what_becomes_of_long_rows_is_counted(told, too_long, expected):
     assert 1 == found["over_max_seq_len"]
     training = found["training"]
     assert expected == tuple(training[key] for key in ("rows", "dropped", "split", "tokens"))
+
+
+def test_a_row_as_long_as_allowed_is_not_long(told):
+    """
+    max_seq_len is the longest row, and nothing is cut from it.
+    """
+    split = told([row(1, "ߞߊߞ")], max_seq_len=40)["splits"]["train"]
+
+    assert (40, 0, "") == (split["tokens"]["max"], split["over_max_seq_len"], split["stop"])
+    assert 1 == split["training"]["rows"]
 
 
 def test_a_training_that_would_refuse_long_rows_is_told_to_stop(told):

@@ -1,0 +1,243 @@
+"""Figures as SVG text: lines over steps, values with their intervals, histograms.
+
+Made by hand, so that they are the same bytes everywhere and follow the page: text takes the colour around it, and
+classes s0 and s1 tell series apart by colour and by form. Nothing here holds text of rows.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 360, 220
+"""Of a figure in its own units: small, so that its letters stay readable on a phone."""
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 26, 42
+"""Margins, in the same units."""
+NAMES, VALUES, ROW = 104, 56, 28
+"""Intervals: room for a row's name on the left and its value on the right, and its height."""
+DOTS = 40
+"""Most points of a line that are marked one by one."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line. points: (x, y), by rising x."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the ends of its interval, if it has one."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A bar of a histogram. counts: one of each group."""
+
+    low: int
+    high: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a figure says of itself. key: unique on its page."""
+
+    key: str
+    title: str
+    x: str
+    y: str = ""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values -> places along one axis."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> str:
+        """The place of a value, to a tenth of a unit."""
+        place = self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
+        return f"{place:.1f}"
+
+
+def lines(labels: Labels, series: Sequence[Series], is_from_zero: bool = False) -> Markup:
+    """Lines over training steps; x is whole. "" when there is no point."""
+    points = [point for each in series for point in each.points]
+    if not points:
+        return Markup("")
+    lowest = min(y for _, y in points)
+    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points), is_whole=True)
+    y_ticks = ticks(min(0.0, lowest) if is_from_zero else lowest, max(y for _, y in points))
+    across = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
+    up = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    parts = [*_grid(labels, across, x_ticks, up, y_ticks), *_legend([each.name for each in series])]
+    for number, each in enumerate(series):
+        places = [(across.at(x), up.at(y)) for x, y in each.points]
+        path = "M" + "L".join(f"{x} {y}" for x, y in places) if places else ""
+        parts.append(f'<path class="line s{number}" d="{path}"/>')
+        if len(places) <= DOTS:
+            for (x, y), (step, value) in zip(places, each.points, strict=True):
+                told = f"{each.name}, {labels.x} {step:g}: {short(value)}"
+                parts.append(f'<circle class="s{number}" cx="{x}" cy="{y}" r="2.5">{_titled(told)}</circle>')
+    return _figure(labels, HEIGHT, parts, " ".join(_course(each) for each in series if each.points))
+
+
+def intervals(labels: Labels, rows: Sequence[Interval]) -> Markup:
+    """A row per value: a dot, and a bar from the low end of its interval to the high one. The first row is the measure.
+
+    "" without rows.
+    """
+    if not rows:
+        return Markup("")
+    marks = ticks(0.0, max(max(each.value, each.high or 0.0) for each in rows), most=4)
+    across = Scale(marks[0], marks[-1], NAMES, WIDTH - VALUES)
+    bottom = 8 + ROW * len(rows)
+    parts = [
+        f'<path class="grid" d="M{across.at(mark)} 8V{bottom}"/>'
+        f'<text x="{across.at(mark)}" y="{bottom + 16}" text-anchor="middle">{_tick(mark, marks)}</text>'
+        for mark in marks
+    ]
+    parts.append(f'<path class="measure" d="M{across.at(rows[0].value)} 8V{bottom}"/>')
+    for number, row in enumerate(rows):
+        y = 8 + ROW * number + ROW / 2
+        parts.append(f'<text x="0" y="{y + 4:g}">{escape(row.name)}</text>')
+        if row.low is not None and row.high is not None:
+            low, high = across.at(row.low), across.at(row.high)
+            parts.append(f'<path class="line s0" d="M{low} {y:g}H{high}M{low} {y - 5:g}v10M{high} {y - 5:g}v10"/>')
+        parts.append(f'<circle class="s0" cx="{across.at(row.value)}" cy="{y:g}" r="4">{_titled(_said(row))}</circle>')
+        parts.append(f'<text x="{WIDTH}" y="{y + 4:g}" text-anchor="end">{row.value:.4f}</text>')
+    middle = (NAMES + WIDTH - VALUES) / 2
+    parts.append(f'<text x="{middle:g}" y="{bottom + 34}" text-anchor="middle">{escape(labels.x)}</text>')
+    return _figure(labels, bottom + 40, parts, "; ".join(map(_said, rows)) + ".")
+
+
+def bars(labels: Labels, groups: Sequence[str], bins: Sequence[Bin]) -> Markup:
+    """A histogram with a bar of each group side by side. "" without bins."""
+    if not bins:
+        return Markup("")
+    marks = ticks(0.0, max(max(each.counts) for each in bins), is_whole=True)
+    up = Scale(marks[0], marks[-1], HEIGHT - BOTTOM, TOP)
+    room = (WIDTH - RIGHT - LEFT) / len(bins)
+    wide = room * 0.84 / len(groups)
+    parts = [*_grid(labels, None, [], up, marks), *_legend(groups)]
+    every = math.ceil(len(bins) / 8)  # so many labels stand side by side
+    for place, each in enumerate(bins):
+        start = LEFT + room * place + room * 0.08
+        span = str(each.low) if each.low == each.high else f"{each.low} to {each.high}"
+        for number, count in enumerate(each.counts):
+            top = up.at(count)
+            told = _titled(f"{groups[number]}: {count} rows with {span}")
+            parts.append(
+                f'<rect class="bar s{number}" x="{start + wide * number:.1f}" y="{top}" width="{wide:.1f}" '
+                f'height="{HEIGHT - BOTTOM - float(top):.1f}">{told}</rect>'
+            )
+        if place % every == 0:
+            middle = LEFT + room * (place + 0.5)
+            parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{each.low}</text>')
+    told = [
+        f"{name}: most rows, {max(counts)}, at {bins[counts.index(max(counts))].low}."
+        for name, counts in zip(groups, zip(*(each.counts for each in bins), strict=True), strict=True)
+    ]
+    return _figure(labels, HEIGHT, parts, " ".join(told))
+
+
+def binned(groups: Sequence[Sequence[int]], most: int = 16) -> list[Bin]:
+    """Whole numbers counted in at most so many bins of equal width, the same bins for each group; none of nothing."""
+    values = [value for group in groups for value in group]
+    if not values:
+        return []
+    low, high = min(values), max(values)
+    width = math.ceil((high - low + 1) / most)
+    counts = [[0] * len(groups) for _ in range((high - low) // width + 1)]
+    for number, group in enumerate(groups):
+        for value in group:
+            counts[(value - low) // width][number] += 1
+    return [Bin(low + width * at, low + width * (at + 1) - 1, tuple(each)) for at, each in enumerate(counts)]
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
+    """Every n-th point and the last one, at most about so many: a page need not hold each of 100,000 steps."""
+    every = math.ceil(len(points) / most) or 1
+    kept = list(points[::every])
+    return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def ticks(low: float, high: float, most: int = 5, is_whole: bool = False) -> list[float]:
+    """About `most` round numbers that enclose a range, two at least."""
+    raw = (high - low or abs(high) or 1.0) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    step = max(1.0, step) if is_whole else step
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * number, 10) for number in range(first, max(last, first + 1) + 1)]
+
+
+def short(value: float) -> str:
+    """Four digits that tell: 0.3105, 12.35, 1,234."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _grid(labels: Labels, across: Scale | None, x_ticks: list[float], up: Scale, y_ticks: list[float]) -> Iterable[str]:
+    """Lines and numbers of the axes, and what they count."""
+    base = HEIGHT - BOTTOM
+    for tick in y_ticks:
+        y = up.at(tick)
+        yield f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
+        yield f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{_tick(tick, y_ticks)}</text>'
+    for tick in x_ticks if across else []:
+        yield f'<text x="{across.at(tick)}" y="{base + 16}" text-anchor="middle">{_tick(tick, x_ticks)}</text>'  # type: ignore[union-attr]
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    yield f'<text x="{middle:g}" y="{HEIGHT - 6}" text-anchor="middle">{escape(labels.x)}</text>'
+    yield f'<text x="0" y="12">{escape(labels.y)}</text>'
+
+
+def _legend(names: Sequence[str]) -> Iterable[str]:
+    """Names of the series at the top right; none for a single one, which the title names."""
+    for number, name in enumerate(names if len(names) > 1 else ()):
+        x = WIDTH - 118 * (len(names) - number) + 14
+        yield f'<path class="line s{number}" d="M{x} 8h18"/><text x="{x + 23}" y="12">{escape(name)}</text>'
+
+
+def _figure(labels: Labels, height: int, parts: Iterable[str], description: str) -> Markup:
+    key = escape(labels.key)
+    return Markup(  # noqa: S704 - every text in it is escaped where it is put in
+        f'<svg role="img" viewBox="0 0 {WIDTH} {height}" aria-labelledby="{key}-title {key}-text">'
+        f'<title id="{key}-title">{escape(labels.title)}</title><desc id="{key}-text">{escape(description)}</desc>'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _course(series: Series) -> str:
+    """Where a line begins and ends, for those who cannot see it."""
+    (first, start), (last, end) = series.points[0], series.points[-1]
+    low, high = (limit(y for _, y in series.points) for limit in (min, max))
+    course = f"{short(start)} at {first:g} to {short(end)} at {last:g}"
+    return f"{series.name}: from {course}, between {short(low)} and {short(high)}."
+
+
+def _said(row: Interval) -> str:
+    ends = "" if row.low is None or row.high is None else f" (from {row.low:.4f} to {row.high:.4f})"
+    return f"{row.name} {row.value:.4f}{ends}"
+
+
+def _titled(text: str) -> str:
+    return f"<title>{escape(text)}</title>"
+
+
+def _tick(value: float, all_ticks: list[float]) -> str:
+    """A number with as many decimals as its axis needs."""
+    decimals = max(0, -math.floor(math.log10(all_ticks[1] - all_ticks[0]) + 1e-9))
+    return f"{value:,.{decimals}f}"
