@@ -47,12 +47,10 @@ def normal(text: str) -> str:
     if folded != text:
         text = unicodedata.normalize("NFC", folded)
     text = text.replace(" ", "")
-    if text.isalnum():
-        return text
     for _ in range(8):  # a text has few signs, and each often: to replace one everywhere is faster than to find it
-        found = _JUNK.search(text)
+        found = None if text.isalnum() else _JUNK.search(text)
         if not found:
-            break
+            return unicodedata.normalize("NFC", text)
         text = text.replace(found[0], "")
     return unicodedata.normalize("NFC", _JUNK.sub("", text))
 
