@@ -91,6 +91,11 @@ class Sketch:
             self._batches = [Prints(np.concatenate(hashes, axis=1), np.concatenate(bits), np.concatenate(lengths))]
         return self._batches[0]
 
+    def sort(self, order: "NDArray[np.int64]") -> None:
+        """Number the texts anew: order[i] becomes i."""
+        hashes, bits, lengths = self.prints()
+        self._batches = [Prints(hashes[:, order], bits[order], lengths[order])]
+
     def _settle(self) -> None:
         """Hash the waiting texts, all at once."""
         self._batches.append(_prints(self._waiting))
