@@ -164,3 +164,23 @@ def test_sources_may_be_patterns_of_packed_files(tmp_path):
 
     assert ["part-0.jsonl.gz", "part-1.jsonl.gz"] == [file["path"] for file in manifest["sources"][0]["files"]]
     assert 20 == sum(split["rows"] for split in manifest["splits"].values())
+
+
+def test_a_conversation_with_a_hidden_character_is_dropped(tmp_path):
+    """
+    A bidi control in a question reorders what a reader sees of it, and teaches the model to write them.
+    """
+    turns = [
+        {
+            "messages": [
+                {"role": "user", "content": f"q\n{n}{mark}"},
+                {"role": "assistant", "content": f"ߢ{chr(0x7CA + n)}"},
+            ]
+        }
+        for n, mark in enumerate(["", "\u202e"] + [""] * 18)
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(turn) + "\n" for turn in turns))
+
+    manifest = built(tmp_path, [], sources=(source(kind="chatml", path="c.jsonl", fields={}),))
+
+    assert {"bidi control in a user message": 1} == manifest["dropped"]

@@ -53,6 +53,7 @@ def sentences(count, seed=170):
         ("E\u0301TE\u0301", "\u00e9t\u00e9"),
         ("Stra\u00dfe", "strasse"),
         (" \u00a0\n.", ""),
+        ("1 2_3-4.5,6;7:8!9?a(b)c=d_-", "123456789abcd"),
     ],
 )
 def test_normal_text_is_letters_and_digits(text: str, expected: str) -> None:

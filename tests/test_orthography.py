@@ -230,7 +230,7 @@ def test_another_language_is_another_table() -> None:
     """
     ratio = {"of": "de\u011fil", "among": ["de\u011fil", "degil"], "low": 0.9, "high": 1.0}
 
-    table = from_table("turkish", {**TURKISH, "ratios": [ratio]})
+    table = from_table("turkish", {**TURKISH, "ratios": [ratio]}, "here")
 
     assert ((), ("stray script",)) == (faults("\u0131r\u011fat 3.", table), faults("quid? \u00e9", table))
     assert [
@@ -243,7 +243,7 @@ def test_signs_that_mean_something_in_a_class_are_written_with_a_backslash() -> 
     """
     A bare one would reach into the class beside it.
     """
-    table = from_table("turkish", TURKISH | {"shared": r".\-\[\]\\"})
+    table = from_table("turkish", TURKISH | {"shared": r".\-\[\]\\"}, "here")
 
     assert ((), ("stray script",)) == (faults(r"a [-] \.", table), faults("2", table))
 
@@ -296,9 +296,9 @@ def test_a_wrong_table_is_refused(change: dict[str, object], expected: str) -> N
     A class that says something else than its writer thinks would drop rows, or let them through, for no visible reason.
     """
     with pytest.raises(ThunderError) as told:
-        from_table("turkish", TURKISH | change)
+        from_table("turkish", TURKISH | change, "here")
 
-    assert f"thunder.toml: orthographies.turkish.{expected}" == str(told.value)
+    assert f"here.{expected}" == str(told.value)
 
 
 @given(st.text() | NKO)

@@ -1,6 +1,6 @@
 """Orthographies as tables: what a text may hold, and what a data set's statistics must show.
 
-Input: [orthographies.*] of thunder.toml, or TABLES.  docs/orthography.md tells how to write one.
+Input: an orthography_table of a dataset in thunder.toml, or TABLES.  docs/orthography.md tells how to write one.
 """
 
 import re
@@ -96,12 +96,11 @@ TABLES: dict[str, Orthography] = {
 }
 
 
-def from_table(name: str, table: dict[str, Any]) -> Orthography:
-    """The orthography of [orthographies.NAME]: `letters`; and if given marks, shared, marks_per_letter, ratios.
+def from_table(name: str, table: dict[str, Any], where: str) -> Orthography:
+    """The orthography of a user's table: `letters`; and if given marks, shared, marks_per_letter, ratios.
 
-    Raises ThunderError that tells every wrong class and bound.
+    where: the table's place, for errors. Raises ThunderError that tells every wrong class and bound.
     """
-    where = f"thunder.toml: orthographies.{name}"
     classes = {key: str(table.get(key, "")) for key in ("letters", "marks", "shared")}
     low, high = table.get("marks_per_letter", NOT_JUDGED)
     ratios = [

@@ -63,7 +63,7 @@ class Composer:
         if not row.messages and row.needs_hypothesis and not asr.strip():
             return "empty hypothesis"
         is_prose = bool(row.messages) or not row.needs_hypothesis
-        if reason := orthography.unfit(asr, reference, target, self.table, is_prose):
+        if reason := orthography.unfit(asr, reference, target, self.table, is_prose) or _unfit_turn(row):
             return reason
         self._census_of(row.source).add(row.target_text)
         example = Example(
@@ -113,8 +113,18 @@ class Composer:
 def table_of(dataset: Dataset) -> alphabet.Orthography | None:
     """The orthography that the dataset declares; None for none."""
     if dataset.orthography_table:
-        return alphabet.from_table(dataset.orthography, dataset.orthography_table)
+        where = f"thunder.toml: datasets.{dataset.name}.orthography_table"
+        return alphabet.from_table(dataset.orthography, dataset.orthography_table, where)
     return alphabet.TABLES.get(dataset.orthography)
+
+
+def _unfit_turn(row: Row) -> str:
+    """What in the questions of a conversation no row may hold; "" for nothing. Line breaks and tabs are fine."""
+    for message in row.messages[:-1]:
+        for fault in orthography.faults(_nfc(message["content"]), None):
+            if fault != alphabet.BREAK:
+                return f"{fault} in a {message['role']} message"
+    return ""
 
 
 def _own(row: Row) -> str:

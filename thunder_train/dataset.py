@@ -6,6 +6,7 @@ Rows stream through: memory holds a few bytes of each, and the lines wait on dis
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,21 @@ def build(dataset: Dataset, root: Path, out: Path) -> dict[str, Any]:
         told = (made.decisions[row] for row in parted.order.tolist() if row in made.decisions and parted.kept[row])
         files.write_lines(out / "decisions.jsonl", map(decided.get, told))
         files.write_lines(out / "dropped.jsonl", map(_dropped_line, sorted(made.ledger.dropped)))
-        near = neighbours.pairs(made.sketch, parted.placed(), made.text)
+        near = _near(made, parted)
         manifest = _manifest(made, parted, out, near)
         for name, page in audit.pages(facts.of(made, parted, near, manifest)).items():
             files.write_text(out / name, page)
     files.write_json(out / "manifest.json", manifest)
     return manifest
+
+
+def _near(made: Gathered, parted: Parted) -> Neighbours:
+    """Near-duplicates between splits. Texts are numbered by id, so that the order of the input decides nothing."""
+    made.sketch.sort(parted.order)
+    rows = parted.order.tolist()
+    found = neighbours.pairs(made.sketch, parted.placed()[parted.order], lambda number: made.text(rows[number]))
+    examples = [(rows[one], rows[other], share) for one, other, share in found.examples]
+    return replace(found, examples=examples)
 
 
 def _dropped_line(dropped: Dropped) -> bytes:

@@ -47,12 +47,10 @@ def normal(text: str) -> str:
     if folded != text:
         text = unicodedata.normalize("NFC", folded)
     text = text.replace(" ", "")
-    if text.isalnum():
-        return text
     for _ in range(8):  # a text has few signs, and each often: to replace one everywhere is faster than to find it
-        found = _JUNK.search(text)
+        found = None if text.isalnum() else _JUNK.search(text)
         if not found:
-            break
+            return unicodedata.normalize("NFC", text)
         text = text.replace(found[0], "")
     return unicodedata.normalize("NFC", _JUNK.sub("", text))
 
@@ -92,6 +90,11 @@ class Sketch:
             self._batches = []  # its arrays go one kind after the other, so that few lie there twice
             self._batches = [Prints(np.concatenate(hashes, axis=1), np.concatenate(bits), np.concatenate(lengths))]
         return self._batches[0]
+
+    def sort(self, order: "NDArray[np.int64]") -> None:
+        """Number the texts anew: order[i] becomes i."""
+        hashes, bits, lengths = self.prints()
+        self._batches = [Prints(hashes[:, order], bits[order], lengths[order])]
 
     def _settle(self) -> None:
         """Hash the waiting texts, all at once."""

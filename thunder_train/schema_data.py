@@ -56,9 +56,8 @@ ORTHOGRAPHY: Table = {
         "type": "list",
         "minlength": 2,
         "maxlength": 2,
-        "schema": real("a bound", "marks per letter", 0.0, 10.0),
-        "default": [0.0, 10.0],
-        "meta": {"help": "lowest and highest share that the dataset may show"},
+        "schema": real("a bound", "marks per letter", 0.0, 4.0),
+        "meta": {"help": "lowest and highest that the dataset may show; not judged when it is not given"},
     },
     "ratios": {
         "type": "list",
