@@ -89,24 +89,35 @@ def task_again() -> Tasks:
     """Make a run again from its manifest, in a clean folder, and compare every bit."""
     # doit gives no creator a command's name, and `doit reproduce -m PATH` is a command.
     for name in PROJECT.recipes:
-        yield _command("reproduce", name, f"runs/{name}/manifest.json")
+        yield build.telling("reproduce", name, f"runs/{name}/manifest.json")
 
 
 def task_fit() -> Tasks:
     """What the training needs, before it runs: memory of a rank, messages, seconds of a step, advice."""
     for name, recipe in PROJECT.recipes.items():
         needs = [f"model:{recipe.model.name}"] if recipe.model.kind == "nano" else []
-        yield {**_command("fit", name, recipe), "task_dep": needs}
+        yield {**build.telling("fit", name, recipe), "task_dep": needs}
 
 
 def task_tokens() -> Tasks:
     """What the training will see, before it runs: lengths, targets, padding, and rows token by token [--rows N]."""
     rows = {"name": "rows", "long": "rows", "type": int, "default": 3}
     for name, recipe in PROJECT.recipes.items():
-        task = _command("tokens", name, recipe, rows)
+        task = build.telling("tokens", name, recipe, rows)
         # A hub model's tokenizer is enough, and whether its gigabytes are worth a download is asked before.
         needs = [f"model:{recipe.model.name}"] if recipe.model.kind != "hub" else []
         yield {**task, "task_dep": [f"data:{recipe.dataset.name}", *needs]}
+
+
+def task_replay() -> Tasks:
+    """Judge a run's proposals again from its decisions.jsonl, and say which verdicts differ."""
+    for name, recipe in PROJECT.recipes.items():
+        yield {**build.telling("replay", name, recipe), "task_dep": [f"evaluate:{name}"]}
+
+
+def task_index() -> dict[str, Any]:
+    """All runs on one page, sortable, any two compared -> runs/index.html."""
+    return build.task(graph.index([*PROJECT.recipes]), CACHE)
 
 
 def task_test() -> dict[str, Any]:
@@ -127,17 +138,3 @@ def task_reference() -> dict[str, Any]:
 def _of_each_recipe(stage: Callable[[Recipe], build.Stage]) -> Tasks:
     for recipe in PROJECT.recipes.values():
         yield build.task(stage(recipe), CACHE)
-
-
-def _command(command: str, name: str, subject: Recipe | str, *params: dict[str, Any]) -> dict[str, Any]:
-    """A task that looks, tells and is never up to date."""
-
-    def tell(as_json: bool, rows: int = 0) -> Any:
-        from thunder_train import commands  # late: a no-op must not pay for it
-
-        action = getattr(commands, f"{command}_task")
-        return action(subject, as_json, rows) if params else action(subject, as_json)
-
-    as_json = {"name": "as_json", "long": "json", "type": bool, "default": False}
-    actions = {"actions": [tell], "params": [as_json, *params], "uptodate": [False], "io": {"capture": False}}
-    return {"basename": command, "name": name, **actions}

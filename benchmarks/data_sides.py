@@ -64,6 +64,7 @@ def main(pairs: Path, out: Path) -> None:
         test=0.05,
         group_keys=("video_id", "audio_path", "segment_id", "feat_id", "text"),
         max_dropped=0.5,
+        provenance="",
     )
     manifest = dataset.build(wanted, pairs, out)
     rows = sum(split["rows"] for split in manifest["splits"].values())

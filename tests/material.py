@@ -26,6 +26,6 @@ def built(folder: Path, report: Any, template: str = "Text: {{ asr_text }}", **g
     (folder / "in.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "prompt.j2").write_text(template, encoding="utf-8")
     values = {"name": "nko", "sources": (source(),), "system": "Correct.", "templates": ("prompt.j2",)}
-    spelling = {"orthography": "bridge-toneless", "orthography_table": {}, "max_dropped": 0.5}
+    spelling = {"orthography": "bridge-toneless", "orthography_table": {}, "max_dropped": 0.5, "provenance": ""}
     split = {"split_seed": 0, "valid": 0.3, "test": 0.3, "group_keys": (*GROUP_KEYS, "text")}
     return dataset.build(Dataset(**values | spelling | split | given), folder, folder / "out")

@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 from rapidfuzz.distance import Levenshtein
@@ -76,7 +76,7 @@ def pages(facts: dict[str, Any], templates: Path = Path("templates")) -> dict[st
     """
     values = _values(facts)
     finalizers = dict(zip(layout.AUDIT, (None, _markdown), strict=True))  # Jinja itself escapes HTML
-    return {name: _render(templates / f"{name}.j2", values, each) for name, each in finalizers.items()}
+    return {name: rendered(templates / f"{name}.j2", values, each) for name, each in finalizers.items()}
 
 
 def shown(text: Any) -> Shown:
@@ -158,9 +158,18 @@ def _markdown(value: Any) -> Markup:
     return Markup(text.replace("\n", "<br>"))  # noqa: S704 - escaped in the line above
 
 
-def _render(template: Path, values: dict[str, Any], finalize: Callable[[Any], Any] | None) -> str:
+def rendered(template: Path, values: dict[str, Any], finalize: Callable[[Any], Any] | None = None) -> str:
+    """A page in which every value is escaped. A template may include its neighbours.
+
+    Filters shown, spoken and number, and the function compared, are there. Raises ThunderError for a wrong template.
+    """
     environment = SandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=True, finalize=finalize, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(template.parent),
+        undefined=StrictUndefined,
+        autoescape=True,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(shown=shown, spoken=spoken, number=number)
     environment.globals.update(compared=compared)
@@ -168,6 +177,8 @@ def _render(template: Path, values: dict[str, Any], finalize: Callable[[Any], An
         return environment.from_string(template.read_text(encoding="utf-8")).render(values) + "\n"
     except FileNotFoundError:
         raise ThunderError("is missing", where=str(template), mend="git checkout it") from None
+    except TemplateNotFound as error:
+        raise ThunderError("is missing", where=str(template.parent / str(error.name)), mend="git checkout it") from None
     except TemplateSyntaxError as error:
         raise ThunderError(str(error.message), where=f"{template}:{error.lineno}", mend="mend that line") from error
     except TemplateError as error:

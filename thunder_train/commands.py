@@ -10,7 +10,7 @@ from typing import Any
 from doit.cmd_base import Command
 from doit.exceptions import TaskFailed
 
-from thunder_train import ThunderError, compare, files, fit, manifest, process
+from thunder_train import ThunderError, compare, files, fit, gate, manifest, process, replay
 from thunder_train.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
 from thunder_train.config import Recipe
 from thunder_train.reproduce import reproduce
@@ -111,6 +111,20 @@ def fit_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
     else:
         _print_table((recipe.name, ""), fit.table(found))
     return None
+
+
+def replay_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
+    """The action of `replay:<recipe>`: every verdict again, from decisions.jsonl alone."""
+    run = Path("runs") / recipe.name
+    try:
+        differences = replay.replay(run, recipe.evaluate.gate)
+    except ThunderError as error:
+        return TaskFailed(_plain(str(error)))
+    if as_json:
+        _print_json({"schema": "thunder.replay/1", "differences": differences})
+    else:
+        print(_plain("\n".join(differences or [f"{run / gate.FILE}: every verdict came out again"])))
+    return TaskFailed(_plain(f"{run / gate.FILE}: {len(differences)} differences")) if differences else None
 
 
 def tokens_task(recipe: Recipe, as_json: bool, rows: int) -> TaskFailed | None:

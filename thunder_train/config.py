@@ -9,6 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from thunder_train.config_evaluate import Evaluate as Evaluate
+from thunder_train.config_evaluate import Gate as Gate
+from thunder_train.config_evaluate import Probe as Probe
+from thunder_train.config_evaluate import Promotion as Promotion
+
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -106,6 +111,8 @@ class Dataset:
     """No value of any of them is in two splits; the first that a row carries is its group."""
     max_dropped: float
     """Share of the rows read that may be dropped."""
+    provenance: str
+    """Where the rows come from, as a promotion may ask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,62 +158,6 @@ class Train:
         """Rows that one optimizer step takes on all ranks together; in tensor strategy the ranks share them."""
         spread = ranks if self.strategy == "data" else 1
         return self.global_batch_size or self.batch_size * spread * self.grad_accumulation
-
-
-@dataclass(frozen=True, eq=False)
-class Gate:
-    """The [evaluate.gate] table: what judges each proposal."""
-
-    command: tuple[str, ...]
-    """An external gate, its words; empty: the built-in policy of the keys below."""
-    timeout_s: int
-    preserved: tuple[str, ...]
-    """Partitions whose rows stay as they are."""
-    blocked: tuple[str, ...]
-    """Partitions whose proposals are never taken."""
-    floor: int
-    """Code points that any row may be edited by."""
-    relative: float
-    """Share of the hypothesis' code points that it may be edited by, if that is more."""
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """The [evaluate.probe] table: shares of test rows over which an adapter's answers count as collapsed."""
-
-    max_empty: float
-    max_pad: float
-    max_loop: float
-    max_copied: float
-    max_wrong_script: float
-    max_over_long: float
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluate:
-    """The [evaluate] table."""
-
-    max_tokens: int
-    """Of an answer; 0: as the rows' own answers need."""
-    batch_size: int
-    profile: str
-    """Name of the CER profile that decides."""
-    bootstrap: int
-    """Samples of the intervals."""
-    seed: int
-    gate: Gate
-    probe: Probe
-
-
-@dataclass(frozen=True, eq=False)
-class Promotion:
-    """The [promotion] table: what an adapter must show."""
-
-    min_rows: int
-    max_worse: int
-    needs_witness: bool
-    provenance: str
-    """What the dataset's provenance must be; "" for any."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,6 +145,7 @@ def _manifest(made: Gathered, parted: Parted, out: Path, near: Neighbours) -> di
         "templates": [_file(path, root) for path in dataset.templates],
         "system": dataset.system,
         "orthography": dataset.orthography,
+        "provenance": dataset.provenance,
         "split": {
             "seed": dataset.split_seed,
             "valid": dataset.valid,

@@ -68,16 +68,17 @@ def train(recipe: Recipe) -> Stage:
 
 
 def evaluate(recipe: Recipe) -> Stage:
-    """Adapter and held-out rows -> predictions.jsonl, eval.json."""
-    found = _inputs(recipe, "evaluate.sh", *layout.ADAPTER)
+    """Adapter and held-out rows -> predictions.jsonl, decisions.jsonl, eval.json."""
+    found = (*_inputs(recipe, "hostfile.json", "evaluate.sh", *layout.ADAPTER), *_programs(recipe))
     reads = {"evaluate": section(recipe.evaluate), "environment": environment(recipe)}
-    return _stage(recipe, "evaluate", ("predictions.jsonl", "eval.json"), found, reads, "worker.generate", "scores")
+    return _stage(recipe, "evaluate", layout.EVALUATED, found, reads, "worker.generate", "launch", "gate", "scores")
 
 
 def report(recipe: Recipe) -> Stage:
     """Everything measured -> report.md and the promotion decision."""
-    found = (*_inputs(recipe, *layout.MEASURED), "templates/report.md.j2")
-    return _stage(recipe, "report", ("report.md", "promotion.json"), found, section(recipe), "report", "promotion")
+    found = (*_inputs(recipe, *layout.MEASURED), *(f"templates/{name}.j2" for name in layout.REPORTS))
+    targets = (*layout.REPORTS, "promotion.json")
+    return _stage(recipe, "report", targets, found, section(recipe), "report", "page", "promotion")
 
 
 def manifest(recipe: Recipe) -> Stage:
@@ -86,10 +87,27 @@ def manifest(recipe: Recipe) -> Stage:
     return _stage(recipe, "manifest", ("manifest.json",), _inputs(recipe, *layout.OUTPUTS), reads, "manifest")
 
 
+def index(names: list[str]) -> Stage:
+    """Every run's manifest -> runs/index.html."""
+    manifests = [f"runs/{name}/manifest.json" for name in names]
+    found = (*(path for path in manifests if Path(path).is_file()), "templates/index.html.j2")
+    make = partial(_make, "index", found[:-1])
+    return Stage("index", make, ("runs/index.html",), found, {}, ("runs:index", "index"), is_cached=False)
+
+
 def code_of(recipe: Recipe) -> dict[str, str]:
     """A hash of the code behind each stage that decides a run's numbers, as the manifest tells it."""
     stages = (data(recipe.dataset), model(recipe.model), train(recipe), evaluate(recipe))
     return {stage.name.partition(":")[0]: code.digest(stage.code, STATS) for stage in stages}
+
+
+def _programs(recipe: Recipe) -> tuple[str, ...]:
+    """Files of the project that an external gate is made of: an edited gate judges anew."""
+    if not recipe.evaluate.gate.command:
+        return ()
+    from thunder_train import external_gate  # late: few recipes have one
+
+    return tuple(sorted(external_gate.programs(recipe.evaluate.gate.command)))
 
 
 def environment(recipe: Recipe) -> dict[str, str]:

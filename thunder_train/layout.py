@@ -6,12 +6,16 @@ DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "decisions.jsonl", "dropped.
 SCRIPTS = ("launch.sh", "evaluate.sh")
 """Rendered from templates/<name>.j2."""
 ADAPTER = ("adapter/adapters.safetensors", "adapter/adapter_config.json")
-MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", "eval.json")
+EVALUATED = ("predictions.jsonl", "decisions.jsonl", "eval.json")
+REPORTS = ("report.md", "report.html")
+"""Rendered from templates/<name>.j2."""
+MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", *EVALUATED)
 """What the report is made from."""
 OUTPUTS = (
     "adapter/adapter_config.json",
     "adapter/adapters.safetensors",
     "adapter/done.json",
+    "decisions.jsonl",
     "eval.json",
     "evaluate.sh",
     "hostfile.json",

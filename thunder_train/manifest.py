@@ -156,6 +156,8 @@ def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
             "tokens": done["tokens"],
             "evaluation": evaluation["losses"],
             "conditions": evaluation["conditions"],
+            "probe": evaluation["probe"],
+            "gate": evaluation["gate"],
             "profile": evaluation["profile"],
         },
         "promotion": files.read_json(run / "promotion.json"),

@@ -147,11 +147,11 @@ def bars(labels: Labels, groups: Sequence[str], bins: Sequence[Bin]) -> Markup:
         if place % every == 0:
             middle = LEFT + room * (place + 0.5)
             parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{each.low}</text>')
-    told = [
+    most = [
         f"{name}: most rows, {max(counts)}, at {bins[counts.index(max(counts))].low}."
         for name, counts in zip(groups, zip(*(each.counts for each in bins), strict=True), strict=True)
     ]
-    return _figure(labels, HEIGHT, parts, " ".join(told))
+    return _figure(labels, HEIGHT, parts, " ".join(most))
 
 
 def binned(groups: Sequence[Sequence[int]], most: int = 16) -> list[Bin]:
@@ -197,8 +197,9 @@ def _grid(labels: Labels, across: Scale | None, x_ticks: list[float], up: Scale,
         y = up.at(tick)
         yield f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
         yield f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{_tick(tick, y_ticks)}</text>'
-    for tick in x_ticks if across else []:
-        yield f'<text x="{across.at(tick)}" y="{base + 16}" text-anchor="middle">{_tick(tick, x_ticks)}</text>'  # type: ignore[union-attr]
+    if across:
+        for tick in x_ticks:
+            yield f'<text x="{across.at(tick)}" y="{base + 16}" text-anchor="middle">{_tick(tick, x_ticks)}</text>'
     middle = (LEFT + WIDTH - RIGHT) / 2
     yield f'<text x="{middle:g}" y="{HEIGHT - 6}" text-anchor="middle">{escape(labels.x)}</text>'
     yield f'<text x="0" y="12">{escape(labels.y)}</text>'

@@ -14,14 +14,18 @@ from thunder_train import (
     cluster,
     contradictions,
     files,
+    gate,
     graph,
     layout,
     models,
+    page,
+    probe,
     promotion,
     raise_all,
     render,
 )
 from thunder_train import dataset as datasets
+from thunder_train import index as pages
 from thunder_train import manifest as manifests
 from thunder_train import report as reports
 from thunder_train import scores as scoring
@@ -101,7 +105,7 @@ def _check_split(recipe: Recipe) -> None:
 
 
 def evaluate(recipe: Recipe, out: Path) -> None:
-    """predictions.jsonl by running evaluate.sh, eval.json by scoring them here."""
+    """predictions.jsonl by running evaluate.sh; decisions.jsonl and eval.json by judging and scoring them here."""
     run, staged = _run(recipe), _run(recipe, out)
     predictions, losses = staged / "predictions.jsonl", staged / "losses.json"
     command(
@@ -109,21 +113,36 @@ def evaluate(recipe: Recipe, out: Path) -> None:
         where=f"evaluating {recipe.name}",
         mend="read the lines above",
     )
-    files.write_json(staged / "eval.json", scoring.evaluate(files.read_jsonl(predictions), files.read_json(losses)))
+    rows, measured = files.read_jsonl(predictions), files.read_json(losses)
+    judged = gate.judge(rows, recipe.evaluate.gate, f"{recipe.file}: evaluate.gate.command")
+    files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
+    found = scoring.evaluate(rows, judged, measured, recipe.evaluate, measured["adapter_sha256"])
+    files.write_json(staged / "eval.json", found)
+    raise_all(probe.problems(found["probe"], recipe.evaluate.probe, recipe.file))
+    shutil.rmtree(PARTIAL / f"answers-{recipe.name}", ignore_errors=True)
 
 
 def report(recipe: Recipe, out: Path) -> None:
-    """report.md and the decision it carries, promotion.json."""
-    run, data = _run(recipe), Path("data") / recipe.dataset.name / "manifest.json"
-    found = [files.read_json(path) for path in (run / "eval.json", data, run / "adapter" / "done.json")]
-    decision = promotion.decide(*found)
-    files.write_json(_run(recipe, out) / "promotion.json", decision)
-    files.write_text(_run(recipe, out) / "report.md", reports.build(recipe, Path(), decision))
+    """report.md and report.html, and the decision they carry, promotion.json."""
+    run, staged, data = _run(recipe), _run(recipe, out), Path("data") / recipe.dataset.name / "manifest.json"
+    evaluation, rows, done = (files.read_json(path) for path in (run / "eval.json", data, run / "adapter/done.json"))
+    lock = files.read_json(Path("runs/models") / recipe.model.name / "model.lock.json")
+    told = promotion.Run(recipe.name, manifests.identity(recipe, Path())["run_id"], files.sha256(data), lock)
+    decision = promotion.decide(evaluation, rows, done, recipe.promotion, told)
+    files.write_json(staged / "promotion.json", decision)
+    values = reports.gather(recipe, Path(), decision)
+    files.write_text(staged / "report.md", reports.markdown(values))
+    files.write_text(staged / "report.html", page.build(values))
 
 
 def manifest(recipe: Recipe, out: Path) -> None:
     """manifest.json, the file to commit."""
     files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, Path(), graph.code_of(recipe)))
+
+
+def index(manifests: tuple[str, ...], out: Path) -> None:
+    """The page of all runs. manifests: of the runs that there are."""
+    files.write_text(out / "runs" / "index.html", pages.build(Path()))
 
 
 def _run(recipe: Recipe, out: Path = Path()) -> Path:

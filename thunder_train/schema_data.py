@@ -104,5 +104,6 @@ DATASET: Table = {
         default=["video_id", "audio_path", "segment_id", "feat_id", "text"],
         schema={"type": "string", "allowed": ["video_id", "audio_path", "segment_id", "feat_id", "text"]},
     ),
+    "provenance": text("where the rows come from, in a word that [promotion] may ask for", default=""),
     "max_dropped": real("rows that may be dropped before the stage fails", "share of rows", 0.0, 1.0, default=0.5),
 }

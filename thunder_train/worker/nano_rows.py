@@ -106,7 +106,16 @@ def _say_twice(word: str, _: random.Random) -> str:
     return f"{word} {word}"
 
 
-KINDS = (_swap(VOWELS), _swap(VOWELS), _swap(VOICES), _lose_nasal, _lose_nasal, _lose_vowel, _split, _split, _say_twice)
+SHARES = {
+    _swap(VOWELS): 4,
+    _swap(VOICES): 2,
+    _lose_nasal: 3,
+    _lose_vowel: 1,
+    _split: 3,
+    _say_twice: 1,
+}
+KINDS = [kind for kind, share in SHARES.items() for _ in range(share)]
+"""Kinds of errors, frequent ones more than once."""
 
 
 def _prediction(name: str, reference: str, heard: str, draw: random.Random) -> dict[str, Any]:

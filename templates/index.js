@@ -1,0 +1,64 @@
+// Sorts the table of runs, and compares any two of them. Texts are only ever put in as text.
+"use strict";
+const table = document.getElementById("runs");
+const body = table.tBodies[0];
+const text = new Intl.Collator("en", { numeric: true });
+
+function order(one, other) {
+  if (one === "" || other === "") return one === other ? 0 : one === "" ? 1 : -1; // what is unknown comes last
+  const [a, b] = [Number(one), Number(other)];
+  return Number.isNaN(a) || Number.isNaN(b) ? text.compare(one, other) : a - b;
+}
+
+[...table.tHead.rows[0].cells].forEach((head, column) => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...head.childNodes);
+  head.append(button);
+  button.addEventListener("click", () => {
+    const falls = head.getAttribute("aria-sort") === "ascending";
+    for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", falls ? "descending" : "ascending");
+    const key = (row) => row.cells[column].dataset.value;
+    const sign = falls ? -1 : 1;
+    const known = [...body.rows].sort((a, b) =>
+      key(a) === "" || key(b) === "" ? order(key(a), key(b)) : sign * order(key(a), key(b)));
+    body.append(...known);
+  });
+});
+
+const facts = JSON.parse(document.getElementById("facts").textContent);
+const choices = ["one", "other"].map((id) => document.getElementById(id));
+const found = document.getElementById("differences");
+const count = document.getElementById("count");
+
+function cell(row, kind, content) {
+  const made = document.createElement(kind);
+  const isolated = document.createElement("bdi");
+  isolated.textContent = content;
+  if (/[\u07c0-\u07ff]/.test(content)) isolated.lang = "nqo";
+  made.append(isolated);
+  if (kind === "th") made.scope = "row";
+  row.append(made);
+}
+
+function compare() {
+  const [one, other] = choices.map((choice) => facts[choice.value]);
+  const keys = [...new Set([...Object.keys(one), ...Object.keys(other)])].sort();
+  const differing = keys.filter((key) => one[key] !== other[key]);
+  found.tBodies[0].replaceChildren(...differing.map((key) => {
+    const row = document.createElement("tr");
+    cell(row, "th", key);
+    for (const side of [one, other]) cell(row, "td", side[key] === undefined ? "–" : side[key]);
+    return row;
+  }));
+  choices.forEach((choice, number) => { found.tHead.rows[0].cells[number + 1].textContent = choice.value; });
+  count.textContent = `${differing.length} of ${keys.length} facts differ.`;
+}
+
+if (choices[0].options.length > 1) {
+  choices[1].selectedIndex = 1;
+  choices.forEach((choice) => choice.addEventListener("change", compare));
+  document.getElementById("comparison").hidden = false;
+  compare();
+}

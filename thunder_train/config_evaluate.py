@@ -1,0 +1,59 @@
+"""The part of a recipe that is about its evaluation, once read; config.py tells what these classes are."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """The [evaluate.gate] table: what judges each proposal."""
+
+    command: tuple[str, ...]
+    """An external gate, its words; empty: the built-in policy of the keys below."""
+    timeout_s: int
+    preserved: tuple[str, ...]
+    """Partitions whose rows stay as they are."""
+    blocked: tuple[str, ...]
+    """Partitions whose proposals are never taken."""
+    floor: int
+    """Code points that any row may be edited by."""
+    relative: float
+    """Share of the hypothesis' code points that it may be edited by, if that is more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """The [evaluate.probe] table: shares of test rows over which an adapter's answers count as collapsed."""
+
+    max_empty: float
+    max_pad: float
+    max_loop: float
+    max_copied: float
+    max_wrong_script: float
+    max_over_long: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluate:
+    """The [evaluate] table."""
+
+    max_tokens: int
+    """Of an answer; 0: as the rows' own answers need."""
+    batch_size: int
+    profile: str
+    """Name of the CER profile that decides."""
+    bootstrap: int
+    """Samples of the intervals."""
+    seed: int
+    gate: Gate
+    probe: Probe
+
+
+@dataclass(frozen=True, eq=False)
+class Promotion:
+    """The [promotion] table: what an adapter must show."""
+
+    min_rows: int
+    max_worse: int
+    needs_witness: bool
+    provenance: str
+    """What the dataset's provenance must be; "" for any."""
