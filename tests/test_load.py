@@ -213,7 +213,8 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
         ('"prompt.j2"', '"prompt.j2"\northography = "ifa"', "datasets.rows.orthography: is 'ifa'; use one of: "
          "bridge-toneless, standard-toned; or describe it in an orthography_table of its own"),
         ('kind = "chatml"', 'kind = "chatml"\nreference_side = ["partition"]',
-         "datasets.rows.sources[0].reference_side: names partition, which prompts show; name telemetry, as telemetry.cer_edits"),
+         "datasets.rows.sources[0].reference_side: names partition, which prompts show; "
+         "name telemetry, as telemetry.cer_edits"),
     ],
 )  # fmt: skip
 def test_a_wrong_project_file_is_told_with_its_mend(project: Path, old: str, new: str, expected: str) -> None:
