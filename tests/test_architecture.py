@@ -76,6 +76,7 @@ ARROWS: dict[str, set[str]] = {
         "rows",
         "shelf",
         "sources",
+        "streams",
         "tables",
     },
     "models": {"process"},

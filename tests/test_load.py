@@ -208,6 +208,13 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
          "make their sum smaller than 1, as 0.1 and 0.1"),
         ('kind = "chatml"', 'kind = "rows"', "datasets.rows.sources[0].references: is missing; "
          "name the references file"),
+        ('template = "prompt.j2"', 'system = ""', "datasets.rows.template: is missing; "
+         "name the Jinja2 file of the user message"),
+        ('"prompt.j2"', '"prompt.j2"\northography = "ifa"', "datasets.rows.orthography: is 'ifa'; use one of: "
+         "bridge-toneless, standard-toned; or describe it in an orthography_table of its own"),
+        ('kind = "chatml"', 'kind = "chatml"\nreference_side = ["partition"]',
+         "datasets.rows.sources[0].reference_side: names partition, which prompts show; "
+         "name telemetry, as telemetry.cer_edits"),
     ],
 )  # fmt: skip
 def test_a_wrong_project_file_is_told_with_its_mend(project: Path, old: str, new: str, expected: str) -> None:

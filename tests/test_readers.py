@@ -251,6 +251,13 @@ def test_file_that_is_no_parquet_is_refused(tmp_path):
     assert told.endswith("; make or copy it again")
 
 
+def test_parquet_column_that_stands_twice_is_refused(tmp_path):
+    """As a key that an object has twice: a reader would keep one of them."""
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "in.parquet")
+
+    assert "in.parquet: has the column 'text' twice; keep one of them" in error_of(tmp_path, path="in.parquet")
+
+
 def test_parquet_without_rows_is_refused(tmp_path):
     """As an empty file of any format."""
     parquet(tmp_path / "in.parquet", {"text": pa.array([], pa.string())})

@@ -251,7 +251,7 @@ def test_missing_contract_fields_are_named_for_every_line(tmp_path):
 def test_malformed_line_is_told_before_a_missing_key(tmp_path):
     """Rows that cannot be read carry no key, and that is not their fault."""
     write(tmp_path / "p.jsonl", [spoken(1)])
-    write(tmp_path / "r.jsonl", "{ߞ}\n")
+    write(tmp_path / "r.jsonl", '{ߞ}\n{"reference_text": "ߊ"}\n')
 
     with pytest.raises(ThunderError) as error:
         taken(tmp_path, **PAIR)

@@ -125,6 +125,10 @@ def _of_dataset(dataset: Dataset, where: str) -> list[ThunderError]:
             ThunderError("valid and test leave no train rows", where, "make their sum smaller than 1, as 0.1 and 0.1")
         )
     for number, source in enumerate(dataset.sources):
+        shown = sorted({"asr_text", "partition"} & {*source.reference_side})
+        if shown:
+            what, mend = f"names {', '.join(shown)}, which prompts show", "name telemetry, as telemetry.cer_edits"
+            problems.append(ThunderError(what, f"{where}.sources[{number}].reference_side", mend))
         if source.kind == "rows" and not source.references:
             problems.append(
                 ThunderError("is missing", f"{where}.sources[{number}].references", "name the references file")

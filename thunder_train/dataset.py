@@ -27,6 +27,7 @@ from thunder_train import (
     reports,
     rows,
     sources,
+    streams,
     tables,
 )
 from thunder_train.config import Dataset, Source
@@ -39,9 +40,10 @@ from thunder_train.shelf import Shelf
 SCHEMA = "thunder.dataset/2"
 BUILDERS = (
     rows,
-    readers,
+    streams,
     jsontext,
     tables,
+    readers,
     fieldmap,
     join,
     reports,
