@@ -27,7 +27,7 @@ function order(one, other) {
   });
 });
 
-const facts = JSON.parse(document.getElementById("facts").textContent);
+const { same, runs } = JSON.parse(document.getElementById("facts").textContent); // same: facts that all runs share
 const choices = ["one", "other"].map((id) => document.getElementById(id));
 const found = document.getElementById("differences");
 const count = document.getElementById("count");
@@ -43,7 +43,7 @@ function cell(row, kind, content) {
 }
 
 function compare() {
-  const [one, other] = choices.map((choice) => facts[choice.value]);
+  const [one, other] = choices.map((choice) => runs[choice.value]);
   const keys = [...new Set([...Object.keys(one), ...Object.keys(other)])].sort();
   const differing = keys.filter((key) => one[key] !== other[key]);
   found.tBodies[0].replaceChildren(...differing.map((key) => {
@@ -53,7 +53,7 @@ function compare() {
     return row;
   }));
   choices.forEach((choice, number) => { found.tHead.rows[0].cells[number + 1].textContent = choice.value; });
-  count.textContent = `${differing.length} of ${keys.length} facts differ.`;
+  count.textContent = `${differing.length} of ${same + keys.length} facts differ.`;
 }
 
 if (choices[0].options.length > 1) {

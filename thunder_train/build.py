@@ -128,9 +128,10 @@ def is_current(stage: Stage) -> bool:
 
 
 def task(stage: Stage, cache: RunCache) -> dict[str, Any]:
-    """The stage as doit wants it."""
+    """The stage as doit wants it: one of its creator's, or the only one."""
+    name = stage.name.partition(":")[2]
     return {
-        "name": stage.name.partition(":")[2],
+        **({"name": name} if name else {}),
         "actions": [(run, [stage, cache])],
         "file_dep": list(stage.inputs),
         "targets": list(stage.targets),

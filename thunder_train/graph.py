@@ -90,9 +90,16 @@ def manifest(recipe: Recipe) -> Stage:
 def index(names: list[str]) -> Stage:
     """Every run's manifest -> runs/index.html."""
     manifests = [f"runs/{name}/manifest.json" for name in names]
-    found = (*(path for path in manifests if Path(path).is_file()), "templates/index.html.j2")
-    make = partial(_make, "index", found[:-1])
-    return Stage("index", make, ("runs/index.html",), found, {}, ("runs:index", "index"), is_cached=False)
+    found = [path for path in manifests if Path(path).is_file()]
+    return Stage(
+        name="index",
+        make=partial(_make, "index", found),
+        targets=("runs/index.html",),
+        inputs=(*found, "templates/index.html.j2", "templates/index.js"),
+        reads={},
+        code=("runs:index", "index"),
+        is_cached=False,
+    )
 
 
 def code_of(recipe: Recipe) -> dict[str, str]:

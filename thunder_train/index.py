@@ -26,8 +26,9 @@ def build(root: Path) -> str:
         name = path.parent.name
         try:
             run = manifest.read(path)
-            rows.append(_row(name, run, path.parent))
-            compared[name] = facts(run)
+            row, told = _row(name, run, path.parent), facts(run)
+            rows.append(row)
+            compared[name] = told
         except ThunderError as problem:
             problems.append((name, str(problem).replace(str(path), f"runs/{name}/manifest.json")))
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -37,7 +38,7 @@ def build(root: Path) -> str:
     values = {
         "rows": rows,
         "problems": problems,
-        "data": as_json(compared),
+        "data": as_json(differing(compared)),
         "script": Markup(script),  # noqa: S704 - a file of the project
         "script_hash": Markup(f"sha256-{digest}"),  # noqa: S704 - base64
     }
@@ -53,6 +54,13 @@ def facts(run: dict[str, Any]) -> dict[str, str]:
     return told
 
 
+def differing(compared: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """{"runs": the facts of each run that not all share, "same": how many the others are}; pages stay small."""
+    shared = set.intersection(*(set(run.items()) for run in compared.values())) if compared else set()
+    runs = {name: {key: run[key] for key in run if (key, run[key]) not in shared} for name, run in compared.items()}
+    return {"runs": runs, "same": len(shared)}
+
+
 def as_json(value: Any) -> Markup:
     """JSON that no text can end early inside a script element."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -63,7 +71,7 @@ def as_json(value: Any) -> Markup:
 
 def visible(text: str) -> str:
     """A text whose control and bidi characters are spelled out."""
-    return "".join(part.text for run in audit.shown(text).runs for part in run.parts)
+    return audit.UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def _text(value: Any) -> str:

@@ -130,9 +130,8 @@ def report(recipe: Recipe, out: Path) -> None:
     told = promotion.Run(recipe.name, manifests.identity(recipe, Path())["run_id"], files.sha256(data), lock)
     decision = promotion.decide(evaluation, rows, done, recipe.promotion, told)
     files.write_json(staged / "promotion.json", decision)
-    values = reports.gather(recipe, Path(), decision)
-    files.write_text(staged / "report.md", reports.markdown(values))
-    files.write_text(staged / "report.html", page.build(values))
+    files.write_text(staged / "report.md", reports.build(recipe, Path(), decision))
+    files.write_text(staged / "report.html", page.build(reports.gather(recipe, Path(), decision)))
 
 
 def manifest(recipe: Recipe, out: Path) -> None:
@@ -140,8 +139,8 @@ def manifest(recipe: Recipe, out: Path) -> None:
     files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, Path(), graph.code_of(recipe)))
 
 
-def index(manifests: tuple[str, ...], out: Path) -> None:
-    """The page of all runs. manifests: of the runs that there are."""
+def index(_: list[str], out: Path) -> None:
+    """The page of all runs."""
     files.write_text(out / "runs" / "index.html", pages.build(Path()))
 
 
