@@ -89,21 +89,21 @@ def task_again() -> Tasks:
     """Make a run again from its manifest, in a clean folder, and compare every bit."""
     # doit gives no creator a command's name, and `doit reproduce -m PATH` is a command.
     for name in PROJECT.recipes:
-        yield build.telling("reproduce", name, f"runs/{name}/manifest.json")
+        yield console.telling("reproduce", name, f"runs/{name}/manifest.json")
 
 
 def task_fit() -> Tasks:
     """What the training needs, before it runs: memory of a rank, messages, seconds of a step, advice."""
     for name, recipe in PROJECT.recipes.items():
         needs = [f"model:{recipe.model.name}"] if recipe.model.kind == "nano" else []
-        yield {**build.telling("fit", name, recipe), "task_dep": needs}
+        yield {**console.telling("fit", name, recipe), "task_dep": needs}
 
 
 def task_tokens() -> Tasks:
     """What the training will see, before it runs: lengths, targets, padding, and rows token by token [--rows N]."""
     rows = {"name": "rows", "long": "rows", "type": int, "default": 3}
     for name, recipe in PROJECT.recipes.items():
-        task = build.telling("tokens", name, recipe, rows)
+        task = console.telling("tokens", name, recipe, rows)
         # A hub model's tokenizer is enough, and whether its gigabytes are worth a download is asked before.
         needs = [f"model:{recipe.model.name}"] if recipe.model.kind != "hub" else []
         yield {**task, "task_dep": [f"data:{recipe.dataset.name}", *needs]}
@@ -112,7 +112,7 @@ def task_tokens() -> Tasks:
 def task_replay() -> Tasks:
     """Judge a run's proposals again from its decisions.jsonl, and say which verdicts differ."""
     for name, recipe in PROJECT.recipes.items():
-        yield {**build.telling("replay", name, recipe), "task_dep": [f"evaluate:{name}"]}
+        yield {**console.telling("replay", name, recipe), "task_dep": [f"evaluate:{name}"]}
 
 
 def task_index() -> dict[str, Any]:

@@ -55,12 +55,13 @@ class Copy:
 
 
 def copy_sources(target: Path) -> Copy:
-    """What git would give a new user, without needing git."""
+    """What git would give a new user, without needing git; of the default recipes only smoke, which takes seconds."""
     ignored = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
-    for name in ("thunder_train", "recipes", "templates", "data/sources"):
+    for name in ("thunder_train", "recipes", "templates", "data/sources", "models"):
         shutil.copytree(PROJECT / name, target / name, ignore=ignored)
     for name in ("dodo.py", "thunder.toml", "pyproject.toml"):
         shutil.copy(PROJECT / name, target / name)
+    Copy(target).edit("thunder.toml", 'recipes = ["smoke", "nko-nano"]', 'recipes = ["smoke"]')
     return Copy(target)
 
 

@@ -168,6 +168,7 @@ def test_the_first_file_is_the_first_that_is_made(run: dict[str, Any], again: di
         "adapter/adapters.safetensors",
         "adapter/done.json",
         "predictions.jsonl",
+        "decisions.jsonl",
         "eval.json",
         "promotion.json",
     ] == [file.path.removeprefix("runs/smoke/") for file in verdict.files if file.path.startswith("runs/smoke/")]

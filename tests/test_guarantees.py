@@ -48,8 +48,7 @@ def test_g2_one_key_of_one_recipe_changed(project: Copy) -> None:
     """Only the stages that read that key, in that recipe."""
     shutil.copy(project.path / "recipes/smoke.toml", project.path / "recipes/other.toml")
     project.doit("scripts:other", "hostfile:other")
-    with open(project.path / "recipes/smoke.toml", "a", encoding="utf-8") as recipe:
-        recipe.write("\n[evaluate]\nmax_tokens = 8\n")
+    project.edit("recipes/smoke.toml", "max_tokens = 64", "max_tokens = 8")
 
     assert ["scripts:smoke", *AFTER_TRAINING] == project.doit("manifest:smoke", "scripts:other").ran
 

@@ -211,20 +211,6 @@ def utility(*commands: str) -> dict[str, Any]:
     return {"actions": [act], "pos_arg": "arguments", "io": {"capture": False}, "uptodate": [False]}
 
 
-def telling(command: str, name: str, subject: Any, *params: dict[str, Any]) -> dict[str, Any]:
-    """A task that looks, tells and is never up to date: `<command>_task` of commands.py, with --json."""
-
-    def tell(as_json: bool, rows: int = 0) -> Any:
-        from thunder_train import commands  # late: a no-op must not pay for it
-
-        action = getattr(commands, f"{command}_task")
-        return action(subject, as_json, rows) if params else action(subject, as_json)
-
-    as_json = {"name": "as_json", "long": "json", "type": bool, "default": False}
-    actions = {"actions": [tell], "params": [as_json, *params], "uptodate": [False], "io": {"capture": False}}
-    return {"basename": command, "name": name, **actions}
-
-
 def _sha256(path: str) -> str:
     """sha256 of a file; "" when it is not there."""
     try:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from thunder_train.layout import EVALUATED
+
 IDENTICAL, EQUIVALENT, DIFFERENT, IMPOSSIBLE = "identical", "equivalent", "different", "impossible"
 SECTIONS = ("recipe", "inputs", "model", "code", "environment", "metrics", "promotion")
 """Parts of a manifest that tell two runs apart for people; files follow from them."""
@@ -13,7 +15,7 @@ REPRODUCED = ("inputs", "model", "environment", "flags", "command", "outputs", "
 STAGES = ("data", "model", "scripts", "train", "evaluate", "promotion")
 """Stages that make a file of a manifest, in the order in which they run; scripts are the hostfile's too."""
 STAGE_OF = {"hostfile.json": "scripts", "launch.sh": "scripts", "evaluate.sh": "scripts", "adapter": "train"}
-STAGE_OF |= {"predictions.jsonl": "evaluate", "eval.json": "evaluate", "promotion.json": "promotion"}
+STAGE_OF |= dict.fromkeys(EVALUATED, "evaluate") | {"promotion.json": "promotion"}
 """Output of a run, or its folder -> the stage that makes it, in the order in which they are made."""
 
 

@@ -3,7 +3,7 @@
 Four lessons, each a chat: `repeat` and `copy` say the text again (copy: in the very prompt of the recipe `nko-nano`),
 `recite` says any sentence, `fill` says a sentence of which a piece is hidden. No lesson shows a recogniser's error, and
 none a sentence of the data set (lexicon.py). All weights are trained. Texts begin short and grow as the loss falls:
-copying long rows from the start teaches nothing (shared/proofs/nano_base.py).
+copying long rows from the start teaches a model this small nothing.
 
 Writes an mlx-lm folder as nano.py, and manifest.json: settings, hashes of code, lessons and weights, losses reached.
 """
