@@ -57,8 +57,8 @@ def test_a_restart_has_other_fixed_ports():
     ring = environments(hostfile("ring", *macs), "hosts.json", attempt=2)[0]
     jaccl = environments(hostfile("jaccl", *cabled), "hosts.json", attempt=3)[0]
 
-    assert '[["10.0.5.1:32423"], ["10.0.5.2:32424"]]' == ring["THUNDER_FILE_MLX_HOSTFILE"]
-    assert "10.0.5.1:32523" == jaccl["MLX_JACCL_COORDINATOR"]
+    assert '[["10.0.5.1:32223"], ["10.0.5.2:32224"]]' == ring["THUNDER_FILE_MLX_HOSTFILE"]
+    assert "10.0.5.1:32123" == jaccl["MLX_JACCL_COORDINATOR"]
 
 
 def test_jaccl_ranks_get_the_matrix_and_the_coordinator():

@@ -4,16 +4,18 @@ MLX reads these from files; THUNDER_FILE_<NAME> carries a file's content, and th
 """
 
 import json
+import re
 import socket
 from typing import Any
 
-from thunder_train import ThunderError, raise_all
+from thunder_train import ThunderError, keys, raise_all
 from thunder_train.config import is_local
 
 FIRST_PORT = 32323
 NCCL_PORT = 12345
-PORTS_PER_ATTEMPT = 100
-"""Fixed ports move on by so many at a restart, for a stopped rank on another machine may still hold the old ones."""
+PORTS_PER_ATTEMPT, TURNS = 100, 100
+"""Fixed ports move by so many at a restart, for a stopped rank on another machine may still hold the old ones; after
+so many turns they come back. The ring's move down: higher ones are given to outgoing connections."""
 
 Host = dict[str, Any]
 
@@ -27,7 +29,7 @@ def environments(hostfile: Any, where: str, attempt: int = 1) -> list[dict[str, 
     hosts = hostfile["hosts"]
     shared = dict(pair.split("=", 1) for pair in hostfile["envs"])
     if len(hosts) > 1:
-        shared |= _shared(hostfile["backend"], hosts, (attempt - 1) * PORTS_PER_ATTEMPT)
+        shared |= _shared(hostfile["backend"], hosts, (attempt - 1) % TURNS * PORTS_PER_ATTEMPT)
     return [{**shared, "MLX_RANK": str(rank), **_own(hostfile["backend"], hosts, rank)} for rank in range(len(hosts))]
 
 
@@ -43,9 +45,14 @@ def problems(hostfile: Any, where: str) -> list[ThunderError]:
     if backend not in ("ring", "jaccl", "jaccl-ring", "nccl"):
         mend = "use ring, jaccl, jaccl-ring or nccl"
         return [ThunderError(f"backend {backend!r} is not known", where=f"{where}: backend", mend=mend)]
-    if len(hosts) == 1:
-        return []
     found = [
+        ThunderError(f"{host['ssh']!r} is no name for ssh", f"{where}: hosts[{rank}].ssh", keys.FORMS[keys.SSH_NAME])
+        for rank, host in enumerate(hosts)
+        if not is_local(host["ssh"]) and not re.match(keys.SSH_NAME, host["ssh"])
+    ]
+    if len(hosts) == 1:
+        return found
+    found += [
         ThunderError("has no address on the training link", where=f"{where}: hosts[{rank}].ips", mend=mend)
         for rank, host in enumerate(hosts)
         if not host["ips"] and (backend == "ring" or rank == 0)
@@ -58,7 +65,7 @@ def _is_hostfile(hostfile: Any) -> bool:
         isinstance(hostfile, dict)
         and isinstance(hostfile.get("backend"), str)
         and isinstance(hostfile.get("envs"), list)
-        and all(isinstance(pair, str) and "=" in pair for pair in hostfile["envs"])
+        and all(isinstance(pair, str) and re.match(keys.VARIABLE, pair) for pair in hostfile["envs"])
         and isinstance(hostfile.get("hosts"), list)
         and bool(hostfile["hosts"])
         and all(_is_host(host) for host in hostfile["hosts"])
@@ -94,13 +101,13 @@ def _cable_problems(hosts: list[Host], where: str, is_ring: bool) -> list[Thunde
 
 def _shared(backend: str, hosts: list[Host], port_shift: int) -> dict[str, str]:
     if backend == "ring":
-        return {"THUNDER_FILE_MLX_HOSTFILE": json.dumps(ring_addresses(hosts, FIRST_PORT + port_shift))}
+        return {"THUNDER_FILE_MLX_HOSTFILE": json.dumps(ring_addresses(hosts, FIRST_PORT - port_shift))}
     if backend == "nccl":
         size = str(len(hosts))
         return {"NCCL_HOST_IP": hosts[0]["ips"][0], "NCCL_PORT": str(NCCL_PORT + port_shift), "MLX_WORLD_SIZE": size}
     return {
         "THUNDER_FILE_MLX_IBV_DEVICES": json.dumps([host["rdma"] for host in hosts]),
-        "MLX_JACCL_COORDINATOR": f"{hosts[0]['ips'][0]}:{FIRST_PORT + port_shift}",
+        "MLX_JACCL_COORDINATOR": f"{hosts[0]['ips'][0]}:{FIRST_PORT - port_shift}",
         **({"MLX_JACCL_RING": "1"} if backend == "jaccl-ring" else {}),
     }
 

@@ -57,7 +57,7 @@ def scripts(recipe: Recipe) -> Stage:
 def check(recipe: Recipe) -> Stage:
     """The cluster -> preflight.json."""
     reads = {"cluster": section(recipe.cluster), "environment": environment(recipe)}
-    return _stage(recipe, "check", ("preflight.json",), (), reads, "cluster", "worker.smoke")
+    return _stage(recipe, "check", ("preflight.json",), (), reads, "preflight", "worker.facts", "worker.smoke")
 
 
 def train(recipe: Recipe) -> Stage:

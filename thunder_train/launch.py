@@ -14,24 +14,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
-from thunder_train import ThunderError, files, raise_all
+from thunder_train import ThunderError, files, raise_all, ssh
+from thunder_train.attempt import MISTAKE, Outcome, asked, follow
 from thunder_train.backends import environments
-from thunder_train.pulse import Limits, Pulse
-from thunder_train.rank import Asked, Beat, Command, Ended, Event, Events, Line, Rank, Seat, describe, end, start
+from thunder_train.config import is_local
+from thunder_train.pulse import Limits
+from thunder_train.rank import Asked, Command, Events, Rank, Seat, end, start
 from thunder_train.terminal import Terminal
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-MISTAKE = 2
-"""Exit status of a user's mistake."""
-STALLED = 70
-"""Exit status when a rank fell silent; a rank that ends itself has the same."""
-LOST = 75
-"""Exit status of a rank that lost the others: most often one of those is the cause."""
-SETTLE_S = 2.0
-"""Seconds to look for the cause of a lost rank."""
+ASK_EVERY_S = 3.0
+"""Seconds between two tries to reach a host that has gone."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +39,8 @@ class Job:
     log_dir: Path
     command: Command
     limits: Limits
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended. is_final: all went well, or no further attempt could mend it."""
-
-    status: int
-    is_final: bool
+    host_timeout_s: float
+    """How long a restart waits for hosts that have gone."""
 
 
 def launch(job: Job, max_restarts: int) -> int:
@@ -64,6 +54,8 @@ def launch(job: Job, max_restarts: int) -> int:
     with _signals_as_events(events), Terminal() as terminal:
         outcome = _attempt(job, 1, events, terminal)
         for restart in range(1, max_restarts + 1):
+            if not outcome.is_final:
+                outcome = _when_all_answer(job, outcome, events, terminal)
             if outcome.is_final:
                 break
             terminal.problem(f"starting all ranks again, from the last checkpoint: restart {restart} of {max_restarts}")
@@ -73,9 +65,26 @@ def launch(job: Job, max_restarts: int) -> int:
     return outcome.status
 
 
+def _when_all_answer(job: Job, failure: Outcome, events: Events, terminal: Terminal) -> Outcome:
+    """The failure, once ssh reaches every host; made final when one stays away for too long, or a signal came."""
+    hosts = [host["ssh"] for host in job.description["hosts"] if not is_local(host["ssh"])]
+    limit, told = time.monotonic() + job.host_timeout_s, [""]
+    while absent := ssh.unreachable(hosts):
+        if absent != told:
+            terminal.problem(f"{', '.join(absent)}: no answer to ssh; waiting {job.host_timeout_s:g} s at most")
+        told = absent
+        if event := asked(events, ASK_EVERY_S):
+            return Outcome(128 + event.signal, is_final=True)
+        if time.monotonic() > limit:
+            terminal.problem(f"giving up: still no answer from {', '.join(absent)}")
+            return Outcome(failure.status, is_final=True)
+    return failure
+
+
 def _attempt(job: Job, attempt: int, events: Events, terminal: Terminal) -> Outcome:
     """Start all ranks and follow them to the end of the first that fails, or of all."""
-    extra = environments(job.description, str(job.hostfile), attempt)
+    # Two launches at once have other process numbers, and so other ports.
+    extra = environments(job.description, str(job.hostfile), attempt + os.getpid())
     ranks: list[Rank] = []
     try:
         for number, host in enumerate(job.description["hosts"]):
@@ -115,62 +124,11 @@ def _signals_as_events(events: Events) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def follow(ranks: list[Rank], events: Events, terminal: Terminal, limits: Limits) -> Outcome:
-    """Wait for events until all ranks ended well, one did not, one fell silent, or a signal came."""
-    running = {rank.seat.number for rank in ranks}
-    pulse = Pulse(limits, running, time.monotonic())
-    while running:
-        event = _next(events, limits.look_every_s)
-        if event and not isinstance(event, Asked) and event.rank not in ranks:
-            continue  # of an earlier attempt
-        if isinstance(event, Ended) and event.status == LOST:
-            event = _cause(event, events)
-        if isinstance(event, Asked):
-            terminal.problem(f"ended by {signal.Signals(event.signal).name}; ending {len(running)} ranks")
-            return Outcome(128 + event.signal, is_final=True)
-        if isinstance(event, Ended):
-            running.discard(event.rank.seat.number)
-            pulse.forget(event.rank.seat.number)
-            if event.status:
-                return _failed(event, terminal)
-        elif isinstance(event, Beat):
-            pulse.beat(event.rank.seat.number, event.step, time.monotonic())
-        elif isinstance(event, Line) and event.rank is ranks[0]:
-            terminal.line(event.text)
-        if silence := pulse.silent(time.monotonic()):
-            since = f"after step {silence.step}" if silence.step else "before its first step"
-            terminal.problem(describe(ranks[silence.rank], f"silent for {silence.seconds:.0f} s {since}"))
-            return Outcome(STALLED, is_final=False)
-    return Outcome(0, is_final=True)
-
-
-def _next(events: Events, within_s: float | None) -> Event | None:
-    try:
-        return events.get(timeout=within_s)
-    except Empty:
-        return None
-
-
-def _cause(lost: Ended, events: Events) -> Ended | Asked:
-    """The end of a rank that made this one lose the others; it may come a moment later. Without any, this one's."""
-    limit = time.monotonic() + SETTLE_S
-    while (left_s := limit - time.monotonic()) > 0:
-        event = _next(events, left_s)
-        if isinstance(event, Asked) or (isinstance(event, Ended) and event.status not in (0, LOST)):
-            return event
-    return lost
-
-
-def _failed(event: Ended, terminal: Terminal) -> Outcome:
-    how = f"ended with exit status {event.status}" if event.status > 0 else f"ended by signal {-event.status}"
-    terminal.problem(describe(event.rank, how))
-    status = event.status if event.status > 0 else 128 - event.status
-    return Outcome(status, is_final=status == MISTAKE)
-
-
 def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
     """What the flags ask for. Raises ThunderError with every bad one."""
-    numbers = {name: getattr(flags, name) for name in ("stall_timeout", "start_timeout", "max_restarts")}
+    numbers = {
+        name: getattr(flags, name) for name in ("stall_timeout", "start_timeout", "max_restarts", "host_timeout")
+    }
     raise_all(
         [
             ThunderError(f"must be 0 or more, not {value:g}", where=f"--{name.replace('_', '-')}")
@@ -184,7 +142,7 @@ def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
         passed_on += [name, f"{seconds:g}"] if seconds else []
     command = Command(flags.module, (*rest, *passed_on), flags.folder, flags.python)
     description = files.read_json(flags.hostfile, mend="run `./doit hostfile`")
-    return Job(flags.hostfile, description, flags.log_dir, command, limits)
+    return Job(flags.hostfile, description, flags.log_dir, command, limits, flags.host_timeout)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--stall-timeout", type=float, default=0.0, help="longest step in seconds; passed on unless 0, which means any")
     add("--start-timeout", type=float, default=0.0, help="the same until the first step has ended")
     add("--max-restarts", type=int, default=0, help="how often to start again after a failure that is no mistake")
+    add("--host-timeout", type=float, default=300.0, help="seconds that a restart waits for hosts that have gone")
     return parser
 
 

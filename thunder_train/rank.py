@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
-from thunder_train import ThunderError, cluster
+from thunder_train import ThunderError, ssh
 from thunder_train.config import is_local
 
 PACKAGE_FOLDER = str(Path(__file__).resolve().parent.parent)
@@ -24,6 +24,8 @@ GRACE_S = 5.0
 KILL_S = 2.0
 """Seconds to wait after SIGKILL: a process inside a broken driver may outlast even that."""
 LAST_LINES = 3
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_KEY")
+"""Variables of this process that remote ranks get too: in no file, no log and no command line."""
 BEAT = b"thunder-beat "
 
 
@@ -95,11 +97,11 @@ Events = SimpleQueue[Event]
 def start(seat: Seat, command: Command, events: Events) -> Rank:
     """Start a rank in a session of its own; its lines, its beats and its end become events."""
     here = is_local(seat.host)
-    env = {"PYTHONUNBUFFERED": "1", "THUNDER_STDIN": "1", "THUNDER_BEATS": "1", **seat.env}
+    env = {"PYTHONUNBUFFERED": "1", "THUNDER_BEATS": "1", **seat.env}
     argv = [sys.executable if here else command.python, "-m", command.module, *command.flags]
     try:
         process = subprocess.Popen(
-            cluster.argv_on(seat.host, argv, env, command.folder),
+            argv if here else ssh.run_script(seat.host),
             env=_environment_here(env) if here else None,
             stdin=subprocess.PIPE,  # held open: when this process dies, the rank reads its end and dies too
             stdout=subprocess.PIPE,
@@ -109,15 +111,29 @@ def start(seat: Seat, command: Command, events: Events) -> Rank:
     except FileNotFoundError as error:
         raise ThunderError(f"{error.filename} is not installed here", where=f"rank {seat.number}") from error
     rank = Rank(seat, process)
+    if not here:
+        _say(rank, ssh.script(argv, {**_secrets(), **env}, command.folder))
     for task in (_read, _wait):
         rank.threads.append(threading.Thread(target=task, args=(rank, events), daemon=True))
         rank.threads[-1].start()
     return rank
 
 
+def _secrets() -> dict[str, str]:
+    return {name: os.environ[name] for name in SECRETS if name in os.environ}
+
+
+def _say(rank: Rank, words: bytes) -> None:
+    """Write to a rank's stdin; one that has ended hears nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        if rank.process.stdin:
+            rank.process.stdin.write(words)
+            rank.process.stdin.flush()
+
+
 def _environment_here(extra: dict[str, str]) -> dict[str, str]:
     paths = [PACKAGE_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **extra}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "THUNDER_STDIN": "1", **extra}
 
 
 def _read(rank: Rank, events: Events) -> None:
@@ -146,6 +162,8 @@ def _wait(rank: Rank, events: Events) -> None:
     status = rank.process.wait()
     _signal_group(rank, signal.SIGKILL)  # children that it left behind
     rank.threads[0].join(timeout=1)  # its last lines come before its end
+    if not is_local(rank.seat.host) and 128 < status < ssh.FAILED:
+        status = 128 - status  # as the shell there tells a signal
     events.put(Ended(rank, status))
 
 
@@ -160,8 +178,11 @@ def end(ranks: list[Rank]) -> None:
     """End every rank that still runs, with its children: SIGTERM, then SIGKILL for those that outlast the grace."""
     running = [rank for rank in ranks if rank.process.poll() is None]
     for rank in running:
-        _signal_group(rank, signal.SIGTERM)
-        _signal_group(rank, signal.SIGCONT)  # a stopped process hears SIGTERM only when it goes on
+        if is_local(rank.seat.host):
+            _signal_group(rank, signal.SIGTERM)
+            _signal_group(rank, signal.SIGCONT)  # a stopped process hears SIGTERM only when it goes on
+        else:
+            _say(rank, ssh.END)  # SIGTERM would end ssh, and the rank with it before it could save
     limit = time.monotonic() + GRACE_S
     for rank in running:
         rank.threads[1].join(timeout=max(0.0, limit - time.monotonic()))

@@ -19,6 +19,7 @@ from thunder_train import (
     layout,
     models,
     page,
+    preflight,
     probe,
     promotion,
     raise_all,
@@ -62,8 +63,8 @@ def scripts(recipe: Recipe, out: Path) -> None:
 
 
 def check(recipe: Recipe, out: Path) -> None:
-    """preflight.json: every rank's word, or every problem at once."""
-    found = cluster.preflight(recipe.cluster, _run(recipe) / "logs" / "check")
+    """preflight.json: every host's, link's and rank's word, or every problem at once; a sync may still be to come."""
+    found = preflight.preflight(recipe, _run(recipe) / "logs" / "check", is_synced=False)
     files.write_json(_run(recipe, out) / "preflight.json", found)
 
 
@@ -75,7 +76,7 @@ def train(recipe: Recipe, out: Path) -> None:
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
     if recipe.cluster.is_remote:  # hosts may have changed since the check task ran, and hours are at stake
-        cluster.preflight(recipe.cluster, run / "logs" / "check")
+        files.write_json(run / "preflight.json", preflight.preflight(recipe, run / "logs" / "check"))
     start = time.perf_counter()
     command(
         # Checkpoints lie under the key of exactly this training: a killed one goes on, another begins anew.

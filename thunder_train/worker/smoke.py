@@ -34,9 +34,11 @@ def main(argv: list[str]) -> None:
         start = time.perf_counter()
         right = all(sums_are_right(ranks, length) for _ in range(ROUNDS) for length in LENGTHS)
         seconds = round(time.perf_counter() - start, 4)
+        speed = bytes_per_second(ranks)
     known = environment()
     said = {name: known[name] for name in ("python", "mlx", "mlx_lm", "platform")}
     answer = {"rank": ranks.rank, "size": ranks.size, "all_sum": right, "seconds": seconds, **said}
+    answer["bytes_per_second"] = speed
     print(f"thunder-smoke {json.dumps(answer, sort_keys=True)}", flush=True)
     if not right:
         sys.exit(1)
@@ -51,6 +53,19 @@ def sums_are_right(ranks: "Ranks", length: int) -> bool:
     size = ranks.size
     expected = position * (size * (size + 1) // 2) + size * (size - 1) // 2
     return bool((total == expected).all().item())
+
+
+def bytes_per_second(ranks: "Ranks") -> int:
+    """Size of the longest message by the time of its fastest sum, sending and adding."""
+    import mlx.core as mx
+
+    message, times = mx.ones(LENGTHS[-1]), []
+    mx.eval(message)
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        ranks.sum(message)
+        times.append(time.perf_counter() - start)
+    return round(message.nbytes / min(times))
 
 
 if __name__ == "__main__":

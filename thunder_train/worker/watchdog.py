@@ -5,9 +5,11 @@ tells the launcher every second that the rank lives: `thunder-beat STEP` on stdo
 """
 
 import contextlib
+import json
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -102,11 +104,30 @@ class Watchdog:
     def _end(self) -> None:
         self.last_words.acquire()  # for good: thread and signal must not both speak
         when = f"after step {self.step}" if self.step else "since the start"
-        doing = ", while waiting for the other ranks" if self.is_waiting else ""
+        doing = ""
+        if self.is_waiting:
+            silent = [f"; {address} does not answer" for address in silent_neighbours()]
+            doing = f", while waiting for the other ranks{''.join(silent)}"
         seconds = time.monotonic() - self.since_s
         rank = os.environ.get("MLX_RANK", "0")
         _write(2, f"rank {rank}: no step ended for {seconds:.0f} s {when}{doing}; its watchdog ended it\n")
         os._exit(STALLED)
+
+
+def silent_neighbours(within_s: float = 1.0) -> list[str]:
+    """Addresses of the ring's neighbours that say nothing at all; a host that lives at least refuses a connection."""
+    table = json.loads(os.environ.get("THUNDER_FILE_MLX_HOSTFILE", "[]"))
+    mine = int(os.environ.get("MLX_RANK", "0"))
+    links = {link for other in (mine - 1, mine + 1) if table for link in table[other % len(table)]}
+    silent = []
+    for ip, _, port in (link.rpartition(":") for link in sorted(links)):
+        try:
+            socket.create_connection((ip, int(port)), timeout=within_s).close()
+        except ConnectionRefusedError:
+            pass
+        except OSError:
+            silent.append(ip)
+    return silent
 
 
 def _write(number: int, text: str) -> None:

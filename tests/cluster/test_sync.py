@@ -1,0 +1,165 @@
+"""Sync and mirror over a real sshd and real cables."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.lab import VENV, Lab
+from tests.cluster.machine import LAN, PROJECT_FOLDER, Machine
+from tests.project import Copy, wait_for
+
+HOST = '[[clusters.lab.hosts]]\nssh = "{}"\nips = ["{}"]\n'
+RECIPE = 'cluster = "lab"\nmodel = "nano"\ndataset = "agp-nko-corrections"\n[train]\nnum_iters = 4\n'
+SYNC = """
+import sys
+from pathlib import Path
+from thunder_train import ThunderError, mirror, sync
+from thunder_train.load import load
+recipe = load(Path()).recipes["lab"]
+try:
+    exec(sys.argv[1])
+except ThunderError as error:
+    sys.exit(str(error))
+"""
+TREE = ("data/agp-nko-corrections/train.jsonl", "thunder_train/sync.py", "runs/models/nano/files/model.safetensors")
+
+
+def on_head(it: Lab, code: str) -> tuple[int, str, float]:
+    """(exit status, what it said, seconds) of Python on head that knows sync, mirror and the recipe."""
+    began = time.monotonic()
+    done = it.head.run([".venv/bin/python", "-c", SYNC, code])
+    return done.returncode, done.stdout + done.stderr, time.monotonic() - began
+
+
+def sync(it: Lab) -> tuple[int, str, float]:
+    """A sync of the recipe."""
+    return on_head(it, "print(*sync.lines(sync.sync(recipe, Path())), sep='\\n')")
+
+
+@pytest.fixture
+def it(two: Lab, built: Copy) -> Iterator[Lab]:
+    """A lab whose head has model and rows, and whose hosts have nothing."""
+    hosts = "".join(HOST.format(host.name, host.address) for host in two.hosts)
+    head = two.head.project
+    with (head / "thunder.toml").open("a") as file:
+        file.write(f'[clusters.lab]\nfolder = "{PROJECT_FOLDER}"\n{hosts}')
+    (head / "recipes/lab.toml").write_text(RECIPE)
+    for folder in ("data/agp-nko-corrections", "runs/models"):
+        shutil.copytree(built.path / folder, head / folder, dirs_exist_ok=True)
+    for host in two.hosts:
+        shutil.rmtree(host.project.parent)
+    return two
+
+
+def seen(host: Machine) -> set[str]:
+    """What lies in a host's home and in its temporary folder."""
+    return {path.name for path in [*host.home.iterdir(), *(host.folder / "tmp").iterdir()]}
+
+
+def test_empty_hosts_are_filled_and_nothing_lies_outside_of_the_folder(it: Lab) -> None:
+    """
+    Two bare machines with ssh: one sync, and they hold all that a training needs. The second one costs under 2 s.
+    """
+    before = [seen(host) for host in it.hosts]
+    status, said, _ = sync(it)
+    assert 0 == status, said
+
+    again, idle, seconds = sync(it)
+
+    print(f"nothing to do, two hosts: {seconds:.2f} s")
+    assert (0, ["nothing to do"] * 2) == (again, [line.split(": ")[1].split(",")[0] for line in idle.splitlines()])
+    assert 2.0 > seconds
+    for host, names in zip(it.hosts, before, strict=True):
+        for name in TREE:
+            assert (it.head.project / name).read_bytes() == (host.project / name).read_bytes()
+        assert {"projects"} == seen(host) - names
+
+
+def test_a_training_on_synced_hosts_comes_home(it: Lab, built: Copy) -> None:
+    """
+    Rank 0 is far away: after the mirror head holds what two local ranks made, to the bit, and the hosts no rest of it.
+    """
+    assert 0 == sync(it)[0]
+    for host in it.hosts:
+        (host.project / ".venv").symlink_to(VENV)
+    hosts = [{"ssh": host.name, "ips": [host.address], "rdma": []} for host in it.hosts]
+    (it.head.project / "runs/smoke").mkdir()
+    (it.head.project / "hosts.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": hosts}))
+    for host in it.hosts:
+        shutil.copy(it.head.project / "hosts.json", host.project)
+    shutil.copy(built.path / "runs/smoke/launch.sh", it.head.project / "runs/smoke")
+    run, kept = ".thunder/staging/train-lab-1/runs/lab", ".thunder/partial/abc"
+    flags = ["--hostfile", "hosts.json", "--folder", PROJECT_FOLDER, "--python", ".venv/bin/python"]
+    flags += ["--adapter-path", f"{run}/adapter", "--checkpoint-path", kept]
+    done = it.head.run(["bash", "runs/smoke/launch.sh", *flags])
+    assert 0 == done.returncode, done.stderr
+
+    home = f"mirror.checkpoints(recipe, Path(), {kept!r}); mirror.mirror(recipe, Path(), {run!r})"
+    status, said, _ = on_head(it, f"{home}; mirror.forget(recipe, Path(), ['.thunder/staging/train-lab-1', {kept!r}])")
+
+    assert 0 == status, said
+    for name in ("adapter/adapters.safetensors", "adapter/done.json", "last/adapters.safetensors"):
+        assert (built.path / "runs/smoke" / name).read_bytes() == (it.head.project / run / name).read_bytes()
+    assert ["0000002.safetensors", "0000004.safetensors"] == sorted(
+        path.name for path in (it.head.project / kept).iterdir()
+    )
+    for host in it.hosts:
+        assert [False, False] == [(host.project / path).exists() for path in (run, kept)]
+
+
+def test_a_transfer_that_is_cut_off_names_the_host_and_goes_on(it: Lab) -> None:
+    """
+    A cable is pulled in mid-transfer: told within half a minute and a little; no half file where anything reads.
+    """
+    big = it.head.project / "templates/big.j2"
+    big.write_bytes(bytes(range(256)) * (8 << 12))  # 8 MiB
+    it.head.tc("qdisc", "add", "dev", LAN, "root", "tbf", "rate", "8mbit", "burst", "64kb", "latency", "400ms")
+    code = "sync.sync(recipe, Path())"
+    began = time.monotonic()
+    transfer = it.head.start([".venv/bin/python", "-c", SYNC, code])
+    incoming = it.hosts[1].project / ".thunder/incoming/lab/project/templates"
+    wait_for(lambda: any(path.stat().st_size > 1 << 20 for path in incoming.glob(".big*")))
+    it.hosts[1].link_down(LAN)
+    _, err = transfer.communicate(timeout=90)
+    print(f"cut off: told after {time.monotonic() - began:.0f} s: {err}")
+
+    assert 1 == transfer.returncode
+    assert err.startswith("host host2: was lost: ")
+    assert err.endswith("; see that it is on the network, and run it again: it goes on where it stopped\n")
+    assert not (it.hosts[1].project / "templates").exists()
+    assert big.read_bytes() == (it.hosts[0].project / "templates/big.j2").read_bytes()
+    it.hosts[1].link_up(LAN)
+    it.head.tc("qdisc", "del", "dev", LAN, "root")
+    status, said, _ = sync(it)
+    assert 0 == status, said
+    assert big.read_bytes() == (it.hosts[1].project / "templates/big.j2").read_bytes()
+
+
+def test_a_full_disk_names_the_host(it: Lab) -> None:
+    """
+    The other host is synced all the same, and the full one is as it was.
+    """
+    it.hosts[1].run(["mkdir", "-p", f"{PROJECT_FOLDER}"], cwd="/srv/home")
+    it.hosts[1].run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", PROJECT_FOLDER], cwd="/srv/home")
+
+    status, said, _ = sync(it)
+
+    assert 1 == status
+    assert re.match("host host2: has 0 MiB free, and [0-9]+ MiB are to come; free space there", said), said
+    assert (it.hosts[0].project / "thunder_train/sync.py").exists()
+
+
+def test_a_host_without_rsync_says_what_to_install(it: Lab) -> None:
+    """
+    A bare Debian has none.
+    """
+    it.hosts[1].run(["mount", "--bind", "/dev/null", "/usr/bin/rsync"], cwd="/")
+
+    status, said, _ = sync(it)
+
+    assert 1 == status
+    assert said.strip().endswith("install rsync there: apt-get install rsync, or brew install rsync"), said

@@ -1,0 +1,110 @@
+"""Discovery: which addresses of what hosts tell make the best training link."""
+
+import tomllib
+
+from thunder_train import hosts
+from thunder_train.config import Cluster, Host
+
+
+def interface(name: str, kind: str, *addresses: str) -> dict[str, object]:
+    return {"name": name, "kind": kind, "addresses": list(addresses)}
+
+
+def told(*interfaces: dict[str, object], ssh: str = "", rdma: tuple[str, ...] = ()) -> dict[str, object]:
+    """Facts of a host, as far as discovery reads them."""
+    loopback = interface("lo0", "loopback", "127.0.0.1/8")
+    return {"interfaces": [loopback, *interfaces], "ssh_address": [ssh] if ssh else [], "rdma": list(rdma)}
+
+
+def pair(*ips: str) -> Cluster:
+    """mac4 and mac5, with addresses when they have been given any."""
+    given = [(ip,) for ip in ips] or [(), ()]
+    two = tuple(Host(name, ip, ()) for name, ip in zip(("mac4", "mac5"), given, strict=True))
+    return Cluster("macs", "ring", two, (), "thunder-train", ".venv/bin/python")
+
+
+WIFI = [interface("en0", "Wi-Fi", f"192.168.1.{number}/24") for number in (4, 5)]
+BRIDGE = [interface("bridge0", "Thunderbolt Bridge", f"10.0.5.{number}/24") for number in (1, 2)]
+LAN = [interface("eth0", "", f"192.168.2.{number}/24") for number in (4, 5)]
+
+
+def test_thunderbolt_is_chosen_and_the_table_is_toml() -> None:
+    """
+    What is printed can be pasted into thunder.toml as it is; the rest is comments.
+    """
+    facts = {
+        "mac4": told(WIFI[0], BRIDGE[0], ssh="192.168.1.4", rdma=("rdma_en2",)),
+        "mac5": told(WIFI[1], BRIDGE[1], ssh="192.168.1.5"),
+    }
+    text = hosts.as_table(pair(), facts)
+
+    assert (
+        "# mac4: en0 (Wi-Fi): 192.168.1.4/24, ssh goes over it\n"
+        "# mac4: bridge0 (Thunderbolt Bridge): 10.0.5.1/24\n"
+        "# mac4: RDMA rdma_en2; which cable each is on, `mlx.distributed_config` tells\n"
+        "# mac5: en0 (Wi-Fi): 192.168.1.5/24, ssh goes over it\n"
+        "# mac5: bridge0 (Thunderbolt Bridge): 10.0.5.2/24\n"
+        "[clusters.macs]\n"
+    ) == text[: text.index("backend")]
+    assert {
+        "backend": "ring",
+        "folder": "thunder-train",
+        "python": ".venv/bin/python",
+        "hosts": [{"ssh": "mac4", "ips": ["10.0.5.1"]}, {"ssh": "mac5", "ips": ["10.0.5.2"]}],
+    } == tomllib.loads(text)["clusters"]["macs"]
+
+
+def test_without_thunderbolt_the_given_addresses_stay() -> None:
+    """
+    Someone chose them.
+    """
+    other = [interface("eth1", "", f"172.16.0.{number}/24") for number in (1, 2)]
+    facts = {"mac4": told(LAN[0], other[0]), "mac5": told(LAN[1], other[1])}
+
+    assert {"mac4": "192.168.2.4", "mac5": "192.168.2.5"} == hosts.training_addresses(
+        pair("192.168.2.4", "192.168.2.5"), facts
+    )
+
+
+def test_else_a_network_that_ssh_does_not_use() -> None:
+    """
+    Two networks: one is for people, the other was laid for a reason.
+    """
+    other = [interface("eth1", "", f"192.168.9.{number}/24") for number in (1, 2)]
+    facts = {
+        "mac4": told(LAN[0], other[0], WIFI[0], ssh="192.168.2.4"),
+        "mac5": told(LAN[1], other[1], WIFI[1], ssh="192.168.2.5"),
+    }
+
+    assert {"mac4": "192.168.9.1", "mac5": "192.168.9.2"} == hosts.training_addresses(pair(), facts)
+
+
+def test_a_network_of_one_host_alone_is_none() -> None:
+    """
+    A Thunderbolt cable to a disk, or to a third Mac.
+    """
+    facts = {"mac4": told(WIFI[0], BRIDGE[0]), "mac5": told(WIFI[1])}
+
+    assert {"mac4": "192.168.1.4", "mac5": "192.168.1.5"} == hosts.training_addresses(pair(), facts)
+
+
+def test_hosts_that_share_nothing_keep_what_they_have() -> None:
+    """
+    Self-assigned addresses (169.254) are no network: they change at each start.
+    """
+    bridge = interface("bridge0", "Thunderbolt Bridge", "169.254.1.1/16")
+    text = hosts.as_table(pair("10.0.5.1", "10.0.5.2"), {"mac4": told(bridge), "mac5": told(bridge)})
+
+    assert "# No network holds an address of every host: join them by a cable, or give addresses by hand.\n" in text
+    assert [["10.0.5.1"], ["10.0.5.2"]] == [host["ips"] for host in tomllib.loads(text)["clusters"]["macs"]["hosts"]]
+
+
+def test_ranks_of_one_host_share_its_address() -> None:
+    """
+    One table per rank, as thunder.toml has it.
+    """
+    cluster = Cluster("macs", "ring", pair().hosts + pair().hosts[:1], ("A=1",), "thunder-train", ".venv/bin/python")
+    table = tomllib.loads(hosts.as_table(cluster, {"mac4": told(BRIDGE[0]), "mac5": told(BRIDGE[1])}))
+
+    assert ["10.0.5.1", "10.0.5.2", "10.0.5.1"] == [host["ips"][0] for host in table["clusters"]["macs"]["hosts"]]
+    assert ["A=1"] == table["clusters"]["macs"]["envs"]

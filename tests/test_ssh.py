@@ -1,0 +1,137 @@
+"""The script that guards a command on another machine, run by the shell of this one; ssh itself is in tests/cluster."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.project import wait_for
+from tests.test_launch import alive
+from thunder_train import ssh
+
+HOSTILE = "a b; $(touch pwned) 'x' \"y\" \\ `id`\nz"
+
+
+def start(folder: Path, command: list[str], env: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
+    """What sshd would start, with the script on its stdin, which stays open."""
+    process = subprocess.Popen(
+        ["/bin/sh", "-s"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # ssh would bring it apart, and out of order
+        cwd=folder.parent,
+        start_new_session=True,
+    )
+    assert process.stdin
+    process.stdin.write(ssh.script(command, env or {}, folder.name))
+    process.stdin.flush()
+    return process
+
+
+def finished(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
+    """(exit status, output); stdin stays open until then."""
+    assert process.stdout
+    said = process.stdout.read().decode()
+    status = process.wait(timeout=10)
+    process.communicate()
+    return status, said
+
+
+def test_options_ask_nothing_trust_nobody_new_and_open_no_way_back() -> None:
+    """
+    A question would hang a night's run; a forwarded agent would lend our keys to every host.
+    """
+    options = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=10", "ServerAliveInterval=10"]
+    options += ["ServerAliveCountMax=3", "ForwardAgent=no", "ForwardX11=no", "ClearAllForwardings=yes"]
+    options += ["PermitLocalCommand=no"]
+    words = [word for option in options for word in ("-o", option)]
+
+    assert ["ssh", "-T", *words, "--", "mac4", "exec /bin/sh -s"] == ssh.run_script("mac4")
+
+
+def test_command_environment_and_folder_arrive_letter_by_letter(tmp_path: Path) -> None:
+    """
+    No shell string is ever built from a configuration without quoting.
+    """
+    folder = tmp_path / HOSTILE
+    folder.mkdir()
+    tell = "import os, sys; print(repr([os.getcwd(), sys.argv[1], os.environ['A']]))"
+    process = start(folder, [sys.executable, "-c", tell, HOSTILE], {"A": HOSTILE})
+
+    assert (0, f"{[str(folder), HOSTILE, HOSTILE]!r}\n") == finished(process)
+    assert [] == list(tmp_path.rglob("pwned"))
+
+
+def test_the_environment_is_on_no_command_line(tmp_path: Path) -> None:
+    """
+    Everybody may read command lines, and a token may be in the environment.
+    """
+    process = start(tmp_path, ["sh", "-c", "ps ax -o args"], {"TOKEN": "secret word"})
+
+    assert "secret word" not in finished(process)[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        (["sh", "-c", "echo out; echo err >&2; exit 3"], 3, "out\nerr\n"),
+        (["sh", "-c", "kill -9 $$"], 137, ""),
+        (["no-such"], 2, "no no-such in here on this host; run ./doit list there once, or mend `python`\n"),
+    ],
+)
+def test_the_exit_status_is_that_of_the_command(tmp_path: Path, command: list[str], status: int, said: str) -> None:
+    """
+    A signal comes as the shell tells it, and a missing program as a mistake, which is not tried again.
+    """
+    (tmp_path / "here").mkdir()
+
+    assert (status, said) == finished(start(tmp_path / "here", command))
+
+
+def test_a_missing_folder_is_a_mistake_that_names_it(tmp_path: Path) -> None:
+    """
+    mlx.launch carries on in the wrong one.
+    """
+    status, said = finished(start(tmp_path / "it's gone", ["true"]))
+
+    assert 2 == status
+    assert said.endswith("no folder it's gone on this host; bring the project there\n")
+
+
+def test_the_word_end_is_sigterm(tmp_path: Path) -> None:
+    """
+    ssh passes no signal on, and a rank that is asked to end writes a checkpoint first.
+    """
+    wait = "trap 'echo saved; exit 143' TERM; echo up; while :; do sleep 0.05; done"
+    process = start(tmp_path, ["sh", "-c", wait])
+    assert process.stdin
+    assert process.stdout
+    assert b"up\n" == process.stdout.readline()
+    process.stdin.write(ssh.END)
+    process.stdin.flush()
+
+    assert (143, "saved\n") == finished(process)
+
+
+def test_the_end_of_stdin_kills_even_a_stopped_command_and_its_children(tmp_path: Path) -> None:
+    """
+    So ends a rank whose launcher was killed with -9, whatever MLX does with its threads.
+    """
+    process = start(tmp_path, ["sh", "-c", "sleep 60 & echo $! > child; echo $$ > self; kill -STOP $$"])
+    wait_for(lambda: (tmp_path / "self").exists())
+    time.sleep(0.1)
+    process.communicate(timeout=10)
+
+    wait_for(lambda: not alive(tmp_path / "self") and not alive(tmp_path / "child"), seconds=3)
+
+
+def test_no_child_outlives_the_command(tmp_path: Path) -> None:
+    """
+    It would hold the pipes, and ssh would wait for it for ever.
+    """
+    status, said = finished(start(tmp_path, ["sh", "-c", "sleep 60 & echo $! > child; echo done; exit 4"]))
+
+    assert (4, "done\n") == (status, said)
+    assert not alive(tmp_path / "child")

@@ -1,0 +1,213 @@
+"""Sync: every host gets what it lacks and nothing else, whole or not at all, and keeps what is its own.
+
+ssh is played by a script, rsync is real. tests/cluster/test_sync.py does the same over a real sshd.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.played import COMMIT, WEIGHTS, Site, code, refusal, site
+from thunder_train import sync
+
+pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync missing: apt-get install rsync")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A site with a little code."""
+    return code(site(tmp_path, monkeypatch))
+
+
+def told(found: sync.Synced) -> list[tuple[str, int]]:
+    """(host, files sent) of every host."""
+    return [(host.host, host.sent) for host in found.hosts]
+
+
+def test_an_empty_host_gets_what_a_launch_needs_and_nothing_else(here: Site) -> None:
+    """
+    Rows that were dropped, the audit, logs and other people's notes stay at home.
+    """
+    here.write("notes.txt", "mine")
+    here.write("data/rows/dropped.jsonl", "x")
+    here.write("thunder_train/__pycache__/a.pyc", "x")
+    here.write("runs/one/launch.sh", "exec\n")
+
+    found = sync.sync(here.recipe(), here.home)
+
+    expected = {
+        "data/rows/manifest.json",
+        *(f"data/rows/{name}.jsonl" for name in ("train", "valid", "test")),
+        "doit",
+        "recipes/one.toml",
+        "runs/models/tiny/files/config.json",
+        "runs/models/tiny/files/model.safetensors",
+        "runs/models/tiny/model.lock.json",
+        "runs/one/launch.sh",
+        "templates/prompts/correct.j2",
+        "thunder.toml",
+        "thunder_train/a.py",
+    }
+    assert [("mac4", 13), ("mac5", 13)] == told(found)
+    for host in ("mac4", "mac5"):
+        assert {name: (here.home / name).read_bytes() for name in expected} == here.tree(host)
+        assert os.access(here.there(host, "doit"), os.X_OK)
+        assert not here.there(host, ".thunder/incoming").exists()
+
+
+def test_nothing_to_do_is_one_question_a_host(here: Site) -> None:
+    """
+    Every training syncs first, so a sync of hosts that have all must be nearly free: no rsync is even started.
+    """
+    sync.sync(here.recipe(), here.home)
+    here.tool("rsync", "#!/bin/sh\nexit 99\n")
+    began = time.perf_counter()
+
+    found = sync.sync(here.recipe(), here.home)
+
+    assert [("mac4", 0), ("mac5", 0)] == told(found)
+    assert 2.0 > time.perf_counter() - began
+    assert ["nothing to do", "nothing to do"] == [line.split(": ")[1].rsplit(",", 1)[0] for line in sync.lines(found)]
+
+
+def test_a_change_of_same_size_and_time_is_seen(here: Site) -> None:
+    """
+    Files are compared by hash: rsync's own quick look, size and time, would pass this one over.
+    """
+    recipe = here.recipe()
+    sync.sync(recipe, here.home)
+    path = here.there("mac5", "data/rows/train.jsonl")
+    stat = path.stat()
+    path.write_text("tRain\n")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    found = sync.sync(recipe, here.home)
+
+    assert [("mac4", 0), ("mac5", 1)] == told(found)
+    assert "train\n" == path.read_text()
+
+
+def test_what_is_the_hosts_own_is_kept(here: Site) -> None:
+    """
+    A project there may be somebody's clone: files that are in our way are put aside, others are not touched.
+    """
+    recipe = here.recipe()
+    for name, text in (("thunder.toml", "# edited there\n"), ("thunder_train/own.py", "OWN = 1\n")):
+        here.there("mac5", name).parent.mkdir(parents=True, exist_ok=True)
+        here.there("mac5", name).write_text(text)
+
+    found = sync.sync(recipe, here.home)
+
+    assert "mac5: replaced thunder.toml; its own is in .thunder/replaced/" in sync.lines(found)
+    assert "# edited there\n" == here.there("mac5", ".thunder/replaced/thunder.toml").read_text()
+    assert "OWN = 1\n" == here.there("mac5", "thunder_train/own.py").read_text()
+    here.write("thunder_train/a.py", "A = 2\n")  # what sync itself brought is nobody's own
+    assert [(), ()] == [host.replaced for host in sync.sync(recipe, here.home).hosts]
+
+
+def test_only_what_sync_brought_is_removed_and_only_if_nobody_changed_it(here: Site) -> None:
+    """
+    A module that is gone here must go there; one that somebody edited there is their file now.
+    """
+    for name in ("gone", "edited"):
+        here.write(f"thunder_train/{name}.py", "x = 1\n")
+    recipe = here.recipe()
+    sync.sync(recipe, here.home)
+    here.there("mac5", "thunder_train/edited.py").write_text("x = 2\n")
+    for name in ("gone", "edited"):
+        (here.home / f"thunder_train/{name}.py").unlink()
+
+    found = sync.sync(recipe, here.home)
+
+    assert [("thunder_train/edited.py", "thunder_train/gone.py"), ("thunder_train/gone.py",)] == [
+        host.removed for host in found.hosts
+    ]
+    assert "x = 2\n" == here.there("mac5", "thunder_train/edited.py").read_text()
+
+
+def test_what_another_recipe_brought_is_not_removed(here: Site) -> None:
+    """
+    Two recipes on one cluster must not send each other's gigabytes again and again.
+    """
+    here.write("runs/one/launch.sh", "one\n")
+    here.write("runs/two/launch.sh", "two\n")
+    one, two = here.recipe("one"), here.recipe("two")
+    sync.sync(one, here.home)
+    sync.sync(two, here.home)
+
+    assert [("mac4", 0), ("mac5", 0)] == told(sync.sync(one, here.home))
+    assert here.there("mac4", "runs/two/launch.sh").exists()
+
+
+def test_the_adapter_goes_to_the_first_rank_alone(here: Site) -> None:
+    """
+    An evaluation's rank 0 reads it and gives it to the others.
+    """
+    here.write("runs/one/adapter/adapters.safetensors", "weights")
+
+    sync.sync(here.recipe(), here.home)
+
+    path = "runs/one/adapter/adapters.safetensors"
+    assert [True, False] == [here.there(host, path).exists() for host in ("mac4", "mac5")]
+
+
+def test_a_hub_model_is_found_offline_afterwards(here: Site) -> None:
+    """
+    Hosts need no network of their own. huggingface_hub itself is asked, as the worker asks it.
+    """
+    recipe = here.recipe(model='kind = "hub"\nrepo = "me/tiny"')
+    sync.sync(recipe, here.home)
+
+    code = "import sys, huggingface_hub as h; print(h.snapshot_download('me/tiny', revision=sys.argv[1], "
+    code += "local_files_only=True, allow_patterns=['*.json', '*.safetensors']))"
+    home = here.homes / "mac5"
+    done = subprocess.run(
+        [sys.executable, "-c", code, COMMIT],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert WEIGHTS == {path.name: path.read_bytes() for path in Path(done.stdout.strip()).iterdir()}
+    assert [("mac4", 0), ("mac5", 0)] == told(sync.sync(recipe, here.home))
+
+
+def test_a_model_outside_of_the_project_is_compared_and_never_written(here: Site) -> None:
+    """
+    Sync writes into the project folder alone; a folder elsewhere is its user's to copy.
+    """
+    recipe = here.recipe(model='kind = "path"\npath = "../base"')
+
+    mend = "copy it there yourself: it lies outside of the project, where sync writes nothing"
+    assert [
+        f"host {host}: ../base/{name} is missing or another one; {mend}"
+        for host in ("mac4", "mac5")
+        for name in WEIGHTS
+    ] == refusal(sync.sync, recipe, here.home)
+    for host in ("mac4", "mac5"):
+        shutil.copytree(here.home / "../base", here.there(host, "../base"))
+    assert [("mac4", 10), ("mac5", 10)] == told(sync.sync(recipe, here.home))
+
+
+def test_the_environment_is_made_from_the_same_lock(here: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    ./doit makes .venv when its lock is another one; once it is the same, nothing is run there.
+    """
+    here.write("requirements.lock", "mlx==1\n")
+    make = 'mkdir -p .venv && cp requirements.lock .venv/ && echo "$@" >>made'
+    here.write("doit", f"#!/bin/sh\n{make}\n").chmod(0o755)
+    recipe = here.recipe()
+
+    found = [sync.sync(recipe, here.home) for _ in range(2)]
+
+    assert [(True, True), (False, False)] == [tuple(host.has_new_environment for host in one.hosts) for one in found]
+    assert "list\n" == here.there("mac5", "made").read_text()
+    said = sorted(capfd.readouterr().err.splitlines())
+    assert [f"{host}: making .venv there from requirements.lock, as ./doit does" for host in ("mac4", "mac5")] == said

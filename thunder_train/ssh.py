@@ -1,0 +1,82 @@
+"""The one way to another machine: ssh's options, and a script on its stdin that runs a command there and ends it.
+
+A command line is seen by everyone who types `ps`, here and there; what comes over stdin is not.
+"""
+
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping
+
+OPTIONS = (
+    "BatchMode=yes",
+    "StrictHostKeyChecking=yes",
+    "ConnectTimeout=10",
+    "ServerAliveInterval=10",
+    "ServerAliveCountMax=3",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "ClearAllForwardings=yes",
+    "PermitLocalCommand=no",
+)
+"""No prompt, no unknown host, no wait without end, no way back into this machine."""
+FAILED = 255
+"""Exit status when ssh itself failed: host not reached, not trusted, or lost."""
+END = b"end\n"
+"""Written to a script's stdin, it sends the command SIGTERM."""
+SCRIPT = """exec 2>&1 3<&0
+cd -- {folder} || {{ echo {no_folder}; exit 2; }}
+command -v {program} >/dev/null || {{ echo {no_program}; exit 2; }}
+{exports}
+{{
+{argv} </dev/null 3<&- & command=$!
+(while read -r _; do kill -TERM "$command"; done; kill -KILL 0) <&3 >/dev/null 2>&1 &
+exec 3<&-
+wait "$command" 2>/dev/null; status=$?
+trap '' TERM; kill -TERM 0
+exit "$status"
+}}
+"""
+"""For any POSIX shell, read from stdin. In braces, for then the shell has read it all before it starts anything.
+
+The loop outlives every way in which the command may be stuck: when stdin ends, for whatever reason, all dies.
+"""
+
+
+def argv(host: str, command: str) -> list[str]:
+    """ssh to host; command is for the login shell there, and must be quoted for it."""
+    return ["ssh", "-T", *(word for option in OPTIONS for word in ("-o", option)), "--", host, command]
+
+
+def run_script(host: str) -> list[str]:
+    """ssh to host, and there a shell that reads a script from stdin. A login shell of any kind understands it."""
+    return argv(host, "exec /bin/sh -s")
+
+
+def script(command: list[str], env: Mapping[str, str], folder: str) -> bytes:
+    """What run_script is to read: the command with env in folder, under a guard.
+
+    An `end` line on stdin sends the command SIGTERM; the end of stdin kills it and all that it started. Exit status:
+    the command's, 128 + its signal, or 2 when folder or program is missing.
+    """
+    missing = f"no folder {folder} on this host; bring the project there"
+    no_program = f"no {command[0]} in {folder} on this host; run ./doit list there once, or mend `python`"
+    text = SCRIPT.format(
+        folder=shlex.quote(folder),
+        program=shlex.quote(command[0]),
+        no_folder=shlex.quote(missing),
+        no_program=shlex.quote(no_program),
+        exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
+        argv=shlex.join(command),
+    )
+    return text.encode()
+
+
+def unreachable(hosts: Iterable[str]) -> list[str]:
+    """Hosts, sorted, that do not let us in now; all are asked at once, for ten seconds at most."""
+    asked = {
+        host: subprocess.Popen(
+            argv(host, "exit 0"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for host in sorted(set(hosts))
+    }
+    return [host for host, process in asked.items() if process.wait()]
