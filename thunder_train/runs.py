@@ -118,7 +118,10 @@ def evaluate(recipe: Recipe, out: Path) -> None:
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
     found = scoring.evaluate(rows, judged, measured, recipe.evaluate, measured["adapter_sha256"])
     files.write_json(staged / "eval.json", found)
-    raise_all(probe.problems(found["probe"], recipe.evaluate.probe, recipe.file))
+    collapsed = probe.problems(found["probe"], recipe.evaluate.probe, recipe.file)
+    if collapsed:  # a failed stage leaves no target, and somebody wants to see what was answered
+        shutil.copy(predictions, run / "logs" / "evaluate" / "predictions.jsonl")
+    raise_all(collapsed)
     shutil.rmtree(PARTIAL / f"answers-{recipe.name}", ignore_errors=True)
 
 
@@ -132,6 +135,7 @@ def report(recipe: Recipe, out: Path) -> None:
     files.write_json(staged / "promotion.json", decision)
     files.write_text(staged / "report.md", reports.build(recipe, Path(), decision))
     files.write_text(staged / "report.html", page.build(reports.gather(recipe, Path(), decision)))
+    print(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html", flush=True)
 
 
 def manifest(recipe: Recipe, out: Path) -> None:
