@@ -113,7 +113,9 @@ def evaluate(recipe: Recipe, out: Path) -> None:
         where=f"evaluating {recipe.name}",
         mend="read the lines above",
     )
+    told = {row["id"]: row for row in files.read_jsonl(Path("data") / recipe.dataset.name / "decisions.jsonl")}
     rows, measured = files.read_jsonl(predictions), files.read_json(losses)
+    rows = [row | {"telemetry": told.get(row["id"], {}).get("telemetry", {})} for row in rows]
     judged = gate.judge(rows, recipe.evaluate.gate, f"{recipe.file}: evaluate.gate.command")
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
     found = scoring.evaluate(rows, judged, measured, recipe.evaluate, measured["adapter_sha256"])
