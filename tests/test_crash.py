@@ -19,7 +19,7 @@ from tests.project import Copy, copy_sources, start_doit
 pytestmark = pytest.mark.ranks
 
 RECIPES = ("smoke", "second")
-TIMED = {"preflight.json", "metrics.jsonl", "timing.json", "report.md", "hostfile.json"}
+TIMED = {"preflight.json", "metrics.jsonl", "timing.json", "report.md", "report.html", "hostfile.json"}
 """Files that hold seconds; logs/check keeps a hostfile of its own."""
 
 

@@ -45,8 +45,29 @@ def test_what_a_gate_said_goes_along(tmp_path):
         "edit_budget": {"allowed": 2},
         "proposal_text": "ߢߊ",
         "proposal_source": "",
+        "telemetry": {"c": 0},
         "witness": witness,
     } == told[0]
+
+
+def test_test_rows_keep_what_a_gate_may_ask_for(tmp_path):
+    """
+    A gate judges by confidence and trajectory; of a million rows only those that will be judged carry them.
+    """
+    predictions = [
+        {"audio_path": f"{n}.wav", "split": "test", "script": "nko", "mode": "m", "asr_text": f"ߣ{chr(0x7CA + n)}"}
+        | {"ctc_confidence": 0.5, "partition": "boundary", "cer_edits": 1, "trajectory_scalars": {"velocity": 0.25}}
+        for n in range(20)
+    ]
+    references = [{"audio_path": f"{n}.wav", "reference_text": f"ߢ{chr(0x7CA + n)}"} for n in range(20)]
+    for name, rows in (("p", predictions), ("r", references)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    built(tmp_path, [], sources=(source(kind="rows", path="p.jsonl", references="r.jsonl", fields={}),))
+
+    told = files.read_jsonl(tmp_path / "out" / "decisions.jsonl")
+    assert [row["id"] for row in files.read_jsonl(tmp_path / "out" / "test.jsonl")] == [row["id"] for row in told]
+    assert {"ctc_confidence": 0.5, "velocity": 0.25} == told[0]["telemetry"]
 
 
 def test_too_many_dropped_rows_fail_the_stage(tmp_path):

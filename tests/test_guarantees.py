@@ -13,6 +13,7 @@ from tests.project import PROJECT, Copy
 
 pytestmark = pytest.mark.ranks
 
+DATA = "data/agp-nko-corrections"
 ADAPTER = "runs/smoke/adapter/adapters.safetensors"
 AFTER_TRAINING = ["evaluate:smoke", "report:smoke", "manifest:smoke"]
 
@@ -65,7 +66,7 @@ def test_g3_identical_output_stops_the_rebuild(project: Copy) -> None:
     project.forget_cache()
     source = project.path / "data/sources/policy_smoke_http_fewshot_rust_gate.json"
     source.write_text(source.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    first = project.doit("data", "scripts:smoke")
+    first = project.doit("data:agp-nko-corrections", "scripts:smoke")
     assert ["data:agp-nko-corrections"] == first.ran
 
     project.forget_cache()
@@ -150,20 +151,20 @@ def test_g10_a_failed_stage_runs_again(project: Copy) -> None:
     source = project.path / "data/sources/policy_smoke_http_fewshot_rust_gate.json"
     good = source.read_bytes()
     source.write_bytes(b"{")
-    failed = project.doit("data")
+    failed = project.doit("data:agp-nko-corrections")
     source.write_bytes(good)
 
     project.forget_cache()
 
     assert 1 == failed.status
-    assert ["data:agp-nko-corrections"] == project.doit("data").ran
+    assert ["data:agp-nko-corrections"] == project.doit("data:agp-nko-corrections").ran
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="a clone needs git")
 def test_g11_a_fresh_clone_makes_the_committed_manifests(built: Copy) -> None:
     """Fresh clone, then ./doit: every committed manifest comes out byte-identical on the same platform."""
     committed = subprocess.run(
-        ["git", "ls-files", "data/*/manifest.json", "runs/smoke/manifest.json", "runs/models/nano/model.lock.json"],
+        ["git", "ls-files", f"{DATA}/manifest.json", "runs/smoke/manifest.json", "runs/models/nano/model.lock.json"],
         cwd=PROJECT,
         capture_output=True,
         text=True,

@@ -79,15 +79,26 @@ def alive(file):
     pid = int(file.read_text())
     try:
         os.kill(pid, 0)
-        status = Path(f"/proc/{pid}/stat")
-        return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        if not Path("/proc/self").exists():  # a Mac
+            return True
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
 
 
 def nobody_left(folder):
-    """Whether every process that wrote its id has ended."""
-    return not any(alive(file) for file in [*folder.glob("pid-*"), *folder.glob("child-*")])
+    """Whether every process that wrote its id has ended, or does so now: SIGKILL takes a busy machine a moment."""
+    return all_end([*folder.glob("pid-*"), *folder.glob("child-*")])
+
+
+def all_end(files, within_s=2):
+    """Whether the processes whose ids are in these files end within so many seconds."""
+    limit = time.monotonic() + within_s
+    while any(alive(file) for file in files):
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def both_wait(folder):

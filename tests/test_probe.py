@@ -133,8 +133,8 @@ def test_each_broken_limit_of_the_adapter_has_its_sentence():
     ] == counted["collapsed"]
     assert (
         "recipes/nko.toml: evaluate.probe.max_empty: the adapter has collapsed: 2 of 20 answers (10.0%) are empty, and "
-        "at most 5.0% may; read predictions.jsonl; train longer or at another learning rate, or raise the limit if "
-        "this is expected"
+        "at most 5.0% may; read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise "
+        "the limit"
     ) == str(problems(counted, own, "recipes/nko.toml")[0])
     assert 3 == len(problems(counted, own, "recipes/nko.toml"))
 

@@ -39,7 +39,7 @@ def test_an_old_run_is_made_again_whatever_the_recipe_says_today(project: Copy) 
 
     assert 0 == done.status, done.output
     assert "run " + files.read_json(project.path / RUN)["run_id"] + ": identical\n" in done.output
-    assert re.search(r"^17 of 17 files and (\d+) of \1 metrics came out equal$", done.output, re.MULTILINE)
+    assert re.search(r"^18 of 18 files and (\d+) of \1 metrics came out equal$", done.output, re.MULTILINE)
     assert [] == [path for path in (project.path / ".thunder/reproduce").iterdir() if path.is_dir()]
     assert before == (project.path / ADAPTER).stat()
 
@@ -118,7 +118,7 @@ def test_the_clean_folder_holds_the_manifests_recipe_and_nothing_built(
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
     sources = {source["path"] for source in files.read_json(project.path / RUN)["inputs"]["sources"]}
-    templates = {str(path.relative_to(project.path)) for path in (project.path / "templates").rglob("*.j2")}
+    templates = {str(path.relative_to(project.path)) for path in (project.path / "templates").rglob("*.j*")}
     assert {"dodo.py", "pyproject.toml", "thunder.toml", "recipes/smoke.toml", *sources, *templates} == found
     assert "seed = 7" in (folder / "recipes/smoke.toml").read_text(encoding="utf-8")
     assert "cache_limit_gb = 0.0" in (folder / "thunder.toml").read_text(encoding="utf-8")

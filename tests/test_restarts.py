@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_launch import alive
+from tests.test_launch import all_end
 from thunder_train.pulse import Limits, Pulse, Silence
 from thunder_train.rank import without_beat
 
@@ -49,7 +49,7 @@ def finished(folder, *flags):
 
 def nobody_left(folder):
     """Whether every probe has ended."""
-    return not any(alive(file) for file in folder.glob("pid-*"))
+    return all_end(list(folder.glob("pid-*")))
 
 
 def steps(text):

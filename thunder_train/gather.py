@@ -11,6 +11,7 @@ import msgspec
 
 from thunder_train import compose, files, neighbours, parting, sources, tally
 from thunder_train.config import Dataset
+from thunder_train.parting import SPLITS
 from thunder_train.progress import counted
 from thunder_train.rows import Ledger, Row
 from thunder_train.shelf import Shelf
@@ -59,7 +60,8 @@ class Gathered:
             column.append(hash(value) if value else 0)
         self.sketch.add(text)
         self.tally.add(number, row, example)
-        if row.decision or row.witness or row.edit_budget:
+        is_judged = bool(row.telemetry) and SPLITS[self.splits[number]] == "test"  # a gate may ask for it
+        if row.decision or row.witness or row.edit_budget or is_judged:
             self.decisions[number] = len(self.decided)
             self.decided.put(files.json_line(_decision(row)).encode())
 
@@ -74,7 +76,7 @@ class Gathered:
 
 
 def _decision(row: Row) -> dict[str, Any]:
-    """What a gate said of a row, as decisions.jsonl tells it."""
+    """What is known of a row without its reference, and what a gate said of it, as decisions.jsonl tells it."""
     return {
         "id": row.row_id,
         "decision": row.decision,
@@ -82,5 +84,6 @@ def _decision(row: Row) -> dict[str, Any]:
         "edit_budget": row.edit_budget,
         "proposal_text": row.proposal_text,
         "proposal_source": row.proposal_source,
+        "telemetry": row.telemetry,
         "witness": row.witness,
     }

@@ -76,7 +76,7 @@ def evaluate(recipe: Recipe) -> Stage:
 
 def report(recipe: Recipe) -> Stage:
     """Everything measured -> report.md and the promotion decision."""
-    found = (*_inputs(recipe, *layout.MEASURED), *(f"templates/{name}.j2" for name in layout.REPORTS))
+    found = (*_inputs(recipe, *layout.MEASURED), *(f"templates/{name}.j2" for name in (*layout.REPORTS, layout.STYLE)))
     targets = (*layout.REPORTS, "promotion.json")
     return _stage(recipe, "report", targets, found, section(recipe), "report", "page", "promotion")
 
@@ -95,7 +95,7 @@ def index(names: list[str]) -> Stage:
         name="index",
         make=partial(_make, "index", found),
         targets=("runs/index.html",),
-        inputs=(*found, "templates/index.html.j2", "templates/index.js"),
+        inputs=(*found, "templates/index.html.j2", "templates/index.js", f"templates/{layout.STYLE}.j2"),
         reads={},
         code=("runs:index", "index"),
         is_cached=False,

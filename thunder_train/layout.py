@@ -9,6 +9,8 @@ ADAPTER = ("adapter/adapters.safetensors", "adapter/adapter_config.json")
 EVALUATED = ("predictions.jsonl", "decisions.jsonl", "eval.json")
 REPORTS = ("report.md", "report.html")
 """Rendered from templates/<name>.j2."""
+STYLE = "style.css"
+"""Part of each HTML page of a run."""
 MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", *EVALUATED)
 """What the report is made from."""
 OUTPUTS = (

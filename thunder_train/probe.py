@@ -60,7 +60,7 @@ def behaviour(predictions: list[dict[str, Any]], limits: Probe) -> dict[str, Any
 
 def problems(found: dict[str, Any], limits: Probe, where: str) -> list[ThunderError]:
     """An error for each limit that the adapter breaks. found: from `behaviour`. where: the recipe's file."""
-    mend = "read predictions.jsonl; train longer or at another learning rate, or raise the limit if this is expected"
+    mend = "read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise the limit"
     return [
         ThunderError(f"the adapter has collapsed: {what}", f"{where}: evaluate.probe.{key}", mend)
         for key, what in _broken(found["adapter"], limits)

@@ -22,12 +22,13 @@ def counted(items: Iterable[Item], what: str) -> Iterator[Item]:
                 continue
             seconds = time.monotonic() - start
             if status is None and seconds > PATIENCE_S:
-                from rich.console import Console  # late: short work never shows it
+                from rich.console import Console  # late, both: short work never shows it
+                from rich.text import Text
 
-                status = Console(stderr=True).status(what)
+                status = Console(stderr=True).status("")
                 status.start()
-            if status:
-                status.update(f"{what}: {number:,} rows, {number / seconds:,.0f} a second")
+            if status:  # as Text, for rich reads markup and smileys into a dataset's name
+                status.update(Text(f"{what}: {number:,} rows, {number / seconds:,.0f} a second"))
     finally:
         if status:
             status.stop()

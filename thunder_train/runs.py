@@ -114,12 +114,17 @@ def evaluate(recipe: Recipe, out: Path) -> None:
         where=f"evaluating {recipe.name}",
         mend="read the lines above",
     )
+    told = {row["id"]: row for row in files.read_jsonl(Path("data") / recipe.dataset.name / "decisions.jsonl")}
     rows, measured = files.read_jsonl(predictions), files.read_json(losses)
+    rows = [row | {"telemetry": told.get(row["id"], {}).get("telemetry", {})} for row in rows]
     judged = gate.judge(rows, recipe.evaluate.gate, f"{recipe.file}: evaluate.gate.command")
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
     found = scoring.evaluate(rows, judged, measured, recipe.evaluate, measured["adapter_sha256"])
     files.write_json(staged / "eval.json", found)
-    raise_all(probe.problems(found["probe"], recipe.evaluate.probe, recipe.file))
+    collapsed = probe.problems(found["probe"], recipe.evaluate.probe, recipe.file)
+    if collapsed:  # a failed stage leaves no target, and somebody wants to see what was answered
+        shutil.copy(predictions, run / "logs" / "evaluate" / "predictions.jsonl")
+    raise_all(collapsed)
     shutil.rmtree(PARTIAL / f"answers-{recipe.name}", ignore_errors=True)
 
 
@@ -133,6 +138,7 @@ def report(recipe: Recipe, out: Path) -> None:
     files.write_json(staged / "promotion.json", decision)
     files.write_text(staged / "report.md", reports.build(recipe, Path(), decision))
     files.write_text(staged / "report.html", page.build(reports.gather(recipe, Path(), decision)))
+    print(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html", flush=True)
 
 
 def manifest(recipe: Recipe, out: Path) -> None:
