@@ -92,6 +92,13 @@ def task_again() -> Tasks:
         yield console.telling("reproduce", name, f"runs/{name}/manifest.json")
 
 
+def task_hosts() -> Tasks:
+    """Ask the hosts of a cluster for their addresses and print its table, to paste into thunder.toml."""
+    found = (recipe.cluster for recipe in PROJECT.recipes.values())
+    for name, cluster in {each.name: each for each in found if each.is_remote}.items():
+        yield console.telling("hosts", name, cluster)
+
+
 def task_fit() -> Tasks:
     """What the training needs, before it runs: memory of a rank, messages, seconds of a step, advice."""
     for name, recipe in PROJECT.recipes.items():

@@ -108,8 +108,13 @@ def copied(root: Path, name: str, **changes: float) -> None:
 
 PREFLIGHT = {
     "backend": "ring",
+    "hosts": [{"host": "localhost", "usable_memory_bytes": 24e9, "free_disk_bytes": 74e9, "clock_skew_s": 0.0}],
+    "links": [
+        {"from": "mac4", "to": "mac5", "address": "10.0.5.2", "interface": "bridge0, Thunderbolt Bridge"}
+        | {"is_needed": True, "latency_ms": 0.52, "bytes_per_second": 2_400_000_000}
+    ],
     "ranks": [
-        {"rank": rank, "host": "127.0.0.1", "size": 2, "all_sum": True, "seconds": 0.099}
+        {"rank": rank, "host": "127.0.0.1", "size": 2, "all_sum": True, "seconds": 0.099, "bytes_per_second": 134_000_000}
         | {"mlx": "0.32.4", "mlx_lm": "0.32.2", "python": "3.11", "platform": "linux-x86_64"}
         for rank in (0, 1)
     ],

@@ -10,9 +10,9 @@ from typing import Any
 from doit.cmd_base import Command
 from doit.exceptions import TaskFailed
 
-from thunder_train import ThunderError, compare, files, fit, gate, manifest, process, replay
+from thunder_train import ThunderError, compare, files, fit, gate, hosts, manifest, process, replay
 from thunder_train.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
-from thunder_train.config import Recipe
+from thunder_train.config import Cluster, Recipe
 from thunder_train.reproduce import reproduce
 
 JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "one line for machines"}
@@ -110,6 +110,19 @@ def fit_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
         _print_json(found)
     else:
         _print_table((recipe.name, ""), fit.table(found))
+    return None
+
+
+def hosts_task(cluster: Cluster, as_json: bool) -> TaskFailed | None:
+    """The action of `hosts:<cluster>`: what its hosts say of their addresses, as a table for thunder.toml."""
+    try:
+        text = hosts.discover(cluster)
+    except ThunderError as error:
+        return TaskFailed(_plain(str(error)))
+    if as_json:
+        _print_json({"schema": "thunder.hosts/1", "toml": text})
+    else:
+        sys.stdout.write(_plain(text))
     return None
 
 
