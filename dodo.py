@@ -87,16 +87,20 @@ def task_manifest() -> Tasks:
 
 def task_again() -> Tasks:
     """Make a run again from its manifest, in a clean folder, and compare every bit."""
-    # doit gives no creator a command's name, and `doit reproduce -m PATH` is a command.
-    for name in PROJECT.recipes:
+    for name in PROJECT.recipes:  # doit gives no creator a command's name, and `doit reproduce -m PATH` is one
         yield console.telling("reproduce", name, f"runs/{name}/manifest.json")
 
 
 def task_hosts() -> Tasks:
     """Ask the hosts of a cluster for their addresses and print its table, to paste into thunder.toml."""
-    found = (recipe.cluster for recipe in PROJECT.recipes.values())
-    for name, cluster in {each.name: each for each in found if each.is_remote}.items():
+    for name, cluster in PROJECT.remote_clusters.items():
         yield console.telling("hosts", name, cluster)
+
+
+def task_sync() -> Tasks:
+    """Project, rows, tokens and model -> every remote host: what differs by hash. Part of train and evaluate."""
+    for name, recipe in PROJECT.recipes.items():
+        yield {**console.telling("sync", name, recipe), "task_dep": graph.before_sync(recipe)}
 
 
 def task_fit() -> Tasks:
@@ -110,10 +114,9 @@ def task_tokens() -> Tasks:
     """What the training will see, before it runs: lengths, targets, padding, and rows token by token [--rows N]."""
     rows = {"name": "rows", "long": "rows", "type": int, "default": 3}
     for name, recipe in PROJECT.recipes.items():
-        task = console.telling("tokens", name, recipe, rows)
         # A hub model's tokenizer is enough, and whether its gigabytes are worth a download is asked before.
         needs = [f"model:{recipe.model.name}"] if recipe.model.kind != "hub" else []
-        yield {**task, "task_dep": [f"data:{recipe.dataset.name}", *needs]}
+        yield {**console.telling("tokens", name, recipe, rows), "task_dep": [f"data:{recipe.dataset.name}", *needs]}
 
 
 def task_replay() -> Tasks:

@@ -114,7 +114,14 @@ PREFLIGHT = {
         | {"is_needed": True, "latency_ms": 0.52, "bytes_per_second": 2_400_000_000}
     ],
     "ranks": [
-        {"rank": rank, "host": "127.0.0.1", "size": 2, "all_sum": True, "seconds": 0.099, "bytes_per_second": 134_000_000}
+        {
+            "rank": rank,
+            "host": "127.0.0.1",
+            "size": 2,
+            "all_sum": True,
+            "seconds": 0.099,
+            "bytes_per_second": 134_000_000,
+        }
         | {"mlx": "0.32.4", "mlx_lm": "0.32.2", "python": "3.11", "platform": "linux-x86_64"}
         for rank in (0, 1)
     ],

@@ -1,4 +1,4 @@
-"""Reproduce, compare, fit and tokens as people and machines call them: `doit reproduce`, tables and JSON."""
+"""`doit reproduce` and `doit compare` as people and machines call them, and how both are shown: tables and JSON."""
 
 import re
 import signal
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from doit.cmd_base import Command
-from doit.exceptions import TaskFailed
 
-from thunder_train import ThunderError, compare, files, fit, gate, hosts, manifest, process, replay
+from thunder_train import ThunderError, compare, files, manifest, process
 from thunder_train.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
-from thunder_train.config import Cluster, Recipe
 from thunder_train.reproduce import reproduce
 
 JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "one line for machines"}
@@ -46,7 +44,7 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
                 raise ThunderError("needs one manifest", "doit reproduce", mend)
             verdict = reproduce(Path(opt_values["manifest"]), Path())
         except ThunderError as error:
-            print(_plain(str(error)), file=sys.stderr)
+            print(plain(str(error)), file=sys.stderr)
             return MISTAKE
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -73,7 +71,7 @@ class Compare(Command):  # type: ignore[misc]
             paths = [_manifest_path(word) for word in words]
             left, right = (manifest.read(path) for path in paths)
         except ThunderError as error:
-            print(_plain(str(error)), file=sys.stderr)
+            print(plain(str(error)), file=sys.stderr)
             return MISTAKE
         found = compare.differences(left, right)
         if opt_values["as_json"] or len(words) < len(pos_args):
@@ -82,92 +80,32 @@ class Compare(Command):  # type: ignore[misc]
                 for side, path, run in zip("ab", paths, (left, right), strict=True)
             }
             rows = [difference.as_json() for difference in found]
-            _print_json({"schema": "thunder.compare/1", **sides, "differences": rows})
+            print_json({"schema": "thunder.compare/1", **sides, "differences": rows})
         elif found:
-            _print_table(("", *map(str, paths)), [_row(difference) for difference in found])
+            print_table(("", *map(str, paths)), [_row(difference) for difference in found])
         else:
             print("the two runs are the same")
         return 0
 
 
-def reproduce_task(path: str, as_json: bool) -> TaskFailed | None:
-    """The action of `reproduce:<recipe>`."""
-    try:
-        verdict = reproduce(Path(path), Path())
-    except ThunderError as error:
-        return TaskFailed(_plain(str(error)))
-    show(verdict, as_json)
-    return None if verdict.is_reproduced else TaskFailed(_plain(f"{path}: {_headline(verdict)}"))
-
-
-def fit_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
-    """The action of `fit:<recipe>`."""
-    try:
-        found = fit.measure(recipe, Path())
-    except ThunderError as error:
-        return TaskFailed(_plain(str(error)))
-    if as_json:
-        _print_json(found)
-    else:
-        _print_table((recipe.name, ""), fit.table(found))
-    return None
-
-
-def hosts_task(cluster: Cluster, as_json: bool) -> TaskFailed | None:
-    """The action of `hosts:<cluster>`: what its hosts say of their addresses, as a table for thunder.toml."""
-    try:
-        text = hosts.discover(cluster)
-    except ThunderError as error:
-        return TaskFailed(_plain(str(error)))
-    if as_json:
-        _print_json({"schema": "thunder.hosts/1", "toml": text})
-    else:
-        sys.stdout.write(_plain(text))
-    return None
-
-
-def replay_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
-    """The action of `replay:<recipe>`: every verdict again, from decisions.jsonl alone."""
-    run = Path("runs") / recipe.name
-    try:
-        differences = replay.replay(run, recipe.evaluate.gate)
-    except ThunderError as error:
-        return TaskFailed(_plain(str(error)))
-    if as_json:
-        _print_json({"schema": "thunder.replay/1", "differences": differences})
-    else:
-        print(_plain("\n".join(differences or [f"{run / gate.FILE}: every verdict came out again"])))
-    return TaskFailed(_plain(f"{run / gate.FILE}: {len(differences)} differences")) if differences else None
-
-
-def tokens_task(recipe: Recipe, as_json: bool, rows: int) -> TaskFailed | None:
-    """The action of `tokens:<recipe>`: the worker tells. rows: how many it shows token by token."""
-    words = ["--ranks", str(len(recipe.cluster.hosts)), "--rows", str(rows), *["--json"] * as_json]
-    argv = [sys.executable, "-m", "thunder_train.worker.preview", *fit.worker_words(recipe), *words]
-    try:
-        process.command(argv, where=f"tokens {recipe.name}", mend="read the lines above")
-    except ThunderError as error:
-        return TaskFailed(_plain(str(error)))
-    return None
-
-
 def show(verdict: Verdict, as_json: bool) -> None:
     """Print a verdict: one line of JSON, or the verdict in words and what differs."""
     if as_json:
-        _print_json(_as_json(verdict))
+        print_json(_as_json(verdict))
         return
-    lines = [f"{verdict.recipe}, run {verdict.run_id}: {_headline(verdict)}", *verdict.problems]
-    print(_plain("\n".join(lines if verdict.word == IMPOSSIBLE else [*lines, _counts(verdict)])))
+    lines = [f"{verdict.recipe}, run {verdict.run_id}: {headline(verdict)}", *verdict.problems]
+    print(plain("\n".join(lines if verdict.word == IMPOSSIBLE else [*lines, _counts(verdict)])))
     changed = [file for file in verdict.files if file.before != file.now]
     rows = [(file.path, _text(file.before or ABSENT), _text(file.now or ABSENT)) for file in changed]
     rows += [_row(difference) for difference in verdict.differences if difference.section != "outputs"]
     if rows and verdict.word != IDENTICAL:  # code may be other code and do the same
-        _print_table(("", "manifest", "made again"), rows)
+        print_table(("", "manifest", "made again"), rows)
     if verdict.folder:
         print(f"kept: {verdict.folder}")
 
 
-def _headline(verdict: Verdict) -> str:
+def headline(verdict: Verdict) -> str:
+    """A verdict in one line."""
     if verdict.word == DIFFERENT:
         return f"{DIFFERENT}, because of {verdict.why}; first: {verdict.first}"
     if verdict.word in (IDENTICAL, IMPOSSIBLE):
@@ -214,18 +152,19 @@ def _text(value: Any) -> str:
     return "-" if value is ABSENT else files.json_line(value).strip()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that cannot steer a terminal: a manifest may come from anyone."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
+    """One line of JSON."""
     sys.stdout.write(files.json_line(value))
 
 
-def _print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns in a pipe, a table on a terminal."""
-    lines = [tuple(map(_plain, row)) for row in (titles, *rows[:SHOWN])]
+    lines = [tuple(map(plain, row)) for row in (titles, *rows[:SHOWN])]
     if sys.stdout.isatty():
         _print_rich(lines)
     else:

@@ -199,6 +199,12 @@ class Project:
     models: dict[str, Model]
     datasets: dict[str, Dataset]
 
+    @property
+    def remote_clusters(self) -> dict[str, Cluster]:
+        """Clusters on other machines that a recipe names."""
+        found = (recipe.cluster for recipe in self.recipes.values())
+        return {cluster.name: cluster for cluster in found if cluster.is_remote}
+
 
 @cache
 def section(part: Any) -> dict[str, Any]:

@@ -73,12 +73,12 @@ def _needed(tasks: dict[str, Any], selected: list[str]) -> set[str]:
 
 
 def telling(command: str, name: str, subject: Any, *params: dict[str, Any]) -> dict[str, Any]:
-    """A task that looks, tells and is never up to date: `<command>_task` of commands.py, with --json."""
+    """A task that looks, tells and is never up to date: `<command>_task` of actions.py, with --json."""
 
     def tell(as_json: bool, rows: int = 0) -> Any:
-        from thunder_train import commands  # late: a no-op must not pay for it
+        from thunder_train import actions  # late: a no-op must not pay for it
 
-        action = getattr(commands, f"{command}_task")
+        action = getattr(actions, f"{command}_task")
         return action(subject, as_json, rows) if params else action(subject, as_json)
 
     as_json = {"name": "as_json", "long": "json", "type": bool, "default": False}

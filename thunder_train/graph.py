@@ -60,6 +60,12 @@ def check(recipe: Recipe) -> Stage:
     return _stage(recipe, "check", ("preflight.json",), (), reads, "preflight", "worker.facts", "worker.smoke")
 
 
+def before_sync(recipe: Recipe) -> list[str]:
+    """Tasks that make what a sync brings to the hosts."""
+    name = recipe.name
+    return [f"data:{recipe.dataset.name}", f"model:{recipe.model.name}", f"scripts:{name}", f"hostfile:{name}"]
+
+
 def train(recipe: Recipe) -> Stage:
     """launch.sh -> adapter, metrics, done.json."""
     found = _inputs(recipe, "hostfile.json", "launch.sh")

@@ -3,6 +3,7 @@
 `out` is a staging folder: a stage writes runs/<recipe>/... below it, and the build moves finished files into place.
 """
 
+import contextlib
 import platform
 import shutil
 import sys
@@ -17,6 +18,7 @@ from thunder_train import (
     gate,
     graph,
     layout,
+    mirror,
     models,
     page,
     preflight,
@@ -24,6 +26,7 @@ from thunder_train import (
     promotion,
     raise_all,
     render,
+    sync,
 )
 from thunder_train import dataset as datasets
 from thunder_train import index as pages
@@ -75,23 +78,37 @@ def train(recipe: Recipe, out: Path) -> None:
     raise_all(contradictions.batch_problems(recipe, rows["train"]))
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
+    _sync(recipe)
     if recipe.cluster.is_remote:  # hosts may have changed since the check task ran, and hours are at stake
         files.write_json(run / "preflight.json", preflight.preflight(recipe, run / "logs" / "check"))
     start = time.perf_counter()
-    command(
-        # Checkpoints lie under the key of exactly this training: a killed one goes on, another begins anew.
-        ["bash", str(run / "launch.sh"), "--adapter-path", str(staged / "adapter"), "--checkpoint-path", str(partial)],
-        where=f"training {recipe.name}",
-        mend=f"read the lines above and {run}/logs/",
-    )
+    try:
+        command(
+            # Checkpoints lie under the key of exactly this training: a killed one goes on, another begins anew.
+            ["bash", str(run / "launch.sh"), "--adapter-path", f"{staged}/adapter", "--checkpoint-path", str(partial)],
+            where=f"training {recipe.name}",
+            mend=f"read the lines above and {run}/logs/",
+        )
+    except ThunderError:
+        with contextlib.suppress(ThunderError):  # what it died of is told, not what came of it
+            mirror.checkpoints(recipe, Path(), str(partial))
+        raise
+    mirror.mirror(recipe, Path(), str(staged))
     done = files.read_json(staged / "adapter" / "done.json", mend="the training ended without it; read its logs")
     read = {name: done["rows"][name] + done["dropped"][name] - done["split"][name] for name in ("train", "valid")}
     if any(read[name] != rows[name] for name in read):
         mend = f"run `./doit data:{recipe.dataset.name}`"
         raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, mend)
     shutil.rmtree(partial, ignore_errors=True)
+    mirror.forget(recipe, Path(), [str(partial), str(out)])
     facts = {"seconds": round(time.perf_counter() - start, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
+
+
+def _sync(recipe: Recipe) -> None:
+    """Every remote host brought to the state of this project, and what that took told."""
+    for line in sync.lines(sync.sync(recipe, Path())):
+        print(line, flush=True)
 
 
 def _check_split(recipe: Recipe) -> None:
@@ -109,11 +126,14 @@ def evaluate(recipe: Recipe, out: Path) -> None:
     """predictions.jsonl by running evaluate.sh; decisions.jsonl and eval.json by judging and scoring them here."""
     run, staged = _run(recipe), _run(recipe, out)
     predictions, losses = staged / "predictions.jsonl", staged / "losses.json"
+    _sync(recipe)  # the first rank reads the adapter
     command(
         ["bash", str(run / "evaluate.sh"), "--predictions", str(predictions), "--losses", str(losses)],
         where=f"evaluating {recipe.name}",
         mend="read the lines above",
     )
+    mirror.mirror(recipe, Path(), str(staged), mirror.EVALUATED)
+    mirror.forget(recipe, Path(), [f"{PARTIAL}/answers-{recipe.name}", str(out)])
     told = {row["id"]: row for row in files.read_jsonl(Path("data") / recipe.dataset.name / "decisions.jsonl")}
     rows, measured = files.read_jsonl(predictions), files.read_json(losses)
     rows = [row | {"telemetry": told.get(row["id"], {}).get("telemetry", {})} for row in rows]

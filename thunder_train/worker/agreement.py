@@ -15,15 +15,16 @@ from thunder_train.worker.ranks import Ranks
 DIGEST_BYTES = 32
 
 
-def share(data: bytes | None, ranks: Ranks) -> bytes | None:
-    """Rank 0's bytes on every rank; None when it has none. What the other ranks pass is not looked at."""
+def share(data: bytes | None, ranks: Ranks, holder: int = 0) -> bytes | None:
+    """The holder's bytes on every rank; None when it has none. What the other ranks pass is not looked at."""
     if ranks.size == 1:
         return data
     length = -1 if data is None else len(data)
-    length = int(np.array(ranks.sum(mx.array([length if ranks.rank == 0 else 0], mx.int32)))[0])
+    length = int(np.array(ranks.sum(mx.array([length if ranks.rank == holder else 0], mx.int32)))[0])
     if length < 0:
         return None
-    mine = np.frombuffer(data, np.uint8) if ranks.rank == 0 and data is not None else np.zeros(length, np.uint8)
+    is_mine = ranks.rank == holder and data is not None
+    mine = np.frombuffer(data or b"", np.uint8) if is_mine else np.zeros(length, np.uint8)
     return np.array(ranks.sum(mx.array(mine.astype(np.int32)))).astype(np.uint8).tobytes()
 
 

@@ -30,11 +30,12 @@ class Journal:
 
     def event(self, event: str, step: int, line: str, **more: Any) -> None:
         """Append one event and print its line. seconds: since this process began to train."""
-        if not self.path:
-            return
         seconds = round(time.perf_counter() - self._start, 3)
         entry = {"event": event, "step": step, "seconds": seconds, **more}
+        # On every rank: a checkpoint of any of them must be able to tell the whole story.
         self.progress.metrics.append(files.json_line(entry))
+        if not self.path:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(self.progress.metrics[-1])
         if self._tracker:

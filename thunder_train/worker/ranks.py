@@ -58,6 +58,14 @@ def _lost(rank: int, error: Exception) -> RanksLostError:
     return RanksLostError(f"another rank was lost: {error}", where=f"rank {rank}", mend="read the other ranks' logs")
 
 
+def is_first_on_host(hostfile: Path | None, rank: int) -> bool:
+    """Whether no rank before this one runs on the same host, by the hostfile's names: one keeps files for all there."""
+    if hostfile is None:
+        return True
+    names = [host["ssh"] for host in files.read_json(hostfile)["hosts"]]
+    return names.index(names[rank]) == rank
+
+
 def join(hostfile: Path | None, watchdog: Watchdog | None = None) -> Ranks:
     """Join the ranks that the hostfile lists, or be alone without one. Raises ThunderError on any other number."""
     if hostfile is None:

@@ -111,7 +111,7 @@ def decode(data: bytes) -> Checkpoint:
     return Checkpoint(state["identity"], progress, part["adapter"], part["first"], part["second"], part["best"])
 
 
-def check_identity(found: Mapping[str, str], mine: Mapping[str, str], folder: Path) -> None:
+def check_identity(found: Mapping[str, str], mine: Mapping[str, str], folder: str | Path) -> None:
     """Raise ThunderError, naming each key, when a checkpoint is of another training."""
     differing = sorted(key for key in found.keys() | mine.keys() if found.get(key) != mine.get(key))
     if differing:

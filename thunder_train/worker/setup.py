@@ -81,7 +81,7 @@ def prepare(settings: Settings, watchdog: Watchdog) -> Setup:
 def assemble(
     settings: Settings, ready: Setup, watchdog: Watchdog, stop_asked: Callable[[], bool]
 ) -> tuple[Run, Checkpoint | None]:
-    """The run, and the checkpoint that it goes on from. Rank 0 alone writes."""
+    """The run, and the checkpoint that it goes on from. Rank 0 alone writes, but each host keeps checkpoints."""
     group, first = ready.ranks, ready.ranks.rank == 0
     row_ranks = group if settings.strategy == "data" else Ranks(0, 1)
     found = _last_checkpoint(settings, ready)
@@ -95,8 +95,10 @@ def assemble(
     if found:
         journal.event("resume", progress.step, f"step {progress.step}/{settings.num_iters}  goes on from here")
 
+    keeps = ranks.is_first_on_host(settings.hostfile, group.rank)
+
     def save(state: Checkpoint) -> None:
-        if first:
+        if keeps:  # on every host, since all ranks hold the same state: no lost host costs more than a step
             resume.write(settings.checkpoint_path, state, settings.keep_checkpoints)
 
     feeds = {name: _feed(settings, ready, name, row_ranks) for name in ("train", "valid")}
@@ -149,13 +151,20 @@ def _check_rows(rows: int, needed: int, path: Path) -> None:
 
 
 def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:
-    """The newest whole checkpoint, as rank 0 has it, on every rank. Raises ThunderError for one of another training."""
-    data = resume.latest(settings.checkpoint_path) if ready.ranks.rank == 0 else None
-    data = agreement.share(data, ready.ranks)
+    """The newest whole checkpoint that any rank has, on every rank; of several the first rank's.
+
+    Raises ThunderError for one of another training.
+    """
+    mine = resume.latest(settings.checkpoint_path)
+    step = resume.decode(mine).progress.step if mine else -1
+    steps = [int(told) for told in agreement.gather(str(step).encode(), ready.ranks)]
+    holder = steps.index(max(steps))
+    data = agreement.share(mine, ready.ranks, holder)
     if data is None:
         return None
     found = resume.decode(data)
-    resume.check_identity(found.identity, ready.identity, settings.checkpoint_path)
+    where = f"{settings.checkpoint_path} of rank {holder}" if holder else str(settings.checkpoint_path)
+    resume.check_identity(found.identity, ready.identity, where)
     return found
 
 
