@@ -63,7 +63,12 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "breaks", "mends", "told", "within_s"), FAULTS, ids=[fault[0] for fault in FAULTS])
+QUICK = ("rank killed",)
+"""Tried in every run of the suite; the others are `slow`: ./doit test -- -m slow."""
+CASES = [pytest.param(*fault, id=fault[0], marks=() if fault[0] in QUICK else pytest.mark.slow) for fault in FAULTS]
+
+
+@pytest.mark.parametrize(("name", "breaks", "mends", "told", "within_s"), CASES)
 def test_a_fault_is_named_in_time_and_changes_no_bit(
     two: Lab,
     smoke: Copy,
@@ -101,6 +106,7 @@ def test_a_fault_is_named_in_time_and_changes_no_bit(
     wait_for(lambda: [] == workers(two))
 
 
+@pytest.mark.slow
 def test_a_link_that_loses_five_per_cent_costs_time_and_changes_no_bit(
     two: Lab, smoke: Copy, long_adapter: bytes
 ) -> None:
@@ -134,6 +140,7 @@ def test_a_link_of_one_megabit_costs_time_and_changes_no_bit(two: Lab, smoke: Co
     assert (smoke.path / RUN / "adapter/adapters.safetensors").read_bytes() == adapter(two.hosts[0])
 
 
+@pytest.mark.slow
 def test_a_link_that_comes_back_within_the_timeout_costs_no_restart(two: Lab, smoke: Copy, long_adapter: bytes) -> None:
     """
     A cable that was touched: the step ends late, and that is all.
@@ -154,6 +161,7 @@ def test_a_link_that_comes_back_within_the_timeout_costs_no_restart(two: Lab, sm
     assert long_adapter == adapter(two.hosts[0])
 
 
+@pytest.mark.slow
 def test_a_host_that_stays_away_ends_the_launch_in_time(two: Lab, smoke: Copy) -> None:
     """
     Nobody is served by a launcher that waits all week.
@@ -221,6 +229,7 @@ def test_two_launches_at_once_do_not_meet(two: Lab, smoke: Copy) -> None:
     assert made == [(smoke.path / RUN / "adapter/adapters.safetensors").read_bytes()] * 2
 
 
+@pytest.mark.slow
 def test_head_may_lose_its_network_and_the_ranks_end(two: Lab, smoke: Copy) -> None:
     """
     Only ssh is cut: the ranks hear each other, but nobody would hear them. When the network is back, none is left.

@@ -111,6 +111,7 @@ def test_a_training_on_synced_hosts_comes_home(it: Lab, built: Copy) -> None:
         assert [False, False] == [(host.project / path).exists() for path in (run, kept)]
 
 
+@pytest.mark.slow
 def test_a_transfer_that_is_cut_off_names_the_host_and_goes_on(it: Lab) -> None:
     """
     A cable is pulled in mid-transfer: told within half a minute and a little; no half file where anything reads.
