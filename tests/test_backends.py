@@ -1,5 +1,6 @@
 """What each rank is told about the others."""
 
+import argparse
 import json
 
 import pytest
@@ -98,15 +99,14 @@ def test_a_single_host_needs_no_addresses():
     assert [{"MLX_RANK": "0"}] == environments(hostfile("ring", host(ips=())), where="hosts.json")
 
 
-def test_mpi_is_refused_with_the_program_that_starts_it():
+def test_mpi_is_refused_for_ranks_elsewhere():
     """
-    mpirun must start mpi ranks; the user learns with what, and what its exit status is worth.
+    Local ranks take the places that mpirun makes here; elsewhere there is nobody to take them.
     """
-    expected = (
-        "hosts.json: mpi ranks must be started by mpirun, not by this launcher; "
-        "use `mlx.launch --backend mpi`, and look for done.json: its exit status proves nothing"
-    )
-    assert [expected] == refusal(hostfile("mpi", host()))
+    expected = "hosts.json: mpi joins ranks of this machine only, and mac5, mac6 is not here; use backend ring"
+
+    assert [expected] == refusal(hostfile("mpi", host(), host("mac5"), host("mac6")))
+    assert ["0", "1"] == [rank["MLX_RANK"] for rank in environments(hostfile("mpi", host(), host()), "hosts.json")]
 
 
 def test_every_missing_cable_is_named():
@@ -142,3 +142,54 @@ def test_an_address_of_another_machine_is_refused_before_anything_starts():
         "hostfile: 192.0.2.1 is no address of this machine: Cannot assign requested address; correct ips in [clusters]"
     )
     assert [expected] == refusal(hostfile("ring", local, local))
+
+
+def mlx_launch(monkeypatch, folder, description):
+    """Each rank's environment, files by their content, as mlx.launch itself makes it of a hostfile; starts nothing."""
+    from mlx._distributed_utils import launch
+    from mlx._distributed_utils.common import Hostfile
+
+    (folder / "hosts.json").write_text(json.dumps(description))
+    read = Hostfile.from_file(folder / "hosts.json")
+    made = []
+    monkeypatch.setattr(launch, "_launch_with_io", lambda _, arguments, verbose: made.extend(arguments))
+    flags = argparse.Namespace(
+        backend=read.backend, env=list(read.envs), cwd=None, python=None, verbose=False, starting_port=32323,
+        connections_per_ip=1, nccl_port=12345, repeat_hosts=2,
+    )  # fmt: skip
+    start = {"ring": launch.launch_ring, "nccl": launch.launch_nccl}.get(read.backend, launch.launch_jaccl)
+    start(argparse.ArgumentParser(), read.hosts, flags, ["true"])
+    return [
+        {
+            "MLX_RANK": str(rank),
+            **dict(pair.split("=", 1) for pair in env),
+            **{f"THUNDER_FILE_{name}": content for name, content in files.items()},
+        }
+        for (rank, _ssh, _python, _folder, files, env, _command), _ in made
+    ]
+
+
+@pytest.mark.mlx
+@pytest.mark.parametrize(
+    "description",
+    [
+        hostfile("ring", host("mac4", ["10.0.5.1", "10.0.6.1"]), host("mac5", ["10.0.5.2"]), envs=["A=b=c"]),
+        hostfile(
+            "jaccl", host("mac4", ["10.0.5.1"], [None, "rdma_en5"]), host("mac5", [], ["rdma_en3", None]), envs=["A=b"]
+        ),
+        hostfile(
+            "jaccl-ring",
+            host("a", ["10.0.5.1"], [None, "rdma_en5", None, "rdma_en4"]),
+            host("b", [], ["rdma_en5", None, "rdma_en4", None]),
+            host("c", [], [None, "rdma_en5", None, "rdma_en4"]),
+            host("d", [], ["rdma_en5", None, "rdma_en4", None]),
+        ),
+        hostfile("nccl", *[host(name, ["10.0.0.1"]) for name in "aabb"]),
+    ],
+    ids=lambda description: description["backend"],
+)
+def test_every_rank_is_told_what_mlx_launch_would_tell_it(monkeypatch, tmp_path, description):
+    """
+    MLX may change what its backends read; its own launcher, as installed, is the measure. Nothing here needs a Mac.
+    """
+    assert mlx_launch(monkeypatch, tmp_path, description) == environments(description, where="hosts.json")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from thunder_train import ThunderError, render
-from thunder_train.config import Recipe
+from thunder_train.cluster import hostfile
+from thunder_train.config import Host, Recipe
 from thunder_train.load import load
 from thunder_train.toml_text import resolved_toml
 
@@ -43,6 +44,19 @@ def test_every_training_key_reaches_the_script(smoke: Recipe) -> None:
     assert {"77", "self_attn.q_proj,mlp.up_proj", "1e-06", "512", "refuse"} <= set(values)
     flags = {flag for flag, _ in render.launch_flags(smoke)}
     assert {f"--{name.removesuffix('_s').replace('_', '-')}" for name in vars(smoke.train)} <= flags
+
+
+def test_weights_are_told_where_they_differ(smoke: Recipe) -> None:
+    """
+    Ranks that are alike, as local ones, need no flag; a split model has no use for it; hostfile.json stays MLX's.
+    """
+    two = replace(smoke.cluster, hosts=(Host("mac4", ("10.0.5.1",), (), 2.0), Host("mac5", ("10.0.5.2",), ())))
+    uneven = replace(smoke, cluster=two)
+    split = replace(uneven, train=replace(smoke.train, strategy="tensor"))
+
+    assert "2.0,1.0" == dict(render.launch_flags(uneven))["--weights"]
+    assert "--weights" not in {flag for each in (smoke, split) for flag, _ in render.launch_flags(each)}
+    assert {"ssh", "ips", "rdma"} == {key for host in hostfile(two)["hosts"] for key in host}
 
 
 def test_a_hostile_value_is_one_quoted_word(tmp_path: Path) -> None:

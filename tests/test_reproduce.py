@@ -144,12 +144,14 @@ def test_a_remote_run_needs_a_cluster_of_its_size(project: Copy, monkeypatch: py
     def tried(**change: Any) -> Verdict:
         return stopped(project, lambda run: run["recipe"]["cluster"].update(remote, **change), monkeypatch)
 
-    too_many, unknown, fitting = tried(ranks=3), tried(name="none"), tried()
+    too_many, unknown, fitting = tried(ranks=3), tried(name="none"), tried(weights=[3.0, 1.0])
 
     assert ("thunder.toml: clusters.macs: has 2 hosts over ring; the run needs 3 hosts over ring",) == too_many.problems
     what = "thunder.toml: clusters.none: is missing; the run needs a cluster of that name with 2 hosts over ring"
     assert (what,) == unknown.problems
-    assert 'ssh = "mac5"' in (Path(fitting.folder) / "thunder.toml").read_text(encoding="utf-8")
+    written = (Path(fitting.folder) / "thunder.toml").read_text(encoding="utf-8")
+    assert 'ssh = "mac5"' in written
+    assert "weight = 3.0" in written
 
 
 def test_a_model_folder_is_checked_and_linked(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:

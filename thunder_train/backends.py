@@ -40,10 +40,11 @@ def problems(hostfile: Any, where: str) -> list[ThunderError]:
         return [ThunderError('must be {"backend", "envs", "hosts": [{"ssh", "ips", "rdma"}]}', where=where, mend=mend)]
     backend, hosts = hostfile["backend"], hostfile["hosts"]
     if backend == "mpi":
-        mend = "use `mlx.launch --backend mpi`, and look for done.json: its exit status proves nothing"
-        return [ThunderError("mpi ranks must be started by mpirun, not by this launcher", where=where, mend=mend)]
+        away = [host["ssh"] for host in hosts if not is_local(host["ssh"])]
+        what = f"mpi joins ranks of this machine only, and {', '.join(away)} is not here"
+        return [ThunderError(what, where=where, mend="use backend ring")] if away else []
     if backend not in ("ring", "jaccl", "jaccl-ring", "nccl"):
-        mend = "use ring, jaccl, jaccl-ring or nccl"
+        mend = "use ring, jaccl, jaccl-ring, mpi or nccl"
         return [ThunderError(f"backend {backend!r} is not known", where=f"{where}: backend", mend=mend)]
     found = [
         ThunderError(f"{host['ssh']!r} is no name for ssh", f"{where}: hosts[{rank}].ssh", keys.FORMS[keys.SSH_NAME])
@@ -100,6 +101,8 @@ def _cable_problems(hosts: list[Host], where: str, is_ring: bool) -> list[Thunde
 
 
 def _shared(backend: str, hosts: list[Host], port_shift: int) -> dict[str, str]:
+    if backend == "mpi":
+        return {}  # mpirun tells each rank of the others: mpi.py
     if backend == "ring":
         return {"THUNDER_FILE_MLX_HOSTFILE": json.dumps(ring_addresses(hosts, FIRST_PORT - port_shift))}
     if backend == "nccl":

@@ -15,6 +15,8 @@ from thunder_train.config_evaluate import Probe as Probe
 from thunder_train.config_evaluate import Promotion as Promotion
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_KEY")
+"""Variables of this process that remote ranks get too: in no file, no log and no command line."""
 
 
 def is_local(host: str) -> bool:
@@ -24,11 +26,14 @@ def is_local(host: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """One rank's machine. ssh: name for ssh; ips: addresses on the training link; rdma: one row of the jaccl matrix."""
+    """One rank's machine. ssh: name for ssh; ips: addresses on the training link; rdma: one row of the jaccl matrix;
+    weight: its speed, relative to the others'.
+    """
 
     ssh: str
     ips: tuple[str, ...]
     rdma: tuple[str, ...]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +189,12 @@ class Recipe:
     evaluate: Evaluate
     promotion: Promotion
     build: Build
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The speed of each rank; empty where all are alike, or where all compute each row together."""
+        weights = tuple(host.weight for host in self.cluster.hosts)
+        return weights if self.train.strategy == "data" and len(set(weights)) > 1 else ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from thunder_train import ThunderError, files
-from thunder_train.config import Cluster, Dataset, Model, Recipe
+from thunder_train.config import SECRETS, Cluster, Dataset, Model, Recipe
 
 ORTHOGRAPHIES = ("", "bridge-toneless", "standard-toned")
 """Those that need no table; orthography.py describes them."""
@@ -78,6 +78,9 @@ def _of_cluster(cluster: Cluster, where: str) -> list[ThunderError]:
     if not cluster.hosts:
         return [ThunderError("needs either ranks or hosts", where, "ranks = 2 for this machine, hosts for several")]
     problems = []
+    for name in sorted({each.partition("=")[0] for each in cluster.envs} & {*SECRETS}):
+        what, mend = f"holds the secret {name}, and hostfile.json would too", f"export {name}: it reaches every rank"
+        problems.append(ThunderError(what, f"{where}.envs", mend))
     for number, host in enumerate(cluster.hosts):
         if cluster.backend in ("ring", "nccl") and not host.ips:
             problems.append(

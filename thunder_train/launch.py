@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
-from thunder_train import ThunderError, files, raise_all, ssh
+from thunder_train import ThunderError, files, mpi, raise_all, ssh
 from thunder_train.attempt import MISTAKE, Outcome, asked, follow
 from thunder_train.backends import environments
 from thunder_train.config import is_local
@@ -83,18 +83,29 @@ def _when_all_answer(job: Job, failure: Outcome, events: Events, terminal: Termi
 
 def _attempt(job: Job, attempt: int, events: Events, terminal: Terminal) -> Outcome:
     """Start all ranks and follow them to the end of the first that fails, or of all."""
+    ranks: list[Rank] = []
+    with _environments(job, attempt) as extra:
+        try:
+            for number, host in enumerate(job.description["hosts"]):
+                log = job.log_dir / f"rank-{number}.log"
+                with log.open("w" if attempt == 1 else "a", encoding="utf-8") as file:
+                    file.write("" if attempt == 1 else f"--- attempt {attempt} ---\n")
+                ranks.append(start(Seat(number, host["ssh"], extra[number], log), job.command, events))
+            return follow(ranks, events, terminal, job.limits)
+        finally:
+            end(ranks)
+
+
+@contextlib.contextmanager
+def _environments(job: Job, attempt: int) -> Iterator[list[dict[str, str]]]:
+    """What each rank's environment must hold; worth something until the end of the with block."""
     # Two launches at once have other process numbers, and so other ports.
     extra = environments(job.description, str(job.hostfile), attempt + os.getpid())
-    ranks: list[Rank] = []
-    try:
-        for number, host in enumerate(job.description["hosts"]):
-            log = job.log_dir / f"rank-{number}.log"
-            with log.open("w" if attempt == 1 else "a", encoding="utf-8") as file:
-                file.write("" if attempt == 1 else f"--- attempt {attempt} ---\n")
-            ranks.append(start(Seat(number, host["ssh"], extra[number], log), job.command, events))
-        return follow(ranks, events, terminal, job.limits)
-    finally:
-        end(ranks)
+    if job.description["backend"] != "mpi" or len(extra) == 1:
+        yield extra
+        return
+    with mpi.places(len(extra)) as places:
+        yield [{**place, **own} for place, own in zip(places, extra, strict=True)]
 
 
 def _follow_starter(events: Events) -> None:

@@ -174,7 +174,7 @@ def _frozen(kind: type[Part], values: dict[str, Any]) -> Part:
 def _cluster(name: str, table: dict[str, Any]) -> Cluster:
     if ("ranks" in table) == ("hosts" in table):
         return _frozen(Cluster, {**table, "name": name, "hosts": []})  # told among the contradictions
-    local = [{"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}] * table.get("ranks", 0)
+    local = [{"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": [], "weight": 1.0}] * table.get("ranks", 0)
     hosts = [_frozen(Host, host) for host in table.get("hosts", local)]
     return _frozen(Cluster, {**table, "name": name, "hosts": hosts})
 

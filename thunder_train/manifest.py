@@ -60,6 +60,7 @@ class _DeclaredCluster(msgspec.Struct):
     backend: str
     ranks: int
     local: bool
+    weights: list[float] = []
 
 
 class _DeclaredRecipe(msgspec.Struct):
@@ -105,6 +106,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         "backend": cluster.backend,
         "ranks": len(cluster.hosts),
         "local": not cluster.is_remote,
+        **({"weights": list(recipe.weights)} if recipe.weights else {}),
     }
     if not table["dataset"]["orthography_table"]:
         del table["dataset"]["orthography_table"]  # as in TOML: an empty table would lack its keys

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from thunder_train import ThunderError, ssh
-from thunder_train.config import is_local
+from thunder_train.config import SECRETS, is_local
 
 PACKAGE_FOLDER = str(Path(__file__).resolve().parent.parent)
 GRACE_S = 5.0
@@ -24,8 +24,6 @@ GRACE_S = 5.0
 KILL_S = 2.0
 """Seconds to wait after SIGKILL: a process inside a broken driver may outlast even that."""
 LAST_LINES = 3
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_KEY")
-"""Variables of this process that remote ranks get too: in no file, no log and no command line."""
 BEAT = b"thunder-beat "
 
 

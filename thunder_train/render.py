@@ -43,6 +43,7 @@ def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         ("--hostfile", f"{run}/hostfile.json"),
         ("--log-dir", f"{run}/logs"),
         *remote_flags(recipe),
+        *([("--weights", ",".join(str(weight) for weight in recipe.weights))] if recipe.weights else []),
         *model_flags(recipe),
         ("--train-data", f"{data}/train.jsonl"),
         ("--valid-data", f"{data}/valid.jsonl"),

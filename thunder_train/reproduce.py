@@ -76,11 +76,16 @@ def _build(folder: Path, name: str) -> None:
 
 
 def _cluster(wanted: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[ThunderError]]:
-    """The cluster's table for the clean folder. Hosts and variables are today's: no manifest may choose them."""
-    today = _today(root, "clusters", wanted["name"])
+    """The cluster's table for the clean folder. Hosts and variables are today's: no manifest may choose them.
+
+    Weights are the run's: they decide which numbers are added first.
+    """
+    today, weights = _today(root, "clusters", wanted["name"]), wanted.get("weights", [])
     if wanted["local"]:
         envs = {"envs": today["envs"]} if "ranks" in today and "envs" in today else {}
-        return {"backend": wanted["backend"], "ranks": wanted["ranks"], **envs}, []
+        alike = [{"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "weight": weight} for weight in weights]
+        ranks = {"hosts": alike} if weights else {"ranks": wanted["ranks"]}
+        return {"backend": wanted["backend"], **ranks, **envs}, []
     where, needs = f"thunder.toml: clusters.{wanted['name']}", f"{wanted['ranks']} hosts over {wanted['backend']}"
     if not today:
         return {}, [ThunderError("is missing", where, f"the run needs a cluster of that name with {needs}")]
@@ -88,7 +93,8 @@ def _cluster(wanted: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[T
     count = len(hosts) if isinstance(hosts, list) else 0
     if (count, backend) != (wanted["ranks"], wanted["backend"]):
         return {}, [ThunderError(f"has {count} hosts over {backend}", where, f"the run needs {needs}")]
-    return today, []
+    weighed = zip(hosts or [], weights or [1.0] * count, strict=False)
+    return {**today, "hosts": [{**host, "weight": weight} for host, weight in weighed]}, []
 
 
 def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:

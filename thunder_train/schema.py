@@ -24,6 +24,13 @@ HOST: Table = {
         schema={"type": "string", "regex": ADDRESS},
     ),
     "rdma": texts('jaccl: this host\'s row of the RDMA matrix; "" marks its own slot', default=[]),
+    "weight": real(
+        "share of a step's rows that its rank takes, relative to the others (strategy data)",
+        "",
+        0.01,
+        100.0,
+        default=1.0,
+    ),
 }
 
 CLUSTER: Table = {

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,54 @@ def test_the_world_size_does_not_change_the_result(ragged, tmp_path, global_batc
             assert [pytest.approx(loss, rel=1e-5) for _, loss in losses[0][kind]] == [loss for _, loss in other[kind]]
         for name, tensor in adapters[0].items():
             assert np.allclose(tensor, tensors[name], rtol=1e-5, atol=1e-5 * np.abs(tensor).max()), name
+
+
+def test_unequal_machines_train_the_same_adapter(ragged, tmp_path):
+    """
+    Two ranks, one of them three times as fast, agree with one rank within 1e-5: weights say who computes, not what.
+    """
+    one = finish(ragged, tmp_path / "one", "hosts1.json", global_batch_size=6)
+    two = finish(ragged, tmp_path / "two", "hosts.json", global_batch_size=6, weights="3,1")
+    adapters = [load_file(place / "adapter/adapters.safetensors") for place in (one, two)]
+
+    for name, tensor in adapters[0].items():
+        assert np.allclose(tensor, adapters[1][name], rtol=1e-5, atol=1e-5 * np.abs(tensor).max()), name
+
+
+def test_the_flag_reaches_the_share_of_each_rank(ragged, tmp_path, monkeypatch):
+    """
+    Three quarters of the tokens for weight 3 of 4, in the feed that a training really gets; every row once.
+    """
+    from thunder_train.worker import setup
+    from thunder_train.worker.ranks import Ranks
+    from thunder_train.worker.settings import parse
+    from thunder_train.worker.watchdog import Watchdog
+
+    monkeypatch.chdir(ragged)
+    chosen = parse(flags(tmp_path / "adapter", train_data="ragged.jsonl", global_batch_size=13, micro_tokens=128))
+    ready = setup.prepare(chosen, Watchdog(0, 0))
+    uneven = replace(chosen, weights=(3.0, 1.0))
+    shares = [setup._feed(uneven, ready, "train", Ranks(rank, 2)).step(0) for rank in range(2)]
+    rows = [[row for batch in share for row in batch.row_ids] for share in shares]
+    lengths = {example.row_id: len(example.tokens) for example in ready.splits["train"].examples}
+
+    assert sorted(lengths) == sorted(rows[0] + rows[1])
+    assert 0.7 < sum(lengths[row] for row in rows[0]) / sum(lengths.values()) < 0.8
+
+
+def test_weights_must_be_as_many_as_the_ranks_and_are_part_of_the_run(ragged, tmp_path):
+    """
+    A number too few would leave a rank without rows; other weights add up in another order, so it is another training.
+    """
+    finish(ragged, tmp_path, "hosts.json", num_iters=3, weights="3,1")
+    refusals = []
+    for weights in ("1,2,3", "2,1"):
+        process = start(ragged, tmp_path, "hosts.json", num_iters=3, weights=weights)
+        refusals.append(process.communicate(timeout=60)[0])
+        assert 2 == process.returncode
+
+    assert "--weights: gives 3 numbers for 2 ranks; give one for each rank, or none" in refusals[0]
+    assert "another training: --weights was (3.0, 1.0), is (2.0, 1.0); " in refusals[1]
 
 
 def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged, tmp_path):

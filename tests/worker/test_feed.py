@@ -23,12 +23,12 @@ def costs(**changed):
     return Costs(**({"micro_tokens": 1024, "knee": 320.0, "overhead": 100.0, "is_packed": True} | changed))
 
 
-def feed(lengths, global_batch_size, rank=0, world=1, seed=0):
+def feed(lengths, global_batch_size, rank=0, world=1, seed=0, weights=()):
     from thunder_train.worker.feed import Feed
     from thunder_train.worker.tokens import Example
 
     examples = [Example(str(i), (7,) * length, ((1, length),)) for i, length in enumerate(lengths)]
-    return Feed(examples, global_batch_size, seed, rank, world, costs())
+    return Feed(examples, global_batch_size, seed, rank, world, costs(), weights)
 
 
 def ids(batches):
@@ -96,18 +96,82 @@ def test_ranks_get_nearly_equal_work(ranks):
     assert sum(waited) / 20 < 1.05
 
 
+@pytest.mark.parametrize("weights", [(3.0, 1.0), (1.0, 2.0, 1.0), (0.5, 2.0)])
+def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights):
+    """
+    Machines are not alike: what is made equal is the time, work by weight, to which the slowest rank holds all.
+    """
+    from thunder_train.worker.layout import cost_of, plan
+    from thunder_train.worker.shares import deal
+
+    total, waited = [0.0] * len(weights), []
+    for seed in range(20):
+        lengths = lognormal(16 * len(weights), seed)
+        dealt = deal(lengths, len(weights), costs(), weights)
+        work = [cost_of(plan([lengths[i] for i in rows], costs()), costs()) for rows in dealt]
+        total = [known + more for known, more in zip(total, work, strict=True)]
+        slowest = max(each / weight for each, weight in zip(work, weights, strict=True))
+        waited.append(slowest * sum(weights) / sum(work))
+
+    expected = [weight / sum(weights) for weight in weights]
+    assert expected == pytest.approx([each / sum(total) for each in total], abs=0.02)
+    assert sum(waited) / 20 < 1.05
+
+
+def test_many_rows_are_dealt_by_weight_at_once():
+    """
+    So many are even without exchanges, which would cost time at every step.
+    """
+    from thunder_train.worker.shares import REFINED, deal
+
+    lengths = lognormal(2 * REFINED)
+    fast, slow = (sum(lengths[row] for row in rows) for rows in deal(lengths, 2, costs(), (3.0, 1.0)))
+
+    assert pytest.approx(0.75, abs=0.01) == fast / (fast + slow)
+
+
+def test_weights_that_are_alike_change_nothing():
+    """
+    Only relations count, and a cluster without weights deals as it always did.
+    """
+    from thunder_train.worker.shares import deal
+
+    assert deal(lognormal(40), 3, costs()) == deal(lognormal(40), 3, costs(), (7.0, 7.0, 7.0))
+
+
+def test_a_weighted_step_takes_the_same_rows():
+    """
+    Weights, too, change who computes and not what: steps and validation hold each row once.
+    """
+    lengths = lognormal(21)
+    even = [feed(lengths, 8, rank, 2) for rank in range(2)]
+    uneven = [feed(lengths, 8, rank, 2, weights=(3.0, 1.0)) for rank in range(2)]
+
+    for step in range(6):
+        expected = sorted(row for one in even for row in ids(one.step(step)))
+        assert expected == sorted(row for one in uneven for row in ids(one.step(step)))
+    validated = [ids(one.validation()) for one in uneven]
+    assert list(range(21)) == sorted(row for rows in validated for row in rows)
+    assert 0.7 < sum(lengths[row] for row in validated[0]) / sum(lengths) < 0.8
+
+
 @settings(deadline=None, max_examples=60)
-@given(lengths=st.lists(st.integers(2, 900), max_size=40), ranks=st.integers(1, 5))
-def test_every_row_is_dealt_once_and_alike_everywhere(lengths, ranks):
+@given(
+    lengths=st.lists(st.integers(2, 900), max_size=40),
+    weights=st.lists(st.floats(0.01, 100), min_size=1, max_size=5),
+    is_even=st.booleans(),
+)
+def test_every_row_is_dealt_once_and_alike_everywhere(lengths, weights, is_even):
     """
     Each rank deals for itself: a row that two of them, or none, believe to hold would be trained twice or never.
     """
     from thunder_train.worker.shares import deal
 
-    dealt = deal(lengths, ranks, costs())
+    chosen = () if is_even else tuple(weights)
+    dealt = deal(lengths, len(weights), costs(), chosen)
 
     assert list(range(len(lengths))) == sorted(row for rows in dealt for row in rows)
-    assert dealt == deal(lengths, ranks, costs())
+    assert dealt == deal(lengths, len(weights), costs(), chosen)
 
 
 def test_a_rank_may_get_no_row():

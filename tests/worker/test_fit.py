@@ -190,3 +190,17 @@ def test_an_unknown_weight_type_is_told_by_its_name() -> None:
 
     with pytest.raises(ThunderError, match="has no usable 'float8'"):
         facts(SHAPES["llama, wide"] | {"torch_dtype": "float8"})
+
+
+def test_the_rank_that_takes_most_rows_is_the_one_that_is_reckoned() -> None:
+    """
+    Of eight rows a step, one that is three times as fast takes six, and needs the memory for them.
+    """
+    from thunder_train.worker import fit
+
+    def rows(**changed: object) -> int:
+        chosen = settings(batch_size=4, **changed)
+        found = fit.report(SHAPES["llama, wide"], chosen, ranks=2, row_tokens=100)
+        return sum(one["sequences"] for one in found["passes"])
+
+    assert (4, 6) == (rows(), rows(weights="3,1"))

@@ -51,3 +51,30 @@ def test_lora_keys_are_a_comma_list_and_empty_means_all():
     assert ("self_attn.q_proj", "mlp.up_proj") == parse(
         [*NEEDED, "--lora-keys", "self_attn.q_proj, mlp.up_proj"]
     ).lora_keys
+
+
+@pytest.mark.parametrize("weights", ["2,x", "2,,1", "0,1", "-1,1", "inf,1", "nan,1", ""])
+def test_a_weight_is_a_number_above_0(weights):
+    """
+    Work is divided by it.
+    """
+    with pytest.raises(ThunderError) as caught:
+        parse([*NEEDED, f"--weights={weights}"])
+
+    expected = f"argument --weights: must be a number above 0 for each rank, as 2.0,1.0, not {weights!r}"
+    assert expected in str(caught.value)
+    assert (2.0, 1.0) == parse([*NEEDED, "--weights", "2,1"]).weights
+
+
+def test_a_split_model_has_no_weights():
+    """
+    Every rank computes each row there; a flag without effect would be a lie.
+    """
+    with pytest.raises(ThunderError) as caught:
+        parse([*NEEDED, "--weights", "2,1", "--strategy", "tensor"])
+
+    expected = (
+        "--weights: share out rows, and with `--strategy tensor` every rank takes all of them; "
+        "leave it out, or use `--strategy data`"
+    )
+    assert expected == str(caught.value)

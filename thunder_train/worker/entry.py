@@ -1,11 +1,13 @@
 """How every worker program starts and ends: watchdog, files from the launcher, BLAS, one clean line for a mistake."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +16,8 @@ from thunder_train.worker.blas import preload
 from thunder_train.worker.watchdog import follow_launcher
 
 FILE_PREFIX = "THUNDER_FILE_"
+MPI_RANK = "OMPI_COMM_WORLD_RANK"
+"""Set in every rank of Open MPI."""
 MISTAKE = 2
 """Exit status of a user's mistake."""
 LOST = 75
@@ -38,19 +42,36 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
     75 when the other ranks are gone.
     """
     follow_launcher()
-    try:
-        unpack_files()
-        preload()
-        main(sys.argv[1:])
-    except ThunderError as error:
-        sys.stdout.flush()
-        print(error, file=sys.stderr, flush=True)
-        sys.exit(LOST if isinstance(error, RanksLostError) else MISTAKE)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    finally:
-        remove_files()
+    with _failing_at_once():
+        try:
+            unpack_files()
+            preload()
+            main(sys.argv[1:])
+        except ThunderError as error:
+            sys.stdout.flush()
+            print(error, file=sys.stderr, flush=True)
+            sys.exit(LOST if isinstance(error, RanksLostError) else MISTAKE)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        finally:
+            remove_files()
     sys.exit(0)
+
+
+@contextlib.contextmanager
+def _failing_at_once() -> Iterator[None]:
+    """At a Python's end MLX waits in MPI_Finalize for the other MPI ranks; one that has failed must not."""
+    try:
+        yield
+    except BaseException as error:
+        status = error.code if isinstance(error, SystemExit) else 1
+        if MPI_RANK not in os.environ or not isinstance(status, int) or status == 0:
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def unpack_files() -> None:

@@ -28,7 +28,10 @@ VALIDATED_TOGETHER = 256
 
 @dataclass(frozen=True)
 class Feed:
-    """The rows of a split for one rank. global_batch_size: rows of an optimizer step, over all ranks."""
+    """The rows of a split for one rank. global_batch_size: rows of an optimizer step, over all ranks.
+
+    weights: the speed of each rank; empty: all alike.
+    """
 
     examples: Sequence[Example]
     global_batch_size: int
@@ -36,6 +39,7 @@ class Feed:
     rank: int
     world: int
     costs: Costs
+    weights: tuple[float, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -59,7 +63,7 @@ class Feed:
         return [each for part in range(parts) for each in self._batches(mine[part::parts])]
 
     def _share(self, rows: Sequence[int]) -> list[int]:
-        dealt = deal([len(self.examples[i].tokens) for i in rows], self.world, self.costs)
+        dealt = deal([len(self.examples[i].tokens) for i in rows], self.world, self.costs, self.weights)
         return [rows[i] for i in dealt[self.rank]]
 
     def _batches(self, rows: Sequence[int]) -> list[Batch]:

@@ -4,6 +4,7 @@ No weight is read. Bytes of activations are a formula with measured factors (mem
 on this machine (probe.py). Writes one JSON object.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,7 +100,9 @@ def _choice(base: "nn.Module", sizes: Facts, settings: Settings, strategy: str, 
     from thunder_train.worker.memory import memory
 
     spread = ranks if strategy == "data" else 1
-    plan = passes(base, settings, row_tokens, -(-settings.rows_per_step(spread) // spread))
+    weights = settings.weights if len(settings.weights) == spread else (1.0,) * spread
+    rows = settings.rows_per_step(spread) * max(weights) / sum(weights)  # of the rank that takes most
+    plan = passes(base, settings, row_tokens, math.ceil(round(rows, 6)))
     largest = max(plan, key=lambda each: len(each.sequences) * each.width)
     needs = memory(base, sizes, largest, settings, ranks // spread)
     return Choice(strategy, ranks // spread, plan, needs)

@@ -46,6 +46,7 @@ class Settings:
     token_cache: Path | None
     strategy: str
     hostfile: Path | None
+    weights: tuple[float, ...]
     batch_size: int
     grad_accumulation: int
     global_batch_size: int
@@ -119,6 +120,9 @@ def problems(settings: Settings) -> list[ThunderError]:
 
 def _contradictions(settings: Settings) -> list[ThunderError]:
     found = []
+    if settings.weights and settings.strategy == "tensor":
+        what = "share out rows, and with `--strategy tensor` every rank takes all of them"
+        found.append(ThunderError(what, where="--weights", mend="leave it out, or use `--strategy data`"))
     if settings.global_batch_size and (settings.batch_size > 1 or settings.grad_accumulation > 1):
         what = "says how many rows a step takes, and so do --batch-size and --grad-accumulation"
         found.append(ThunderError(what, where="--global-batch-size", mend="leave the other two at 1"))
@@ -137,6 +141,16 @@ def _flag(name: str) -> str:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        weights = (math.nan,)
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise argparse.ArgumentTypeError(f"must be a number above 0 for each rank, as 2.0,1.0, not {text!r}")
+    return weights
 
 
 def _truth(text: str) -> bool:
@@ -174,6 +188,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "ranks": {
         "--strategy": _one_of("data", "tensor", default="data", help="split the rows, or each layer, over the ranks"),
         "--hostfile": {"type": Path, "default": None, "help": "backend and hosts; without it one process trains"},
+        "--weights": {"type": _weights, "default": (), "help": "speed of each rank, as 2.0,1.0; without it all alike"},
         "--stall-timeout": {
             "dest": "stall_timeout_s", "type": float, "default": 600.0, "help": "seconds without a step, the most",
         },

@@ -50,6 +50,9 @@ def prepare(settings: Settings, watchdog: Watchdog) -> Setup:
     group = ranks.join(settings.hostfile, watchdog)  # first: a rank that connects 31 s later than another finds nobody
     told = identity(settings, group)
     agreement.check_identity(told, group)
+    if len(settings.weights) not in (0, group.size):
+        what = f"gives {len(settings.weights)} numbers for {group.size} ranks"
+        raise ThunderError(what, where="--weights", mend="give one for each rank, or none")
     base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock), lazy=not is_data)
     policy = tokens.Policy(settings.max_seq_len, settings.too_long, settings.train_on)
     splits = {
@@ -172,7 +175,7 @@ def _feed(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> Feed
     examples = ready.splits[name].examples
     costs = replace(costs_of(ready.model, examples, settings.micro_tokens), is_packed=not ready.not_packed)
     rows = settings.rows_per_step(row_ranks.size)
-    return Feed(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs)
+    return Feed(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs, settings.weights)
 
 
 def _plan(settings: Settings) -> Plan:

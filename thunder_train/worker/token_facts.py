@@ -193,4 +193,5 @@ def feeds(split: Split, settings: Settings, model: "nn.Module", ranks: int, is_p
 
     costs = replace(costs_of(model, split.examples, settings.micro_tokens), is_packed=is_packed)
     rows = settings.rows_per_step(ranks)
-    return [Feed(split.examples, rows, settings.seed, rank, ranks, costs) for rank in range(ranks)]
+    weights = settings.weights if len(settings.weights) == ranks else ()  # --ranks may ask for another number
+    return [Feed(split.examples, rows, settings.seed, rank, ranks, costs, weights) for rank in range(ranks)]
