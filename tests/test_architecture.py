@@ -119,7 +119,7 @@ ARROWS: dict[str, set[str]] = {
     # A run made again.
     "compare": set(),
     "reproduce": {"checks", "compare", "load", "manifest", "process", "toml_text"},
-    "commands": {"compare", "manifest", "process", "reproduce"},
+    "commands": {"columns", "compare", "manifest", "process", "reproduce"},
     "fit": {"models", "process", "render"},
     # The halls: where things lie, and what is done there.
     "graph": {"build", "code", "external_gate", "models", "runs"},

@@ -9,7 +9,7 @@ from typing import Any
 
 from doit.cmd_base import Command
 
-from thunder_train import ThunderError, compare, files, manifest, process
+from thunder_train import ThunderError, columns, compare, files, manifest, process
 from thunder_train.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
 from thunder_train.reproduce import reproduce
 
@@ -163,26 +163,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns in a pipe, a table on a terminal."""
-    lines = [tuple(map(plain, row)) for row in (titles, *rows[:SHOWN])]
-    if sys.stdout.isatty():
-        _print_rich(lines)
-    else:
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    """Columns in a pipe, a table on a terminal; of many rows the first."""
+    columns.show(titles, rows[:SHOWN])
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN} more; --json tells all")
-
-
-def _print_rich(lines: list[tuple[str, ...]]) -> None:
-    from rich.console import Console  # late: only these commands need them
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for title in lines[0]:
-        table.add_column(title, overflow="fold")
-    for line in lines[1:]:
-        table.add_row(*map(Text, line))
-    Console().print(table)
