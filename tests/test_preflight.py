@@ -228,7 +228,7 @@ def test_what_is_wanted_follows_what_is_made(tmp_path: Path, recipe: Recipe) -> 
     ] == [(each.path, each.bytes) for each in readiness.wanted(recipe, tmp_path)]
 
 
-def test_a_hub_model_is_wanted_in_the_hub_cache(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_hub_model_is_wanted_in_the_projects_own_cache(tmp_path: Path, recipe: Recipe) -> None:
     """
     At the commit that the lock pins.
     """
@@ -236,7 +236,7 @@ def test_a_hub_model_is_wanted_in_the_hub_cache(tmp_path: Path, recipe: Recipe) 
     lock = {"commit": "c0", "files": [{"path": "config.json", "bytes": 5, "sha256": "bb"}]}
     files.write_json(tmp_path / "runs/models/nano/model.lock.json", lock)
 
-    assert "hub:models--o--n/snapshots/c0/config.json" == readiness.wanted(hub, tmp_path)[-1].path
+    assert ".thunder/hub/models--o--n/snapshots/c0/config.json" == readiness.wanted(hub, tmp_path)[-1].path
 
 
 def test_a_ring_needs_each_ranks_next_and_tells_of_the_rest() -> None:

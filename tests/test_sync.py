@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.played import COMMIT, WEIGHTS, Site, code, refusal, site
+from tests.project import PROJECT
 from thunder_train import sync
 
 pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync missing: apt-get install rsync")
@@ -156,27 +157,49 @@ def test_the_adapter_goes_to_the_first_rank_alone(here: Site) -> None:
     assert [True, False] == [here.there(host, path).exists() for host in ("mac4", "mac5")]
 
 
-def test_a_hub_model_is_found_offline_afterwards(here: Site) -> None:
-    """
-    Hosts need no network of their own. huggingface_hub itself is asked, as the worker asks it.
-    """
-    recipe = here.recipe(model='kind = "hub"\nrepo = "me/tiny"')
-    sync.sync(recipe, here.home)
+HUB_MODEL = 'kind = "hub"\nrepo = "me/tiny"'
+LOCATE = "import sys; from thunder_train.worker import model; print(model.locate('me/tiny', sys.argv[1]))"
 
-    code = "import sys, huggingface_hub as h; print(h.snapshot_download('me/tiny', revision=sys.argv[1], "
-    code += "local_files_only=True, allow_patterns=['*.json', '*.safetensors']))"
-    home = here.homes / "mac5"
+
+def test_a_hub_model_is_found_by_the_worker_and_lies_in_the_project_folder(here: Site) -> None:
+    """
+    Hosts need no network of their own, and when the folder is removed, gigabytes do not stay behind in some cache.
+    """
+    recipe = here.recipe(model=HUB_MODEL)
+    sync.sync(recipe, here.home)
     done = subprocess.run(
-        [sys.executable, "-c", code, COMMIT],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "HF_HUB_OFFLINE": "1"},
+        [sys.executable, "-c", LOCATE, COMMIT],
+        cwd=here.there("mac5"),
+        env={"PATH": os.environ["PATH"], "HOME": str(here.homes / "mac5"), "PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
         check=False,
     )
 
     assert 0 == done.returncode, done.stderr
-    assert WEIGHTS == {path.name: path.read_bytes() for path in Path(done.stdout.strip()).iterdir()}
+    folder = here.there("mac5") / done.stdout.strip()
+    assert WEIGHTS == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert [here.place.partition("/")[0]] == [path.name for path in (here.homes / "mac5").iterdir()]
     assert [("mac4", 0), ("mac5", 0)] == told(sync.sync(recipe, here.home))
+
+
+def test_a_hub_model_that_a_host_has_is_linked_and_not_sent(here: Site) -> None:
+    """
+    Who tried the model there before has its gigabytes already; a link costs neither time nor space.
+    """
+    recipe = here.recipe(model=HUB_MODEL)
+    own = here.homes / "mac5/.cache/huggingface/hub/models--me--tiny"
+    (own / "snapshots" / COMMIT).mkdir(parents=True)
+    (own / "blobs").mkdir()
+    for name, content in WEIGHTS.items():
+        (own / "blobs" / name).write_bytes(content)
+        (own / "snapshots" / COMMIT / name).symlink_to(f"../../blobs/{name}")
+
+    found = sync.sync(recipe, here.home)
+
+    assert [("mac4", 12), ("mac5", 10)] == told(found)
+    linked = here.there("mac5", f".thunder/hub/models--me--tiny/snapshots/{COMMIT}/model.safetensors")
+    assert (own / "blobs/model.safetensors").samefile(linked)
 
 
 def test_a_model_outside_of_the_project_is_compared_and_never_written(here: Site) -> None:

@@ -51,8 +51,7 @@ def wanted(recipe: Recipe, root: Path) -> list[Wanted]:
 def _model_path(recipe: Recipe, lock: Path, name: str) -> str:
     model = recipe.model
     if model.kind == "hub":
-        commit = files.read_json(lock)["commit"]
-        return f"hub:models--{model.repo.replace('/', '--')}/snapshots/{commit}/{name}"
+        return f"{files.HUB}/{files.snapshot(model.repo, files.read_json(lock)['commit'])}/{name}"
     return f"{model.path}/{name}" if model.kind == "path" else f"{models.home(model)}/files/{name}"
 
 

@@ -33,6 +33,7 @@ LOST = ("not responding", "closed by", "Connection reset", "Broken pipe", "no en
 """Words of ssh about a connection that there was."""
 
 _LIVE: set["subprocess.Popen[bytes]"] = set()
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -41,8 +42,16 @@ def hosts(where: Cluster) -> list[str]:
     return sorted({host.ssh for host in where.hosts if not is_local(host.ssh)})
 
 
-def everywhere(names: Iterable[str], act: Callable[[str], Result]) -> list[Result]:
-    """act(host) for all hosts at once. Raises ThunderError with the problems of all of them.
+def everywhere(names: Iterable[Item], act: Callable[[Item], Result]) -> list[Result]:
+    """act(host) for all hosts at once. Raises ThunderError with the problems of all of them."""
+    problems: list[ThunderError] = []
+    found = attempts(names, act, problems)
+    raise_all(problems)
+    return found
+
+
+def attempts(names: Iterable[Item], act: Callable[[Item], Result], problems: list[ThunderError]) -> list[Result]:
+    """The same; the problems are added to a list, and what went well is returned.
 
     When this is interrupted, what runs for any host is ended.
     """
@@ -54,11 +63,11 @@ def everywhere(names: Iterable[str], act: Callable[[str], Result]) -> list[Resul
             pool.shutdown(wait=False, cancel_futures=True)
             _end_all()
             raise
-    raise_all([each for each in found if isinstance(each, ThunderError)])
+    problems += [each for each in found if isinstance(each, ThunderError)]
     return [each for each in found if not isinstance(each, ThunderError)]
 
 
-def _caught(act: Callable[[str], Result], name: str) -> Result | ThunderError:
+def _caught(act: Callable[[Item], Result], name: Item) -> Result | ThunderError:
     try:
         return act(name)
     except ThunderError as error:

@@ -18,7 +18,7 @@ from typing import IO, Any
 from thunder_train import ThunderError, columns, ssh
 from thunder_train.config import Cluster, is_local
 
-PARTS = ("interfaces", "link", "facts")
+PARTS = ("interfaces", "link", "relay", "facts")
 """Modules of worker/ that make the program, in the order of their imports; facts.main is its start."""
 MARK = "thunder-answer "
 """As in worker/facts.py."""

@@ -2,7 +2,7 @@
 
 A question is a table whose "do" names one of ACTIONS; the answer is one line of JSON behind MARK. On the host lie, in
 .thunder/: there.json (hashes by size, times and inode), synced.json (what each recipe brought there), incoming/ (what
-has not been verified yet), replaced/ (the host's own files that ours took the place of).
+has not been verified yet), replaced/ (the host's own files that ours took the place of), hub/ (a hub's model).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 Json = dict[str, Any]
 MARK = "thunder-there "
 SEEN, SYNCED = ".thunder/there.json", ".thunder/synced.json"
-INCOMING, REPLACED = ".thunder/incoming", ".thunder/replaced"
+INCOMING, REPLACED, HUB = ".thunder/incoming", ".thunder/replaced", ".thunder/hub"
 RACY_NS = 20_000_000
 """As in stats.py: times younger than this are not trusted."""
 
@@ -59,20 +59,20 @@ class Hashes:
 def look(question: Json) -> Json:
     """What of the wanted files is not there or is another; the record is brought up to date when all are.
 
-    question: recipe, files {path: sha256}, hub (repo, commit, files, variables) or null, elsewhere {path: sha256}.
+    question: recipe, files {path: sha256}, elsewhere {path: sha256}.
     """
     hashes = Hashes()
-    hub = hub_folder(question["hub"]) if question["hub"] else ""
-    wanted_hub = question["hub"]["files"] if question["hub"] else {}
-    missing = [path for path, sha in question["files"].items() if hashes.sha256(path) != sha]
-    missing_hub = [name for name, sha in wanted_hub.items() if hashes.sha256(os.path.join(hub, name)) != sha]
-    elsewhere = {path: hashes.sha256(path) for path, sha in question["elsewhere"].items()}
-    removed = [] if missing or missing_hub else _settle(question, hashes)
+    missing = [
+        path
+        for path, sha in question["files"].items()
+        if hashes.sha256(path) != sha and not _is_adopted(path, sha, hashes)
+    ]
+    elsewhere = [path for path, sha in question["elsewhere"].items() if hashes.sha256(path) != sha]
+    removed = [] if missing else _settle(question, hashes)
     hashes.save()
     return {
         "missing": missing,
-        "missing_hub": missing_hub,
-        "elsewhere": [path for path, sha in question["elsewhere"].items() if elsewhere[path] != sha],
+        "elsewhere": elsewhere,
         "removed": removed,
         "environment": hashes.sha256(".venv/requirements.lock"),
         "free_bytes": shutil.disk_usage(".").free,
@@ -86,14 +86,9 @@ def place(question: Json) -> Json:
     """
     hashes, arrived = Hashes(), []
     incoming = os.path.join(INCOMING, question["recipe"])
-    kinds = [("project", "", question["files"])]
-    if question["hub"]:
-        kinds.append(("hub", hub_folder(question["hub"]), question["hub"]["files"]))
-    for kind, folder, wanted in kinds:
-        for path, sha in wanted.items():
-            source = os.path.join(incoming, kind, path)
-            if os.path.isfile(source):
-                arrived.append((source, os.path.join(folder, path), sha))
+    for path, sha in question["files"].items():
+        if os.path.isfile(os.path.join(incoming, path)):
+            arrived.append((os.path.join(incoming, path), path, sha))
     damaged = [(source, target) for source, target, sha in arrived if _sha256(source) != sha]
     for source, _ in damaged:
         os.unlink(source)
@@ -137,13 +132,35 @@ def drop(question: Json) -> Json:
 ACTIONS = {"look": look, "place": place, "tell": tell, "drop": drop}
 
 
-def hub_folder(hub: Json) -> str:
-    """Where huggingface_hub looks for a snapshot, with this host's variables or those of the cluster."""
-    told = {**os.environ, **hub["variables"]}
-    home = told.get("HF_HOME") or os.path.join(told.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    cache = told.get("HF_HUB_CACHE") or told.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
-    cache = os.path.expanduser(os.path.expandvars(cache))
-    return os.path.join(cache, "models--" + hub["repo"].replace("/", "--"), "snapshots", hub["commit"])
+def _is_adopted(path: str, sha: str, hashes: Hashes) -> bool:
+    """Whether a model's file was in this host's own hub cache; it is linked, so it costs neither time nor space."""
+    if not path.startswith(HUB + "/"):
+        return False
+    own = os.path.join(_hub_cache(), path[len(HUB) + 1 :])
+    if hashes.sha256(own) != sha:
+        return False
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    _link(own, path + ".draft")
+    os.replace(path + ".draft", path)
+    hashes.put(path, sha)
+    return True
+
+
+def _hub_cache() -> str:
+    """Where huggingface_hub keeps what this host's user downloaded."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    return os.path.expanduser(os.path.expandvars(cache))
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under another name, however large; a copy of it on another disk."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _settle(question: Json, hashes: Hashes) -> list[str]:
@@ -170,12 +187,7 @@ def _kept_aside(target: str, hashes: Hashes, ours: set[tuple[str, str]]) -> bool
         return False
     aside = os.path.join(REPLACED, target)
     os.makedirs(os.path.dirname(aside), exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(aside)
-    try:
-        os.link(os.path.realpath(target), aside)  # costs no space, however large
-    except OSError:
-        shutil.copy2(target, aside)
+    _link(target, aside)
     return True
 
 
@@ -184,7 +196,7 @@ def _move(source: str, target: str) -> None:
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
     try:
         os.replace(source, target)
-    except OSError:  # the hub cache, or a folder of the project, may lie on another disk
+    except OSError:  # a folder of the project may lie on another disk
         shutil.copy2(source, target + ".draft")
         os.replace(target + ".draft", target)
         os.unlink(source)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.lab import VENV, Lab
-from tests.cluster.machine import LAN, PROJECT_FOLDER, Machine
+from tests.cluster.machine import LAN, LINK, PROJECT_FOLDER, Machine
 from tests.project import Copy, wait_for
 
 HOST = '[[clusters.lab.hosts]]\nssh = "{}"\nips = ["{}"]\n'
@@ -111,6 +111,62 @@ def test_a_training_on_synced_hosts_comes_home(it: Lab, built: Copy) -> None:
         assert [False, False] == [(host.project / path).exists() for path in (run, kept)]
 
 
+BIG, RELAYED = (
+    "templates/big.j2",
+    "sync.relay.LEAST_BYTES = 2 << 20; print(*sync.lines(sync.sync(recipe, Path())), sep='\\n')",
+)
+SLOW = ["root", "tbf", "rate", "16mbit", "burst", "64kb", "latency", "400ms"]
+
+
+@pytest.mark.parametrize(
+    ("slow", "told"),
+    [
+        (LAN, "host2: N files, N MiB, the large ones from host1, N s"),
+        (LINK, "host2: N files, N MiB, N s"),
+        ("", "host2: N files, N MiB, N s"),
+    ],
+)
+def test_a_large_file_goes_the_faster_way(it: Lab, slow: str, told: str) -> None:
+    """
+    Over a slow Wi-Fi it comes once, and the cables do the rest; over a slow or cut cable ssh brings it, as ever.
+    """
+    big = it.head.project / BIG
+    big.write_bytes(bytes(range(256)) * (4 << 12))  # 4 MiB
+    for machine in it.machines:
+        if slow:
+            machine.tc("qdisc", "add", "dev", slow, *SLOW)
+    if not slow:
+        it.hosts[0].link_down(LINK)
+    status, said, seconds = on_head(it, RELAYED)
+
+    print(f"figure: 4 MiB to two hosts, slow: {slow or 'none, link cut'}: {seconds:.1f} s\n{said}")
+    assert 0 == status, said
+    lines = [re.sub(r"\b[0-9.]+\b", "N", line) for line in said.splitlines()]
+    failed = [] if slow else ["host1 -> host2: no answer within N s; sending from here"]
+    assert ["host1: N files, N MiB, N s", told, *failed] == lines
+    for host in it.hosts:
+        assert big.read_bytes() == (host.project / BIG).read_bytes()
+        assert [] == host.pids("exec(json.loads")
+
+
+def test_a_new_host_gets_it_from_one_that_has_it_and_from_this_machine_if_that_is_one(it: Lab) -> None:
+    """
+    A third Mac beside two, and a project on the first Mac, which ssh reaches the others from by Wi-Fi alone.
+    """
+    assert 0 == sync(it)[0]
+    table = it.head.project / "thunder.toml"
+    table.write_text(
+        table.read_text().replace('ssh = "host1"\nips = ["10.77.0.2"]', 'ssh = "localhost"\nips = ["10.77.0.1"]')
+    )
+    (it.head.project / BIG).write_bytes(bytes(range(256)) * (4 << 12))
+    it.head.tc("qdisc", "add", "dev", LAN, *SLOW)
+    status, said, _ = on_head(it, RELAYED)
+
+    assert 0 == status, said
+    assert re.fullmatch("host2: 2 files, 4.0 MiB, the large ones from localhost, [0-9.]+ s", said.strip()), said
+    assert (it.head.project / BIG).read_bytes() == (it.hosts[1].project / BIG).read_bytes()
+
+
 @pytest.mark.slow
 def test_a_transfer_that_is_cut_off_names_the_host_and_goes_on(it: Lab) -> None:
     """
@@ -122,7 +178,7 @@ def test_a_transfer_that_is_cut_off_names_the_host_and_goes_on(it: Lab) -> None:
     code = "sync.sync(recipe, Path())"
     began = time.monotonic()
     transfer = it.head.start([".venv/bin/python", "-c", SYNC, code])
-    incoming = it.hosts[1].project / ".thunder/incoming/lab/project/templates"
+    incoming = it.hosts[1].project / ".thunder/incoming/lab/templates"
     wait_for(lambda: any(path.stat().st_size > 1 << 20 for path in incoming.glob(".big*")))
     it.hosts[1].link_down(LAN)
     _, err = transfer.communicate(timeout=90)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from thunder_train.worker import facts, interfaces, link
+from thunder_train.worker import facts, interfaces, link, relay
 
 
 @pytest.fixture
@@ -61,20 +61,6 @@ def test_files_tell_their_size_and_hash(host):
     told = facts.facts("project", "python3", {"a": None, "b": 99, "c": 3})["files"]
 
     assert {"a": [3, sha(b"one")], "b": [3, None]} == told
-
-
-def test_a_hub_model_lies_in_the_hosts_own_cache(host, monkeypatch, tmp_path):
-    """
-    Where HF_HOME says on that host, or in its home.
-    """
-    for cache in (tmp_path / ".cache/huggingface/hub", tmp_path / "disk/hub"):
-        (cache / "models--o--n/snapshots/c").mkdir(parents=True)
-        (cache / "models--o--n/snapshots/c/config.json").write_text(cache.parent.name)
-    name = "hub:models--o--n/snapshots/c/config.json"
-    told = facts.hashes({name: None})
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "disk"))
-
-    assert [{name: [11, sha(b"huggingface")]}, {name: [4, sha(b"disk")]}] == [told, facts.hashes({name: None})]
 
 
 def test_a_large_file_is_read_once(host, monkeypatch):
@@ -151,7 +137,7 @@ def test_a_mac_finds_them_with_ps_and_lsof(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("module", [facts, interfaces, link])
+@pytest.mark.parametrize("module", [facts, interfaces, link, relay])
 def test_the_program_needs_nothing_but_an_old_python(module):
     """
     A Mac's own python3 is 3.9, and a new host has no other.
@@ -159,7 +145,7 @@ def test_the_program_needs_nothing_but_an_old_python(module):
     tree = ast.parse(Path(module.__file__).read_text(), feature_version=(3, 9))
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    own = {"thunder_train.worker.interfaces", "thunder_train.worker.link"}
+    own = {f"thunder_train.worker.{part}" for part in ("interfaces", "link", "relay")}
 
     assert {name.partition(".")[0] for name in names - own} <= sys.stdlib_module_names
 

@@ -22,11 +22,10 @@ from typing import Any
 
 from thunder_train.worker.interfaces import interfaces, rdma_devices, said
 from thunder_train.worker.link import listen, measure
+from thunder_train.worker.relay import fetch, serve
 
 MARK = "thunder-answer "
 """Begins the lines that are meant for us; whatever a login script prints is not."""
-HUB = "hub:"
-"""Begins a path below Hugging Face's cache."""
 KEPT = Path(".thunder/hosts.json")
 LARGE_BYTES = 64_000_000
 """Smaller files are read each time: a second or less for all of them."""
@@ -101,7 +100,7 @@ def hashes(paths: dict[str, int | None]) -> dict[str, Any]:
     """{path: [bytes, sha256]} of the files that are there; sha256 is None for one of another size than asked for."""
     kept, now, found = _kept(), dict[str, Any](), dict[str, Any]()
     for name, expected in sorted(paths.items()):
-        path = hub() / name[len(HUB) :] if name.startswith(HUB) else Path(name)
+        path = Path(name)
         try:
             status = path.stat()
         except OSError:
@@ -119,14 +118,6 @@ def hashes(paths: dict[str, int | None]) -> dict[str, Any]:
     if not now.items() <= kept.items():
         _keep({**kept, **now})
     return found
-
-
-def hub() -> Path:
-    """Hugging Face's cache, where its own variables say."""
-    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(
-        os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
-    ).expanduser()
 
 
 def _kept() -> dict[str, Any]:
@@ -174,7 +165,19 @@ def _mac_workers(output: str, here: str) -> list[dict[str, Any]]:
     ]
 
 
-QUESTIONS: dict[str, Any] = {"facts": facts, "listen": listen, "measure": measure}
+def weigh(words: str) -> dict[str, Any]:
+    """What came here: the asker measures how long it took."""
+    return {"bytes": len(words)}
+
+
+QUESTIONS: dict[str, Any] = {
+    "facts": facts,
+    "fetch": fetch,
+    "listen": listen,
+    "measure": measure,
+    "serve": serve,
+    "weigh": weigh,
+}
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ import statistics
 import struct
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 ROUND_TRIPS = 10
@@ -27,6 +29,11 @@ _OPEN: list[socket.socket] = []
 
 def listen(address: str) -> dict[str, Any]:
     """Answer measurements on a free port of that address alone, until this process ends: {"port"} or {"error"}."""
+    return answering(address, _answer)
+
+
+def answering(address: str, answer: Callable[[socket.socket], None]) -> dict[str, Any]:
+    """The same with any answer to a connection, which is closed behind it."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         server.bind((address, 0))
@@ -35,33 +42,32 @@ def listen(address: str) -> dict[str, Any]:
         return {"error": error.strerror}
     server.listen(8)
     _OPEN.append(server)
-    threading.Thread(target=_serve, args=(server,), daemon=True).start()
+    threading.Thread(target=_accept, args=(server, answer), daemon=True).start()
     return {"port": server.getsockname()[1]}
 
 
-def _serve(server: socket.socket) -> None:
+def _accept(server: socket.socket, answer: Callable[[socket.socket], None]) -> None:
+    def one(link: socket.socket) -> None:
+        with link, suppress(OSError):  # who connected notices it too
+            answer(link)
+
     while True:
-        link, _ = server.accept()
-        threading.Thread(target=_answer, args=(link,), daemon=True).start()
+        threading.Thread(target=one, args=(server.accept()[0],), daemon=True).start()
 
 
 def _answer(link: socket.socket) -> None:
     """Echo the round trips, then count what comes: the receiver's figures, for a sender sees only its own buffers."""
-    with link:
-        try:
-            _prepare(link)
-            for _ in range(ROUND_TRIPS):
-                link.sendall(_receive(link, 1))
-            got, start = 0, time.perf_counter()
-            while got < MESSAGE_BYTES and time.perf_counter() - start < MESSAGE_WITHIN_S:
-                part = link.recv(PART_BYTES)
-                if not part:
-                    return
-                got += len(part)
-            link.sendall(RESULT.pack(got, time.perf_counter() - start))
-            link.recv(1)  # the sender closes; closing here first would take the figures back
-        except OSError:
+    _prepare(link)
+    for _ in range(ROUND_TRIPS):
+        link.sendall(receive(link, 1))
+    got, start = 0, time.perf_counter()
+    while got < MESSAGE_BYTES and time.perf_counter() - start < MESSAGE_WITHIN_S:
+        part = link.recv(PART_BYTES)
+        if not part:
             return
+        got += len(part)
+    link.sendall(RESULT.pack(got, time.perf_counter() - start))
+    link.recv(1)  # the sender closes; closing here first would take the figures back
 
 
 def measure(address: str, port: int) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def _prepare(link: socket.socket) -> None:
 def _round_trip_ms(link: socket.socket) -> float:
     start = time.perf_counter()
     link.sendall(b"?")
-    _receive(link, 1)
+    receive(link, 1)
     return 1000 * (time.perf_counter() - start)
 
 
@@ -105,14 +111,14 @@ def _send(link: socket.socket) -> tuple[int, float]:
         readable, writable, _ = select.select([link], [link] if left else [], [], 0.5)
         if readable:
             link.settimeout(ANSWER_WITHIN_S)
-            got, seconds = RESULT.unpack(_receive(link, RESULT.size))
+            got, seconds = RESULT.unpack(receive(link, RESULT.size))
             return got, max(seconds, 1e-6)
         if writable:
             left -= link.send(part[:left])
     raise socket.timeout  # noqa: UP041
 
 
-def _receive(link: socket.socket, count: int) -> bytes:
+def receive(link: socket.socket, count: int) -> bytes:
     """Exactly so many bytes. Raises ConnectionError when the other side closes before."""
     found = b""
     while len(found) < count:

@@ -68,9 +68,12 @@ def pinned_commit(lock: str) -> str:
 
 
 def locate(name: str, revision: str) -> Path:
-    """The model's folder: the path itself, or the hub cache's snapshot of the revision."""
+    """The model's folder: the path itself, or the revision's snapshot that a sync brought, or that of the hub cache."""
+    brought = Path(files.HUB, files.snapshot(name, revision))
     if Path(name).is_dir():
         return Path(name)
+    if revision and brought.is_dir():
+        return brought
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

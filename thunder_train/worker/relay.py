@@ -1,0 +1,87 @@
+"""Large files from one host to another over the training link, by plain TCP: one serves named files, another fetches.
+
+Only who has the key is served, and only what was named; the bytes travel in clear, as those of MLX's ring do, and are
+compared with their hashes where they arrive. Sent to hosts: standard library and Python 3.9 only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import socket
+import struct
+import time
+from typing import Any
+
+from thunder_train.worker.link import answering, receive
+
+SILENT_S = 20.0
+"""Without a byte for so long, a transfer is given up; what it brought is of use to the next one."""
+CHALLENGE_BYTES = 32
+NAME, SIZE = struct.Struct("!H"), struct.Struct("!q")
+REFUSED = -1
+"""In the place of a size: no key, or no such file."""
+PART_BYTES = 1 << 20
+
+
+def serve(address: str, key: str, folder: str, files: dict[str, str]) -> dict[str, Any]:
+    """Serve files on a free port of that address alone, until this process ends: {"port"} or {"error"}.
+
+    files: {name: path}; paths are relative to folder, and that to the home folder.
+    """
+    places = {name: os.path.join(_home(folder), path) for name, path in files.items()}
+    return answering(address, lambda link: _serve(link, key.encode(), places))
+
+
+def _serve(link: socket.socket, key: bytes, places: dict[str, str]) -> None:
+    link.settimeout(SILENT_S)
+    challenge = os.urandom(CHALLENGE_BYTES)
+    link.sendall(challenge)
+    name = receive(link, NAME.unpack(receive(link, NAME.size))[0])
+    is_known = hmac.compare_digest(receive(link, len(challenge)), _proof(key, challenge, name))
+    place = places.get(name.decode(errors="replace")) if is_known else None
+    if place is None:
+        link.sendall(SIZE.pack(REFUSED))
+        return
+    with open(place, "rb") as file:
+        link.sendall(SIZE.pack(os.fstat(file.fileno()).st_size))
+        link.sendfile(file)
+
+
+def fetch(address: str, port: int, key: str, folder: str, names: list[str]) -> dict[str, Any]:
+    """Fetch files into folder, relative to the home folder: {"bytes", "seconds"}, or {"error"} at the first failure."""
+    began, total = time.perf_counter(), 0
+    try:
+        for name in names:
+            total += _fetch(address, port, key.encode(), name, os.path.join(_home(folder), name))
+    except OSError as error:
+        return {"error": error.strerror or str(error)}
+    return {"bytes": total, "seconds": time.perf_counter() - began}
+
+
+def _fetch(address: str, port: int, key: bytes, name: str, target: str) -> int:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with socket.create_connection((address, port), timeout=SILENT_S) as link, open(target, "wb") as file:
+        challenge, word = receive(link, CHALLENGE_BYTES), name.encode()
+        link.sendall(NAME.pack(len(word)) + word + _proof(key, challenge, word))
+        size = SIZE.unpack(receive(link, SIZE.size))[0]
+        if size == REFUSED:
+            raise ConnectionError(f"{name} was refused")
+        left, part = size, memoryview(bytearray(PART_BYTES))
+        while left:
+            count = link.recv_into(part[:left])
+            if not count:
+                raise ConnectionError("the other side closed the connection")
+            file.write(part[:count])
+            left -= count
+    return int(size)
+
+
+def _home(folder: str) -> str:
+    return os.path.join(os.path.expanduser("~"), folder)
+
+
+def _proof(key: bytes, challenge: bytes, name: bytes) -> bytes:
+    """What only a holder of the key can say, and only of this name on this connection."""
+    return hmac.new(key, challenge + name, hashlib.sha256).digest()
