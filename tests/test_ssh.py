@@ -1,5 +1,6 @@
 """The script that guards a command on another machine, run by the shell of this one; ssh itself is in tests/cluster."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from thunder_train import ssh
 HOSTILE = "a b; $(touch pwned) 'x' \"y\" \\ `id`\nz"
 
 
-def start(folder: Path, command: list[str], env: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
+def start(
+    folder: Path, command: list[str], env: dict[str, str] | None = None, silence_s: float = 0.0
+) -> "subprocess.Popen[bytes]":
     """What sshd would start, with the script on its stdin, which stays open."""
     process = subprocess.Popen(
         ["/bin/sh", "-s"],
@@ -25,7 +28,7 @@ def start(folder: Path, command: list[str], env: dict[str, str] | None = None) -
         start_new_session=True,
     )
     assert process.stdin
-    process.stdin.write(ssh.script(command, env or {}, folder.name))
+    process.stdin.write(ssh.script(command, env or {}, folder.name, silence_s))
     process.stdin.flush()
     return process
 
@@ -125,6 +128,35 @@ def test_the_end_of_stdin_kills_even_a_stopped_command_and_its_children(tmp_path
     process.communicate(timeout=10)
 
     wait_for(lambda: not alive(tmp_path / "self") and not alive(tmp_path / "child"), seconds=3)
+
+
+def test_silence_is_sigterm_and_then_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A launcher without power closes no connection: TCP would tell the ranks after a quarter of an hour.
+    """
+    monkeypatch.setattr(ssh, "TICK_S", 0.1)
+    wait = "trap 'echo asked' TERM; while :; do sleep 0.02; done"
+    start_s = time.monotonic()
+    process = start(tmp_path, ["sh", "-c", wait], silence_s=0.5)
+
+    assert (-9, "asked\n") == finished(process)
+    assert 0.5 < time.monotonic() - start_s < 5
+
+
+def test_who_says_here_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    And what no launcher is to be heard of for has no end: the preflight's own programs.
+    """
+    monkeypatch.setattr(ssh, "TICK_S", 0.1)
+    heard, unlimited = (start(tmp_path, ["sleep", "2"], silence_s=silence_s) for silence_s in (0.5, 0))
+    assert heard.stdin
+    while heard.poll() is None:
+        with contextlib.suppress(BrokenPipeError):
+            heard.stdin.write(ssh.HERE)
+            heard.stdin.flush()
+        time.sleep(0.1)
+
+    assert [0, 0] == [heard.returncode, unlimited.wait(timeout=10)]
 
 
 def test_no_child_outlives_the_command(tmp_path: Path) -> None:

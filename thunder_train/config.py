@@ -54,6 +54,12 @@ class Cluster:
         """Whether any rank runs on another machine."""
         return any(not is_local(host.ssh) for host in self.hosts)
 
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The speed of each rank; empty where all are alike."""
+        weights = tuple(host.weight for host in self.hosts)
+        return weights if len(set(weights)) > 1 else ()
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -192,9 +198,8 @@ class Recipe:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The speed of each rank; empty where all are alike, or where all compute each row together."""
-        weights = tuple(host.weight for host in self.cluster.hosts)
-        return weights if self.train.strategy == "data" and len(set(weights)) > 1 else ()
+        """The speed of each rank in training; empty where all are alike, or where all compute each row together."""
+        return self.cluster.weights if self.train.strategy == "data" else ()
 
 
 @dataclass(frozen=True, eq=False)

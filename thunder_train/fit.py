@@ -18,9 +18,17 @@ LAUNCHER_FLAGS = ("--hostfile", "--log-dir", "--folder", "--python", "--max-rest
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
-def measure(recipe: Recipe, project: Path) -> dict[str, Any]:
-    """The worker's report, schema thunder.fit/1. Raises ThunderError when there is no config.json."""
-    words = worker_words(recipe)
+def peak_bytes(recipe: Recipe, project: Path) -> int:
+    """Memory of a rank at its peak, within a quarter of it. Raises ThunderError as measure."""
+    return int(measure(recipe, project, "--memory-only")["bytes"]["peak"])
+
+
+def measure(recipe: Recipe, project: Path, *flags: str) -> dict[str, Any]:
+    """The worker's report, schema thunder.fit/1. Raises ThunderError when there is no config.json.
+
+    flags: more of them for the worker.
+    """
+    words = [*worker_words(recipe), *flags]
     words += ["--config", str(config_file(recipe.model, project)), "--ranks", str(len(recipe.cluster.hosts))]
     with tempfile.TemporaryDirectory(prefix="thunder-fit-") as folder:
         output = Path(folder) / "fit.json"

@@ -40,7 +40,7 @@ class Job:
     command: Command
     limits: Limits
     host_timeout_s: float
-    """How long a restart waits for hosts that have gone."""
+    """How long a restart waits for hosts that have gone, and those for a launcher that has."""
 
 
 def launch(job: Job, max_restarts: int) -> int:
@@ -151,7 +151,7 @@ def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
     passed_on = ["--hostfile", str(flags.hostfile)]
     for name, seconds in (("--stall-timeout", limits.stall_s), ("--start-timeout", limits.start_s)):
         passed_on += [name, f"{seconds:g}"] if seconds else []
-    command = Command(flags.module, (*rest, *passed_on), flags.folder, flags.python)
+    command = Command(flags.module, (*rest, *passed_on), flags.folder, flags.python, flags.host_timeout)
     description = files.read_json(flags.hostfile, mend="run `./doit hostfile`")
     return Job(flags.hostfile, description, flags.log_dir, command, limits, flags.host_timeout)
 
@@ -171,7 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--stall-timeout", type=float, default=0.0, help="longest step in seconds; passed on unless 0, which means any")
     add("--start-timeout", type=float, default=0.0, help="the same until the first step has ended")
     add("--max-restarts", type=int, default=0, help="how often to start again after a failure that is no mistake")
-    add("--host-timeout", type=float, default=300.0, help="seconds that a restart waits for hosts that have gone")
+    words = "seconds that a restart waits for hosts that have gone, and their ranks for this launcher"
+    add("--host-timeout", type=float, default=300.0, help=words)
     return parser
 
 

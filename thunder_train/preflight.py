@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +39,28 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     Hosts are asked first, at once; then the links are measured; the all-sum over all ranks follows when all are well.
     is_synced False: a sync is still to come, so what it will bring is told, and no problem; without it no rank starts.
     """
-    known = readiness.wanted(recipe, Path())
+    known, problems = readiness.wanted(recipe, Path()), list[ThunderError]()
     names = list(dict.fromkeys([HERE, *(session.machine(host.ssh) for host in recipe.cluster.hosts)]))
-    with session.opened(names, recipe.cluster) as sessions:
+    with ThreadPoolExecutor() as pool, session.opened(names, recipe.cluster) as sessions:
+        reckoned = pool.submit(_rank_bytes, recipe, known, problems)  # two seconds, while the hosts are asked
         answers = session.together(sessions, lambda each: _facts(each, recipe, known))
-        problems = [answer for answer in answers.values() if isinstance(answer, ThunderError)]
+        problems += [answer for answer in answers.values() if isinstance(answer, ThunderError)]
         facts = {host: answer for host, answer in answers.items() if not isinstance(answer, ThunderError)}
         raise_all(problems if HERE not in facts else [])
         rows, cut = links.measured(recipe.cluster, {host: sessions[host] for host in facts}, facts)
     hosts = [host for host in names if host in facts and host in map(_machine_of, recipe.cluster.hosts)]
     lacks = {host: readiness.to_bring(host, facts[host], facts[HERE], recipe, known) for host in hosts}
-    ills = {host: readiness.own_problems(host, facts[host], recipe, known) for host in hosts}
+    needs = {host: readiness.memory_bytes(host, recipe, reckoned.result()) for host in hosts}
+    ills = {host: readiness.own_problems(host, facts[host], recipe, known, reckoned.result()) for host in hosts}
     if recipe.cluster.is_remote:
-        _show([_host_row(host, facts[host], len(lacks[host] + ills[host])) for host in hosts], rows)
+        _show([_host_row(host, facts[host], len(lacks[host] + ills[host]), needs[host]) for host in hosts], rows)
     notes = [] if is_synced else [str(each) for host in hosts for each in lacks[host]]
     problems += [each for host in hosts for each in ([] if notes else lacks[host]) + ills[host]]
     raise_all([*problems, *readiness.environment_problems(recipe.cluster), *cut])
-    said = [{"host": host, **{name: facts[host][name] for name in TOLD}} for host in hosts]
+    said = [
+        {"host": host, **{name: facts[host][name] for name in TOLD}, "needed_memory_bytes": needs[host]}
+        for host in hosts
+    ]
     if notes:
         print("\n".join([*notes, "the all-sum over all ranks waits for that"]))
     ranks = [] if notes else _smoke(recipe, logs)
@@ -66,6 +72,17 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
         "ranks": ranks,
         "notes": notes,
     }
+
+
+def _rank_bytes(recipe: Recipe, known: list[Wanted], problems: list[ThunderError]) -> int:
+    """Memory that a rank needs; 0 for ranks of this machine alone, and before the model is here."""
+    if not recipe.cluster.is_remote or not any(each.path.endswith("config.json") for each in known):
+        return 0
+    try:
+        return fit.peak_bytes(recipe, Path())
+    except ThunderError as error:
+        problems.append(error)
+        return 0
 
 
 def _machine_of(host: Host) -> str:
@@ -90,10 +107,11 @@ def _show(hosts: list[tuple[str, ...]], rows: list[dict[str, Any]]) -> None:
         columns.show(("link", "address", "over", "round trip", "bandwidth"), [_link_row(row) for row in rows])
 
 
-def _host_row(host: str, told: Facts, problems: int) -> tuple[str, ...]:
+def _host_row(host: str, told: Facts, problems: int, needed_bytes: int) -> tuple[str, ...]:
     state = "ready" if not problems else f"{problems} problem" + "s" * (problems > 1)
     versions = (told["python"], told["mlx"] or "-", told["mlx_lm"] or "-")
-    room = (fit.size(told["usable_memory_bytes"]), fit.size(told["free_disk_bytes"]))
+    needed = f"{fit.size(needed_bytes)} of " if needed_bytes else ""
+    room = (f"{needed}{fit.size(told['usable_memory_bytes'])}", fit.size(told["free_disk_bytes"]))
     return (host, state, *versions, *room, f"{told['clock_skew_s']:+.1f} s")
 
 

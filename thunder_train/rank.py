@@ -29,12 +29,16 @@ BEAT = b"thunder-beat "
 
 @dataclass(frozen=True)
 class Command:
-    """What every rank runs. folder, python: where and with what on other hosts; here: this folder, this Python."""
+    """What every rank runs. folder, python: where and with what on other hosts; here: this folder, this Python.
+
+    silence_s: how long a rank on another host goes on when it hears nothing of this launcher; 0: for ever.
+    """
 
     module: str
     flags: tuple[str, ...]
     folder: str
     python: str
+    silence_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ def start(seat: Seat, command: Command, events: Events) -> Rank:
         raise ThunderError(f"{error.filename} is not installed here", where=f"rank {seat.number}") from error
     rank = Rank(seat, process)
     if not here:
-        _say(rank, ssh.script(argv, {**_secrets(), **env}, command.folder))
+        _say(rank, ssh.script(argv, {**_secrets(), **env}, command.folder, command.silence_s))
+        threading.Thread(target=_say_here, args=(rank,), daemon=True).start()
     for task in (_read, _wait):
         rank.threads.append(threading.Thread(target=task, args=(rank, events), daemon=True))
         rank.threads[-1].start()
@@ -127,6 +132,13 @@ def _say(rank: Rank, words: bytes) -> None:
         if rank.process.stdin:
             rank.process.stdin.write(words)
             rank.process.stdin.flush()
+
+
+def _say_here(rank: Rank) -> None:
+    """Tell a rank on another host, as long as it runs, that its launcher does."""
+    while rank.process.poll() is None:
+        time.sleep(ssh.TICK_S)
+        _say(rank, ssh.HERE)
 
 
 def _environment_here(extra: dict[str, str]) -> dict[str, str]:

@@ -11,6 +11,8 @@ from thunder_train.session import machine
 
 CLOCK_S = 2.0
 """Farthest that a clock may be off."""
+FIT_ERROR = 1.25
+"""What `doit fit` reckons is right within a quarter: less than that is no reason to refuse a training."""
 DISK_BYTES = 100_000_000
 """Free disk that a training needs beside its inputs: checkpoints, logs, tokens."""
 RUN = (*layout.SCRIPTS, "hostfile.json", "recipe.toml")
@@ -53,12 +55,6 @@ def _model_path(recipe: Recipe, lock: Path, name: str) -> str:
     if model.kind == "hub":
         return f"{files.HUB}/{files.snapshot(model.repo, files.read_json(lock)['commit'])}/{name}"
     return f"{model.path}/{name}" if model.kind == "path" else f"{models.home(model)}/files/{name}"
-
-
-def weights_bytes(recipe: Recipe, found: list[Wanted]) -> int:
-    """Least memory of a rank: its share of the weights alone. `doit fit` reckons the whole, and takes seconds."""
-    total = sum(each.bytes or 0 for each in found if each.path.endswith(".safetensors"))
-    return total // (len(recipe.cluster.hosts) if recipe.train.strategy == "tensor" else 1)
 
 
 def to_bring(host: str, there: Facts, here: Facts, recipe: Recipe, files_wanted: list[Wanted]) -> list[ThunderError]:
@@ -104,13 +100,22 @@ def _is_same(each: Wanted, there: Facts) -> bool:
     return bool(there["files"][each.path][1] == each.sha256)
 
 
-def own_problems(host: str, there: Facts, recipe: Recipe, files_wanted: list[Wanted]) -> list[ThunderError]:
-    """Room, clock, environment, and workers that still run: what no sync mends."""
-    where, ranks = f"host {host}", sum(machine(each.ssh) == host for each in recipe.cluster.hosts)
-    found = []
-    memory = ranks * weights_bytes(recipe, files_wanted)
-    if there["usable_memory_bytes"] < memory:
-        what = f"has {fit.size(there['usable_memory_bytes'])} of memory, and the weights alone need {fit.size(memory)}"
+def memory_bytes(host: str, recipe: Recipe, rank_bytes: int) -> int:
+    """What the ranks of a host need together."""
+    return rank_bytes * sum(machine(each.ssh) == host for each in recipe.cluster.hosts)
+
+
+def own_problems(
+    host: str, there: Facts, recipe: Recipe, files_wanted: list[Wanted], rank_bytes: int
+) -> list[ThunderError]:
+    """Room, clock, environment, and workers that still run: what no sync mends.
+
+    rank_bytes: memory that a rank needs as `doit fit` reckons; 0 while nobody knows.
+    """
+    where, found = f"host {host}", list[ThunderError]()
+    memory = memory_bytes(host, recipe, rank_bytes)
+    if there["usable_memory_bytes"] * FIT_ERROR < memory:
+        what = f"has {fit.size(there['usable_memory_bytes'])} of memory, and its ranks need about {fit.size(memory)}"
         found.append(ThunderError(what, where, f"end other programs there, or see `./doit fit:{recipe.name}`"))
     missing = (each.bytes or 0 for each in files_wanted if each.path not in there["files"] and not is_local(host))
     disk = DISK_BYTES + sum(missing)

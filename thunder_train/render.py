@@ -43,7 +43,7 @@ def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         ("--hostfile", f"{run}/hostfile.json"),
         ("--log-dir", f"{run}/logs"),
         *remote_flags(recipe),
-        *([("--weights", ",".join(str(weight) for weight in recipe.weights))] if recipe.weights else []),
+        *_weight_flags(recipe.weights),
         *model_flags(recipe),
         ("--train-data", f"{data}/train.jsonl"),
         ("--valid-data", f"{data}/valid.jsonl"),
@@ -74,6 +74,7 @@ def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         ("--log-dir", f"{run}/logs/evaluate"),
         ("--module", "thunder_train.worker.generate"),
         *remote_flags(recipe),
+        *_weight_flags(recipe.cluster.weights),
         *model_flags(recipe),
         ("--adapter-path", f"{run}/adapter"),
         *((f"--{split}-data", f"{data}/{split}.jsonl") for split in ("train", "valid", "test")),
@@ -92,6 +93,10 @@ def remote_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     """Where the project lies on remote hosts; nothing for a cluster of local ranks."""
     cluster = recipe.cluster
     return [("--folder", cluster.folder), ("--python", cluster.python)] if cluster.is_remote else []
+
+
+def _weight_flags(weights: tuple[float, ...]) -> list[tuple[str, Any]]:
+    return [("--weights", ",".join(map(str, weights)))] if weights else []
 
 
 def model_flags(recipe: Recipe) -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 A command line is seen by everyone who types `ps`, here and there; what comes over stdin is not.
 """
 
+import math
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -21,15 +22,31 @@ OPTIONS = (
 """No prompt, no unknown host, no wait without end, no way back into this machine."""
 FAILED = 255
 """Exit status when ssh itself failed: host not reached, not trusted, or lost."""
-END = b"end\n"
-"""Written to a script's stdin, it sends the command SIGTERM."""
+END, HERE = b"end\n", b"here\n"
+"""Written to a script's stdin: the first sends the command SIGTERM, the second says that somebody still listens."""
+TICK_S = 5
+"""Seconds between two looks of a script at the time since it heard of anybody; written to it about as often."""
+NEVER = 10**9
 SCRIPT = """exec 2>&1 3<&0
 cd -- {folder} || {{ echo {no_folder}; exit 2; }}
 command -v {program} >/dev/null || {{ echo {no_program}; exit 2; }}
 {exports}
 {{
 {argv} </dev/null 3<&- & command=$!
-(while read -r _; do kill -TERM "$command"; done; kill -KILL 0) <&3 >/dev/null 2>&1 &
+{{
+  (while read -r word; do echo "$word"; done; echo gone) <&3 &
+  while sleep {tick_s}; do echo tick; done 3<&-
+}} 2>/dev/null | {{
+  left={ticks}
+  while read -r word; do
+    case $word in
+      here) left={ticks} ;;
+      tick) left=$((left - 1)); [ "$left" -ge 0 ] || kill -KILL 0; [ "$left" -gt 0 ] || kill -TERM "$command" ;;
+      end) kill -TERM "$command" ;;
+      gone) kill -KILL 0 ;;
+    esac
+  done
+}} 3<&- >/dev/null 2>&1 &
 exec 3<&-
 wait "$command" 2>/dev/null; status=$?
 trap '' TERM; kill -TERM 0
@@ -38,7 +55,8 @@ exit "$status"
 """
 """For any POSIX shell, read from stdin. In braces, for then the shell has read it all before it starts anything.
 
-The loop outlives every way in which the command may be stuck: when stdin ends, for whatever reason, all dies.
+The last loop outlives every way in which the command may be stuck: when stdin ends, for whatever reason, all dies. Who
+listens may be gone without an end of stdin, as a machine without power is: then SIGTERM, and a tick later all dies.
 """
 
 
@@ -52,11 +70,12 @@ def run_script(host: str) -> list[str]:
     return argv(host, "exec /bin/sh -s")
 
 
-def script(command: list[str], env: Mapping[str, str], folder: str) -> bytes:
+def script(command: list[str], env: Mapping[str, str], folder: str, silence_s: float = 0.0) -> bytes:
     """What run_script is to read: the command with env in folder, under a guard.
 
-    An `end` line on stdin sends the command SIGTERM; the end of stdin kills it and all that it started. Exit status:
-    the command's, 128 + its signal, or 2 when folder or program is missing.
+    An `end` line on stdin sends the command SIGTERM; the end of stdin kills it and all that it started, and so do
+    silence_s seconds without a `here` line, unless 0. Exit status: the command's, 128 + its signal, or 2 when folder or
+    program is missing.
     """
     missing = f"no folder {folder} on this host; bring the project there"
     no_program = f"no {command[0]} in {folder} on this host; run ./doit list there once, or mend `python`"
@@ -67,6 +86,8 @@ def script(command: list[str], env: Mapping[str, str], folder: str) -> bytes:
         no_program=shlex.quote(no_program),
         exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
         argv=shlex.join(command),
+        tick_s=TICK_S,
+        ticks=math.ceil(silence_s / TICK_S) or NEVER,
     )
     return text.encode()
 

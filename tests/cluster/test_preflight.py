@@ -1,6 +1,7 @@
 """The preflight on hosts of their own: what it measures, and what it says of every fault before a training starts."""
 
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -28,6 +29,12 @@ try:
 except ThunderError as error:
     sys.exit(str(error))
 Path("found.json").write_text(json.dumps(found))
+"""
+CLOCK = "import time; true = time.time; time.time = lambda: true() + 75\n"
+MEMORY = """
+from pathlib import Path
+true = Path.read_text
+Path.read_text = lambda path, *words: "MemAvailable: 1000 kB" if str(path) == "/proc/meminfo" else true(path, *words)
 """
 DISCOVER = """
 from pathlib import Path
@@ -266,6 +273,24 @@ def test_a_worker_of_an_earlier_run_is_found_and_the_mend_ends_it(far: Lab) -> N
     mend = found[0][found[0].index("`") + 1 : -1]
     assert 0 == far.head.run(shlex.split(mend)).returncode
     assert 0 == looked(far)[0]
+
+
+def test_a_wrong_clock_and_too_little_memory_are_told(far: Lab) -> None:
+    """
+    Logs of two clocks cannot be compared. The memory is what `doit fit` reckons for this recipe.
+    """
+    for host, lie in zip(far.hosts, (CLOCK, MEMORY), strict=True):
+        (host.home / "lie").mkdir()
+        (host.home / "lie/sitecustomize.py").write_text(lie)
+        (host.home / ".bashrc").write_text("export PYTHONPATH=~/lie\n")
+
+    clock, memory = problems(far)
+    mend = "end other programs there, or see `./doit fit:far`"
+    assert (
+        "host host1: its clock is 75 s ahead of this machine's; set it: `sudo sntp -sS time.apple.com` on a Mac"
+        == clock
+    )
+    assert re.fullmatch(rf"host host2: has 1 MB of memory, and its ranks need about [0-9.]+ MB; {mend}", memory)
 
 
 def test_a_full_disk_is_seen_before_the_training(far: Lab) -> None:

@@ -143,7 +143,25 @@ def test_forward_passes_are_dealt_by_their_cost():
     """
     All wait for the slowest rank: the dearest pass weighs as much as the three others.
     """
-    assert [[1], [0, 2, 3]] == losses.deal([3.0, 8.0, 3.0, 2.0], ranks=2)
+    assert [[1], [0, 2, 3]] == losses.deal([3.0, 8.0, 3.0, 2.0], weights=(1.0, 1.0))
+    assert [[1, 2, 3], [0]] == losses.deal([3.0, 8.0, 3.0, 2.0], weights=(3.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("weights", "takers"),
+    [
+        ((1.0,), [0]),
+        ((1.0, 1.0, 1.0), [0, 1, 2]),
+        ((2.0, 1.0), [0, 0, 1]),
+        ((1.0, 1.5), [1, 0, 1, 0, 1]),
+        ((1.0, 100.0), [1]),
+    ],
+)
+def test_a_faster_rank_answers_more_batches_of_a_round(weights, takers):
+    """
+    All wait for the slowest at the end of a round. One that is far too slow gets nothing, and holds up nobody.
+    """
+    assert takers == answers.turns(weights)
 
 
 def test_a_rank_with_other_inputs_is_refused():

@@ -1,7 +1,7 @@
 """Greedy answers, in batches that do not depend on how many ranks share them: the same rows give the same bytes.
 
 A batch's numbers depend a little on which rows share it, so batches are made of all rows at once and dealt whole. In a
-round each rank answers one batch, then all tell theirs, and rank 0 keeps them on disk.
+round each rank answers one batch, a faster one more, then all tell theirs, and rank 0 keeps them on disk.
 """
 
 import json
@@ -21,6 +21,8 @@ Rows = tuple[int, ...]
 """Positions of the rows of a batch."""
 TOLD = 10
 """Lines that tell of the progress of as many batches or more."""
+LONGEST = 4
+"""Batches a rank, on average, that a round of unequal ranks may have: a killed evaluation loses no more."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Session:
-    """Who answers. max_tokens: of an answer; batch_size: rows answered at once; tick: called after each round."""
+    """Who answers. max_tokens: of an answer; batch_size: rows answered at once; tick: called after each batch."""
 
     network: nn.Module
     tokenizer: Any
@@ -69,9 +71,10 @@ def answer_all(session: Session, examples: Sequence[Example], condition: str) ->
     missing = [number for number in range(len(plan)) if number not in done]
     if done:
         _say(session, f"{condition}: {len(done)} of {len(plan)} batches were answered before")
-    for start in range(0, len(missing), session.ranks.size):
-        numbers = missing[start : start + session.ranks.size]
-        made = _round(session, prompts, [plan[number] for number in numbers])
+    takers = turns(session.ranks.weights or (1.0,) * session.ranks.size)
+    for start in range(0, len(missing), len(takers)):
+        numbers = missing[start : start + len(takers)]
+        made = _round(session, prompts, [plan[number] for number in numbers], takers)
         done |= dict(zip(numbers, made, strict=True))
         session.kept.add(condition, {number: done[number] for number in numbers})
         session.tick()
@@ -80,10 +83,24 @@ def answer_all(session: Session, examples: Sequence[Example], condition: str) ->
     return [Answer(**made_of[row]) for row in range(len(examples))]
 
 
+def turns(weights: Sequence[float]) -> list[int]:
+    """The ranks that take the batches of a round, in their order: as many batches as keep the ranks best at work.
+
+    weights: the speed of each rank.
+    """
+    most = LONGEST * len(weights) if len(set(weights)) > 1 else len(weights)
+    taken, order, best = [0] * len(weights), list[int](), (0.0, 0)
+    for count in range(1, most + 1):
+        times = [(number + 1) / weight for number, weight in zip(taken, weights, strict=True)]
+        order.append(times.index(min(times)))
+        taken[order[-1]] += 1
+        seconds = max(number / weight for number, weight in zip(taken, weights, strict=True))
+        best = max(best, (round(count / seconds, 9), -count))
+    return order[: -best[1]]
+
+
 def answer(session: Session, prompts: Sequence[list[int]]) -> list[Answer]:
     """The greedy answers to a batch of prompts."""
-    if not prompts:
-        return []
     tokenizer, count = session.tokenizer, len(prompts)
     sizes = {"prefill_batch_size": count, "completion_batch_size": count}
     response = batch_generate(
@@ -107,12 +124,17 @@ def _kept(session: Session, condition: str) -> dict[int, list[dict[str, Any]]]:
     return {int(number): answers for number, answers in told.items()}
 
 
-def _round(session: Session, prompts: Sequence[list[int]], plan: Sequence[Rows]) -> list[list[dict[str, Any]]]:
-    """The answers of one batch of each rank. The ranks wait for each other, so none waits longer than one batch."""
-    rank = session.ranks.rank
-    mine = [prompts[row] for row in plan[rank]] if rank < len(plan) else []
-    told = agreement.gather(json.dumps([asdict(each) for each in answer(session, mine)]).encode(), session.ranks)
-    return [json.loads(data) for data in told[: len(plan)]]
+def _round(
+    session: Session, prompts: Sequence[list[int]], plan: Sequence[Rows], takers: Sequence[int]
+) -> list[list[dict[str, Any]]]:
+    """The answers of each batch of a plan, made by its taker. The ranks wait for each other at the end."""
+    mine = []
+    for rows, taker in zip(plan, takers, strict=False):  # the last round may be a short one
+        if taker == session.ranks.rank:
+            mine.append([asdict(each) for each in answer(session, [prompts[row] for row in rows])])
+            session.tick()
+    told = [iter(json.loads(data)) for data in agreement.gather(json.dumps(mine).encode(), session.ranks)]
+    return [next(told[taker]) for _, taker in zip(plan, takers, strict=False)]
 
 
 def _say_progress(session: Session, condition: str, before: int, after: int, total: int) -> None:

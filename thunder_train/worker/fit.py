@@ -56,8 +56,13 @@ def passes(model: "nn.Module", settings: Settings, row_tokens: int, rows: int) -
     return plan([row_tokens] * rows, costs)
 
 
-def report(config: dict[str, Any], settings: Settings, ranks: int, row_tokens: int) -> dict[str, Any]:
-    """All that the table shows. Raises ThunderError as the training would: layers, keys, a model it cannot split."""
+def report(
+    config: dict[str, Any], settings: Settings, ranks: int, row_tokens: int, is_timed: bool = True
+) -> dict[str, Any]:
+    """All that the table shows. Raises ThunderError as the training would: layers, keys, a model it cannot split.
+
+    is_timed False: no time of a step, which takes seconds to measure.
+    """
     from thunder_train.worker import model, probe, tensor_parallel
 
     base, sizes = model.build(config), facts(config)
@@ -70,7 +75,7 @@ def report(config: dict[str, Any], settings: Settings, ranks: int, row_tokens: i
     choices = [_choice(base, sizes, settings, name, ranks, row_tokens) for name in _possible(ranks, misfits)]
     peaks = {choice.strategy: choice.needs["peak"] for choice in choices}
     chosen = next(choice for choice in choices if choice.strategy == settings.strategy)
-    times = probe.measure(config, settings, row_tokens)
+    times = probe.measure(config, settings, row_tokens) if is_timed else None
     return {
         "schema": "thunder.fit/1",
         "parameters": parameters,
@@ -83,9 +88,9 @@ def report(config: dict[str, Any], settings: Settings, ranks: int, row_tokens: i
         "row_tokens": row_tokens,
         "rows_per_step": settings.rows_per_step(1 if chosen.is_split else ranks),
         "passes": [{"sequences": len(each.sequences), "width": each.width} for each in chosen.passes],
-        "seconds_per_step": round(times.seconds(sizes, settings, chosen.tokens, chosen.parts), 4),
-        "probe_tokens": times.tokens,
-        "device": times.device,
+        "seconds_per_step": round(times.seconds(sizes, settings, chosen.tokens, chosen.parts), 4) if times else None,
+        "probe_tokens": times.tokens if times else None,
+        "device": times.device if times else None,
         "usable_bytes": USABLE_BYTES,
         "fits_16_gb_mac": chosen.needs["peak"] <= USABLE_BYTES,
         "advice": advice(peaks, [error.what for error in misfits]),
@@ -138,12 +143,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--config", type=Path, required=True, help="config.json of an mlx-lm model")
     parser.add_argument("--ranks", type=int, required=True, help="ranks that train together")
     parser.add_argument("--row-tokens", type=int, default=0, help="longest row; 0: as long as --max-seq-len allows")
+    parser.add_argument("--memory-only", action="store_true", help="do not measure the time of a step")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     flags, rest = parser.parse_known_args(argv)
     settings = parse(rest)
     row_tokens = flags.row_tokens or settings.max_seq_len
     mend = "run `./doit model` for it"
-    files.write_json(flags.output, report(files.read_json(flags.config, mend=mend), settings, flags.ranks, row_tokens))
+    config = files.read_json(flags.config, mend=mend)
+    files.write_json(flags.output, report(config, settings, flags.ranks, row_tokens, not flags.memory_only))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError, files, raise_all
 from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.settings import weights
 from thunder_train.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Task:
     max_tokens: int
     batch_size: int
     hostfile: Path | None
+    weights: tuple[float, ...]
     stall_timeout_s: float
     start_timeout_s: float
     partial: Path | None
@@ -57,7 +59,7 @@ def main(argv: list[str]) -> None:
 
     steps = itertools.count(1)
     with Watchdog(task.stall_timeout_s, task.start_timeout_s) as watchdog:
-        group = ranks.join(task.hostfile, watchdog)
+        group = ranks.weighted(ranks.join(task.hostfile, watchdog), task.weights)
         with trained.adapter(task.adapter_path, group) as adapter:
             losses, answers = evaluate(task, adapter, group, lambda: watchdog.beat(next(steps)))
     if group.rank == 0:
@@ -182,6 +184,7 @@ def _parser() -> Parser:
     add("--max-tokens", type=int, default=0, help="tokens of an answer, at most; 0: as the data's answers need")
     add("--batch-size", type=int, default=8, help="rows at a time")
     add("--hostfile", type=Path, default=None, help="backend and hosts; without it one process does all")
+    add("--weights", type=weights, default=(), help="speed of each rank, as 2.0,1.0; without it all alike")
     for name, words in (("stall", "for a batch of answers, the most"), ("start", "until the first batch")):
         add(f"--{name}-timeout", dest=f"{name}_timeout_s", type=float, default=0.0, help=f"seconds {words}; 0: any")
     add("--partial", type=Path, default=None, help="folder of answers kept, from which a killed evaluation goes on")

@@ -36,7 +36,7 @@ def measure(
         return {"loss": None, "perplexity": None, "tokens": 0, "dropped": dropped}
     costs = costs_of(network, fitting, micro_tokens)
     passes = Feed(fitting, len(fitting), seed=0, rank=0, world=1, costs=costs).validation()
-    mine = deal([costs.cost(*each.mask.shape) for each in passes], ranks.size)[ranks.rank]
+    mine = deal([costs.cost(*each.mask.shape) for each in passes], ranks.weights or (1.0,) * ranks.size)[ranks.rank]
     total = _total(network, passes, mine, ranks, tick)
     if not math.isfinite(total):
         raise ThunderError("the loss is not finite", where="evaluation", mend="look for a broken model or adapter")
@@ -46,12 +46,16 @@ def measure(
     return {"loss": round(loss, 6), "perplexity": perplexity, "tokens": tokens, "dropped": dropped}
 
 
-def deal(costs: Sequence[float], ranks: int) -> list[list[int]]:
-    """The positions that each rank takes: the dearest first, each to the rank with the least work yet."""
-    shares: list[list[int]] = [[] for _ in range(ranks)]
-    work = [0.0] * ranks
+def deal(costs: Sequence[float], weights: Sequence[float]) -> list[list[int]]:
+    """The positions that each rank takes: the dearest first, each to the rank that is done with it first.
+
+    weights: the speed of each rank.
+    """
+    shares: list[list[int]] = [[] for _ in weights]
+    work = [0.0] * len(weights)
     for number in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-        rank = work.index(min(work))
+        times = [(done + costs[number]) / weight for done, weight in zip(work, weights, strict=True)]
+        rank = times.index(min(times))
         shares[rank].append(number)
         work[rank] += costs[number]
     return shares

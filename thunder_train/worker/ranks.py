@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ BACKENDS = {"ring": "ring", "jaccl": "jaccl", "jaccl-ring": "jaccl", "mpi": "mpi
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: 0 .. size - 1. group: MLX's group, None for a single process. watchdog: told when this rank waits."""
+    """rank: 0 .. size - 1. group: MLX's group, None for a single process. watchdog: told when this rank waits.
+
+    weights: the speed of each rank, for work that is dealt; empty where all are alike.
+    """
 
     rank: int
     size: int
     group: Any = None
     watchdog: Watchdog | None = None
+    weights: tuple[float, ...] = ()
 
     def sum(self, values: mx.array) -> mx.array:
         """The element-wise sum over all ranks, evaluated. Raises RanksLostError when a rank is lost.
@@ -87,6 +91,14 @@ def join(hostfile: Path | None, watchdog: Watchdog | None = None) -> Ranks:
     with watchdog.joining() if watchdog else contextlib.nullcontext():
         group = _init(backend, name)
     return _check(group, expected, hostfile, watchdog)
+
+
+def weighted(ranks: Ranks, weights: tuple[float, ...]) -> Ranks:
+    """The ranks with a speed for each. Raises ThunderError for any other number of them but none."""
+    if len(weights) not in (0, ranks.size):
+        what = f"gives {len(weights)} numbers for {ranks.size} ranks"
+        raise ThunderError(what, where="--weights", mend="give one for each rank, or none")
+    return replace(ranks, weights=weights)
 
 
 def _init(backend: str, name: str) -> Any:

@@ -143,14 +143,15 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _weights(text: str) -> tuple[float, ...]:
+def weights(text: str) -> tuple[float, ...]:
+    """The speed of each rank, as --weights gives it."""
     try:
-        weights = tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
     except ValueError:
-        weights = (math.nan,)
-    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        found = (math.nan,)
+    if not all(math.isfinite(weight) and weight > 0 for weight in found):
         raise argparse.ArgumentTypeError(f"must be a number above 0 for each rank, as 2.0,1.0, not {text!r}")
-    return weights
+    return found
 
 
 def _truth(text: str) -> bool:
@@ -188,7 +189,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "ranks": {
         "--strategy": _one_of("data", "tensor", default="data", help="split the rows, or each layer, over the ranks"),
         "--hostfile": {"type": Path, "default": None, "help": "backend and hosts; without it one process trains"},
-        "--weights": {"type": _weights, "default": (), "help": "speed of each rank, as 2.0,1.0; without it all alike"},
+        "--weights": {"type": weights, "default": (), "help": "speed of each rank, as 2.0,1.0; without it all alike"},
         "--stall-timeout": {
             "dest": "stall_timeout_s", "type": float, "default": 600.0, "help": "seconds without a step, the most",
         },

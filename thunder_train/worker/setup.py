@@ -50,9 +50,7 @@ def prepare(settings: Settings, watchdog: Watchdog) -> Setup:
     group = ranks.join(settings.hostfile, watchdog)  # first: a rank that connects 31 s later than another finds nobody
     told = identity(settings, group)
     agreement.check_identity(told, group)
-    if len(settings.weights) not in (0, group.size):
-        what = f"gives {len(settings.weights)} numbers for {group.size} ranks"
-        raise ThunderError(what, where="--weights", mend="give one for each rank, or none")
+    group = ranks.weighted(group, settings.weights)
     base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock), lazy=not is_data)
     policy = tokens.Policy(settings.max_seq_len, settings.too_long, settings.train_on)
     splits = {
