@@ -88,13 +88,57 @@ def test_a_network_of_one_host_alone_is_none() -> None:
     assert {"mac4": "192.168.1.4", "mac5": "192.168.1.5"} == hosts.training_addresses(pair(), facts)
 
 
+def test_a_cable_with_an_address_of_its_own_is_thunderbolt() -> None:
+    """
+    `mlx.distributed_config --auto-setup` takes the bridge down and gives each cable a network; port numbers may differ.
+    """
+    cables = [interface(f"en{number}", f"Thunderbolt {number}", f"192.168.0.{number}/30") for number in (1, 2)]
+    facts = {"mac4": told(LAN[0], cables[0]), "mac5": told(LAN[1], cables[1])}
+
+    assert {"mac4": "192.168.0.1", "mac5": "192.168.0.2"} == hosts.training_addresses(pair(), facts)
+
+
+def test_the_ethernet_of_a_thunderbolt_dock_is_ethernet() -> None:
+    """
+    macOS calls it "Thunderbolt Ethernet Slot 1": the given addresses stay.
+    """
+    dock = [interface("en7", "Thunderbolt Ethernet Slot 1", f"172.16.0.{number}/24") for number in (1, 2)]
+    facts = {"mac4": told(LAN[0], dock[0]), "mac5": told(LAN[1], dock[1])}
+
+    assert {"mac4": "192.168.2.4", "mac5": "192.168.2.5"} == hosts.training_addresses(
+        pair("192.168.2.4", "192.168.2.5"), facts
+    )
+
+
+def test_a_vpn_is_no_training_link() -> None:
+    """
+    Both hosts are in it, and ssh does not go over it; yet it runs over the network that is there.
+    """
+    tunnels = [interface("utun4", "tunnel", f"10.8.0.{number}/24") for number in (2, 3)]
+    facts = {"mac4": told(tunnels[0], LAN[0], ssh="192.168.2.4"), "mac5": told(tunnels[1], LAN[1], ssh="192.168.2.5")}
+
+    assert {"mac4": "192.168.2.4", "mac5": "192.168.2.5"} == hosts.training_addresses(pair(), facts)
+
+
+def test_an_address_that_both_hosts_have_joins_nothing() -> None:
+    """
+    Virtual machines give each Mac the same: Colima 192.168.106.1 on bridge100 (abiosoft/colima, issue 458).
+    """
+    bridge = interface("bridge100", "", "192.168.106.1/24")
+    facts = {"mac4": told(bridge, LAN[0], ssh="192.168.2.4"), "mac5": told(bridge, LAN[1], ssh="192.168.2.5")}
+
+    assert {"mac4": "192.168.2.4", "mac5": "192.168.2.5"} == hosts.training_addresses(pair(), facts)
+
+
 def test_hosts_that_share_nothing_keep_what_they_have() -> None:
     """
-    Self-assigned addresses (169.254) are no network: they change at each start.
+    So it is with a new cable: a Mac assigns itself 169.254.x.y, which changes and which it looks for on its Wi-Fi.
     """
-    bridge = interface("bridge0", "Thunderbolt Bridge", "169.254.1.1/16")
-    text = hosts.as_table(pair("10.0.5.1", "10.0.5.2"), {"mac4": told(bridge), "mac5": told(bridge)})
+    bridge = [interface("bridge0", "Thunderbolt Bridge", f"169.254.1.{number}/16") for number in (1, 2)]
+    text = hosts.as_table(pair("10.0.5.1", "10.0.5.2"), {"mac4": told(bridge[0]), "mac5": told(bridge[1])})
 
+    mend = "self-assigned: give it a fixed address to train over it"
+    assert f"# mac4: bridge0 (Thunderbolt Bridge): 169.254.1.1/16, {mend}\n" in text
     assert "# No network holds an address of every host: join them by a cable, or give addresses by hand.\n" in text
     assert [["10.0.5.1"], ["10.0.5.2"]] == [host["ips"] for host in tomllib.loads(text)["clusters"]["macs"]["hosts"]]
 

@@ -1,6 +1,7 @@
 """Discovery: asks the hosts of a cluster for their addresses and writes its table anew, to paste into thunder.toml."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,10 @@ from thunder_train.config import Cluster
 from thunder_train.toml_text import as_toml
 
 Facts = dict[str, Any]
+CABLE = re.compile(r"Thunderbolt( Bridge| \d+)?")
+"""Kinds of a Thunderbolt cable between hosts; "Thunderbolt Ethernet Slot 1" is a dock's Ethernet."""
+SELF_ASSIGNED = "169.254."
+"""They change with each cable and start, and a Mac sends all of them over one interface, often Wi-Fi."""
 
 
 def discover(cluster: Cluster) -> str:
@@ -45,6 +50,7 @@ def training_addresses(cluster: Cluster, facts: Mapping[str, Facts]) -> dict[str
     """{host: address} in the best network that all hosts share; empty when there is none.
 
     Thunderbolt comes first, then the addresses [clusters] has, then whatever ssh does not go over; Wi-Fi last.
+    An address that two hosts have joins nothing: virtual machines and proxies give each Mac the same one.
     """
     networks: dict[str, dict[str, tuple[str, int]]] = {}
     for host, told in facts.items():
@@ -56,7 +62,9 @@ def training_addresses(cluster: Cluster, facts: Mapping[str, Facts]) -> dict[str
                 if worth:
                     network = str(ipaddress.ip_network(address, strict=False))
                     networks.setdefault(network, {}).setdefault(host, (own, worth))
-    shared = {name: each for name, each in networks.items() if len(each) == len(facts)}
+    shared = {
+        name: each for name, each in networks.items() if len({address for address, _ in each.values()}) == len(facts)
+    }
     if not shared:
         return {}
     best = max(sorted(shared), key=lambda name: min(worth for _, worth in shared[name].values()))
@@ -65,14 +73,16 @@ def training_addresses(cluster: Cluster, facts: Mapping[str, Facts]) -> dict[str
 
 def _worth(address: str, interface: Facts, known: set[str], told: Facts) -> int:
     """How well an address suits a training, 0: not at all."""
-    if interface["kind"] == "loopback" or address.startswith("169.254."):
+    if interface["kind"] == "loopback" or address.startswith(SELF_ASSIGNED):
         return 0
-    if "thunderbolt" in interface["kind"].lower():
+    if CABLE.fullmatch(interface["kind"]):
         return 5
     if interface["kind"] == "Wi-Fi":
         return 1
     if address in known:
         return 4
+    if interface["kind"] == "tunnel":
+        return 0
     return 2 if address in told["ssh_address"] else 3
 
 
@@ -84,7 +94,9 @@ def described(host: str, told: Facts) -> list[str]:
             kind = f" ({interface['kind']})" if interface["kind"] else ""
             over_ssh = any(each.partition("/")[0] in told["ssh_address"] for each in interface["addresses"])
             ssh = ", ssh goes over it" if over_ssh else ""
-            lines.append(f"{host}: {interface['name']}{kind}: {', '.join(interface['addresses'])}{ssh}")
+            is_changing = all(each.startswith(SELF_ASSIGNED) for each in interface["addresses"])
+            mend = ", self-assigned: give it a fixed address to train over it" if is_changing else ""
+            lines.append(f"{host}: {interface['name']}{kind}: {', '.join(interface['addresses'])}{ssh}{mend}")
     if told["rdma"]:
         devices = ", ".join(told["rdma"])
         lines.append(f"{host}: RDMA {devices}; which cable each is on, `mlx.distributed_config` tells")

@@ -34,7 +34,7 @@ CLOCK = "import time; true = time.time; time.time = lambda: true() + 75\n"
 MEMORY = """
 from pathlib import Path
 true = Path.read_text
-Path.read_text = lambda path, *words: "MemAvailable: 1000 kB" if str(path) == "/proc/meminfo" else true(path, *words)
+Path.read_text = lambda path, *a, **k: "MemAvailable: 1000 kB" if str(path) == "/proc/meminfo" else true(path, *a, **k)
 """
 DISCOVER = """
 from pathlib import Path
@@ -290,7 +290,7 @@ def test_a_wrong_clock_and_too_little_memory_are_told(far: Lab) -> None:
         "host host1: its clock is 75 s ahead of this machine's; set it: `sudo sntp -sS time.apple.com` on a Mac"
         == clock
     )
-    assert re.fullmatch(rf"host host2: has 1 MB of memory, and its ranks need about [0-9.]+ MB; {mend}", memory)
+    assert re.fullmatch(rf"host host2: has 1.02 MB of memory, and its ranks need about [0-9.]+ MB; {mend}", memory)
 
 
 def test_a_full_disk_is_seen_before_the_training(far: Lab) -> None:

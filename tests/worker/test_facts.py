@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,35 @@ def test_a_mac_finds_them_with_ps_and_lsof(monkeypatch):
     assert [{"pid": 501, "command": "/u/me/.venv/bin/python -m thunder_train.worker --rank 1"}] == facts._mac_workers(
         ps, "/Users/me/thunder train"
     )
+
+
+@pytest.mark.skipif(not shutil.which("lsof"), reason="asks lsof")
+def test_lsof_names_a_folder_in_any_script(tmp_path):
+    """
+    The real command. In the C locale it prints \\xe4\\xbb\\xa3 for one letter: the worker was not found.
+    """
+    folder = tmp_path / "thunder träin 代码"
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, cwd=folder) as process:
+        found = facts._lsof_folder(process.pid)
+        process.stdin.close()
+
+    assert str(folder) == found
+
+
+def test_three_quarters_of_a_macs_memory_may_be_used(monkeypatch):
+    """
+    No /proc/meminfo there. A Mac with 36 GiB in pages of 16 KiB.
+    """
+    pages = {"SC_PHYS_PAGES": 36 << 16, "SC_PAGE_SIZE": 1 << 14}
+    monkeypatch.setattr(facts.os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(facts.Path, "read_text", _no_file)
+
+    assert 27 << 30 == facts.usable_memory()
+
+
+def _no_file(path, *_):
+    raise FileNotFoundError(path)
 
 
 @pytest.mark.parametrize("module", [facts, interfaces, link, relay])

@@ -88,7 +88,7 @@ def usable_memory() -> int:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         if found:
             return int(found[1]) * 1024
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MAC_SHARE)
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MAC_SHARE)  # macOS has both since 10.13
 
 
 def code() -> dict[str, str]:
@@ -146,7 +146,7 @@ def _sha256(path: Path) -> str:
 def workers() -> list[dict[str, Any]]:
     """Processes of Thunder Train's workers in this folder: [{pid, command}]."""
     if not Path("/proc/self").exists():
-        return _mac_workers(said("ps", "-axo", "pid=,command="), os.getcwd())
+        return _mac_workers(said("ps", "-axww", "-o", "pid=", "-o", "command="), os.getcwd())
     here, found = os.stat("."), []
     for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         with suppress(OSError):
@@ -157,12 +157,17 @@ def workers() -> list[dict[str, Any]]:
 
 
 def _mac_workers(output: str, here: str) -> list[dict[str, Any]]:
-    """The same from `ps -axo pid=,command=` and `lsof`. Untested on a Mac."""
+    """The same from `ps`, its lines not cut to 80 columns, and `lsof`. Untested on a Mac."""
     rows = [line.strip().partition(" ") for line in output.splitlines()]
-    found = [{"pid": int(pid), "command": command[:200]} for pid, _, command in rows if WORKER.search(command)]
-    return [
-        one for one in found if f"n{here}" in said("lsof", "-a", "-p", str(one["pid"]), "-d", "cwd", "-Fn").splitlines()
-    ]
+    found = [(int(pid), command[:200]) for pid, _, command in rows if WORKER.search(command)]
+    return [{"pid": pid, "command": command} for pid, command in found if _lsof_folder(pid) == here]
+
+
+def _lsof_folder(pid: int) -> str:
+    """The folder a process works in. In the C locale `lsof` prints each byte of é as \\xNN."""
+    lines = said("lsof", "-a", "-p", str(pid), "-d", "cwd", "-Fn").splitlines()
+    named = next((line[1:] for line in lines if line.startswith("n")), "")
+    return re.sub(r"(\\x[0-9a-f]{2})+", lambda found: os.fsdecode(bytes.fromhex(found[0].replace("\\x", ""))), named)
 
 
 def weigh(words: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """This machine's network interfaces and RDMA devices, as its own tools print them.
 
 Sent to hosts that may have neither the project nor its environment: standard library and Python 3.9 only.
-The macOS parsers are tested on recorded output and untested on a Mac.
+The macOS parsers are tested on typed texts in the forms that users' posts show, and untested on a Mac.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 Interface = dict[str, Any]
-"""name; kind: "Thunderbolt Bridge", "Wi-Fi", "loopback", "" for any other; addresses: IPv4 as 10.0.5.1/24."""
+"""name; kind: "loopback", "tunnel" (a VPN), a Mac's hardware port ("Thunderbolt Bridge", "Thunderbolt 2", "Wi-Fi"),
+"Thunderbolt" or "Wi-Fi" on Linux, "" for any other; addresses: IPv4 as 10.0.5.1/24."""
 
 
 def interfaces() -> list[Interface]:
@@ -42,30 +43,32 @@ def from_ip(output: str) -> list[Interface]:
         addresses = [
             f"{one['local']}/{one['prefixlen']}" for one in link.get("addr_info", []) if one["family"] == "inet"
         ]
-        if addresses and "UP" in link.get("flags", []):
-            found.append({"name": link["ifname"], "kind": _linux_kind(link), "addresses": addresses})
+        flags = link.get("flags", [])
+        if addresses and "UP" in flags:
+            port = "Thunderbolt" if link["ifname"].startswith("thunderbolt") else ""
+            found.append({"name": link["ifname"], "kind": _kind(flags, port), "addresses": addresses})
     return found
-
-
-def _linux_kind(link: dict[str, Any]) -> str:
-    if "LOOPBACK" in link.get("flags", []):
-        return "loopback"
-    return "Thunderbolt" if link["ifname"].startswith("thunderbolt") else ""
 
 
 def from_ifconfig(output: str, ports: dict[str, str]) -> list[Interface]:
-    """`ifconfig` of macOS. ports: device -> hardware port. A cable that is not plugged in has no "status: active"."""
+    """`ifconfig` of macOS. ports: device -> hardware port. Without a cable an interface keeps its address, and UP."""
     found = []
     for block in re.split(r"\n(?=\S)", output.strip()):
         head = re.match(r"(\S+?): flags=\w+<([^>]*)>", block)
-        if not head or "UP" not in head[2].split(",") or "status: inactive" in block:
+        flags = head[2].split(",") if head else []
+        if not head or "UP" not in flags or "status: inactive" in block:
             continue
         pairs = re.findall(r"^\s+inet (\S+) (?:--> \S+ )?netmask 0x([0-9a-f]{8})", block, re.MULTILINE)
         addresses = [f"{address}/{bin(int(mask, 16)).count('1')}" for address, mask in pairs]
-        kind = "loopback" if "LOOPBACK" in head[2].split(",") else ports.get(head[1], "")
         if addresses:
-            found.append({"name": head[1], "kind": kind, "addresses": addresses})
+            found.append({"name": head[1], "kind": _kind(flags, ports.get(head[1], "")), "addresses": addresses})
     return found
+
+
+def _kind(flags: list[str], port: str) -> str:
+    if "LOOPBACK" in flags:
+        return "loopback"
+    return "tunnel" if "POINTOPOINT" in flags else port
 
 
 def hardware_ports(output: str) -> dict[str, str]:
@@ -81,13 +84,11 @@ def from_ibv_devices(output: str) -> list[str]:
 
 
 def said(*argv: str) -> str:
-    """What a command printed; "" when it is not there, fails or takes too long."""
+    """What a command printed, in the C locale; "" when it is not there, fails or takes too long."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # ssh's own is often shorter
     env = {**os.environ, "PATH": path, "LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return "" if done.returncode else done.stdout
+    return "" if done.returncode else done.stdout.decode("utf-8", "replace")  # another's command may hold any bytes
