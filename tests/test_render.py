@@ -48,14 +48,17 @@ def test_every_training_key_reaches_the_script(smoke: Recipe) -> None:
 
 def test_weights_are_told_where_they_differ(smoke: Recipe) -> None:
     """
-    Ranks that are alike, as local ones, need no flag; a split model has no use for it; hostfile.json stays MLX's.
+    Ranks that are alike, as local ones, need no flag; a split model has no use for it until its rows are dealt
+    in an evaluation; hostfile.json stays MLX's.
     """
     two = replace(smoke.cluster, hosts=(Host("mac4", ("10.0.5.1",), (), 2.0), Host("mac5", ("10.0.5.2",), ())))
     uneven = replace(smoke, cluster=two)
     split = replace(uneven, train=replace(smoke.train, strategy="tensor"))
 
     assert "2.0,1.0" == dict(render.launch_flags(uneven))["--weights"]
+    assert ["2.0,1.0"] * 2 == [dict(render.evaluate_flags(each))["--weights"] for each in (uneven, split)]
     assert "--weights" not in {flag for each in (smoke, split) for flag, _ in render.launch_flags(each)}
+    assert "--weights" not in dict(render.evaluate_flags(smoke))
     assert {"ssh", "ips", "rdma"} == {key for host in hostfile(two)["hosts"] for key in host}
 
 

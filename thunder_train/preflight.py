@@ -52,9 +52,10 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     lacks = {host: readiness.to_bring(host, facts[host], facts[HERE], recipe, known) for host in hosts}
     needs = {host: readiness.memory_bytes(host, recipe, reckoned.result()) for host in hosts}
     ills = {host: readiness.own_problems(host, facts[host], recipe, known, reckoned.result()) for host in hosts}
-    if recipe.cluster.is_remote:
-        _show([_host_row(host, facts[host], len(lacks[host] + ills[host]), needs[host]) for host in hosts], rows)
     notes = [] if is_synced else [str(each) for host in hosts for each in lacks[host]]
+    if recipe.cluster.is_remote:
+        states = {host: _state(len(ills[host]), len(lacks[host]), is_synced) for host in hosts}
+        _show([_host_row(host, states[host], facts[host], needs[host]) for host in hosts], rows)
     problems += [each for host in hosts for each in ([] if notes else lacks[host]) + ills[host]]
     raise_all([*problems, *readiness.environment_problems(recipe.cluster), *cut])
     said = [
@@ -107,8 +108,14 @@ def _show(hosts: list[tuple[str, ...]], rows: list[dict[str, Any]]) -> None:
         columns.show(("link", "address", "over", "round trip", "bandwidth"), [_link_row(row) for row in rows])
 
 
-def _host_row(host: str, told: Facts, problems: int, needed_bytes: int) -> tuple[str, ...]:
-    state = "ready" if not problems else f"{problems} problem" + "s" * (problems > 1)
+def _state(ills: int, lacks: int, is_synced: bool) -> str:
+    problems = ills + lacks * is_synced
+    if problems:
+        return f"{problems} problem" + "s" * (problems > 1)
+    return "needs a sync" if lacks else "ready"
+
+
+def _host_row(host: str, state: str, told: Facts, needed_bytes: int) -> tuple[str, ...]:
     versions = (told["python"], told["mlx"] or "-", told["mlx_lm"] or "-")
     needed = f"{fit.size(needed_bytes)} of " if needed_bytes else ""
     room = (f"{needed}{fit.size(told['usable_memory_bytes'])}", fit.size(told["free_disk_bytes"]))

@@ -39,6 +39,8 @@ from thunder_train.toml_text import resolved_toml
 
 PARTIAL = Path(".thunder/partial")
 """Checkpoints of trainings that have not ended, by their key."""
+CHECKED_S = 60
+"""How long a preflight is worth something."""
 
 
 def data(dataset: Dataset, out: Path) -> None:
@@ -78,8 +80,8 @@ def train(recipe: Recipe, out: Path) -> None:
     raise_all(contradictions.batch_problems(recipe, rows["train"]))
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
-    _sync(recipe)
-    if recipe.cluster.is_remote:  # hosts may have changed since the check task ran, and hours are at stake
+    synced = _sync(recipe)
+    if recipe.cluster.is_remote and (synced.has_changed or not _is_checked(run / "preflight.json")):
         files.write_json(run / "preflight.json", preflight.preflight(recipe, run / "logs" / "check"))
     start = time.perf_counter()
     try:
@@ -105,10 +107,17 @@ def train(recipe: Recipe, out: Path) -> None:
     files.write_json(staged / "timing.json", facts)
 
 
-def _sync(recipe: Recipe) -> None:
+def _sync(recipe: Recipe) -> sync.Synced:
     """Every remote host brought to the state of this project, and what that took told."""
-    for line in sync.lines(sync.sync(recipe, Path())):
+    synced = sync.sync(recipe, Path())
+    for line in sync.lines(synced):
         print(line, flush=True)
+    return synced
+
+
+def _is_checked(found: Path) -> bool:
+    """Whether a preflight has just found all ranks ready. Later hosts may have changed, and hours are at stake."""
+    return time.time() - found.stat().st_mtime < CHECKED_S and not files.read_json(found)["notes"]
 
 
 def _check_split(recipe: Recipe) -> None:

@@ -43,6 +43,11 @@ class Synced:
 
     hosts: tuple[HostSynced, ...]
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether any host is another than before."""
+        return any(host.sent or host.removed or host.has_new_environment for host in self.hosts)
+
 
 @dataclass(frozen=True)
 class Delivery:

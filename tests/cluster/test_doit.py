@@ -30,7 +30,8 @@ def it(two: Lab) -> Lab:
 
 def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, built: Copy) -> None:
     """
-    From bare hosts to the evaluation, and every number is that of two local ranks.
+    From bare hosts to the evaluation, and every number is that of two local ranks. Who removes a host's project folder
+    has removed all of it.
     """
     done = it.head.run([".venv/bin/python", "-m", "doit", "evaluate:lab"], timeout=300)
 
@@ -41,5 +42,7 @@ def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, buil
         left = {path.name for path in (host.project / ".thunder").iterdir()}
         assert left <= {"partial", "staging", "synced.json", "there.json", "tokens"}
         assert [] == [*(host.project / ".thunder").glob("partial/*"), *(host.project / ".thunder").glob("staging/*")]
+        assert {".ssh", "projects"} == {path.name for path in host.home.iterdir()}
+        assert [] == [*(host.folder / "tmp").iterdir()]
     again = it.head.run([".venv/bin/python", "-m", "doit", "evaluate:lab"])
     assert (0, False) == (again.returncode, ".  " in again.stdout), again.stdout

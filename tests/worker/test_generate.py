@@ -124,13 +124,14 @@ def test_answers_do_not_depend_on_the_batch(folder, adapter, many, tmp_path):
     assert one == four == seven
 
 
-def test_two_ranks_write_the_bytes_of_one(folder, adapter, many, tmp_path):
+@pytest.mark.parametrize("uneven", [{}, {"weights": "1.0,2.0"}])
+def test_two_ranks_write_the_bytes_of_one(folder, adapter, many, tmp_path, uneven):
     """
     Who shares the work must not show: batches and forward passes are made of all rows and dealt whole.
     """
     changed = {"batch_size": 2, "max_tokens": 40, "test_data": many}
     generate(folder, adapter, tmp_path / "one", **changed)
-    done = generate_by_two(folder, adapter, tmp_path / "two", **changed)
+    done = generate_by_two(folder, adapter, tmp_path / "two", **changed, **uneven)
 
     assert (0, "") == (done.returncode, done.stderr)
     assert written(tmp_path / "one") == written(tmp_path / "two")
