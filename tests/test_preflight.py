@@ -62,9 +62,10 @@ def told(recipe: Recipe, host: str = "mac4", **changed: object) -> list[str]:
 
 def test_a_host_that_is_as_this_machine_is_ready(recipe: Recipe) -> None:
     """
-    Code that only the host has is in nobody's way: sync removes nothing that it did not bring.
+    Code that only the host has is in nobody's way: sync removes nothing that it did not bring. Nor is another patch
+    of the same Python: macOS and Homebrew install them as they come.
     """
-    assert [] == told(recipe, code={**FACTS["code"], "thunder_train/old.py": "3"})  # type: ignore[dict-item]
+    assert [] == told(recipe, python="3.11.12", code={**FACTS["code"], "thunder_train/old.py": "3"})  # type: ignore[dict-item]
 
 
 def test_every_problem_of_a_host_is_told_with_its_mend(recipe: Recipe) -> None:
@@ -76,6 +77,8 @@ def test_every_problem_of_a_host_is_told_with_its_mend(recipe: Recipe) -> None:
     assert [
         f"host mac4: has mlx 0.31.1, and this machine 0.32.4; {again}",
         f"host mac4: has no mlx-lm; {again}",
+        "host mac4: has Python 3.12.1, and this machine 3.11.7; "
+        "install Python 3.11 there, remove projects/thunder train/.venv there and run `./doit sync:smoke`",
         "host mac4: has Thunder Train 0.0.9, and this machine 0.1.0; run `./doit sync:smoke`",
         "host mac4: data/d/train.jsonl: missing there; run `./doit sync:smoke`",
         "host mac4: m/model.safetensors: not the same as here; run `./doit sync:smoke`",
@@ -92,6 +95,7 @@ def test_every_problem_of_a_host_is_told_with_its_mend(recipe: Recipe) -> None:
         recipe,
         mlx="0.31.1",
         mlx_lm=None,
+        python="3.12.1",
         thunder_train="0.0.9",
         files={"m/model.safetensors": [5_000_000_000, "cc"]},
         code={"thunder_train/a.py": "1", "thunder_train/b.py": "9"},

@@ -224,13 +224,14 @@ def test_the_environment_is_made_from_the_same_lock(here: Site, capfd: pytest.Ca
     ./doit makes .venv when its lock is another one; once it is the same, nothing is run there.
     """
     here.write("requirements.lock", "mlx==1\n")
-    make = 'mkdir -p .venv && cp requirements.lock .venv/ && echo "$@" >>made'
+    make = 'mkdir -p .venv && cp requirements.lock .venv/ && echo "$PYTHON $@" >>made'
     here.write("doit", f"#!/bin/sh\n{make}\n").chmod(0o755)
     recipe = here.recipe()
 
     found = [sync.sync(recipe, here.home) for _ in range(2)]
 
     assert [(True, True), (False, False)] == [tuple(host.has_new_environment for host in one.hosts) for one in found]
-    assert "list\n" == here.there("mac5", "made").read_text()
+    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"{minor} python3 list\n" == here.there("mac5", "made").read_text()
     said = sorted(capfd.readouterr().err.splitlines())
     assert [f"{host}: making .venv there from requirements.lock, as ./doit does" for host in ("mac4", "mac5")] == said

@@ -71,17 +71,24 @@ def to_bring(host: str, there: Facts, here: Facts, recipe: Recipe, files_wanted:
 
 
 def version_problems(host: str, there: Facts, here: Facts, recipe: Recipe) -> list[ThunderError]:
-    """Other versions than this machine's."""
-    again = f"{_sync(recipe)}; if that is not enough, remove {recipe.cluster.folder}/.venv there and run it again"
-    names = {"mlx": "mlx", "mlx_lm": "mlx-lm", "python": "Python", "thunder_train": "Thunder Train"}
+    """Other versions than this machine's; of Python the minor one, for patches of it change no number."""
+    minor = ".".join(here["python"].split(".")[:2])
+    new = f"remove {recipe.cluster.folder}/.venv there and run"
+    again = f"{_sync(recipe)}; if that is not enough, {new} it again"
+    mends = {
+        "mlx": ("mlx", again),
+        "mlx_lm": ("mlx-lm", again),
+        "python": ("Python", f"install Python {minor} there, {new} `./doit sync:{recipe.name}`"),
+        "thunder_train": ("Thunder Train", _sync(recipe)),
+    }
     return [
         ThunderError(
             f"has {shown} {there[name]}, and this machine {here[name]}" if there[name] else f"has no {shown}",
             f"host {host}",
-            _sync(recipe) if name == "thunder_train" else again,
+            mend,
         )
-        for name, shown in names.items()
-        if there[name] != here[name]
+        for name, (shown, mend) in mends.items()
+        if there[name] != here[name] and not (name == "python" and there[name].startswith(f"{minor}."))
     ]
 
 

@@ -18,6 +18,9 @@ from thunder_train.needs import Needs
 from thunder_train.stats import StatCache
 
 ENVIRONMENT_WITHIN_S = 3600
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor} python3"
+MAKE_ENVIRONMENT = f"PYTHON='{PYTHON}' PIP_CACHE_DIR=$PWD/.thunder/pip UV_CACHE_DIR=$PWD/.thunder/uv ./doit list"
+"""As a user there would make it, with this machine's Python if there is one; nothing lies outside of the project."""
 MIB = 1 << 20
 
 
@@ -194,5 +197,5 @@ def _with_environment(recipe: Recipe, each: HostSynced) -> HostSynced:
     began = time.perf_counter()
     # One write: hosts are served by threads, and print writes a line's end apart.
     sys.stderr.write(f"{each.host}: making .venv there from requirements.lock, as ./doit does\n")
-    remote.run(recipe.cluster, each.host, "./doit list", ENVIRONMENT_WITHIN_S)
+    remote.run(recipe.cluster, each.host, MAKE_ENVIRONMENT, ENVIRONMENT_WITHIN_S)
     return replace(each, seconds=each.seconds + time.perf_counter() - began)
