@@ -3,10 +3,12 @@
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.played import refusal
 from thunder_train import cluster
 from thunder_train.cluster import Answer
 from thunder_train.config import Cluster, Host
@@ -32,6 +34,20 @@ def test_the_hostfile_is_what_mlx_launch_reads() -> None:
             {"ssh": "mac5", "ips": ["10.0.5.2"], "rdma": ["rdma_en5", None]},
         ],
     } == cluster.hostfile(macs("jaccl"))
+
+
+def test_a_cluster_without_addresses_is_read_and_its_hostfile_says_how_to_find_them() -> None:
+    """
+    `./doit hosts:NAME` asks the hosts for them, so they cannot be needed before. With jaccl all meet at rank 0.
+    """
+    new = replace(macs(), hosts=(Host("mac4", (), ()), Host("mac5", (), ())))
+    where = ["thunder.toml: clusters.macs.hosts[0].ips", "thunder.toml: clusters.macs.hosts[1].ips"]
+    mend = "run `./doit hosts:macs` and put its table into thunder.toml"
+
+    assert [f"{each}: ring needs an address; {mend}" for each in where] == refusal(cluster.hostfile, new)
+    jaccl, mpi = replace(new, backend="jaccl"), replace(new, backend="mpi")
+    assert [f"{where[0]}: jaccl needs an address; {mend}"] == refusal(cluster.hostfile, jaccl)
+    assert [] == cluster.address_problems(mpi)
 
 
 @pytest.mark.mlx

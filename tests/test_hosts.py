@@ -54,6 +54,26 @@ def test_thunderbolt_is_chosen_and_the_table_is_toml() -> None:
     } == tomllib.loads(text)["clusters"]["macs"]
 
 
+def test_what_the_table_had_is_in_the_new_one() -> None:
+    """
+    It replaces the old one: a forgotten weight would make a fast Mac wait.
+    """
+    hosts_before = (Host("mac4", ("10.0.5.1",), ("", "rdma_en2"), 2.0), Host("mac5", ("10.0.5.2",), ("rdma_en3", "")))
+    before = Cluster("macs", "jaccl", hosts_before, ("A=1",), "thunder-train", ".venv/bin/python")
+    text = hosts.as_table(before, {"mac4": told(BRIDGE[0]), "mac5": told(BRIDGE[1])})
+
+    assert {
+        "backend": "jaccl",
+        "envs": ["A=1"],
+        "folder": "thunder-train",
+        "python": ".venv/bin/python",
+        "hosts": [
+            {"ssh": "mac4", "ips": ["10.0.5.1"], "rdma": ["", "rdma_en2"], "weight": 2.0},
+            {"ssh": "mac5", "ips": ["10.0.5.2"], "rdma": ["rdma_en3", ""]},
+        ],
+    } == tomllib.loads(text)["clusters"]["macs"]
+
+
 def test_without_thunderbolt_the_given_addresses_stay() -> None:
     """
     Someone chose them.

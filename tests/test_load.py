@@ -194,7 +194,6 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
             "clusters.local.hosts[0].ssh: '-oProxyCommand=x' holds characters that do not belong there; "
             "use the name of the host in ~/.ssh/config, or user@host",
         ),
-        ("ranks = 2", 'hosts = [{ssh = "a"}]', 'clusters.local.hosts[0].ips: ring needs an address; add ips = ["..."]'),
         (
             "ranks = 2",
             'backend = "jaccl"\nhosts = [{ssh = "a", rdma = [""]}, {ssh = "b", rdma = ["x", ""]}]',

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from thunder_train import ssh
+from thunder_train import ThunderError, raise_all, ssh
 from thunder_train.config import Cluster, is_local
 
 ANSWER_WITHIN_S = 30
@@ -48,8 +48,24 @@ def on(host: str, argv: list[str], folder: str) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr.strip())
 
 
+def address_problems(cluster: Cluster) -> list[ThunderError]:
+    """Ranks without an address on the training link that their backend needs: a new cluster's are asked for later."""
+    mend = f"run `./doit hosts:{cluster.name}` and put its table into thunder.toml"
+    return [
+        ThunderError(
+            f"{cluster.backend} needs an address", f"thunder.toml: clusters.{cluster.name}.hosts[{number}].ips", mend
+        )
+        for number, host in enumerate(cluster.hosts)
+        if not host.ips and cluster.backend != "mpi" and (cluster.backend == "ring" or number == 0)
+    ]
+
+
 def hostfile(cluster: Cluster) -> dict[str, Any]:
-    """What mlx.launch --hostfile reads. An rdma slot of "" is a host's own and becomes null."""
+    """What mlx.launch --hostfile reads. An rdma slot of "" is a host's own and becomes null.
+
+    Raises ThunderError for each address that lacks.
+    """
+    raise_all(address_problems(cluster))
     hosts = [
         {"ssh": host.ssh, "ips": list(host.ips), "rdma": [device or None for device in host.rdma]}
         for host in cluster.hosts

@@ -212,14 +212,14 @@ class Project:
     cache: Path
     """Folder of the run cache."""
     cache_limit_bytes: int
+    clusters: dict[str, Cluster]
     models: dict[str, Model]
     datasets: dict[str, Dataset]
 
     @property
     def remote_clusters(self) -> dict[str, Cluster]:
-        """Clusters on other machines that a recipe names."""
-        found = (recipe.cluster for recipe in self.recipes.values())
-        return {cluster.name: cluster for cluster in found if cluster.is_remote}
+        """Clusters on other machines, whether a recipe names them yet or not."""
+        return {name: cluster for name, cluster in self.clusters.items() if cluster.is_remote}
 
 
 @cache

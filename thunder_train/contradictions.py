@@ -86,10 +86,6 @@ def _of_cluster(cluster: Cluster, where: str) -> list[ThunderError]:
             ThunderError("is mpi, which joins ranks of this machine only", f"{where}.backend", 'use "ring"')
         )
     for number, host in enumerate(cluster.hosts):
-        if cluster.backend in ("ring", "nccl") and not host.ips:
-            problems.append(
-                ThunderError(f"{cluster.backend} needs an address", f"{where}.hosts[{number}].ips", 'add ips = ["..."]')
-            )
         if cluster.backend.startswith("jaccl") and len(host.rdma) != len(cluster.hosts):
             problems.append(
                 ThunderError(

@@ -34,8 +34,9 @@ def as_table(cluster: Cluster, facts: Mapping[str, Facts]) -> str:
     chosen = training_addresses(cluster, facts)
     hosts = []
     for host in cluster.hosts:
-        found = {"ssh": host.ssh, "ips": [chosen[session.machine(host.ssh)]] if chosen else list(host.ips)}
-        hosts.append({**found, **({"rdma": list(host.rdma)} if host.rdma else {})})
+        found: Facts = {"ssh": host.ssh, "ips": [chosen[session.machine(host.ssh)]] if chosen else list(host.ips)}
+        found |= {"rdma": list(host.rdma)} if host.rdma else {}
+        hosts.append(found | ({"weight": host.weight} if host.weight != 1 else {}))
     table: dict[str, Any] = {"backend": cluster.backend, "folder": cluster.folder, "python": cluster.python}
     if cluster.envs:
         table["envs"] = list(cluster.envs)

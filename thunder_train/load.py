@@ -62,6 +62,7 @@ def load(root: Path, stats: StatCache | None = None) -> Project:
         recipes=recipes,
         cache=Path(project["cache"]).expanduser(),
         cache_limit_bytes=int(project["cache_limit_gb"] * 1e9),
+        clusters=tables["clusters"],
         models=tables["models"],
         datasets=tables["datasets"],
     )

@@ -57,7 +57,8 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
         states = {host: _state(len(ills[host]), len(lacks[host]), is_synced) for host in hosts}
         _show([_host_row(host, states[host], facts[host], needs[host]) for host in hosts], rows)
     problems += [each for host in hosts for each in ([] if notes else lacks[host]) + ills[host]]
-    raise_all([*problems, *readiness.environment_problems(recipe.cluster), *cut])
+    own = [*readiness.environment_problems(recipe.cluster), *cluster.address_problems(recipe.cluster)]
+    raise_all([*problems, *own, *cut])
     said = [
         {"host": host, **{name: facts[host][name] for name in TOLD}, "needed_memory_bytes": needs[host]}
         for host in hosts
