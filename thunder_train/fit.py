@@ -44,6 +44,14 @@ def worker_words(recipe: Recipe) -> list[str]:
     return [str(part) for flag in flags for part in flag]
 
 
+def has_config(model: Model, project: Path) -> bool:
+    """Whether the model's config.json is here; before it is made or fetched it is not."""
+    try:
+        return config_file(model, project).is_file()
+    except ThunderError:
+        return False
+
+
 def config_file(model: Model, project: Path) -> Path:
     """The model's config.json: made, in the user's folder, or in the hub cache, where it may lie without any weight."""
     if model.kind == "hub":

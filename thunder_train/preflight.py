@@ -42,7 +42,7 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     known, problems = readiness.wanted(recipe, Path()), list[ThunderError]()
     names = list(dict.fromkeys([HERE, *(session.machine(host.ssh) for host in recipe.cluster.hosts)]))
     with ThreadPoolExecutor() as pool, session.opened(names, recipe.cluster) as sessions:
-        reckoned = pool.submit(_rank_bytes, recipe, known, problems)  # two seconds, while the hosts are asked
+        reckoned = pool.submit(_rank_bytes, recipe, problems)  # two seconds, while the hosts are asked
         answers = session.together(sessions, lambda each: _facts(each, recipe, known))
         problems += [answer for answer in answers.values() if isinstance(answer, ThunderError)]
         facts = {host: answer for host, answer in answers.items() if not isinstance(answer, ThunderError)}
@@ -76,9 +76,9 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     }
 
 
-def _rank_bytes(recipe: Recipe, known: list[Wanted], problems: list[ThunderError]) -> int:
+def _rank_bytes(recipe: Recipe, problems: list[ThunderError]) -> int:
     """Memory that a rank needs; 0 for ranks of this machine alone, and before the model is here."""
-    if not recipe.cluster.is_remote or not any(each.path.endswith("config.json") for each in known):
+    if not recipe.cluster.is_remote or not fit.has_config(recipe.model, Path()):
         return 0
     try:
         return fit.peak_bytes(recipe, Path())
