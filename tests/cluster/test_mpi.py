@@ -34,6 +34,7 @@ def sums(it: Lab, folder: str = PROJECT_FOLDER) -> "subprocess.Popen[str]":
     """A launch that adds up numbers, as the preflight does."""
     argv = [".venv/bin/python", "-m", "thunder_train.launch", "--hostfile", f"{RUN}/hosts.json", "--log-dir", "logs"]
     argv += ["--folder", folder, "--python", ".venv/bin/python", "--module", "thunder_train.worker.smoke"]
+    argv += ["--start-timeout", "60"]
     return it.head.start(argv)
 
 

@@ -28,6 +28,8 @@ OURS = ("OMPI_", "PMIX_", "PRTE_")
 """How the names begin by which Open MPI's processes know each other."""
 FOLDER, PYTHON, PROGRAM = "THUNDER_MPI_FOLDER", "THUNDER_MPI_PYTHON", "THUNDER_MPI_PROGRAM"
 """By these variables Open MPI's children find us: no path of a machine becomes a part of one of its command lines."""
+BEAT_EVERY_S = 30.0
+"""An empty line so often: who only listens never learns that a host with no network has lost its other end."""
 END_WITHIN_S = 1.0
 """Less than the two seconds that thunder_train.session waits for this program's end."""
 
@@ -124,13 +126,15 @@ def main() -> None:
     here = OpenMpi(Path(tempfile.mkdtemp(prefix="thunder-mpi-")))
     answers: dict[str, Callable[..., dict[str, Any]]] = {"look": here.look, "start": here.start, "news": here.news}
     try:
-        for line in sys.stdin:
+        while line := sys.stdin.readline():
             question = json.loads(line)
             try:
                 answer = answers[question.pop("ask")](**question)
             except OSError as error:
                 answer = {"error": str(error)}
             print(MARK + json.dumps(answer), flush=True)
+            while not select.select([sys.stdin], [], [], BEAT_EVERY_S)[0]:
+                print(flush=True)
     finally:
         here.end()
 
