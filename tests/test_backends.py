@@ -99,14 +99,31 @@ def test_a_single_host_needs_no_addresses():
     assert [{"MLX_RANK": "0"}] == environments(hostfile("ring", host(ips=())), where="hosts.json")
 
 
-def test_mpi_is_refused_for_ranks_elsewhere():
+def test_mpi_ranks_of_one_machine_need_no_address():
     """
-    Local ranks take the places that mpirun makes here; elsewhere there is nobody to take them.
+    They share its memory.
     """
-    expected = "hosts.json: mpi joins ranks of this machine only, and mac5, mac6 is not here; use backend ring"
+    for name in ("127.0.0.1", "mac5"):
+        found = environments(hostfile("mpi", host(name, ips=()), host(name, ips=())), "hosts.json")
 
-    assert [expected] == refusal(hostfile("mpi", host(), host("mac5"), host("mac6")))
-    assert ["0", "1"] == [rank["MLX_RANK"] for rank in environments(hostfile("mpi", host(), host()), "hosts.json")]
+        assert [{"MLX_RANK": "0"}, {"MLX_RANK": "1"}] == found
+
+
+def test_mpi_needs_addresses_that_tell_machines_apart():
+    """
+    Open MPI knows them by nothing else; IPv6 and loopback lead it to no other host.
+    """
+    macs = [host("mac4", ()), host("mac5", ["10.0.5.2", "::1"]), host(), host("mac6", ["10.0.5.2"]), host("-o", ["a"])]
+
+    expected = [
+        "hosts.json: hosts[4].ssh: '-o' is no name for ssh; use the name of the host in ~/.ssh/config, or user@host",
+        f"hosts.json: hosts[0].ips: has no address on the training link; {MEND}",
+        f"hosts.json: hosts[1].ips: '::1' is no IPv4 address that another host could reach; {MEND}",
+        f"hosts.json: hosts[2].ips: '127.0.0.1' is no IPv4 address that another host could reach; {MEND}",
+        f"hosts.json: hosts[3].ips: '10.0.5.2' is another host's too; {MEND}",
+        f"hosts.json: hosts[4].ips: 'a' is no IPv4 address that another host could reach; {MEND}",
+    ]
+    assert expected == refusal(hostfile("mpi", *macs))
 
 
 def test_every_missing_cable_is_named():

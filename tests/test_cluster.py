@@ -47,7 +47,8 @@ def test_a_cluster_without_addresses_is_read_and_its_hostfile_says_how_to_find_t
     assert [f"{each}: ring needs an address; {mend}" for each in where] == refusal(cluster.hostfile, new)
     jaccl, mpi = replace(new, backend="jaccl"), replace(new, backend="mpi")
     assert [f"{where[0]}: jaccl needs an address; {mend}"] == refusal(cluster.hostfile, jaccl)
-    assert [] == cluster.address_problems(mpi)
+    assert [f"{each}: mpi needs an address; {mend}" for each in where] == refusal(cluster.hostfile, mpi)
+    assert [] == cluster.address_problems(replace(mpi, hosts=(Host("localhost", (), ()),)))
 
 
 @pytest.mark.mlx

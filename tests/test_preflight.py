@@ -267,6 +267,15 @@ def test_other_backends_meet_at_rank_0() -> None:
     )
 
 
+def test_mpi_needs_every_way() -> None:
+    """
+    Who sends to whom in a sum is for Open MPI to choose.
+    """
+    hosts = [Host(f"mac{number}", (f"10.0.5.{number}",), ()) for number in (1, 2, 3)]
+
+    assert [True] * 6 == [way.is_needed for way in links.ways(macs("mpi", *hosts))]
+
+
 def test_ranks_of_one_host_are_no_link() -> None:
     """
     Each other host is measured once, however many ranks it has.

@@ -18,6 +18,8 @@ STALLED = 70
 """Exit status when a rank fell silent; a rank that ends itself has the same."""
 LOST = 75
 """Exit status of a rank that lost the others: most often one of those is the cause."""
+DAEMON_LOST = 195
+"""Exit status that Open MPI gives a rank whose mpirun or orted has gone, perhaps with another rank's host."""
 SETTLE_S = 2.0
 """Seconds to look for the cause of a lost rank, and for others that fell silent with it."""
 
@@ -38,7 +40,7 @@ def follow(ranks: list[Rank], events: Events, terminal: Terminal, limits: Limits
         event = _next(events, limits.look_every_s)
         if event and not isinstance(event, Asked) and event.rank not in ranks:
             continue  # of an earlier attempt
-        if isinstance(event, Ended) and event.status == LOST:
+        if isinstance(event, Ended) and event.status in (LOST, DAEMON_LOST):
             event = _cause(event, ranks, events)
         if isinstance(event, Asked):
             terminal.problem(f"ended by {signal.Signals(event.signal).name}; ending {len(running)} ranks")
@@ -84,7 +86,7 @@ def _cause(lost: Ended, ranks: list[Rank], events: Events) -> Ended | Asked:
     for event in _all(events, SETTLE_S):
         if isinstance(event, Asked):
             return event
-        if isinstance(event, Ended) and event.rank in ranks and event.status not in (0, LOST):
+        if isinstance(event, Ended) and event.rank in ranks and event.status not in (0, LOST, DAEMON_LOST):
             return event
     return lost
 

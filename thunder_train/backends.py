@@ -3,6 +3,7 @@
 MLX reads these from files; THUNDER_FILE_<NAME> carries a file's content, and the worker writes the file itself.
 """
 
+import ipaddress
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ NCCL_PORT = 12345
 PORTS_PER_ATTEMPT, TURNS = 100, 100
 """Fixed ports move by so many at a restart, for a stopped rank on another machine may still hold the old ones; after
 so many turns they come back. The ring's move down: higher ones are given to outgoing connections."""
+MEND = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
 
 Host = dict[str, Any]
 
@@ -35,15 +37,10 @@ def environments(hostfile: Any, where: str, attempt: int = 1) -> list[dict[str, 
 
 def problems(hostfile: Any, where: str) -> list[ThunderError]:
     """Everything for which the ranks of this hostfile could not start."""
-    mend = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
     if not _is_hostfile(hostfile):
-        return [ThunderError('must be {"backend", "envs", "hosts": [{"ssh", "ips", "rdma"}]}', where=where, mend=mend)]
+        return [ThunderError('must be {"backend", "envs", "hosts": [{"ssh", "ips", "rdma"}]}', where=where, mend=MEND)]
     backend, hosts = hostfile["backend"], hostfile["hosts"]
-    if backend == "mpi":
-        away = [host["ssh"] for host in hosts if not is_local(host["ssh"])]
-        what = f"mpi joins ranks of this machine only, and {', '.join(away)} is not here"
-        return [ThunderError(what, where=where, mend="use backend ring")] if away else []
-    if backend not in ("ring", "jaccl", "jaccl-ring", "nccl"):
+    if backend not in ("ring", "jaccl", "jaccl-ring", "mpi", "nccl"):
         mend = "use ring, jaccl, jaccl-ring, mpi or nccl"
         return [ThunderError(f"backend {backend!r} is not known", where=f"{where}: backend", mend=mend)]
     found = [
@@ -53,12 +50,39 @@ def problems(hostfile: Any, where: str) -> list[ThunderError]:
     ]
     if len(hosts) == 1:
         return found
+    if backend == "mpi":
+        return found + _mpi_problems(hosts, where)
     found += [
-        ThunderError("has no address on the training link", where=f"{where}: hosts[{rank}].ips", mend=mend)
+        ThunderError("has no address on the training link", where=f"{where}: hosts[{rank}].ips", mend=MEND)
         for rank, host in enumerate(hosts)
         if not host["ips"] and (backend == "ring" or rank == 0)
     ]
     return found + (_cable_problems(hosts, where, backend == "jaccl-ring") if backend.startswith("jaccl") else [])
+
+
+def _mpi_problems(hosts: list[Host], where: str) -> list[ThunderError]:
+    """Addresses by which Open MPI would not find another machine; ranks of one machine need none."""
+    machines = ["" if is_local(host["ssh"]) else host["ssh"] for host in hosts]
+    if len(set(machines)) == 1:
+        return []
+    found: list[ThunderError] = []
+    owners: dict[str, str] = {}
+    for rank, (machine, ips) in enumerate(zip(machines, (host["ips"] for host in hosts), strict=True)):
+        bad = [] if ips else ["has no address on the training link"]
+        for ip in ips:
+            if not _is_linked(ip):
+                bad.append(f"{ip!r} is no IPv4 address that another host could reach")
+            elif owners.setdefault(ip, machine) != machine:
+                bad.append(f"{ip!r} is another host's too")
+        found += [ThunderError(what, f"{where}: hosts[{rank}].ips", MEND) for what in bad]
+    return found
+
+
+def _is_linked(ip: Any) -> bool:
+    try:
+        return isinstance(ip, str) and not ipaddress.IPv4Address(ip).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_hostfile(hostfile: Any) -> bool:

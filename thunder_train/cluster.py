@@ -51,12 +51,13 @@ def on(host: str, argv: list[str], folder: str) -> Answer:
 def address_problems(cluster: Cluster) -> list[ThunderError]:
     """Ranks without an address on the training link that their backend needs: a new cluster's are asked for later."""
     mend = f"run `./doit hosts:{cluster.name}` and put its table into thunder.toml"
+    needed_by_all = cluster.backend == "ring" or (cluster.backend == "mpi" and cluster.is_remote)
     return [
         ThunderError(
             f"{cluster.backend} needs an address", f"thunder.toml: clusters.{cluster.name}.hosts[{number}].ips", mend
         )
         for number, host in enumerate(cluster.hosts)
-        if not host.ips and cluster.backend != "mpi" and (cluster.backend == "ring" or number == 0)
+        if not host.ips and (needed_by_all or (number == 0 and cluster.backend != "mpi"))
     ]
 
 

@@ -81,10 +81,6 @@ def _of_cluster(cluster: Cluster, where: str) -> list[ThunderError]:
     for name in sorted({each.partition("=")[0] for each in cluster.envs} & {*SECRETS}):
         what, mend = f"holds the secret {name}, and hostfile.json would too", f"export {name}: it reaches every rank"
         problems.append(ThunderError(what, f"{where}.envs", mend))
-    if cluster.backend == "mpi" and cluster.is_remote:
-        problems.append(
-            ThunderError("is mpi, which joins ranks of this machine only", f"{where}.backend", 'use "ring"')
-        )
     for number, host in enumerate(cluster.hosts):
         if cluster.backend.startswith("jaccl") and len(host.rdma) != len(cluster.hosts):
             problems.append(

@@ -18,11 +18,12 @@ from queue import SimpleQueue
 from typing import Any, NoReturn
 
 from thunder_train import ThunderError, files, mpi, raise_all, ssh
-from thunder_train.attempt import MISTAKE, Outcome, asked, follow
+from thunder_train.attempt import LOST, MISTAKE, Outcome, asked, follow
 from thunder_train.backends import environments
 from thunder_train.config import is_local
 from thunder_train.pulse import Limits
 from thunder_train.rank import Asked, Command, Events, Rank, Seat, end, start
+from thunder_train.session import UnreachableError
 from thunder_train.terminal import Terminal
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -84,27 +85,45 @@ def _when_all_answer(job: Job, failure: Outcome, events: Events, terminal: Termi
 def _attempt(job: Job, attempt: int, events: Events, terminal: Terminal) -> Outcome:
     """Start all ranks and follow them to the end of the first that fails, or of all."""
     ranks: list[Rank] = []
-    with _environments(job, attempt) as extra:
-        try:
-            for number, host in enumerate(job.description["hosts"]):
-                log = job.log_dir / f"rank-{number}.log"
-                with log.open("w" if attempt == 1 else "a", encoding="utf-8") as file:
-                    file.write("" if attempt == 1 else f"--- attempt {attempt} ---\n")
-                ranks.append(start(Seat(number, host["ssh"], extra[number], log), job.command, events))
-            return follow(ranks, events, terminal, job.limits)
-        finally:
-            end(ranks)
+    try:
+        with _environments(job, attempt, events) as extra:
+            try:
+                for number, host in enumerate(job.description["hosts"]):
+                    log = job.log_dir / f"rank-{number}.log"
+                    with log.open("w" if attempt == 1 else "a", encoding="utf-8") as file:
+                        file.write("" if attempt == 1 else f"--- attempt {attempt} ---\n")
+                    ranks.append(start(Seat(number, host["ssh"], extra[number], log), job.command, events))
+                return follow(ranks, events, terminal, job.limits)
+            finally:
+                end(ranks)
+    except (mpi.LostError, UnreachableError) as error:
+        return _not_placed(error, events, terminal)
+
+
+def _not_placed(error: ThunderError, events: Events, terminal: Terminal) -> Outcome:
+    """An attempt that ended before its ranks began."""
+    if event := asked(events, 0.01):
+        terminal.problem(f"ended by {signal.Signals(event.signal).name}; no rank had started")
+        return Outcome(128 + event.signal, is_final=True)
+    terminal.problem(str(error))
+    return Outcome(ssh.FAILED if isinstance(error, UnreachableError) else LOST, is_final=False)
 
 
 @contextlib.contextmanager
-def _environments(job: Job, attempt: int) -> Iterator[list[dict[str, str]]]:
+def _environments(job: Job, attempt: int, events: Events) -> Iterator[list[dict[str, str]]]:
     """What each rank's environment must hold; worth something until the end of the with block."""
     # Two launches at once have other process numbers, and so other ports.
     extra = environments(job.description, str(job.hostfile), attempt + os.getpid())
     if job.description["backend"] != "mpi" or len(extra) == 1:
         yield extra
         return
-    with mpi.places(len(extra)) as places:
+
+    def is_stopped() -> bool:
+        if event := asked(events, 0.01):
+            events.put(event)
+        return event is not None
+
+    with mpi.places(job.description["hosts"], job.command, is_stopped) as places:
         yield [{**place, **own} for place, own in zip(places, extra, strict=True)]
 
 

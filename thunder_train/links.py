@@ -33,8 +33,9 @@ def ways(cluster: Cluster) -> list[Way]:
     for rank, source in enumerate(cluster.hosts):
         for other, target in enumerate(cluster.hosts):
             if machine(source.ssh) != machine(target.ssh):
-                # A ring's rank connects to the next one; with other backends all come to rank 0.
+                # A ring's rank connects to the next one, MPI's to any; with other backends all come to rank 0.
                 needed = other == ((rank + 1) % len(cluster.hosts) if cluster.backend == "ring" else 0)
+                needed = needed or cluster.backend == "mpi"
                 for address in target.ips:
                     key = (machine(source.ssh), machine(target.ssh), address)
                     found[key] = found.get(key, False) or needed

@@ -172,7 +172,7 @@ def _wait(rank: Rank, events: Events) -> None:
     status = rank.process.wait()
     _signal_group(rank, signal.SIGKILL)  # children that it left behind
     rank.threads[0].join(timeout=1)  # its last lines come before its end
-    if not is_local(rank.seat.host) and 128 < status < ssh.FAILED:
+    if not is_local(rank.seat.host) and status - 128 in signal.valid_signals():
         status = 128 - status  # as the shell there tells a signal
     events.put(Ended(rank, status))
 

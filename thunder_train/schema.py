@@ -19,7 +19,7 @@ from thunder_train.schema_train import TRAIN as TRAIN  # the keys of [train] and
 HOST: Table = {
     "ssh": text("name that ssh reaches without a prompt", required=True, regex=SSH_NAME),
     "ips": texts(
-        "addresses on the training link, first one first (ring, nccl; jaccl needs rank 0's)",
+        "addresses on the training link, first one first (ring, nccl, mpi; jaccl needs rank 0's)",
         default=[],
         schema={"type": "string", "regex": ADDRESS},
     ),

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from thunder_train import ThunderError, columns, ssh
-from thunder_train.config import Cluster, is_local
+from thunder_train.config import is_local
 
 PARTS = ("interfaces", "link", "relay", "facts")
-"""Modules of worker/ that make the program, in the order of their imports; facts.main is its start."""
+"""Modules of worker/ that make a program, in the order of their imports; the last one's main is its start."""
 MARK = "thunder-answer "
 """As in worker/facts.py."""
 ANSWER_WITHIN_S = 30.0
@@ -38,10 +38,26 @@ module.main()
 """
 
 
+class Project(Protocol):
+    """Where the project lies on hosts, and its interpreter there, as [clusters] tells or the launcher's flags."""
+
+    @property
+    def folder(self) -> str:
+        """From a host's home."""
+
+    @property
+    def python(self) -> str:
+        """From the folder."""
+
+
+class UnreachableError(ThunderError):
+    """A host does not let us in, or no longer answers. Another time it may."""
+
+
 class Session:
     """The program on one host, started; `ask` talks to it. Safe for one thread at a time."""
 
-    def __init__(self, host: str, where: Cluster) -> None:
+    def __init__(self, host: str, where: Project, parts: tuple[str, ...] = PARTS) -> None:
         self.host = host
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the session)
         own = [sys.executable, "-u", "-c", START]
@@ -54,7 +70,7 @@ class Session:
         except FileNotFoundError as error:
             raise ThunderError(f"{error.filename} is not installed here", where=f"host {host}") from error
         self._send(LOAD)
-        self._send(_program())
+        self._send(_program(parts))
 
     def ask(self, within_s: float = ANSWER_WITHIN_S, **question: Any) -> dict[str, Any]:
         """The answer to a question of worker/facts.py. Raises ThunderError when there is none within the time."""
@@ -93,7 +109,7 @@ class Session:
             mend = f"make `ssh {self.host} true` work without a password"
             if "Host key verification failed" in words:
                 mend = f"find out why its key changed; if rightly, `ssh-keygen -R {self.host}`, then `ssh {self.host}`"
-            return ThunderError(f"ssh cannot reach it: {words}", where, mend)
+            return UnreachableError(f"ssh cannot reach it: {words}", where, mend)
         return ThunderError(f"the program that asks it ended: {words}", where, "see that Python 3.9 or newer is there")
 
     def close(self) -> None:
@@ -116,20 +132,20 @@ def machine(ssh: str) -> str:
     return HERE if is_local(ssh) else ssh
 
 
-def _program() -> list[tuple[str, str]]:
+def _program(names: tuple[str, ...]) -> list[tuple[str, str]]:
     """[(module, its source)]; the packages around them are empty, so that imports find what was sent and no other."""
     folder = Path(__file__).parent / "worker"
-    parts = [(f"thunder_train.worker.{part}", (folder / f"{part}.py").read_text(encoding="utf-8")) for part in PARTS]
+    parts = [(f"thunder_train.worker.{part}", (folder / f"{part}.py").read_text(encoding="utf-8")) for part in names]
     return [("thunder_train", ""), ("thunder_train.worker", ""), *parts]
 
 
 @contextmanager
-def opened(hosts: list[str], where: Cluster) -> Iterator[dict[str, Session]]:
+def opened(hosts: list[str], where: Project, parts: tuple[str, ...] = PARTS) -> Iterator[dict[str, Session]]:
     """Sessions with all hosts, closed at the end whatever happens."""
     sessions: dict[str, Session] = {}
     try:
         for host in hosts:
-            sessions[host] = Session(host, where)
+            sessions[host] = Session(host, where, parts)
         yield sessions
     finally:
         together(sessions, Session.close)

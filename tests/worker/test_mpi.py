@@ -14,6 +14,7 @@ import pytest
 from tests.project import wait_for
 from tests.worker.conftest import ROOT, flags
 from thunder_train import ThunderError, mpi
+from thunder_train.rank import Command
 
 needs_mpi = pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs Open MPI: apt-get install libopenmpi-dev")
 pytestmark = [pytest.mark.cluster, needs_mpi]
@@ -47,6 +48,7 @@ def main(words):
 enter(main)
 """
 
+HOST = {"ssh": "127.0.0.1", "ips": [], "rdma": []}
 STARTED: list["subprocess.Popen[str]"] = []
 
 
@@ -54,9 +56,8 @@ STARTED: list["subprocess.Popen[str]"] = []
 def place(folder, tmp_path):
     """A folder with the module `act` and mpi.json, two local mpi ranks."""
     (tmp_path / "act.py").write_text(ACT)
-    host = {"ssh": "127.0.0.1", "ips": [], "rdma": []}
     for name in (tmp_path, folder):
-        (name / "mpi.json").write_text(json.dumps({"backend": "mpi", "envs": [], "hosts": [host, host]}))
+        (name / "mpi.json").write_text(json.dumps({"backend": "mpi", "envs": [], "hosts": [HOST, HOST]}))
     yield tmp_path
     for process in STARTED:  # those of a test that failed
         process.kill()
@@ -186,7 +187,7 @@ def test_without_open_mpi_the_user_learns_what_to_install(monkeypatch, tmp_path)
     """
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(ThunderError) as caught, mpi.places(2):
+    with pytest.raises(ThunderError) as caught, mpi.places([HOST, HOST], Command("", (), ".", "python3")):
         pass
 
     mend = "install Open MPI (Debian: openmpi-bin, macOS: `brew install open-mpi`), or use backend ring"
