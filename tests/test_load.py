@@ -199,8 +199,6 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
             'backend = "jaccl"\nhosts = [{ssh = "a", rdma = [""]}, {ssh = "b", rdma = ["x", ""]}]',
             "clusters.local.hosts[0].rdma: has 1 slots for 2 hosts; give one device per host, \"\" for its own slot",
         ),
-        ("ranks = 2", 'backend = "mpi"\nhosts = [{ssh = "a"}]', "clusters.local.hosts[0].ips: mpi needs an address; "
-         'add ips = ["..."]'),
         ("ranks = 2", 'ranks = 2\nenvs = ["HF_TOKEN=hf_x"]', "clusters.local.envs: holds the secret HF_TOKEN, and "
          "hostfile.json would too; export HF_TOKEN: it reaches every rank"),
         ('kind = "nano"', 'kind = "nano"\nheads = 3', "models.nano: width 64, heads 3 and kv_heads 1 do not divide; "
