@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from thunder_train import ThunderError
 from thunder_train.config import Cluster
-from thunder_train.session import Session, machine
+from thunder_train.session import HERE, Session, machine
 
 LEAST_BYTES = 64 << 20
 """Less than this has been sent from here before two ways could be measured."""
@@ -36,7 +36,7 @@ def large(sizes: Sizes) -> list[str]:
 def takers(cluster: Cluster, missing: Mapping[str, Sizes]) -> list[str]:
     """Hosts, in order of ranks, that lack so much that another one may have to give it; none where none could give.
 
-    missing: by host, what it lacks.
+    missing: what each host lacks that answered.
     """
     found = [host for host in _ranks(cluster) if large(missing.get(host, {}))]
     return found if len(found) > 1 or givers(cluster, missing) else []
@@ -44,7 +44,8 @@ def takers(cluster: Cluster, missing: Mapping[str, Sizes]) -> list[str]:
 
 def givers(cluster: Cluster, missing: Mapping[str, Sizes]) -> set[str]:
     """Machines with an address on the training link that lack no large file: hosts, and this machine if it is one."""
-    return {host for host in _ranks(cluster) if _address(cluster, host) and not large(missing.get(host, {}))}
+    whole = {HERE} | {host for host, sizes in missing.items() if not large(sizes)}
+    return {host for host in _ranks(cluster) if host in whole and _address(cluster, host)}
 
 
 def nearest(cluster: Cluster, target: str, machines: Collection[str]) -> str:

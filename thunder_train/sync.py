@@ -79,11 +79,12 @@ def sync(recipe: Recipe, root: Path) -> Synced:
     if cluster.hosts[0].ssh in own:
         own[cluster.hosts[0].ssh] = needs.with_adapter(common, recipe, root, stats)
     looked = remote.attempts(names, lambda name: _look(recipe, root, own[name], name), problems)
-    takers = relay.takers(cluster, {each.host: each.missing for each in looked})
+    missing = {each.host: each.missing for each in looked}
+    takers = relay.takers(cluster, missing)
     quick = [each for each in looked if each.host not in takers]
     done = remote.attempts(quick, lambda each: _send(recipe, root, each), problems)
     late = sorted((each for each in looked if each.host in takers), key=lambda each: takers.index(each.host))
-    done += _hand_on(recipe, root, late, problems)
+    done += _hand_on(recipe, root, late, relay.givers(cluster, missing), problems)
     made = remote.attempts(done, lambda each: _with_environment(recipe, each), problems)
     raise_all(problems)
     return Synced(tuple(sorted(made, key=lambda each: each.host)))
@@ -139,12 +140,13 @@ def _incoming(recipe: Recipe) -> str:
     return f"{recipe.cluster.folder}/{there.INCOMING}/{recipe.name}"
 
 
-def _hand_on(recipe: Recipe, root: Path, takers: list[Delivery], problems: list[ThunderError]) -> list[HostSynced]:
+def _hand_on(
+    recipe: Recipe, root: Path, takers: list[Delivery], givers: set[str], problems: list[ThunderError]
+) -> list[HostSynced]:
     """One host after another: large files from a host that has them already, all the rest from here."""
     if not takers:
         return []
     cluster, done = recipe.cluster, list[HostSynced]()
-    givers = relay.givers(cluster, {each.host: each.missing for each in takers})
     with session.opened([*sorted(givers), *(each.host for each in takers)], cluster) as sessions:
         for each in takers:
             giver = relay.nearest(cluster, each.host, givers)
