@@ -71,7 +71,7 @@ def kill_after(project: Copy, seconds: float) -> tuple[bool, str]:
     return True, output
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_and_corrupt_nothing(tmp_path: Path, kills: int) -> None:
     """
     The moments are spread over all stages, for the rest of the build goes on after each kill.

@@ -107,6 +107,7 @@ def test_open_mpi_talks_over_the_training_link_alone(two: Lab, smoke: Copy) -> N
             assert 10_000_000 < int(link[1])  # three messages of 4 MB, and more for the bandwidth
 
 
+@pytest.mark.slow
 def test_a_killed_rank_costs_a_restart_and_no_bit(two: Lab, smoke: Copy) -> None:
     """
     MPI alone would end all for good. A restart gets places of its own.
