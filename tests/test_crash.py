@@ -21,6 +21,7 @@ pytestmark = pytest.mark.ranks
 RECIPES = ("smoke", "second")
 TIMED = {"preflight.json", "metrics.jsonl", "timing.json", "report.md", "report.html", "hostfile.json"}
 """Files that hold seconds; logs/check keeps a hostfile of its own."""
+KILLS = 40
 
 
 def two_recipes(folder: Path) -> Copy:
@@ -71,8 +72,8 @@ def kill_after(project: Copy, seconds: float) -> tuple[bool, str]:
     return True, output
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
-def test_kills_at_random_moments_lose_and_corrupt_nothing(tmp_path: Path, kills: int) -> None:
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_and_corrupt_nothing(tmp_path: Path) -> None:
     """
     The moments are spread over all stages, for the rest of the build goes on after each kill.
     """
@@ -81,12 +82,12 @@ def test_kills_at_random_moments_lose_and_corrupt_nothing(tmp_path: Path, kills:
     expected = results(undisturbed)
     moments = random.Random(20261122)  # noqa: S311  (moments, not secrets)
     done, builds = 0, 0
-    while done < kills:
+    while done < KILLS:
         builds += 1
         project, over = two_recipes(tmp_path / f"build{builds}"), False
         while not over:
             before = finished(project)
-            if done < kills:
+            if done < KILLS:
                 over, output = kill_after(project, moments.uniform(0.1, 4.5))
                 done += not over
             else:

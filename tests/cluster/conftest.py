@@ -1,5 +1,6 @@
 """Labs of two and of four hosts. Without root or a Debian package these tests are skipped, with the reason."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.cluster import training
 from tests.cluster.lab import Lab, lab, missing
-from tests.project import Copy, copy_sources
+from tests.project import Copy
 
 HERE = Path(__file__).parent
 
@@ -41,12 +42,11 @@ def four(can_have_hosts: None) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def smoke(can_have_hosts: None, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def smoke(can_have_hosts: None, built: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A project with the smoke recipe's model, rows and scripts, and what two local ranks made of them."""
-    project = copy_sources(tmp_path_factory.mktemp("smoke"))
-    done = project.doit("train:smoke")
-    assert 0 == done.status, done.output
-    return project
+    folder = tmp_path_factory.mktemp("smoke") / "project"
+    shutil.copytree(built.path, folder)
+    return Copy(folder)
 
 
 @pytest.fixture(scope="session")

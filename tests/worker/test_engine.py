@@ -156,11 +156,10 @@ def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged,
 @pytest.mark.parametrize(
     ("hosts", "more"),
     [
-        ("hosts1.json", {"packing": "never"}),
-        ("hosts.json", {}),
-        ("hosts.json", {"strategy": "tensor"}),
+        pytest.param("hosts1.json", {"packing": "never"}, id="one rank", marks=pytest.mark.slow),
+        pytest.param("hosts.json", {}, id="two ranks, packed"),
+        pytest.param("hosts.json", {"strategy": "tensor"}, id="two ranks, tensor", marks=pytest.mark.slow),
     ],
-    ids=["one rank", "two ranks, packed", "two ranks, tensor"],
 )
 def test_a_run_killed_at_random_steps_ends_as_if_it_had_not_been(ragged, tmp_path, hosts, more):
     """

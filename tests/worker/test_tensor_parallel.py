@@ -13,9 +13,13 @@ from tests.worker.tp_probe import CASES, adapted
 from thunder_train import ThunderError
 
 GEMMA = Path(__file__).with_name("gemma-4-e2b-4bit.config.json")
-WIDE = ["llama-4", "qwen2-0", "qwen3-4", "gemma3-0", "gemma4-4", "gemma4_31b-0"]
-"""What four ranks run on a machine of two cores; two ranks run every case."""
-RUNS = [(2, case) for case in CASES] + [(4, case) for case in WIDE]
+LAUNCHES = {2: list(CASES), 4: ["llama-4", "qwen2-0", "qwen3-4", "gemma3-0", "gemma4-4", "gemma4_31b-0"]}
+"""The cases that so many ranks run: on a machine of two cores, four of them are slow."""
+RUNS = [
+    pytest.param(ranks, case, marks=() if ranks == 2 else pytest.mark.slow)
+    for ranks, cases in LAUNCHES.items()
+    for case in cases
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +30,11 @@ def launched(tmp_path_factory):
     def folder(ranks):
         if ranks not in folders:
             folders[ranks] = tmp_path_factory.mktemp(f"ranks-{ranks}")
-            cases = [case for number, case in RUNS if number == ranks]
             host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
             hostfile = folders[ranks] / "hosts.json"
             hostfile.write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [host] * ranks}))
             launcher = ["--hostfile", str(hostfile), "--log-dir", str(folders[ranks] / "logs")]
-            probe = ["--module", "tests.worker.tp_probe", "--out", str(folders[ranks]), "--cases", ",".join(cases)]
+            probe = ["--module", "tests.worker.tp_probe", "--out", str(folders[ranks]), "--cases", ",".join(LAUNCHES[ranks])]
             done = python("thunder_train.launch", launcher + probe, ROOT)
             assert (0, "") == (done.returncode, done.stderr)
         return folders[ranks]
@@ -86,7 +89,7 @@ def test_mlx_lm_loads_the_adapter_into_the_whole_model(launched, case):
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_rank_holds_its_share_of_the_weights_alone(launched, ranks):
     """
     A view of a share would keep the whole weight in memory, and the model would still not fit.
