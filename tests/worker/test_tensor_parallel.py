@@ -34,7 +34,14 @@ def launched(tmp_path_factory):
             hostfile = folders[ranks] / "hosts.json"
             hostfile.write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [host] * ranks}))
             launcher = ["--hostfile", str(hostfile), "--log-dir", str(folders[ranks] / "logs")]
-            probe = ["--module", "tests.worker.tp_probe", "--out", str(folders[ranks]), "--cases", ",".join(LAUNCHES[ranks])]
+            probe = [
+                "--module",
+                "tests.worker.tp_probe",
+                "--out",
+                str(folders[ranks]),
+                "--cases",
+                ",".join(LAUNCHES[ranks]),
+            ]
             done = python("thunder_train.launch", launcher + probe, ROOT)
             assert (0, "") == (done.returncode, done.stderr)
         return folders[ranks]
