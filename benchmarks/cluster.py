@@ -1,6 +1,6 @@
 """Whole runs of nko-nano over ssh on two and on four hosts, and what a second host brings. Needs root, as the lab does.
 
-.venv/bin/python benchmarks/cluster.py [--steps 120] [--turns 3] [--write]
+.venv/bin/python benchmarks/cluster.py [--steps 160] [--turns 3] [--write]
 
 Hosts are network namespaces with a real sshd each (tests/cluster/lab.py), bare but for an environment. --write: put the
 tables into benchmarks/CLUSTER.md. The scaling wants a quiet machine of two cores: each host gets one.
