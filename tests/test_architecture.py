@@ -98,7 +98,7 @@ ARROWS: dict[str, set[str]] = {
     "there": set(),
     "remote": {"ssh", "there"},
     "needs": {"models", "stats"},
-    "relay": {"session"},
+    "relay": {"links", "session"},
     "sync": {"needs", "relay", "remote", "session", "stats", "there"},
     "mirror": {"remote"},
     "mpi": {"session"},

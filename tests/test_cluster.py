@@ -48,7 +48,9 @@ def test_a_cluster_without_addresses_is_read_and_its_hostfile_says_how_to_find_t
     jaccl, mpi = replace(new, backend="jaccl"), replace(new, backend="mpi")
     assert [f"{where[0]}: jaccl needs an address; {mend}"] == refusal(cluster.hostfile, jaccl)
     assert [f"{each}: mpi needs an address; {mend}" for each in where] == refusal(cluster.hostfile, mpi)
-    assert [] == cluster.address_problems(replace(mpi, hosts=(Host("localhost", (), ()),)))
+    alone = Host("mac4", (), ())
+    nobody = (replace(mpi, hosts=(alone, alone)), *(replace(each, hosts=(alone,)) for each in (new, jaccl, mpi)))
+    assert [[]] * 4 == [cluster.address_problems(each) for each in nobody], "ranks of one machine need none"
 
 
 @pytest.mark.mlx

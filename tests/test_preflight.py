@@ -37,7 +37,7 @@ FACTS = {
     "files": {"data/d/train.jsonl": [9, "aa"], "m/model.safetensors": [5_000_000_000, "bb"]},
     "workers": [],
 }
-RANK_BYTES = 6_000_000_000
+RANK_PEAKS = [6_000_000_000, 2_000_000_000]
 WANTED = [Wanted("data/d/train.jsonl", None, "aa"), Wanted("m/model.safetensors", 5_000_000_000, "bb")]
 
 
@@ -57,7 +57,8 @@ def told(recipe: Recipe, host: str = "mac4", **changed: object) -> list[str]:
     """Problems of a host whose facts are those of this machine but for some."""
     there = {**FACTS, **changed}
     found = readiness.to_bring(host, there, FACTS, recipe, WANTED)
-    return [str(one) for one in [*found, *readiness.own_problems(host, there, recipe, WANTED, RANK_BYTES)]]
+    memory = readiness.memory_bytes(host, recipe.cluster, RANK_PEAKS)
+    return [str(one) for one in [*found, *readiness.own_problems(host, there, recipe, WANTED, memory)]]
 
 
 def test_a_host_that_is_as_this_machine_is_ready(recipe: Recipe) -> None:
@@ -147,11 +148,23 @@ def test_ranks_of_one_host_share_its_memory(recipe: Recipe) -> None:
     """
     host = Host("mac4", ("10.0.5.1",), ())
     shared = replace(recipe, cluster=macs("ring", host, host))
-    needs = "its ranks need about 12 GB"
+    needs = "its ranks need about 8 GB"
 
     assert [True, False] == [
-        any(needs in one for one in told(shared, usable_memory_bytes=usable)) for usable in (9_000_000_000, 10**10)
+        any(needs in one for one in told(shared, usable_memory_bytes=usable))
+        for usable in (6_000_000_000, 7_000_000_000)
     ]
+
+
+def test_a_host_needs_the_memory_of_its_own_ranks(recipe: Recipe) -> None:
+    """
+    A small Mac that takes an eighth of the rows need not hold what a large one holds.
+    """
+    assert [True, False] == [
+        any("of memory" in one for one in told(recipe, host, usable_memory_bytes=3_000_000_000))
+        for host in ("mac4", "mac5")
+    ]
+    assert 0 == readiness.memory_bytes("mac4", recipe.cluster, [])
 
 
 def test_this_machine_needs_no_comparing(recipe: Recipe) -> None:

@@ -32,6 +32,7 @@ def test_few_or_small_files_are_not_worth_a_link() -> None:
         (["a"], {"a": BIG}, [], set()),
         (["a", "b"], {"b": BIG}, [], set()),  # a did not answer: nobody could give
         (["a", "b", "c"], {"b": BIG, "c": {"x": 1}}, ["b"], {"c"}),
+        (["a", "b", "c"], {"c": BIG, "b": BIG, "a": {"x": 60 << 20}}, ["b", "c"], {"a"}),
     ],
 )
 def test_who_lacks_much_takes_it_from_who_has_it(
@@ -40,17 +41,17 @@ def test_who_lacks_much_takes_it_from_who_has_it(
     """
     In order of ranks. This machine gives too, if it is a rank; a host that did not answer is asked for nothing.
     """
-    assert (takers, givers) == (
-        relay.takers(cluster(*names), missing),
-        relay.givers(cluster(*names), missing),
-    )
+    whole = [host for host, sizes in missing.items() if not relay.large(sizes)]
+
+    assert (takers, givers) == (relay.takers(cluster(*names), missing), relay.givers(cluster(*names), whole))
 
 
 def test_without_an_address_on_the_link_nobody_gives() -> None:
     """
-    Backends other than the ring need none.
+    Backends other than the ring need none; who would listen on none would listen on all.
     """
-    assert set() == relay.givers(cluster("a", "b", ips=False), {"a": {}, "b": BIG})
+    assert set() == relay.givers(cluster("a", "b", ips=False), ["a"])
+    assert [] == relay.takers(cluster("a", "b", ips=False), {"a": {}, "b": BIG})
 
 
 def test_the_nearest_rank_gives() -> None:

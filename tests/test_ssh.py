@@ -1,6 +1,7 @@
 """The script that guards a command on another machine, run by the shell of this one; ssh itself is in tests/cluster."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -157,6 +158,36 @@ def test_who_says_here_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
         time.sleep(0.1)
 
     assert [0, 0] == [heard.returncode, unlimited.wait(timeout=10)]
+
+
+def test_one_late_word_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A launcher speaks as often as the script looks, so a look alone proves nothing, however short the time it is given.
+    """
+    monkeypatch.setattr(ssh, "TICK_S", 0.5)
+    process = start(tmp_path, ["sleep", "2"], silence_s=0.1)
+    assert process.stdin
+    while process.poll() is None:
+        time.sleep(0.9)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(ssh.HERE)
+            process.stdin.flush()
+
+    assert 0 == process.returncode
+
+
+def test_a_host_whose_login_hangs_counts_as_away_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Its sshd lets us in, and then a shell waits for a home folder that does not come: no timeout of ssh's own ends that.
+    """
+    (tmp_path / "ssh").write_text('#!/bin/sh\ncase "$*" in *hung*) exec sleep 60;; *away*) exit 255;; esac\n')
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(ssh, "KNOCK_S", 0.5)
+    start_s = time.monotonic()
+
+    assert ["away", "hung"] == ssh.unreachable(["well", "hung", "away"])
+    assert time.monotonic() - start_s < 10
 
 
 def test_no_child_outlives_the_command(tmp_path: Path) -> None:

@@ -202,6 +202,18 @@ def test_a_hub_model_that_a_host_has_is_linked_and_not_sent(here: Site) -> None:
     assert (own / "blobs/model.safetensors").samefile(linked)
 
 
+def test_a_hub_cache_that_cannot_be_read_is_as_good_as_none(here: Site) -> None:
+    """
+    It only saves time: what is in it can be sent as well.
+    """
+    recipe = here.recipe(model=HUB_MODEL)
+    own = here.homes / "mac5/.cache/huggingface/hub/models--me--tiny/snapshots" / COMMIT
+    own.mkdir(parents=True)
+    (own / "model.safetensors").symlink_to("model.safetensors")  # any error of the system: this one is ELOOP
+
+    assert [("mac4", 12), ("mac5", 12)] == told(sync.sync(recipe, here.home))
+
+
 def test_a_model_outside_of_the_project_is_compared_and_never_written(here: Site) -> None:
     """
     Sync writes into the project folder alone; a folder elsewhere is its user's to copy.

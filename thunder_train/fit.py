@@ -18,9 +18,10 @@ LAUNCHER_FLAGS = ("--hostfile", "--log-dir", "--folder", "--python", "--max-rest
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
-def peak_bytes(recipe: Recipe, project: Path) -> int:
-    """Memory of a rank at its peak, within a quarter of it. Raises ThunderError as measure."""
-    return int(measure(recipe, project, "--memory-only")["bytes"]["peak"])
+def rank_peaks(recipe: Recipe, project: Path) -> list[int]:
+    """Bytes that each rank has at its peak, within a quarter of it. Raises ThunderError as measure."""
+    found: list[int] = measure(recipe, project, "--memory-only")["rank_peak_bytes"]
+    return found
 
 
 def measure(recipe: Recipe, project: Path, *flags: str) -> dict[str, Any]:

@@ -5,6 +5,8 @@ AUDIT = ("audit.html", "audit.md")
 DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "decisions.jsonl", "dropped.jsonl", *AUDIT, "manifest.json")
 SCRIPTS = ("launch.sh", "evaluate.sh")
 """Rendered from templates/<name>.j2."""
+SENT = (*SCRIPTS, "hostfile.json", "recipe.toml")
+"""Of a run's folder: what ranks read, or what makes the recipe the same on every machine."""
 ADAPTER = ("adapter/adapters.safetensors", "adapter/adapter_config.json")
 EVALUATED = ("predictions.jsonl", "decisions.jsonl", "eval.json")
 REPORTS = ("report.md", "report.html")

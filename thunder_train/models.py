@@ -25,6 +25,13 @@ def home(model: Model) -> str:
     return f"runs/models/{model.name}"
 
 
+def on_hosts(model: Model, lock: dict[str, Any]) -> str:
+    """The folder of the model's files on the hosts of a cluster, from the project folder. lock: model.lock.json."""
+    if model.kind == "hub":
+        return f"{files.HUB}/{files.snapshot(model.repo, lock['commit'])}"
+    return model.path if model.kind == "path" else f"{home(model)}/files"
+
+
 def targets(model: Model) -> tuple[str, ...]:
     """What `build` writes."""
     own = NANO_FILES if model.kind == "nano" else ()

@@ -5,17 +5,15 @@ Reads thunder.toml's cluster, data/<dataset>/, runs/<recipe>/ and the model by i
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from thunder_train import ThunderError, files, layout, models, raise_all
-from thunder_train.config import Model, Recipe
+from thunder_train.config import Recipe
 from thunder_train.stats import StatCache
 
 PROJECT = ("dodo.py", "doit", "pyproject.toml", "requirements.lock", "thunder.toml")
 FOLDERS = {"recipes": "*.toml", "templates": "**/*", "thunder_train": "**/*.py"}
 """Folders of the project, and which of their files are its own."""
 ROWS = ("manifest.json", "test.jsonl", "train.jsonl", "valid.jsonl")
-RUN = (*layout.SCRIPTS, "hostfile.json", "recipe.toml")
 TOKENS = ".thunder/tokens"
 NEWEST_TOKENS = 8
 """A training reads two files of tokens, an evaluation three; whose they are only a worker could tell."""
@@ -50,7 +48,7 @@ def needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
     for folder, pattern in FOLDERS.items():
         found = (path for path in (root / folder).glob(pattern) if path.is_file())
         paths += [str(path.relative_to(root)) for path in found if "__pycache__" not in path.parts]
-    paths += [path for path in (f"runs/{recipe.name}/{name}" for name in RUN) if (root / path).is_file()]
+    paths += [path for path in (f"runs/{recipe.name}/{name}" for name in layout.SENT) if (root / path).is_file()]
     paths += _newest_tokens(root)
     lock = f"{models.home(recipe.model)}/model.lock.json"
     required = [*(f"data/{recipe.dataset.name}/{name}" for name in ROWS), lock]
@@ -77,7 +75,8 @@ def _with_model(known: Needs, recipe: Recipe, root: Path, stats: StatCache) -> N
     model = recipe.model
     lock = files.read_json(root / models.home(model) / "model.lock.json")
     hashes = {each["path"]: each["sha256"] for each in lock["files"]}
-    folder, place = _model_folder(model, lock, root)
+    place = models.on_hosts(model, lock)
+    folder = _hub_cache() / files.snapshot(model.repo, lock["commit"]) if model.kind == "hub" else root / place
     mend = f"run `./doit model:{model.name}`"
     raise_all(
         [
@@ -92,16 +91,10 @@ def _with_model(known: Needs, recipe: Recipe, root: Path, stats: StatCache) -> N
     return _with(known, named) if files.is_inside(place) else replace(known, elsewhere=named)
 
 
-def _model_folder(model: Model, lock: dict[str, Any], root: Path) -> tuple[Path, str]:
-    """Where a model's files lie here, and where they lie on hosts, from the project folder."""
-    if model.kind == "nano":
-        return root / models.home(model) / "files", f"{models.home(model)}/files"
-    if model.kind == "path":
-        return root / model.path, model.path
+def _hub_cache() -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE  # late: it costs half a second
 
-    snapshot = files.snapshot(model.repo, lock["commit"])
-    return Path(HF_HUB_CACHE, snapshot), f"{files.HUB}/{snapshot}"
+    return Path(HF_HUB_CACHE)
 
 
 def _newest_tokens(root: Path) -> list[str]:

@@ -42,7 +42,7 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     known, problems = readiness.wanted(recipe, Path()), list[ThunderError]()
     names = list(dict.fromkeys([HERE, *(session.machine(host.ssh) for host in recipe.cluster.hosts)]))
     with ThreadPoolExecutor() as pool, session.opened(names, recipe.cluster) as sessions:
-        reckoned = pool.submit(_rank_bytes, recipe, problems)  # two seconds, while the hosts are asked
+        reckoned = pool.submit(_rank_peaks, recipe, problems)  # two seconds, while the hosts are asked
         answers = session.together(sessions, lambda each: _facts(each, recipe, known))
         problems += [answer for answer in answers.values() if isinstance(answer, ThunderError)]
         facts = {host: answer for host, answer in answers.items() if not isinstance(answer, ThunderError)}
@@ -50,8 +50,8 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
         rows, cut = links.measured(recipe.cluster, {host: sessions[host] for host in facts}, facts)
     hosts = [host for host in names if host in facts and host in map(_machine_of, recipe.cluster.hosts)]
     lacks = {host: readiness.to_bring(host, facts[host], facts[HERE], recipe, known) for host in hosts}
-    needs = {host: readiness.memory_bytes(host, recipe, reckoned.result()) for host in hosts}
-    ills = {host: readiness.own_problems(host, facts[host], recipe, known, reckoned.result()) for host in hosts}
+    needs = {host: readiness.memory_bytes(host, recipe.cluster, reckoned.result()) for host in hosts}
+    ills = {host: readiness.own_problems(host, facts[host], recipe, known, needs[host]) for host in hosts}
     notes = [] if is_synced else [str(each) for host in hosts for each in lacks[host]]
     if recipe.cluster.is_remote:
         states = {host: _state(len(ills[host]), len(lacks[host]), is_synced) for host in hosts}
@@ -59,32 +59,31 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     problems += [each for host in hosts for each in ([] if notes else lacks[host]) + ills[host]]
     own = [*readiness.environment_problems(recipe.cluster), *cluster.address_problems(recipe.cluster)]
     raise_all([*problems, *own, *cut])
-    said = [
-        {"host": host, **{name: facts[host][name] for name in TOLD}, "needed_memory_bytes": needs[host]}
-        for host in hosts
-    ]
     if notes:
         print("\n".join([*notes, "the all-sum over all ranks waits for that"]))
-    ranks = [] if notes else _smoke(recipe, logs)
     return {
         "schema": "thunder.preflight/2",
         "backend": recipe.cluster.backend,
-        "hosts": said,
+        "hosts": [{"host": host, **_told(facts[host]), "needed_memory_bytes": needs[host]} for host in hosts],
         "links": rows,
-        "ranks": ranks,
+        "ranks": [] if notes else _smoke(recipe, logs),
         "notes": notes,
     }
 
 
-def _rank_bytes(recipe: Recipe, problems: list[ThunderError]) -> int:
-    """Memory that a rank needs; 0 for ranks of this machine alone, and before the model is here."""
+def _told(facts: Facts) -> Facts:
+    return {name: facts[name] for name in TOLD}
+
+
+def _rank_peaks(recipe: Recipe, problems: list[ThunderError]) -> list[int]:
+    """Memory that each rank needs; nothing for ranks of this machine alone, and before the model is here."""
     if not recipe.cluster.is_remote or not fit.has_config(recipe.model, Path()):
-        return 0
+        return []
     try:
-        return fit.peak_bytes(recipe, Path())
+        return fit.rank_peaks(recipe, Path())
     except ThunderError as error:
         problems.append(error)
-        return 0
+        return []
 
 
 def _machine_of(host: Host) -> str:

@@ -15,8 +15,6 @@ FIT_ERROR = 1.25
 """What `doit fit` reckons is right within a quarter: less than that is no reason to refuse a training."""
 DISK_BYTES = 100_000_000
 """Free disk that a training needs beside its inputs: checkpoints, logs, tokens."""
-RUN = (*layout.SCRIPTS, "hostfile.json", "recipe.toml")
-"""Files of the run's folder that ranks read, or that make the recipe the same everywhere."""
 NAMED = 3
 """Differing files that a message names."""
 
@@ -38,23 +36,18 @@ def wanted(recipe: Recipe, root: Path) -> list[Wanted]:
     lock = root / models.home(recipe.model) / "model.lock.json"
     found = [
         Wanted(str(path.relative_to(root)), None, files.sha256(path))
-        for path in (*(run / name for name in RUN), lock)
+        for path in (*(run / name for name in layout.SENT), lock)
         if path.is_file()
     ]
     if (data / "manifest.json").is_file():
         splits = files.read_json(data / "manifest.json")["splits"]
         folder = f"data/{recipe.dataset.name}"
         found += [Wanted(f"{folder}/{name}.jsonl", None, split["sha256"]) for name, split in sorted(splits.items())]
-    for file in files.read_json(lock)["files"] if lock.is_file() else []:
-        found.append(Wanted(_model_path(recipe, lock, file["path"]), file["bytes"], file["sha256"]))
+    if lock.is_file():
+        locked = files.read_json(lock)
+        folder = models.on_hosts(recipe.model, locked)
+        found += [Wanted(f"{folder}/{each['path']}", each["bytes"], each["sha256"]) for each in locked["files"]]
     return found
-
-
-def _model_path(recipe: Recipe, lock: Path, name: str) -> str:
-    model = recipe.model
-    if model.kind == "hub":
-        return f"{files.HUB}/{files.snapshot(model.repo, files.read_json(lock)['commit'])}/{name}"
-    return f"{model.path}/{name}" if model.kind == "path" else f"{models.home(model)}/files/{name}"
 
 
 def to_bring(host: str, there: Facts, here: Facts, recipe: Recipe, files_wanted: list[Wanted]) -> list[ThunderError]:
@@ -107,20 +100,19 @@ def _is_same(each: Wanted, there: Facts) -> bool:
     return bool(there["files"][each.path][1] == each.sha256)
 
 
-def memory_bytes(host: str, recipe: Recipe, rank_bytes: int) -> int:
-    """What the ranks of a host need together."""
-    return rank_bytes * sum(machine(each.ssh) == host for each in recipe.cluster.hosts)
+def memory_bytes(host: str, cluster: Cluster, rank_peaks: list[int]) -> int:
+    """What the ranks of a host need together. rank_peaks: bytes of each rank; none while nobody knows."""
+    return sum(peak for each, peak in zip(cluster.hosts, rank_peaks, strict=False) if machine(each.ssh) == host)
 
 
 def own_problems(
-    host: str, there: Facts, recipe: Recipe, files_wanted: list[Wanted], rank_bytes: int
+    host: str, there: Facts, recipe: Recipe, files_wanted: list[Wanted], memory: int
 ) -> list[ThunderError]:
     """Room, clock, environment, and workers that still run: what no sync mends.
 
-    rank_bytes: memory that a rank needs as `doit fit` reckons; 0 while nobody knows.
+    memory: bytes that its ranks need, as `doit fit` reckons; 0 while nobody knows.
     """
     where, found = f"host {host}", list[ThunderError]()
-    memory = memory_bytes(host, recipe, rank_bytes)
     if there["usable_memory_bytes"] * FIT_ERROR < memory:
         what = f"has {fit.size(there['usable_memory_bytes'])} of memory, and its ranks need about {fit.size(memory)}"
         found.append(ThunderError(what, where, f"end other programs there, or see `./doit fit:{recipe.name}`"))

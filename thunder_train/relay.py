@@ -7,9 +7,11 @@ import secrets
 import sys
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from thunder_train import ThunderError
 from thunder_train.config import Cluster
+from thunder_train.links import MEASURE_WITHIN_S
 from thunder_train.session import HERE, Session, machine
 
 LEAST_BYTES = 64 << 20
@@ -19,12 +21,20 @@ LARGE_BYTES = 1 << 20
 TRIAL_BYTES = (1 << 16, 1 << 22)
 TRIAL_S = 0.2
 """The first trial that takes so long is enough to tell a rate."""
-MEASURE_WITHIN_S, ASK_WITHIN_S = 15.0, 30.0
-LEAST_BYTES_PER_S = 1e6
-"""Slowest that a transfer may be in the time it has; one that stands still ends itself much earlier."""
+ASK_WITHIN_S, PATIENCE = 30.0, 4
+"""A transfer may take so much longer than by the rate just measured; one that stands still ends itself much earlier."""
 
 Sizes = Mapping[str, int]
 """Bytes of files by their paths in the project."""
+
+
+@dataclass(frozen=True)
+class File:
+    """place: where the giver has it, absolute or from its home folder."""
+
+    place: str
+    sha256: str
+    bytes: int
 
 
 def large(sizes: Sizes) -> list[str]:
@@ -39,13 +49,13 @@ def takers(cluster: Cluster, missing: Mapping[str, Sizes]) -> list[str]:
     missing: what each host lacks that answered.
     """
     found = [host for host in _ranks(cluster) if large(missing.get(host, {}))]
-    return found if len(found) > 1 or givers(cluster, missing) else []
+    whole = [host for host in missing if host not in found]
+    return found if len(found) > 1 or givers(cluster, whole) else []
 
 
-def givers(cluster: Cluster, missing: Mapping[str, Sizes]) -> set[str]:
-    """Machines with an address on the training link that lack no large file: hosts, and this machine if it is one."""
-    whole = {HERE} | {host for host, sizes in missing.items() if not large(sizes)}
-    return {host for host in _ranks(cluster) if host in whole and _address(cluster, host)}
+def givers(cluster: Cluster, whole: Collection[str]) -> set[str]:
+    """Who has an address on the training link, of hosts that have all files and of this machine, if it is a rank."""
+    return {host for host in _ranks(cluster) if host in (HERE, *whole) and _address(cluster, host)}
 
 
 def nearest(cluster: Cluster, target: str, machines: Collection[str]) -> str:
@@ -62,13 +72,10 @@ def nearest(cluster: Cluster, target: str, machines: Collection[str]) -> str:
     return min(sorted(machines, key=ranks.index), key=distance, default="")
 
 
-def carry(
-    cluster: Cluster, source: Session, target: Session, files: Mapping[str, str], folders: tuple[str, str], sizes: Sizes
-) -> bool:
+def carry(cluster: Cluster, source: Session, target: Session, folder: str, files: Mapping[str, File]) -> bool:
     """Copy files from one host into a folder of another, if their link is faster than ssh from here; whether it did.
 
-    files: {name: path in the source's folder}; folders: of source and target. What fails is told, and stops nothing:
-    the same files can be sent from here.
+    files: by their names in that folder. What fails is told, and stops nothing: the same files can be sent from here.
     """
     address, key = _address(cluster, source.host), secrets.token_hex(32)
     try:
@@ -76,9 +83,11 @@ def carry(
         link = _done(target.ask(MEASURE_WITHIN_S, ask="measure", address=address, port=port))["bytes_per_second"]
         if link <= _rate_from_here(target):
             return False
-        port = _done(source.ask(ask="serve", address=address, key=key, folder=folders[0], files=dict(files)))["port"]
-        within_s = ASK_WITHIN_S + sum(sizes[name] for name in files) / LEAST_BYTES_PER_S
-        question = {"address": address, "port": port, "key": key, "folder": folders[1], "names": list(files)}
+        places = {name: file.place for name, file in files.items()}
+        port = _done(source.ask(ask="serve", address=address, key=key, files=places))["port"]
+        hashes = {name: file.sha256 for name, file in files.items()}
+        within_s = ASK_WITHIN_S + PATIENCE * sum(file.bytes for file in files.values()) / link
+        question = {"address": address, "port": port, "key": key, "folder": folder, "hashes": hashes}
         _done(target.ask(within_s, ask="fetch", **question))
     except ThunderError as error:
         print(f"{source.host} -> {target.host}: {error}; sending from here", file=sys.stderr, flush=True)

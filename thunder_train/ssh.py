@@ -6,6 +6,7 @@ A command line is seen by everyone who types `ps`, here and there; what comes ov
 import math
 import shlex
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 
 OPTIONS = (
@@ -26,7 +27,11 @@ END, HERE = b"end\n", b"here\n"
 """Written to a script's stdin: the first sends the command SIGTERM, the second says that somebody still listens."""
 TICK_S = 5
 """Seconds between two looks of a script at the time since it heard of anybody; written to it about as often."""
+LEAST_TICKS = 3
+"""Less silence than this proves nothing: two words of a launcher may be nearly two ticks apart."""
 NEVER = 10**9
+KNOCK_S = 15.0
+"""A host that has let nobody in by then is as good as away, whatever its sshd says: its home may hang."""
 SCRIPT = """exec 2>&1 3<&0
 cd -- {folder} || {{ echo {no_folder}; exit 2; }}
 command -v {program} >/dev/null || {{ echo {no_program}; exit 2; }}
@@ -74,8 +79,8 @@ def script(command: list[str], env: Mapping[str, str], folder: str, silence_s: f
     """What run_script is to read: the command with env in folder, under a guard.
 
     An `end` line on stdin sends the command SIGTERM; the end of stdin kills it and all that it started, and so do
-    silence_s seconds without a `here` line, unless 0. Exit status: the command's, 128 + its signal, or 2 when folder or
-    program is missing.
+    silence_s seconds, 15 at least, without a `here` line, unless 0. Exit status: the command's, 128 + its signal, or 2
+    when folder or program is missing.
     """
     missing = f"no folder {folder} on this host; bring the project there"
     no_program = f"no {command[0]} in {folder} on this host; run ./doit list there once, or mend `python`"
@@ -87,17 +92,28 @@ def script(command: list[str], env: Mapping[str, str], folder: str, silence_s: f
         exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
         argv=shlex.join(command),
         tick_s=TICK_S,
-        ticks=math.ceil(silence_s / TICK_S) or NEVER,
+        ticks=max(LEAST_TICKS, math.ceil(silence_s / TICK_S)) if silence_s else NEVER,
     )
     return text.encode()
 
 
 def unreachable(hosts: Iterable[str]) -> list[str]:
-    """Hosts, sorted, that do not let us in now; all are asked at once, for ten seconds at most."""
+    """Hosts, sorted, that do not let us in now; all are asked at once, for KNOCK_S at most."""
     asked = {
         host: subprocess.Popen(
             argv(host, "exit 0"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         for host in sorted(set(hosts))
     }
-    return [host for host, process in asked.items() if process.wait()]
+    limit = time.monotonic() + KNOCK_S
+    return [host for host, process in asked.items() if not _is_well(process, limit)]
+
+
+def _is_well(process: "subprocess.Popen[bytes]", limit: float) -> bool:
+    """Whether it ends in time and without an error; it is killed at the limit, a time of time.monotonic."""
+    try:
+        return process.wait(timeout=max(0.0, limit - time.monotonic())) == 0
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False

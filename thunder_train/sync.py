@@ -84,7 +84,7 @@ def sync(recipe: Recipe, root: Path) -> Synced:
     quick = [each for each in looked if each.host not in takers]
     done = remote.attempts(quick, lambda each: _send(recipe, root, each), problems)
     late = sorted((each for each in looked if each.host in takers), key=lambda each: takers.index(each.host))
-    done += _hand_on(recipe, root, late, relay.givers(cluster, missing), problems)
+    done += _hand_on(recipe, root, late, relay.givers(cluster, [each.host for each in done]), problems)
     made = remote.attempts(done, lambda each: _with_environment(recipe, each), problems)
     raise_all(problems)
     return Synced(tuple(sorted(made, key=lambda each: each.host)))
@@ -153,17 +153,19 @@ def _hand_on(
             given = _given(recipe, root, each, sessions[giver], sessions[each.host]) if giver else []
             send = partial(_send, recipe, root, giver=giver if given else "", given=given)
             brought = remote.attempts([each], send, problems)
-            givers |= {one.host for one in brought}
+            givers |= relay.givers(cluster, [one.host for one in brought])
             done += brought
     return done
 
 
 def _given(recipe: Recipe, root: Path, each: Delivery, giver: session.Session, taker: session.Session) -> list[str]:
     """The large files that a host got from another one; none where sending them from here is as fast."""
-    paths, is_here = relay.large(each.missing), giver.host == session.HERE
-    places = {path: str(each.wanted.here(root.absolute(), path)) if is_here else path for path in paths}
-    folders = ("" if is_here else recipe.cluster.folder, _incoming(recipe))
-    return paths if relay.carry(recipe.cluster, giver, taker, places, folders, each.missing) else []
+    wanted, is_here = each.wanted, giver.host == session.HERE
+    found = {}
+    for path in relay.large(each.missing):
+        place = str(wanted.here(root.absolute(), path)) if is_here else f"{recipe.cluster.folder}/{path}"
+        found[path] = relay.File(place, wanted.files[path], each.missing[path])
+    return [*found] if relay.carry(recipe.cluster, giver, taker, _incoming(recipe), found) else []
 
 
 def _problems(found: dict[str, Any], host: str, size: int) -> list[ThunderError]:

@@ -20,8 +20,7 @@ Json = dict[str, Any]
 MARK = "thunder-there "
 SEEN, SYNCED = ".thunder/there.json", ".thunder/synced.json"
 INCOMING, REPLACED, HUB = ".thunder/incoming", ".thunder/replaced", ".thunder/hub"
-RACY_NS = 20_000_000
-"""As in stats.py: times younger than this are not trusted."""
+RACY_NS = 20_000_000  # as in stats.py: times younger than this are not trusted
 
 
 class Hashes:
@@ -84,11 +83,9 @@ def place(question: Json) -> Json:
 
     A damaged file is dropped, and nothing is moved: the host stays as it was.
     """
-    hashes, arrived = Hashes(), []
-    incoming = os.path.join(INCOMING, question["recipe"])
-    for path, sha in question["files"].items():
-        if os.path.isfile(os.path.join(incoming, path)):
-            arrived.append((os.path.join(incoming, path), path, sha))
+    hashes, incoming = Hashes(), os.path.join(INCOMING, question["recipe"])
+    waiting = [(os.path.join(incoming, path), path, sha) for path, sha in question["files"].items()]
+    arrived = [each for each in waiting if os.path.isfile(each[0])]
     damaged = [(source, target) for source, target, sha in arrived if _sha256(source) != sha]
     for source, _ in damaged:
         os.unlink(source)
@@ -137,11 +134,16 @@ def _is_adopted(path: str, sha: str, hashes: Hashes) -> bool:
     if not path.startswith(HUB + "/"):
         return False
     own = os.path.join(_hub_cache(), path[len(HUB) + 1 :])
-    if hashes.sha256(own) != sha:
+    try:
+        if hashes.sha256(own) != sha:
+            return False
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _link(own, path + ".draft")
+        os.replace(path + ".draft", path)
+    except OSError:  # not to be read, or no room for a copy: then it is sent, or that is told
+        with contextlib.suppress(OSError):
+            os.unlink(path + ".draft")
         return False
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    _link(own, path + ".draft")
-    os.replace(path + ".draft", path)
     hashes.put(path, sha)
     return True
 

@@ -25,7 +25,7 @@ recipe = load.load(Path(), build.STATS).recipes["far"]
 flags = json.loads(sys.argv[1])
 session.ANSWER_WITHIN_S = flags.pop("within_s", 30)
 if not flags.pop("reckons", False):  # it takes two seconds of two cores, in each of these tests
-    fit.peak_bytes = lambda *_: 1_000_000
+    fit.rank_peaks = lambda *_: [1_000_000] * len(recipe.cluster.hosts)
 try:
     found = preflight.preflight(recipe, Path("runs/far/logs/check"), **flags)
 except ThunderError as error:

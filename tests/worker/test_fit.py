@@ -204,3 +204,20 @@ def test_the_rank_that_takes_most_rows_is_the_one_that_is_reckoned() -> None:
         return sum(one["sequences"] for one in found["passes"])
 
     assert (4, 6) == (rows(), rows(weights="3,1"))
+
+
+def test_each_rank_is_reckoned_with_its_own_rows() -> None:
+    """
+    A small machine takes few rows so that it can take part at all. Ranks that share each block need the same.
+    """
+    from thunder_train.worker import fit
+
+    def peaks(**changed: object) -> list[int]:
+        chosen = settings(batch_size=4, packing="never", **changed)
+        found: list[int] = fit.report(SHAPES["llama, wide"], chosen, 2, 100, is_timed=False)["rank_peak_bytes"]
+        return found
+
+    alike, unlike, split = peaks(), peaks(weights="3,1"), peaks(strategy="tensor")
+    assert 1 == len({*alike}) == len({*split})
+    assert 2 == len(alike) == len(split)
+    assert unlike[0] > alike[0] > unlike[1]

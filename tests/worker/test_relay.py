@@ -1,5 +1,6 @@
 """Files from one host to another over loopback; real links are in tests/cluster."""
 
+import hashlib
 import socket
 import time
 
@@ -15,29 +16,33 @@ def home(tmp_path, monkeypatch):
     """A home folder with a project that has two files, one of them longer than a part."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "project/model").mkdir(parents=True)
-    (tmp_path / "project/model/big").write_bytes(bytes(range(256)) * 10_000)
+    (tmp_path / "project/model/big").write_bytes(BIG)
     (tmp_path / "project/empty").write_bytes(b"")
     (tmp_path / "project/secret").write_text("not to be had")
     return tmp_path
 
 
+BIG = bytes(range(256)) * 10_000
+
+
 def serve(**files):
-    return relay.serve("127.0.0.1", KEY, "project", files)["port"]
+    return relay.serve("127.0.0.1", KEY, files)["port"]
 
 
-def fetch(port, *names, key=KEY):
-    return relay.fetch("127.0.0.1", port, key, "other/incoming", list(names))
+def fetch(port, key=KEY, **files):
+    """files: name and the content it should have."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return relay.fetch("127.0.0.1", port, key, "other/incoming", hashes)
 
 
 def test_files_arrive_byte_by_byte_under_the_names_they_were_offered_as(home):
     """
     On this machine a hub's model lies elsewhere than on a host.
     """
-    port = relay.serve("127.0.0.1", KEY, "project", {"a/b": "model/big", "c": str(home / "project/empty")})["port"]
-    told = fetch(port, "a/b", "c")
+    told = fetch(serve(**{"a/b": "project/model/big", "c": str(home / "project/empty")}), **{"a/b": BIG, "c": b""})
 
-    assert 2_560_000 == told["bytes"]
-    assert (home / "project/model/big").read_bytes() == (home / "other/incoming/a/b").read_bytes()
+    assert len(BIG) == told["bytes"]
+    assert BIG == (home / "other/incoming/a/b").read_bytes()
     assert b"" == (home / "other/incoming/c").read_bytes()
 
 
@@ -46,7 +51,7 @@ def test_only_what_was_named_is_served(home, name):
     """
     Whoever has the key for a model has it for nothing else of that machine.
     """
-    port = relay.serve("127.0.0.1", KEY, "project", {"model/big": "model/big"})["port"]
+    port = serve(**{"model/big": "project/model/big"})
     with socket.create_connection(("127.0.0.1", port)) as peer:
         word = name.encode()
         challenge = link.receive(peer, relay.CHALLENGE_BYTES)
@@ -59,7 +64,7 @@ def test_without_the_key_nothing_is_served(home):
     """
     A training link may be an office's network: others on it can reach the port.
     """
-    told = fetch(serve(big="model/big"), "big", key="1" * 64)
+    told = fetch(serve(big="project/model/big"), key="1" * 64, big=BIG)
 
     assert {"error": "big was refused"} == told
 
@@ -68,7 +73,7 @@ def test_an_answer_of_yesterday_proves_nothing(home):
     """
     The key never crosses the link, and what does is worth something for one connection only.
     """
-    port, said = serve(big="model/big"), []
+    port, said = serve(big="project/model/big"), []
     for _ in range(2):
         with socket.create_connection(("127.0.0.1", port)) as peer:
             challenge = link.receive(peer, relay.CHALLENGE_BYTES)
@@ -93,6 +98,33 @@ def test_a_giver_that_falls_silent_or_goes_is_an_error_in_time(home, monkeypatch
             time.sleep(0 if ends else 1)
 
         began = time.monotonic()
-        assert {"error": expected} == fetch(link.answering("127.0.0.1", half)["port"], "big")
+        assert {"error": expected} == fetch(link.answering("127.0.0.1", half)["port"], big=b"x" * 1000)
         assert time.monotonic() - began < 5
         assert b"x" * 500 == (home / "other/incoming/big").read_bytes()
+
+
+def test_what_breaks_off_takes_nothing_away_that_was_there(home):
+    """
+    rsync goes on from what it brought; a transfer of a second that fails must not cost an hour.
+    """
+    arrived = home / "other/incoming/big"
+    arrived.parent.mkdir(parents=True)
+    arrived.write_bytes(BIG[:1000])
+
+    assert {"error": "big was refused"} == fetch(serve(), big=BIG)
+    assert BIG[:1000] == arrived.read_bytes()
+
+
+def test_another_file_than_the_wanted_one_is_not_taken(home):
+    """
+    A giver's disk may have rotted, or its file may be of last week: the right one comes from here.
+    """
+    assert {"error": "big is another file there"} == fetch(serve(big="project/model/big"), big=BIG[1:])
+    assert [] == [path for path in (home / "other/incoming").rglob("*") if path.is_file()]
+
+
+def test_without_an_address_nobody_listens():
+    """
+    To the system, none means any.
+    """
+    assert {"error": "no address to listen on"} == relay.serve("", KEY, {})

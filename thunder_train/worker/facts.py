@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import select
 import shutil
 import sys
 import time
@@ -26,6 +27,8 @@ from thunder_train.worker.relay import fetch, serve
 
 MARK = "thunder-answer "
 """Begins the lines that are meant for us; whatever a login script prints is not."""
+BEAT_EVERY_S = 30.0
+"""An empty line so often between questions: who only listens never learns that the asker's machine has no power."""
 KEPT = Path(".thunder/hosts.json")
 LARGE_BYTES = 64_000_000
 """Smaller files are read each time: a second or less for all of them."""
@@ -187,10 +190,12 @@ QUESTIONS: dict[str, Any] = {
 
 def main() -> None:
     """Answer each line of stdin with one of stdout."""
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         question = json.loads(line)
         try:
             answer = QUESTIONS[question.pop("ask")](**question)
         except OSError as error:
             answer = {"error": str(error)}
         print(MARK + json.dumps(answer), flush=True)
+        while not select.select([sys.stdin], [], [], BEAT_EVERY_S)[0]:
+            print(flush=True)

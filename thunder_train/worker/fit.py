@@ -44,6 +44,39 @@ class Choice:
         return sum(len(each.sequences) * each.width for each in self.passes)
 
 
+@dataclass(frozen=True)
+class Training:
+    """What is reckoned. base: the model with its adapter; row_tokens: of each row."""
+
+    base: "nn.Module"
+    sizes: Facts
+    settings: Settings
+    ranks: int
+    row_tokens: int
+
+    def choice(self, strategy: str, weight: float | None = None) -> Choice:
+        """What a rank of that weight has to do; without one, the rank that has most."""
+        from thunder_train.worker.memory import memory
+
+        weights = self._weights(strategy)
+        rows = self.settings.rows_per_step(len(weights)) * (weight or max(weights)) / sum(weights)
+        plan = passes(self.base, self.settings, self.row_tokens, math.ceil(round(rows, 6)))
+        largest = max(plan, key=lambda each: len(each.sequences) * each.width)
+        parts = self.ranks // len(weights)
+        return Choice(strategy, parts, plan, memory(self.base, self.sizes, largest, self.settings, parts))
+
+    def rank_peaks(self, chosen: Choice) -> list[int]:
+        """Bytes of each rank at its peak."""
+        weights = self._weights(chosen.strategy)
+        peaks = {weight: self.choice(chosen.strategy, weight).needs["peak"] for weight in set(weights)}
+        return [peaks[weight] for weight in weights] * chosen.parts
+
+    def _weights(self, strategy: str) -> tuple[float, ...]:
+        """Of those that share the rows: the ranks, or all of them together."""
+        spread = self.ranks if strategy == "data" else 1
+        return self.settings.weights if len(self.settings.weights) == spread else (1.0,) * spread
+
+
 def passes(model: "nn.Module", settings: Settings, row_tokens: int, rows: int) -> "list[Pass]":
     """The forward passes of a rank in a step of so many rows, all as long as this; as the training plans them."""
     from thunder_train.worker.feed import costs_of
@@ -65,16 +98,17 @@ def report(
     """
     from thunder_train.worker import model, probe, tensor_parallel
 
-    base, sizes = model.build(config), facts(config)
+    base = model.build(config)
     parameters = model.parameters(base)
     misfits = tensor_parallel.problems(base, ranks) if ranks > 1 else []
     if settings.strategy == "tensor":
         raise_all(misfits)
     keys, kind = settings.lora_keys, settings.fine_tune_type
     model.add_lora(base, model.Lora(settings.num_layers, settings.lora_rank, keys=keys, kind=kind), settings.seed)
-    choices = [_choice(base, sizes, settings, name, ranks, row_tokens) for name in _possible(ranks, misfits)]
-    peaks = {choice.strategy: choice.needs["peak"] for choice in choices}
-    chosen = next(choice for choice in choices if choice.strategy == settings.strategy)
+    training = Training(base, facts(config), settings, ranks, row_tokens)
+    choices = {name: training.choice(name) for name in _possible(ranks, misfits)}
+    peaks = {name: choice.needs["peak"] for name, choice in choices.items()}
+    chosen = choices[settings.strategy]
     times = probe.measure(config, settings, row_tokens) if is_timed else None
     return {
         "schema": "thunder.fit/1",
@@ -84,11 +118,14 @@ def report(
         "strategy": settings.strategy,
         "bytes": chosen.needs,
         "peak_bytes": peaks,
-        "message_bytes": _messages(model.trainable_parameters(base), sizes, settings, chosen, ranks),
+        "rank_peak_bytes": training.rank_peaks(chosen),
+        "message_bytes": _messages(training, chosen),
         "row_tokens": row_tokens,
         "rows_per_step": settings.rows_per_step(1 if chosen.is_split else ranks),
         "passes": [{"sequences": len(each.sequences), "width": each.width} for each in chosen.passes],
-        "seconds_per_step": round(times.seconds(sizes, settings, chosen.tokens, chosen.parts), 4) if times else None,
+        "seconds_per_step": round(times.seconds(training.sizes, settings, chosen.tokens, chosen.parts), 4)
+        if times
+        else None,
         "probe_tokens": times.tokens if times else None,
         "device": times.device if times else None,
         "usable_bytes": USABLE_BYTES,
@@ -101,27 +138,18 @@ def _possible(ranks: int, misfits: list[ThunderError]) -> list[str]:
     return ["data", "tensor"] if ranks > 1 and not misfits else ["data"]
 
 
-def _choice(base: "nn.Module", sizes: Facts, settings: Settings, strategy: str, ranks: int, row_tokens: int) -> Choice:
-    from thunder_train.worker.memory import memory
-
-    spread = ranks if strategy == "data" else 1
-    weights = settings.weights if len(settings.weights) == spread else (1.0,) * spread
-    rows = settings.rows_per_step(spread) * max(weights) / sum(weights)  # of the rank that takes most
-    plan = passes(base, settings, row_tokens, math.ceil(round(rows, 6)))
-    largest = max(plan, key=lambda each: len(each.sequences) * each.width)
-    needs = memory(base, sizes, largest, settings, ranks // spread)
-    return Choice(strategy, ranks // spread, plan, needs)
-
-
-def _messages(trained: int, sizes: Facts, settings: Settings, chosen: Choice, ranks: int) -> dict[str, int]:
+def _messages(training: Training, chosen: Choice) -> dict[str, int]:
     """Bytes that a rank hands to the all-reduce in a step: one gradient, and what split blocks add up."""
+    from thunder_train.worker import model
+
+    sizes, ranks = training.sizes, training.ranks
     if ranks == 1:
         return {"gradient": 0, "blocks": 0}
-    sums = (
-        2 * (sizes.layers + settings.num_layers) * chosen.is_split
-    )  # forward everywhere, backward where it is trained
+    # Forward everywhere, backward where it is trained.
+    sums = 2 * (sizes.layers + training.settings.num_layers) * chosen.is_split
     return {
-        "gradient": 4 * (trained + 3 + 2 * ranks),  # the loss, the targets, a stop flag; whether and when each is done
+        # The loss, the targets, a stop flag; whether and when each rank is done.
+        "gradient": 4 * (model.trainable_parameters(training.base) + 3 + 2 * ranks),
         "blocks": sums * chosen.tokens * sizes.width * sizes.item_size,
     }
 

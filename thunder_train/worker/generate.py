@@ -185,7 +185,7 @@ def _parser() -> Parser:
     add("--batch-size", type=int, default=8, help="rows at a time")
     add("--hostfile", type=Path, default=None, help="backend and hosts; without it one process does all")
     add("--weights", type=weights, default=(), help="speed of each rank, as 2.0,1.0; without it all alike")
-    for name, words in (("stall", "for a batch of answers, the most"), ("start", "until the first batch")):
+    for name, words in (("stall", "for a round of batches of answers, the most"), ("start", "until the first batch")):
         add(f"--{name}-timeout", dest=f"{name}_timeout_s", type=float, default=0.0, help=f"seconds {words}; 0: any")
     add("--partial", type=Path, default=None, help="folder of answers kept, from which a killed evaluation goes on")
     add("--predictions", type=Path, required=True, help="JSONL file to write")

@@ -34,6 +34,8 @@ def listen(address: str) -> dict[str, Any]:
 
 def answering(address: str, answer: Callable[[socket.socket], None]) -> dict[str, Any]:
     """The same with any answer to a connection, which is closed behind it."""
+    if not address:  # to the system, any address would do
+        return {"error": "no address to listen on"}
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         server.bind((address, 0))
