@@ -197,4 +197,4 @@ def test_no_child_outlives_the_command(tmp_path: Path) -> None:
     status, said = finished(start(tmp_path, ["sh", "-c", "sleep 60 & echo $! > child; echo done; exit 4"]))
 
     assert (4, "done\n") == (status, said)
-    assert not alive(tmp_path / "child")
+    wait_for(lambda: not alive(tmp_path / "child"), seconds=3)
