@@ -84,11 +84,13 @@ def whole(hosts: int) -> Whole:
         ours, theirs = (path / "runs/over" for path in (it.head.project, here.path))
         links = json.loads((ours / "preflight.json").read_text())["links"]
         conditions = json.loads((ours / "eval.json").read_text())["conditions"]
+        different = [name for name in SAME if (ours / name).read_bytes() != (theirs / name).read_bytes()]
+        print(f"{hosts} hosts: {seconds:.0f} s over ssh, {local_s:.0f} s by local ranks; {different} differ", flush=True)
         return Whole(
             hosts,
             seconds,
             local_s,
-            [name for name in SAME if (ours / name).read_bytes() != (theirs / name).read_bytes()],
+            different,
             max(link["latency_ms"] for link in links if link["is_needed"]),
             next(e["cer"] for e in conditions if (e["condition"], e["partition"]) == ("adapter_gated", "all")),
             (ours / "report.md").read_text(),
