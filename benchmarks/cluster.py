@@ -85,7 +85,7 @@ def whole(hosts: int) -> Whole:
         links = json.loads((ours / "preflight.json").read_text())["links"]
         conditions = json.loads((ours / "eval.json").read_text())["conditions"]
         different = [name for name in SAME if (ours / name).read_bytes() != (theirs / name).read_bytes()]
-        print(f"{hosts} hosts: {seconds:.0f} s over ssh, {local_s:.0f} s by local ranks; {different} differ", flush=True)
+        print(f"{hosts} hosts: {seconds:.0f} s over ssh, {local_s:.0f} s locally; differ: {different}", flush=True)
         return Whole(
             hosts,
             seconds,
