@@ -106,15 +106,17 @@ def memory_bytes(host: str, cluster: Cluster, rank_peaks: list[int]) -> int:
 
 
 def own_problems(
-    host: str, there: Facts, recipe: Recipe, files_wanted: list[Wanted], memory: int
+    host: str, there: Facts, recipe: Recipe, files_wanted: list[Wanted], needed_bytes: int
 ) -> list[ThunderError]:
     """Room, clock, environment, and workers that still run: what no sync mends.
 
-    memory: bytes that its ranks need, as `doit fit` reckons; 0 while nobody knows.
+    needed_bytes: memory of its ranks, as `doit fit` reckons; 0 while nobody knows.
     """
     where, found = f"host {host}", list[ThunderError]()
-    if there["usable_memory_bytes"] * FIT_ERROR < memory:
-        what = f"has {fit.size(there['usable_memory_bytes'])} of memory, and its ranks need about {fit.size(memory)}"
+    if there["usable_memory_bytes"] * FIT_ERROR < needed_bytes:
+        what = (
+            f"has {fit.size(there['usable_memory_bytes'])} of memory, and its ranks need about {fit.size(needed_bytes)}"
+        )
         found.append(ThunderError(what, where, f"end other programs there, or see `./doit fit:{recipe.name}`"))
     missing = (each.bytes or 0 for each in files_wanted if each.path not in there["files"] and not is_local(host))
     disk = DISK_BYTES + sum(missing)

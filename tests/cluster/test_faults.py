@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cluster.lab import Lab
-from tests.cluster.machine import LAN, LINK, Machine
+from tests.cluster.machine import HOME, LAN, LINK, PROJECT_FOLDER, Machine
 from tests.cluster.training import LONG, RUN, adapter, finished, give, launch, reached, steps, workers
 from tests.project import Copy, wait_for
 from thunder_train.ssh import TICK_S
@@ -188,7 +188,7 @@ def test_a_full_disk_is_named_and_not_tried_again(two: Lab, smoke: Copy) -> None
     It would be as full the next time.
     """
     give(two, smoke)
-    folder = f"/srv/home/projects/thunder-train/{RUN}/checkpoints"
+    folder = str(HOME / PROJECT_FOLDER / RUN / "checkpoints")
     for argv in (["mkdir", folder], ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]):
         assert 0 == two.hosts[0].run(argv).returncode
     status, _, err, seconds = finished(launch(two, *LONG, *LIMITS))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.lab import Lab
-from tests.cluster.machine import LINK, PROJECT_FOLDER, Machine, in_net
+from tests.cluster.machine import HOME, LINK, PROJECT_FOLDER, Machine, in_net
 from tests.project import Copy, wait_for
 
 PREFLIGHT = """
@@ -312,11 +312,11 @@ def test_a_full_disk_is_seen_before_the_training(far: Lab) -> None:
             "-o",
             "size=50m",
             "tmpfs",
-            f"/srv/home/{PROJECT_FOLDER}",
+            str(HOME / PROJECT_FOLDER),
         ],
         check=True,
     )
-    inside = Path(f"/proc/{first.pid}/root/srv/home/{PROJECT_FOLDER}")
+    inside = Path(f"/proc/{first.pid}/root{HOME}", PROJECT_FOLDER)  # what is mounted there is seen from in there alone
     bring(far, first, inside)
     found = problems(far)
 

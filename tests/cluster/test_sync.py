@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.lab import VENV, Lab
-from tests.cluster.machine import LAN, LINK, PROJECT_FOLDER, Machine
+from tests.cluster.machine import HOME, LAN, LINK, PROJECT_FOLDER, Machine
 from tests.project import Copy, wait_for
 
 HOST = '[[clusters.lab.hosts]]\nssh = "{}"\nips = ["{}"]\n'
@@ -200,8 +200,8 @@ def test_a_full_disk_names_the_host(it: Lab) -> None:
     """
     The other host is synced all the same, and the full one is as it was.
     """
-    it.hosts[1].run(["mkdir", "-p", f"{PROJECT_FOLDER}"], cwd="/srv/home")
-    it.hosts[1].run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", PROJECT_FOLDER], cwd="/srv/home")
+    it.hosts[1].run(["mkdir", "-p", PROJECT_FOLDER], cwd=str(HOME))
+    it.hosts[1].run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", PROJECT_FOLDER], cwd=str(HOME))
 
     status, said, _ = sync(it)
 
