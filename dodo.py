@@ -131,8 +131,8 @@ def task_index() -> dict[str, Any]:
 
 
 def task_test() -> dict[str, Any]:
-    """Run the test suite: doit test [-- pytest's arguments]."""
-    return build.utility("pytest")
+    """Run the test suite, two files at a time: doit test [-- pytest's arguments]."""
+    return build.utility("pytest -n 2 --dist loadfile")
 
 
 def task_lint() -> dict[str, Any]:

@@ -160,7 +160,7 @@ def test_a_host_with_another_key_is_not_talked_to(two: Lab, smoke: Copy) -> None
     mend = "make `ssh host2 true` work without a question"
     assert err.startswith(f"rank 1 (host2): ssh did not get there or was cut off; {mend}; last lines: ")
     assert "Host key verification failed." in err
-    wait_for(lambda: [] == workers(two))
+    wait_for(lambda: [] == workers(two), seconds=5)
 
 
 def test_every_line_arrives(two: Lab, smoke: Copy) -> None:
