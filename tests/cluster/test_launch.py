@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.lab import Lab
-from tests.cluster.machine import LINK, PROJECT_FOLDER
+from tests.cluster.machine import LINK, PROJECT_FOLDER, Machine
 from tests.cluster.training import ADAPTER, LONG, RUN, adapter, finished, give, launch, local, reached, workers
 from tests.project import Copy, wait_for
 
@@ -27,6 +27,11 @@ def module(it: Lab, name: str, text: str, folder: str = PROJECT_FOLDER) -> None:
     """A program in every host's project."""
     for host in it.hosts:
         (host.home / folder / f"{name}.py").write_text(text)
+
+
+def listening(host: Machine) -> list[str]:
+    """Each address and port on which something of the host listens."""
+    return host.run(["ss", "-Hltn"]).stdout.split()[3::5]
 
 
 def test_two_hosts_make_the_adapter_of_two_local_ranks(two: Lab, smoke: Copy) -> None:
@@ -100,17 +105,12 @@ def test_kill_9_of_the_launcher_ends_every_rank(two: Lab, smoke: Copy, joining: 
         two.hosts[1].link_down(LINK)
     process = launch(two, *LONG)
     if joining:
-        wait_for(lambda: 2 == len(workers(two)))
-        time.sleep(3)
+        wait_for(lambda: 3 <= len(listening(two.hosts[0])))  # sshd's two, and the ring's on the training link alone
+        own = ("0.0.0.0:22", "[::]:22", two.hosts[0].address)
+        assert [] == [each for each in listening(two.hosts[0]) if not each.startswith(own)]
     else:
         reached(two, 20)
     assert 2 == len(workers(two))
-    if joining:
-        listening = two.hosts[0].run(["ss", "-Hltn"]).stdout.split()[3::5]
-        assert [] == [
-            each for each in listening if not each.startswith(("0.0.0.0:22", "[::]:22", two.hosts[0].address))
-        ]
-        assert 3 <= len(listening)  # sshd's two, and the ring's on the training link alone
     process.kill()
     start_s = time.monotonic()
     wait_for(lambda: [] == workers(two))
