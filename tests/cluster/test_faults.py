@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.lab import Lab
 from tests.cluster.machine import HOME, LAN, LINK, PROJECT_FOLDER, Machine
-from tests.cluster.training import LONG, RUN, adapter, finished, give, launch, reached, steps, workers
+from tests.cluster.training import ENDLESS, LONG, RUN, adapter, finished, give, launch, reached, steps, workers
 from tests.project import Copy, wait_for
 from thunder_train.ssh import TICK_S
 
@@ -236,7 +236,7 @@ def test_head_may_lose_its_network_for_good_and_the_ranks_end(two: Lab, smoke: C
     Only ssh is cut: the ranks hear each other, but nobody would hear them. They save, and make room for the next one.
     """
     give(two, smoke)
-    process = launch(two, *LONG, "--num-iters", "50000", *LIMITS, "--max-restarts", "0", "--host-timeout", "10")
+    process = launch(two, *ENDLESS, *LIMITS, "--max-restarts", "0", "--host-timeout", "10")
     reached(two, 30)
     two.head.link_down(LAN)
     start_s = time.monotonic()

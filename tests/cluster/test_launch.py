@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster.lab import Lab
 from tests.cluster.machine import LINK, PROJECT_FOLDER, Machine
-from tests.cluster.training import ADAPTER, LONG, RUN, adapter, finished, give, launch, local, reached, workers
+from tests.cluster.training import ADAPTER, ENDLESS, RUN, adapter, finished, give, launch, local, reached, workers
 from tests.project import Copy, wait_for
 
 HOSTILE = "a b; $(touch pwned) 'x' \"y\" \\ `id`"
@@ -84,7 +84,7 @@ def test_ctrl_c_lets_every_host_save_and_leaves_none_running(two: Lab, smoke: Co
     ssh passes no signal on: the ranks get SIGTERM by a word on their stdin, and write a checkpoint as local ones do.
     """
     give(two, smoke)
-    process = launch(two, *LONG, "--save-every", "120")
+    process = launch(two, *ENDLESS)
     reached(two, 20)
     process.send_signal(signal.SIGINT)
     status, _, err, seconds = finished(process)
@@ -103,7 +103,7 @@ def test_kill_9_of_the_launcher_ends_every_rank(two: Lab, smoke: Copy, joining: 
     give(two, smoke)
     if joining:
         two.hosts[1].link_down(LINK)
-    process = launch(two, *LONG)
+    process = launch(two, *ENDLESS)
     if joining:
         wait_for(lambda: 3 <= len(listening(two.hosts[0])))  # sshd's two, and the ring's on the training link alone
         own = ("0.0.0.0:22", "[::]:22", two.hosts[0].address)

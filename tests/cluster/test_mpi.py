@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.lab import Lab
 from tests.cluster.machine import LAN, LINK, PROJECT_FOLDER, Machine
-from tests.cluster.training import ADAPTER, LONG, RUN, adapter, finished, give, launch, local, reached, workers
+from tests.cluster.training import ADAPTER, ENDLESS, LONG, RUN, adapter, finished, give, launch, local, reached, workers
 from tests.project import Copy, wait_for
 from thunder_train.mpi import MEND
 
@@ -133,7 +133,7 @@ def test_the_end_of_open_mpi_ends_the_attempt(two: Lab, smoke: Copy, program: st
     It has taken the ranks with it, which say so by their exit status; a restart has an Open MPI of its own.
     """
     give_mpi(two, smoke)
-    process = launch(two, *LONG)
+    process = launch(two, *ENDLESS)
     reached(two, 4)
     two.hosts[program == "orted "].kill(program)
     status, _, err, _ = finished(process)
@@ -148,7 +148,7 @@ def test_kill_9_of_the_launcher_leaves_nothing_on_any_host(two: Lab, smoke: Copy
     Neither ranks nor mpirun, its daemons, holders and folders: the end of its stdin is the end of each of our programs.
     """
     give_mpi(two, smoke)
-    process = launch(two, *LONG)
+    process = launch(two, *ENDLESS)
     reached(two, 5)
     assert 2 == len(workers(two))
     assert [1, 1] == [len(host.pids("program.py hold")) for host in two.hosts]

@@ -25,6 +25,8 @@ LONG = (
     "1e-3",
 )
 """Some seconds: enough to break something in the middle."""
+ENDLESS = (*LONG, "--num-iters", "50000", "--save-every", "50000")
+"""Only an interruption ends it, however late a busy machine brings one."""
 WORKER = "-m thunder_train.worker"
 """Every rank's command line holds it."""
 

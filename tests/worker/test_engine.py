@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -165,21 +164,20 @@ def test_a_run_killed_at_random_steps_ends_as_if_it_had_not_been(ragged, tmp_pat
     """
     kill -9 of one rank or of all, again and again: adapter, optimizer, losses and metrics are bit-identical in the end.
     """
-    long = {"num_iters": 60, "save_every": 3, "eval_every": 5, "schedule": "cosine", "lora_dropout": 0.1, **more}
+    long = {"num_iters": 150, "save_every": 3, "eval_every": 10, "schedule": "cosine", "lora_dropout": 0.1, **more}
     expected = outcome(finish(ragged, tmp_path / "whole", hosts, **long))
-    dice, place, kills = random.Random(11), tmp_path / "killed", 0  # noqa: S311
-    while kills < 3:
+    dice, place = random.Random(11), tmp_path / "killed"  # noqa: S311
+    log = place / "logs/rank-0.log"
+    for every in (False, True, False):
+        log.unlink(missing_ok=True)
         process = start(ragged, place, hosts, **long)
-        step = dice.randint(4 + 8 * kills, 8 + 8 * kills)
-        log = place / "logs/rank-0.log"
-        limit = time.monotonic() + 60
-        while not (log.exists() and re.search(rf"step {step}/", log.read_text())):
+        steps, limit = dice.randint(4, 12), time.monotonic() + 60
+        while not (log.exists() and steps <= log.read_text().count("train loss")):
             assert time.monotonic() < limit
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.02)
-        kill_ranks(place, every=kills == 1)
+        kill_ranks(place, every)
         assert 0 != process.wait(timeout=30)
-        kills += 1
     finish(ragged, place, hosts, **long)
 
     assert "goes on from here" in (place / "logs/rank-0.log").read_text()
