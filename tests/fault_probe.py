@@ -22,8 +22,8 @@ def main(argv):
     """Sum up to --steps, or go wrong."""
     flags = parse(argv)
     rank = int(os.environ["MLX_RANK"])
-    attempt = 1 + len(list(Path().glob(f"pid-{rank}-*")))
-    Path(f"pid-{rank}-{attempt}").write_text(str(os.getpid()))
+    attempt = 1 + len(list(Path().glob(f"pid-{rank}-?")))
+    files.write_text(f"pid-{rank}-{attempt}", str(os.getpid()))
     fault = flags.fault if rank == flags.rank and attempt <= flags.attempts else ""
     before_joining(fault, rank)
     with Watchdog(flags.stall_timeout, flags.start_timeout) as watchdog:

@@ -108,7 +108,7 @@ def test_g6_killed_in_the_middle(project: Copy) -> None:
 def test_g6_a_killed_training_goes_on(project: Copy) -> None:
     """Training resumes from its last checkpoint; nothing of it is left when it has ended."""
     slow_training(project)
-    for old, new in (("num_iters = 20000", "num_iters = 300"), ("save_every = 20000", "save_every = 10")):
+    for old, new in (("num_iters = 20000", "num_iters = 120"), ("save_every = 20000", "save_every = 10")):
         project.edit("recipes/smoke.toml", old, new)
     doit = start_doit(project, "train:smoke")
     wait_for(lambda: len(list(project.path.glob(".thunder/partial/*/*.safetensors"))) == 2)
@@ -119,14 +119,14 @@ def test_g6_a_killed_training_goes_on(project: Copy) -> None:
     done = project.doit("train:smoke")
 
     assert (0, ["train:smoke"]) == (done.status, done.ran)
-    assert "/300  goes on from here" in done.output
+    assert "/120  goes on from here" in done.output
     assert [] == list(project.path.glob(".thunder/partial/*"))
 
 
 def test_g7_an_input_changed_while_a_stage_ran(project: Copy) -> None:
     """The stage fails and says so; nothing is recorded."""
     slow_training(project)
-    project.edit("recipes/smoke.toml", "num_iters = 20000", "num_iters = 300")
+    project.edit("recipes/smoke.toml", "num_iters = 20000", "num_iters = 120")
     doit = start_doit(project, "train:smoke")
     wait_for(lambda: training_runs(project))
     script = project.path / "runs/smoke/launch.sh"

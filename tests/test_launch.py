@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ACT = """
 import os, signal, subprocess, sys, time
 rank, what = os.environ["MLX_RANK"], sys.argv[1:]
-open(f"pid-{rank}", "w").write(str(os.getpid()))
+from thunder_train import files
+files.write_text(f"pid-{rank}", str(os.getpid()))
 from thunder_train.worker.watchdog import follow_launcher
 follow_launcher()
 print("hello from", rank, *what, flush=True)
@@ -24,7 +25,7 @@ if "--deaf" in what:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "--child" in what:
     child = subprocess.Popen(["sleep", "60"])
-    open(f"child-{rank}", "w").write(str(child.pid))
+    files.write_text(f"child-{rank}", str(child.pid))
 if f"--lost-{rank}" in what:
     sys.exit(75)
 if f"--late-{rank}" in what:
@@ -88,7 +89,7 @@ def alive(file):
 
 def nobody_left(folder):
     """Whether every process that wrote its id has ended, or does so now: SIGKILL takes a busy machine a moment."""
-    return all_end([*folder.glob("pid-*"), *folder.glob("child-*")])
+    return all_end([*folder.glob("pid-?"), *folder.glob("child-?")])
 
 
 def all_end(files, within_s=2):

@@ -49,7 +49,7 @@ def finished(folder, *flags):
 
 def nobody_left(folder):
     """Whether every probe has ended."""
-    return all_end(list(folder.glob("pid-*")))
+    return all_end(list(folder.glob("pid-?-?")))
 
 
 def steps(text):

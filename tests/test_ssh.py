@@ -123,7 +123,7 @@ def test_the_end_of_stdin_kills_even_a_stopped_command_and_its_children(tmp_path
     """
     So ends a rank whose launcher was killed with -9, whatever MLX does with its threads.
     """
-    process = start(tmp_path, ["sh", "-c", "sleep 60 & echo $! > child; echo $$ > self; kill -STOP $$"])
+    process = start(tmp_path, ["sh", "-c", "sleep 60 & echo $! > child; echo $$ > new; mv new self; kill -STOP $$"])
     wait_for(lambda: (tmp_path / "self").exists())
     time.sleep(0.1)
     process.communicate(timeout=10)

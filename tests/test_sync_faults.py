@@ -165,13 +165,13 @@ def test_an_interruption_ends_what_runs_for_the_hosts(here: Site) -> None:
     """
     Ctrl-C in the middle of gigabytes must not wait for them, nor leave an rsync behind.
     """
-    here.tool("ssh", f"#!/bin/sh\necho $$ >>{here.tools}/pids\nexec sleep 60\n")
+    here.tool("ssh", f"#!/bin/sh\necho $$ >{here.tools}/new; mv {here.tools}/new {here.tools}/pid\nexec sleep 60\n")
     recipe = here.recipe()
 
     def act(host: str) -> object:
         if host == "mac4":
             return remote.ask(recipe.cluster, host, {"do": "tell", "paths": []})
-        while not (here.tools / "pids").exists():
+        while not (here.tools / "pid").exists():
             time.sleep(0.02)
         raise KeyboardInterrupt
 
@@ -180,5 +180,5 @@ def test_an_interruption_ends_what_runs_for_the_hosts(here: Site) -> None:
         remote.everywhere(["mac5", "mac4"], act)
 
     assert 10 > time.perf_counter() - began
-    pid = int((here.tools / "pids").read_text())
+    pid = int((here.tools / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists()

@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.cluster, needs_mpi]
 ACT = """
 import os, signal, sys, time
 from pathlib import Path
-from thunder_train import ThunderError
+from thunder_train import ThunderError, files
 from thunder_train.worker.entry import enter
 from thunder_train.worker.ranks import join
 
 def main(words):
     ranks = join(Path("mpi.json"))
-    Path(f"pid-{ranks.rank}").write_text(str(os.getpid()))
+    files.write_text(f"pid-{ranks.rank}", str(os.getpid()))
     import mlx.core as mx
     assert ranks.sum(mx.ones(3)).tolist() == [2, 2, 2]
     print("joined", flush=True)
