@@ -95,6 +95,8 @@ def test_every_line_has_intervals_around_its_figures():
 
 @hypothesis.settings(max_examples=30, deadline=None)
 @hypothesis.given(st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip), TEXTS), min_size=1, max_size=5))
+@hypothesis.example([("", "  ߊ", "ߊ")])
+@hypothesis.example([("ߊߋ", "  ߓߔ", "ߓߋ")])
 def test_no_gated_text_is_better_than_the_oracles(texts: list[tuple[str, str, str]]):
     """It bounds what training can gain behind this gate: an answer within the budget cannot come nearer."""
     rows = [

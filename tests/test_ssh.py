@@ -164,11 +164,11 @@ def test_one_late_word_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """
     A launcher speaks as often as the script looks, so a look alone proves nothing, however short the time it is given.
     """
-    monkeypatch.setattr(ssh, "TICK_S", 0.5)
-    process = start(tmp_path, ["sleep", "2"], silence_s=0.1)
+    monkeypatch.setattr(ssh, "TICK_S", 1)
+    process = start(tmp_path, ["sleep", "3"], silence_s=0.1)
     assert process.stdin
     while process.poll() is None:
-        time.sleep(0.9)
+        time.sleep(1.3)
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(ssh.HERE)
             process.stdin.flush()

@@ -104,10 +104,21 @@ def _best(row: Prediction, decision: dict[str, Any], settings: config.Evaluate) 
 
 
 def _towards(text: str, reference: str, budget: int) -> str:
-    """The text after the first `budget` of the fewest edits that make it the reference."""
+    """The text after `budget` of the fewest edits that make it the reference, which is not blank: the first ones.
+
+    A gate takes no blank text: where that is made, its last edit makes room for the next one that writes a letter.
+    """
     text, reference = nfc(text), nfc(reference)
     edits: list[Any] = list(Levenshtein.editops(text, reference))
-    return Editops(edits[:budget], len(text), len(reference)).apply(text, reference)
+    made = _applied(edits[:budget], text, reference)
+    if budget == 0 or made.strip():
+        return made
+    letter = next(edit for edit in edits[budget:] if edit.tag != "delete" and reference[edit.dest_pos].strip())
+    return _applied([*edits[: budget - 1], letter], text, reference)
+
+
+def _applied(edits: list[Any], text: str, reference: str) -> str:
+    return Editops(edits, len(text), len(reference)).apply(text, reference)
 
 
 def _rates(rows: list[Prediction], texts: dict[str, list[Text]], profile: Profile) -> dict[str, Any]:
