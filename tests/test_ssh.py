@@ -149,7 +149,7 @@ def test_who_says_here_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
     And what no launcher is to be heard of for has no end: the preflight's own programs.
     """
     monkeypatch.setattr(ssh, "TICK_S", 0.1)
-    heard, unlimited = (start(tmp_path, ["sleep", "2"], silence_s=silence_s) for silence_s in (0.5, 0))
+    heard, unlimited = (start(tmp_path, ["sleep", "4"], silence_s=silence_s) for silence_s in (2, 0))
     assert heard.stdin
     while heard.poll() is None:
         with contextlib.suppress(BrokenPipeError):
