@@ -87,7 +87,7 @@ def test_the_html_page_needs_nothing_else() -> None:
 TEXTS = st.text(st.characters(), max_size=30) | st.text("\u07ca\u07eb\u07f2ʔ a_\\|*`<&\n\u202e", max_size=30)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS), max_size=8))
 def test_any_text_leaves_both_pages_whole(rows: list[tuple[str, str, str, str]]) -> None:
     """

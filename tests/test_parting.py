@@ -2,7 +2,7 @@
 
 from array import array
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from thunder_train.parting import SPLITS, fraction, part, repeated, split_of
@@ -91,7 +91,6 @@ def placed(groups):
     return {rows[i][0]: (rows[i][1], rows[i][3]) for i in range(len(rows)) if found.kept[i]}
 
 
-@settings(deadline=None)
 @given(groups=GROUPS)
 def test_no_recording_and_no_text_is_in_two_splits(groups):
     """
@@ -105,7 +104,6 @@ def test_no_recording_and_no_text_is_in_two_splits(groups):
     assert all(len(splits) == 1 for splits in seen.values())
 
 
-@settings(deadline=None)
 @given(groups=GROUPS, more=GROUPS)
 def test_appended_rows_move_no_row_and_drop_no_test_row(groups, more):
     """
@@ -117,7 +115,6 @@ def test_appended_rows_move_no_row_and_drop_no_test_row(groups, more):
     assert all(name in after for name, (split, _) in before.items() if split == "test")
 
 
-@settings(deadline=None)
 @given(groups=GROUPS, data=st.data())
 def test_order_of_rows_decides_nothing(groups, data):
     """

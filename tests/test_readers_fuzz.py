@@ -74,14 +74,14 @@ def mutated(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
     return content
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300), KINDS, NAMES)
 def test_arbitrary_bytes_give_rows_or_an_error(content, kind, name):
     """A renamed picture must not end in a traceback."""
     outcome(content, kind, name)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(KINDS, EDITS)
 def test_damaged_lines_are_told_or_read(kind, edits):
     """A flipped byte may leave another row, but never one row less."""
@@ -89,7 +89,7 @@ def test_damaged_lines_are_told_or_read(kind, edits):
         assert_no_row_is_lost(mutated(lines(*VALID[kind]), edits), kind, "in.jsonl")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(EDITS)
 def test_damaged_documents_are_told_or_read(edits):
     """A report is one JSON document, whose rows are decoded one by one."""
@@ -98,14 +98,14 @@ def test_damaged_documents_are_told_or_read(edits):
     assert not found or len(found[0]) + len(found[1].dropped) == found[1].rows_read["in.json"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(EDITS)
 def test_damaged_tables_are_told_or_read(edits):
     """A quote in the wrong place may join rows, and then their cells do not fit the header."""
     outcome(mutated('id,text\r\n1,ߞߏ\r\n2,"a,b"\r\n'.encode(), edits), "text", "in.csv")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(EDITS)
 def test_damaged_parquet_is_told_or_read(edits):
     """A flipped byte in its footer, its pages or its checksums."""
@@ -115,7 +115,7 @@ def test_damaged_parquet_is_told_or_read(edits):
     outcome(mutated(sink.getvalue().to_pybytes(), edits), "text", "in.parquet")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(JSON, min_size=1, max_size=3), KINDS)
 def test_any_json_gives_rows_or_an_error(values, kind):
     """Well-formed, and of any shape; Python writes NaN and lone surrogates, which are refused."""
@@ -140,7 +140,7 @@ PAIRS = st.lists(st.tuples(st.sampled_from(["a", "b", 'a":', "c:"]), st.integers
 SPACES = st.sampled_from(["", " ", "\t"])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(PAIRS, max_size=3), SPACES, SPACES)
 def test_keys_that_stand_twice_are_always_found(objects, before, after):
     """Counting colons is a short cut, which must never lead past a repeated key."""
@@ -158,7 +158,7 @@ def test_keys_that_stand_twice_are_always_found(objects, before, after):
 KEY = st.sampled_from(["", "a", "b", "c", "d"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(KEY, KEY), max_size=5), st.lists(st.tuples(KEY, KEY), max_size=5))
 def test_a_join_pairs_or_tells_every_row(left, right):
     """Whatever keys both sides carry: pairs agree in one of them, and each other row is dropped by name."""

@@ -93,7 +93,7 @@ def test_every_line_has_intervals_around_its_figures():
             assert (0.0, 0.0) == (each["delta_low"], each["delta_high"])
 
 
-@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip), TEXTS), min_size=1, max_size=5))
 @hypothesis.example([("", "  ߊ", "ߊ")])
 @hypothesis.example([("ߊߋ", "  ߓߔ", "ߓߋ")])

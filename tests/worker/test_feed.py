@@ -155,7 +155,7 @@ def test_a_weighted_step_takes_the_same_rows():
     assert 0.7 < sum(lengths[row] for row in validated[0]) / sum(lengths) < 0.8
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(2, 900), max_size=40),
     weights=st.lists(st.floats(0.01, 100), min_size=1, max_size=5),
@@ -181,7 +181,7 @@ def test_a_rank_may_get_no_row():
     assert [1, 1, 0] == [len(ids(feed([9, 9, 9, 9, 9], 3, rank, 3).step(1))) for rank in range(3)]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(2, 400), min_size=1, max_size=40),
     micro_tokens=st.integers(1, 1500),
