@@ -105,7 +105,8 @@ def test_kill_9_of_the_launcher_ends_every_rank(two: Lab, smoke: Copy, joining: 
         two.hosts[1].link_down(LINK)
     process = launch(two, *ENDLESS)
     if joining:
-        wait_for(lambda: 3 <= len(listening(two.hosts[0])))  # sshd's two, and the ring's on the training link alone
+        wait_for(lambda: 2 == len(workers(two)) and 3 <= len(listening(two.hosts[0])))  # sshd's two, and the ring's
+        time.sleep(3)  # both search for each other, and what they will listen on they do: on the training link alone
         own = ("0.0.0.0:22", "[::]:22", two.hosts[0].address)
         assert [] == [each for each in listening(two.hosts[0]) if not each.startswith(own)]
     else:

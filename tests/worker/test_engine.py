@@ -164,7 +164,7 @@ def test_a_run_killed_at_random_steps_ends_as_if_it_had_not_been(ragged, tmp_pat
     """
     kill -9 of one rank or of all, again and again: adapter, optimizer, losses and metrics are bit-identical in the end.
     """
-    long = {"num_iters": 100, "save_every": 3, "eval_every": 10, "schedule": "cosine", "lora_dropout": 0.1, **more}
+    long = {"num_iters": 100, "save_every": 3, "eval_every": 5, "schedule": "cosine", "lora_dropout": 0.1, **more}
     expected = outcome(finish(ragged, tmp_path / "whole", hosts, **long))
     dice, place = random.Random(11), tmp_path / "killed"  # noqa: S311
     log = place / "logs/rank-0.log"
