@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from thunder_train import ThunderError, files
-from thunder_train.worker.entry import Parser, enter, remove_files
+from thunder_train.worker.entry import enter, remove_files
+from thunder_train.worker.settings import Parser
 from thunder_train.worker.watchdog import Watchdog
 
 STEP_S = 0.02

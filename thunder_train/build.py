@@ -48,8 +48,8 @@ class Stage:
     """One node of the graph.
 
     make(root) writes every target below `root`, under its own relative path. reads: the slice of the resolved recipe
-    that it uses. code: modules of the package that it starts from, as `worker.generate`, or `runs:train` for one
-    function of a module. is_cached: whether its outputs depend on nothing else, and so may come from the run cache.
+    that it uses. code: modules of the package that decide its output, as `worker.result`; what they
+    import counts too. is_cached: whether its outputs depend on nothing else, and so may come from the run cache.
     """
 
     name: str

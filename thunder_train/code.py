@@ -1,12 +1,13 @@
 """Which of our own modules decide a stage's output, and a hash of what each does.
 
-A stage names the module it starts from; everything that module imports of the package counts too, so that no list has
-to be kept by hand and no change can be missed.
+A stage names the modules it starts from; everything they import of the package counts too, so no list is kept by hand
+and no change is missed. Imports below `if TYPE_CHECKING:` do not count: they never run.
 """
 
 import ast
 import os
-from functools import cache, partial
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from thunder_train import files
@@ -23,27 +24,16 @@ def digest(starts: tuple[str, ...], stats: StatCache) -> str:
 
 @cache
 def hashes(starts: tuple[str, ...], stats: StatCache) -> dict[str, str]:
-    """{path in the project: sha256 of its syntax tree} for modules as `worker.loop` and all that they import.
-
-    `runs:train` is one function of runs.py, without what that file imports.
-    """
+    """{path in the project: sha256 of its syntax tree} for modules as `worker.loop` and all that they import."""
     seen: dict[str, str] = {}
-    waiting = [f"thunder_train.{start}" for start in starts if ":" not in start]
+    waiting = [f"thunder_train.{start}" for start in starts]
     while waiting:
         path = _path(waiting.pop())
         if path and path not in seen:
             seen[path] = stats.memo("code", path, files.code_digest)
             waiting += stats.memo("imports", path, _imports).split()
     root = os.path.relpath(PACKAGE.parent)
-    found = {os.path.relpath(path, root): seen[path] for path in sorted(seen)}
-    for module, _, name in (start.partition(":") for start in starts if ":" in start):
-        path = os.path.relpath(PACKAGE / f"{module}.py")
-        found[f"thunder_train/{module}.py: {name}"] = stats.memo(f"function {name}", path, partial(_function, name))
-    return found
-
-
-def _function(name: str, path: Path) -> str:
-    return files.code_digest(path, name)
+    return {os.path.relpath(path, root): seen[path] for path in sorted(seen)}
 
 
 def _path(module: str) -> str | None:
@@ -58,9 +48,18 @@ def _path(module: str) -> str | None:
 def _imports(path: Path) -> str:
     """Names that a file imports of the package, space-separated; also those inside functions."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in _running(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return " ".join(sorted(name for name in names if name.partition(".")[0] == "thunder_train"))
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all below it, without the bodies of `if TYPE_CHECKING:`."""
+    yield node
+    is_typing = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    children = node.orelse if is_typing and isinstance(node, ast.If) else ast.iter_child_nodes(node)
+    for child in children:
+        yield from _running(child)

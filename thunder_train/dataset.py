@@ -31,7 +31,7 @@ from thunder_train import (
     tables,
 )
 from thunder_train.config import Dataset, Source
-from thunder_train.gather import Gathered
+from thunder_train.gather import Gathered, Watch
 from thunder_train.neighbours import Neighbours
 from thunder_train.parting import SPLITS, Parted
 from thunder_train.rows import Dropped, Ledger, raise_some
@@ -59,13 +59,13 @@ TOLD = 3
 """Dropped rows of each reason that an error about too many of them tells."""
 
 
-def build(dataset: Dataset, root: Path, out: Path) -> dict[str, Any]:
-    """Write the dataset's files into out and return its manifest.
+def build(dataset: Dataset, root: Path, out: Path, watch: Watch = iter) -> dict[str, Any]:
+    """Write the dataset's files into out and return its manifest. watch: sees each row pass.
 
     Nothing is written unless everything holds: no leak, unique ids, rows in train and valid, few rows dropped.
     """
     with Shelf(out) as shelf, Shelf(out) as decided:
-        made = Gathered(dataset, root, shelf, decided)
+        made = Gathered(dataset, root, shelf, decided, watch)
         parted = parting.part(made.ids, made.splits, made.contents, made.keys)
         for number, reason in parted.reasons.items():
             made.ledger.drop(*made.place(number), reason)

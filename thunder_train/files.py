@@ -38,14 +38,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def code_digest(path: Path, function: str = "") -> str:
-    """Hex sha256 of what a Python file, or one function of it, does: its syntax tree without comments and docstrings.
+def code_digest(path: Path) -> str:
+    """Hex sha256 of what a Python file, or one function of it, does: its syntax tree without comments, docstrings and
+    the texts of `help=`.
 
     Written out by hand, for ast.dump and ast.unparse change between Python versions.
     """
-    tree = ast.parse(path.read_bytes())
-    parts = [node for node in tree.body if not function or getattr(node, "name", "") == function]
-    return hashlib.sha256(_tree(parts).encode()).hexdigest()
+    return hashlib.sha256(_tree(ast.parse(path.read_bytes()).body).encode()).hexdigest()
 
 
 def _tree(node: object) -> str:
@@ -54,7 +53,12 @@ def _tree(node: object) -> str:
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+    fields = [(name, _without_help(value) if name == "keywords" else value) for name, value in fields]
     return f"{type(node).__name__}({','.join(f'{name}={_tree(value)}' for name, value in fields)})"
+
+
+def _without_help(keywords: list[ast.keyword]) -> list[ast.keyword]:
+    return [keyword for keyword in keywords if keyword.arg != "help"]
 
 
 def _is_docstring(node: object) -> bool:

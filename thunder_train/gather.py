@@ -4,6 +4,7 @@ Input: a `config.Dataset`.  Output: `Gathered`, from which parting.py and datase
 """
 
 from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ import msgspec
 from thunder_train import compose, files, neighbours, parting, sources, tally
 from thunder_train.config import Dataset
 from thunder_train.parting import SPLITS
-from thunder_train.progress import counted
 from thunder_train.rows import Ledger, Row
 from thunder_train.shelf import Shelf
+
+Watch = Callable[[Iterable[Row]], Iterator[Row]]
+"""Passes rows on unchanged, and may show how many there were."""
 
 
 class Gathered:
     """Rows that can teach, in order of reading: lines on the shelf, and columns of a few bytes each."""
 
-    def __init__(self, dataset: Dataset, root: Path, shelf: Shelf, decided: Shelf) -> None:
+    def __init__(self, dataset: Dataset, root: Path, shelf: Shelf, decided: Shelf, watch: Watch) -> None:
         self.dataset, self.root, self.shelf, self.decided = dataset, root, shelf, decided
         self.ledger, self.tally, self.sketch = Ledger(), tally.Tally(), neighbours.Sketch()
         self.composer = compose.Composer(dataset, root)
@@ -33,7 +36,7 @@ class Gathered:
         """Row -> its number on the shelf of decisions."""
         self._encode = msgspec.json.Encoder().encode
         for source in dataset.sources:
-            for row in counted(sources.read(source, root, self.ledger), f"data:{dataset.name}"):
+            for row in watch(sources.read(source, root, self.ledger)):
                 self._take(row)
         shelf.flush()
         decided.flush()

@@ -25,7 +25,7 @@ def data(dataset: Dataset) -> Stage:
         targets=tuple(f"data/{dataset.name}/{name}" for name in layout.DATA),
         inputs=tuple(path for path in (*paths, *dataset.templates, *pages) if Path(path).is_file()),
         reads={"dataset": section(dataset)},
-        code=("runs:data", "dataset"),
+        code=("dataset",),
     )
 
 
@@ -38,7 +38,7 @@ def model(each: Model) -> Stage:
         targets=models.targets(each),
         inputs=models.inputs(each, Path()),
         reads={"model": section(each)},
-        code=("runs:model", "models", *(("worker.nano",) if is_nano else ())),
+        code=("models", *(("worker.nano",) if is_nano else ())),
         is_cached=is_nano,  # the files of others lie elsewhere, and only a look tells whether they still do
     )
 
@@ -70,14 +70,14 @@ def train(recipe: Recipe) -> Stage:
     """launch.sh -> adapter, metrics, done.json."""
     found = _inputs(recipe, "hostfile.json", "launch.sh")
     reads = {"train": section(recipe.train), "environment": environment(recipe)}
-    return _stage(recipe, "train", layout.TRAINED, found, reads, "worker.__main__", "launch")
+    return _stage(recipe, "train", layout.TRAINED, found, reads, "worker.result")
 
 
 def evaluate(recipe: Recipe) -> Stage:
     """Adapter and held-out rows -> predictions.jsonl, decisions.jsonl, eval.json."""
     found = (*_inputs(recipe, "hostfile.json", "evaluate.sh", *layout.ADAPTER), *_programs(recipe))
     reads = {"evaluate": section(recipe.evaluate), "environment": environment(recipe)}
-    return _stage(recipe, "evaluate", layout.EVALUATED, found, reads, "worker.generate", "launch", "gate", "scores")
+    return _stage(recipe, "evaluate", layout.EVALUATED, found, reads, "worker.evaluation", "scores")
 
 
 def report(recipe: Recipe) -> Stage:
@@ -103,7 +103,7 @@ def index(names: list[str]) -> Stage:
         targets=("runs/index.html",),
         inputs=(*found, "templates/index.html.j2", "templates/index.js", f"templates/{layout.STYLE}.j2"),
         reads={},
-        code=("runs:index", "index"),
+        code=("index",),
         is_cached=False,
     )
 
@@ -151,7 +151,7 @@ def _stage(
         targets=tuple(f"runs/{recipe.name}/{target}" for target in targets),
         inputs=inputs,
         reads=reads,
-        code=(f"runs:{name}", *starts),
+        code=starts,
         is_cached=name != "check",  # a preflight tells of today
     )
 

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from thunder_train import (
@@ -35,6 +36,7 @@ from thunder_train import report as reports
 from thunder_train import scores as scoring
 from thunder_train.config import Dataset, Model, Recipe
 from thunder_train.process import command
+from thunder_train.progress import counted
 from thunder_train.toml_text import resolved_toml
 
 PARTIAL = Path(".thunder/partial")
@@ -45,7 +47,8 @@ CHECKED_S = 60
 
 def data(dataset: Dataset, out: Path) -> None:
     """A dataset's rows and manifest."""
-    datasets.build(dataset, Path(), out / "data" / dataset.name)
+    watch = partial(counted, what=f"data:{dataset.name}")
+    datasets.build(dataset, Path(), out / "data" / dataset.name, watch)
 
 
 def model(each: Model, out: Path) -> None:
@@ -76,7 +79,7 @@ def check(recipe: Recipe, out: Path) -> None:
 def train(recipe: Recipe, out: Path) -> None:
     """The adapter, its metrics and done.json, by running launch.sh with its output in staging."""
     run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
-    partial = PARTIAL / graph.train(recipe).key()[:16]
+    unfinished = PARTIAL / graph.train(recipe).key()[:16]
     raise_all(contradictions.batch_problems(recipe, rows["train"]))
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
@@ -87,13 +90,20 @@ def train(recipe: Recipe, out: Path) -> None:
     try:
         command(
             # Checkpoints lie under the key of exactly this training: a killed one goes on, another begins anew.
-            ["bash", str(run / "launch.sh"), "--adapter-path", f"{staged}/adapter", "--checkpoint-path", str(partial)],
+            [
+                "bash",
+                str(run / "launch.sh"),
+                "--adapter-path",
+                f"{staged}/adapter",
+                "--checkpoint-path",
+                str(unfinished),
+            ],
             where=f"training {recipe.name}",
             mend=f"read the lines above and {run}/logs/",
         )
     except ThunderError:
         with contextlib.suppress(ThunderError):  # what it died of is told, not what came of it
-            mirror.checkpoints(recipe, Path(), str(partial))
+            mirror.checkpoints(recipe, Path(), str(unfinished))
         raise
     mirror.mirror(recipe, Path(), str(staged))
     done = files.read_json(staged / "adapter" / "done.json", mend="the training ended without it; read its logs")
@@ -101,8 +111,8 @@ def train(recipe: Recipe, out: Path) -> None:
     if any(read[name] != rows[name] for name in read):
         mend = f"run `./doit data:{recipe.dataset.name}`"
         raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, mend)
-    shutil.rmtree(partial, ignore_errors=True)
-    mirror.forget(recipe, Path(), [str(partial), str(out)])
+    shutil.rmtree(unfinished, ignore_errors=True)
+    mirror.forget(recipe, Path(), [str(unfinished), str(out)])
     facts = {"seconds": round(time.perf_counter() - start, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
 
@@ -145,10 +155,8 @@ def evaluate(recipe: Recipe, out: Path) -> None:
     mirror.forget(recipe, Path(), [f"{PARTIAL}/answers-{recipe.name}", str(out)])
     told = {row["id"]: row for row in files.read_jsonl(Path("data") / recipe.dataset.name / "decisions.jsonl")}
     rows, measured = files.read_jsonl(predictions), files.read_json(losses)
-    rows = [row | {"telemetry": told.get(row["id"], {}).get("telemetry", {})} for row in rows]
-    judged = gate.judge(rows, recipe.evaluate.gate, f"{recipe.file}: evaluate.gate.command")
+    judged, found = scoring.judge(rows, told, measured, recipe.evaluate, f"{recipe.file}: evaluate.gate.command")
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
-    found = scoring.evaluate(rows, judged, measured, recipe.evaluate, measured["adapter_sha256"])
     files.write_json(staged / "eval.json", found)
     collapsed = probe.problems(found["probe"], recipe.evaluate.probe, recipe.file)
     if collapsed:  # a failed stage leaves no target, and somebody wants to see what was answered

@@ -39,6 +39,23 @@ class Scored:
     is_accepted: bool | None
 
 
+def judge(
+    predictions: list[Prediction],
+    decisions: dict[str, dict[str, Any]],
+    losses: dict[str, Any],
+    settings: config.Evaluate,
+    where: str,
+) -> tuple[gate.Judged, dict[str, Any]]:
+    """(the gate's decisions on the predictions, the content of eval.json).
+
+    decisions: id -> line of the dataset's decisions.jsonl, for its telemetry. losses: content of losses.json. where:
+    the recipe's key that an error of an external gate names.
+    """
+    rows = [row | {"telemetry": decisions.get(row["id"], {}).get("telemetry", {})} for row in predictions]
+    judged = gate.judge(rows, settings.gate, where)
+    return judged, evaluate(rows, judged, losses, settings, losses["adapter_sha256"])
+
+
 def evaluate(
     predictions: list[Prediction],
     judged: gate.Judged,

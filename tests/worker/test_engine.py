@@ -107,11 +107,10 @@ def test_the_flag_reaches_the_share_of_each_rank(ragged, tmp_path, monkeypatch):
     from thunder_train.worker import setup
     from thunder_train.worker.ranks import Ranks
     from thunder_train.worker.settings import parse
-    from thunder_train.worker.watchdog import Watchdog
 
     monkeypatch.chdir(ragged)
     chosen = parse(flags(tmp_path / "adapter", train_data="ragged.jsonl", global_batch_size=13, micro_tokens=128))
-    ready = setup.prepare(chosen, Watchdog(0, 0))
+    ready = setup.prepare(chosen, Ranks(0, 1))
     uneven = replace(chosen, weights=(3.0, 1.0))
     shares = [setup._feed(uneven, ready, "train", Ranks(rank, 2)).step(0) for rank in range(2)]
     rows = [[row for batch in share for row in batch.row_ids] for share in shares]

@@ -219,13 +219,14 @@ def test_kept_answers_are_of_exactly_these_inputs(folder, adapter, monkeypatch, 
     """
     Another model, other rows or flags give other answers; where they are kept or told gives the same.
     """
+    from thunder_train.worker import evaluation
     from thunder_train.worker import generate as program
 
     monkeypatch.chdir(folder)
     (folder / "other").mkdir(exist_ok=True)
     (folder / "other/config.json").write_text("{}")
-    plain = program.identity(program.parse(words(adapter, folder)), adapter)
-    other = program.identity(program.parse(words(adapter, folder, **changed)), adapter)
+    plain = evaluation.identity(program.parse(words(adapter, folder)), adapter)
+    other = evaluation.identity(program.parse(words(adapter, folder, **changed)), adapter)
 
     assert differing == {name for name in plain.keys() | other.keys() if plain.get(name) != other.get(name)}
 
@@ -234,13 +235,14 @@ def test_kept_answers_are_of_exactly_this_adapter(folder, adapter, tmp_path, mon
     """
     A training that was repeated left other weights under the same name.
     """
+    from thunder_train.worker import evaluation
     from thunder_train.worker import generate as program
 
     monkeypatch.chdir(folder)
     for name in ("adapters.safetensors", "adapter_config.json"):
         (tmp_path / name).write_bytes((adapter / name).read_bytes() + b" ")
     task = program.parse(words(adapter, folder))
-    plain, other = program.identity(task, adapter), program.identity(task, tmp_path)
+    plain, other = evaluation.identity(task, adapter), evaluation.identity(task, tmp_path)
 
     assert {"adapters.safetensors", "adapter_config.json"} == {key for key in plain if plain[key] != other[key]}
 

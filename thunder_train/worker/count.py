@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from thunder_train import files
-from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.entry import enter
+from thunder_train.worker.settings import Parser
 
 
 def main(argv: list[str]) -> None:

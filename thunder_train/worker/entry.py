@@ -1,6 +1,5 @@
 """How every worker program starts and ends: watchdog, files from the launcher, BLAS, one clean line for a mistake."""
 
-import argparse
 import contextlib
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 from thunder_train import ThunderError
 from thunder_train.worker.blas import preload
+from thunder_train.worker.errors import RanksLostError
 from thunder_train.worker.watchdog import follow_launcher
 
 FILE_PREFIX = "THUNDER_FILE_"
@@ -22,18 +22,6 @@ MISTAKE = 2
 """Exit status of a user's mistake."""
 LOST = 75
 """Exit status of a rank that lost the others: the launcher looks for the cause among those, and may start all again."""
-
-
-class RanksLostError(ThunderError):
-    """The other ranks, or the links to them, are gone. No mistake of the user's, and another try may do."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose complaint is a ThunderError, so it comes out as every other one."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the complaint."""
-        raise ThunderError(message, where=self.prog, mend=f"see `python -m {self.prog} --help`")
 
 
 def enter(main: Callable[[list[str]], None]) -> NoReturn:

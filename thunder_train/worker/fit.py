@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError, files, raise_all
-from thunder_train.worker.entry import Parser, enter
-from thunder_train.worker.settings import Settings, parse
+from thunder_train.worker.entry import enter
+from thunder_train.worker.settings import Parser, Settings, parse
 from thunder_train.worker.sizes import Facts, facts
 
 if TYPE_CHECKING:

@@ -6,67 +6,30 @@ however many ranks there are and however often the work was interrupted.
 """
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from thunder_train import ThunderError, files, raise_all
-from thunder_train.worker.entry import Parser, enter
-from thunder_train.worker.settings import weights
+from thunder_train import ThunderError, raise_all
+from thunder_train.worker.entry import enter, remove_files
+from thunder_train.worker.settings import Parser, Task, weights
 from thunder_train.worker.watchdog import Watchdog
-
-if TYPE_CHECKING:
-    from thunder_train.worker.answers import Answer
-    from thunder_train.worker.ranks import Ranks
-
-CODE = 1
-"""Raise it when the same inputs get other answers: kept ones are then made again."""
-CONDITIONS = ("base", "adapter")
-Answers = dict[str, list["Answer"]]
-"""By condition, in the order of the test rows."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One field per flag; `--help` says what each means."""
-
-    model: str
-    model_lock: str
-    adapter_path: Path
-    train_data: Path | None
-    valid_data: Path
-    test_data: Path
-    token_cache: Path | None
-    max_seq_len: int
-    max_tokens: int
-    batch_size: int
-    hostfile: Path | None
-    weights: tuple[float, ...]
-    stall_timeout_s: float
-    start_timeout_s: float
-    partial: Path | None
-    predictions: Path
-    losses: Path
 
 
 def main(argv: list[str]) -> None:
     """Score and generate with the base, then with the adapter on it."""
     task = parse(argv)
     # Below the flags: mlx and mlx-lm take two seconds to import, and BLAS had to be loaded first.
-    from thunder_train.worker import ranks, trained
+    from thunder_train.worker import evaluation, ranks, trained
+    from thunder_train.worker.environment import environment
 
     steps = itertools.count(1)
     with Watchdog(task.stall_timeout_s, task.start_timeout_s) as watchdog:
-        group = ranks.weighted(ranks.join(task.hostfile, watchdog), task.weights)
+        group = ranks.join(task.hostfile, watchdog)
+        remove_files()
+        group = ranks.weighted(group, task.weights)
         with trained.adapter(task.adapter_path, group) as adapter:
-            losses, answers = evaluate(task, adapter, group, lambda: watchdog.beat(next(steps)))
+            losses, answers = evaluation.evaluate(task, adapter, group, lambda: watchdog.beat(next(steps)))
     if group.rank == 0:
-        rows = enumerate(files.read_jsonl(task.test_data))
-        lines = [prediction(row, {name: answers[name][number] for name in CONDITIONS}) for number, row in rows]
-        files.write_text(task.predictions, "".join(map(files.json_line, lines)))
-        files.write_json(task.losses, losses)
+        evaluation.write(task, {"environment": environment(), **losses}, answers)
 
 
 def parse(argv: list[str]) -> Task:
@@ -83,83 +46,6 @@ def parse(argv: list[str]) -> Task:
         found.append(ThunderError("0 takes the length from the training rows", where="--max-tokens", mend=mend))
     raise_all(found)
     return task
-
-
-def evaluate(task: Task, adapter: Path, group: "Ranks", tick: Callable[[], None]) -> tuple[dict[str, Any], Answers]:
-    """(what losses.json holds, the answers), the same on every rank. adapter: its folder; tick: tells of progress."""
-    from thunder_train.worker import agreement, answers, losses, model, tokens, trained
-    from thunder_train.worker.environment import environment
-    from thunder_train.worker.kept import Kept
-
-    told = identity(task, adapter)
-    agreement.check_identity(told, group, "evaluate")
-    network, tokenizer = model.load(task.model, model.pinned_commit(task.model_lock))
-    splits = {name: tokens.read_all(path, tokenizer, cache=task.token_cache) for name, path in read_for(task).items()}
-    most = task.max_tokens or answers.cap([*splits["train"], *splits["valid"]])
-    kept = Kept(task.partial if group.rank == 0 else None, told)
-    session = answers.Session(network, tokenizer, most, task.batch_size, group, kept, tick)
-    found: dict[str, Any] = {
-        "environment": environment(),
-        "max_tokens": most,
-        "adapter_sha256": files.sha256(adapter / trained.NAMES[0]),
-    }
-    said: Answers = {}
-    for condition in CONDITIONS:
-        if condition == "adapter":
-            trained.put_on(network, adapter)
-        found[condition] = {
-            name: losses.measure(network, splits[name], task.max_seq_len, task.batch_size, group, tick)
-            for name in ("valid", "test")
-        }
-        said[condition] = answers.answer_all(session, splits["test"], condition)
-    return found, said
-
-
-def identity(task: Task, adapter: Path) -> dict[str, str]:
-    """The evaluation in words: all that decides its numbers. The number of ranks does not."""
-    import mlx.core as mx
-
-    from thunder_train.worker import agreement, trained
-
-    rows = {f"--{name}-data": path for name, path in read_for(task).items()}
-    for flag, path in rows.items():
-        files.require(path, mend=f"run `./doit data`, or correct {flag}")
-    return agreement.identity(
-        flags={name: getattr(task, name) for name in ("max_seq_len", "max_tokens", "batch_size")},
-        paths=rows | {name: adapter / name for name in trained.NAMES},
-        model=model_digest(task),
-        versions={
-            "code": str(CODE),
-            "mlx": version("mlx"),
-            "mlx-lm": version("mlx-lm"),
-            "device": mx.default_device().type.name,
-        },
-    )
-
-
-def model_digest(task: Task) -> str:
-    """The model by the hashes of its lock; without one by all files of its folder."""
-    if task.model_lock:
-        return files.digest(files.read_json(task.model_lock, mend="run `./doit model`").get("files"))[:16]
-    found = sorted(path for path in Path(task.model).glob("*") if path.is_file())
-    return files.digest({path.name: files.sha256(path) for path in found})[:16] if found else task.model
-
-
-def read_for(task: Task) -> dict[str, Path]:
-    """The rows that a task reads, by split; training rows only where they tell how long answers are."""
-    train = {"train": task.train_data} if task.train_data and not task.max_tokens else {}
-    return {**train, "valid": task.valid_data, "test": task.test_data}
-
-
-def prediction(row: dict[str, Any], answers: "dict[str, Answer]") -> dict[str, Any]:
-    """A line of predictions.jsonl."""
-    line: dict[str, Any] = {
-        name: row.get(name, "") for name in ("id", "partition", "asr_text", "reference_text", "source")
-    }
-    line["witness"] = row.get("witness") or {}
-    for name, answer in answers.items():
-        line |= {name: answer.text, f"{name}_finish": answer.finish, f"{name}_special": answer.special}
-    return line
 
 
 def _flag(name: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, files, raise_all
-from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.entry import enter
+from thunder_train.worker.settings import Parser
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 END_OF_TURN = SPECIAL.index("<end_of_turn>")

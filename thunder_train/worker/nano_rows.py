@@ -14,8 +14,9 @@ from rapidfuzz.distance import Levenshtein
 
 from thunder_train import ThunderError, files
 from thunder_train.worker import lexicon
-from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.entry import enter
 from thunder_train.worker.lexicon import nko
+from thunder_train.worker.settings import Parser
 
 PREDICTIONS, REFERENCES = "nko_nano_predictions.jsonl", "nko_nano_references.jsonl"
 VOWELS = {nko(a): nko(b) for a, b in ("ɛe", "ei", "aɛ", "oɔ", "ɔo", "uo", "ie")}

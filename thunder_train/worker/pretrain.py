@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError, files
 from thunder_train.worker import lexicon, nano
-from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.entry import enter
+from thunder_train.worker.settings import Parser
 
 if TYPE_CHECKING:
     import mlx.nn as nn

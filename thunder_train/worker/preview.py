@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError, files, raise_all
-from thunder_train.worker.entry import Parser, enter
-from thunder_train.worker.settings import Settings, parse
+from thunder_train.worker.entry import enter
+from thunder_train.worker.settings import Parser, Settings, parse
 from thunder_train.worker.token_text import Piece, coloured, pieces, plain, safe
 
 if TYPE_CHECKING:

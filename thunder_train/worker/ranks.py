@@ -5,13 +5,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from thunder_train import ThunderError, files
-from thunder_train.worker.entry import RanksLostError, remove_files
-from thunder_train.worker.watchdog import Watchdog
+from thunder_train.worker.errors import RanksLostError
+
+if TYPE_CHECKING:
+    from thunder_train.worker.watchdog import Watchdog
 
 BACKENDS = {"ring": "ring", "jaccl": "jaccl", "jaccl-ring": "jaccl", "mpi": "mpi", "nccl": "nccl"}
 """Backend of the hostfile -> name that mx.distributed.init knows."""
@@ -27,7 +29,7 @@ class Ranks:
     rank: int
     size: int
     group: Any = None
-    watchdog: Watchdog | None = None
+    watchdog: "Watchdog | None" = None
     weights: tuple[float, ...] = ()
 
     def sum(self, values: mx.array) -> mx.array:
@@ -70,7 +72,7 @@ def is_first_on_host(hostfile: Path | None, rank: int) -> bool:
     return names.index(names[rank]) == rank
 
 
-def join(hostfile: Path | None, watchdog: Watchdog | None = None) -> Ranks:
+def join(hostfile: Path | None, watchdog: "Watchdog | None" = None) -> Ranks:
     """Join the ranks that the hostfile lists, or be alone without one. Raises ThunderError on any other number."""
     if hostfile is None:
         if "MLX_RANK" in os.environ:
@@ -110,11 +112,9 @@ def _init(backend: str, name: str) -> Any:
             where="mx.distributed.init",
             mend="start the ranks with `python -m thunder_train.launch`, and check addresses and cables",
         ) from error
-    finally:
-        remove_files()
 
 
-def _check(group: Any, expected: int, hostfile: Path, watchdog: Watchdog | None) -> Ranks:
+def _check(group: Any, expected: int, hostfile: Path, watchdog: "Watchdog | None") -> Ranks:
     if group.size() != expected:
         raise ThunderError(
             f"{group.size()} ranks run, but the file lists {expected}",

@@ -4,10 +4,9 @@ import argparse
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.worker.entry import Parser
 
 AT_LEAST_ONE = (
     "num_iters", "batch_size", "grad_accumulation", "num_layers", "lora_rank", "log_every", "eval_every", "save_every",
@@ -30,6 +29,14 @@ WHERE_ONLY = (
     "max_skipped",
 )  # fmt: skip
 """Flags that say where things lie or what is told, not what is computed; validation is free of random state."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises its errors as ThunderError, so that they are printed as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error."""
+        raise ThunderError(message, where=self.prog, mend=f"see `python -m {self.prog} --help`")
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,29 @@ class Settings:
     def numeric(self) -> dict[str, Any]:
         """The flags that decide numbers, by name; what lies elsewhere or only tells is left out."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in WHERE_ONLY}
+
+
+@dataclass(frozen=True)
+class Task:
+    """The flags of an evaluation; one field per flag, and `generate --help` says what each means."""
+
+    model: str
+    model_lock: str
+    adapter_path: Path
+    train_data: Path | None
+    valid_data: Path
+    test_data: Path
+    token_cache: Path | None
+    max_seq_len: int
+    max_tokens: int
+    batch_size: int
+    hostfile: Path | None
+    weights: tuple[float, ...]
+    stall_timeout_s: float
+    start_timeout_s: float
+    partial: Path | None
+    predictions: Path
+    losses: Path
 
 
 def parse(argv: list[str]) -> Settings:

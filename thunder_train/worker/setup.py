@@ -1,4 +1,4 @@
-"""From flags to a run that can begin: ranks joined and agreed, model and rows read, the last checkpoint found."""
+"""From flags to a run that can begin: ranks agreed, model and rows read, the last checkpoint found."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,15 +12,13 @@ import mlx.nn as nn
 from thunder_train import ThunderError, files
 from thunder_train.worker import agreement, checkpoint, model, packing, ranks, resume, tensor_parallel, tokens
 from thunder_train.worker.feed import Feed, costs_of
-from thunder_train.worker.journal import Journal
+from thunder_train.worker.journal import Journal, Tracker
 from thunder_train.worker.loop import Plan, Run
 from thunder_train.worker.model import Lora
 from thunder_train.worker.ranks import Ranks
 from thunder_train.worker.resume import Checkpoint, Progress
 from thunder_train.worker.settings import Settings
 from thunder_train.worker.tokens import Split
-from thunder_train.worker.trackers import tracker
-from thunder_train.worker.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,9 @@ class Setup:
     not_packed: str
 
 
-def prepare(settings: Settings, watchdog: Watchdog) -> Setup:
-    """Join the ranks, agree, load model and rows. Raises ThunderError for what cannot be trained."""
+def prepare(settings: Settings, group: Ranks) -> Setup:
+    """Check that the joined ranks agree, load model and rows. Raises ThunderError for what cannot be trained."""
     is_data = settings.strategy == "data"
-    group = ranks.join(settings.hostfile, watchdog)  # first: a rank that connects 31 s later than another finds nobody
     told = identity(settings, group)
     agreement.check_identity(told, group)
     group = ranks.weighted(group, settings.weights)
@@ -80,16 +77,18 @@ def prepare(settings: Settings, watchdog: Watchdog) -> Setup:
 
 
 def assemble(
-    settings: Settings, ready: Setup, watchdog: Watchdog, stop_asked: Callable[[], bool]
+    settings: Settings, ready: Setup, beat: Callable[[int], None], stop_asked: Callable[[], bool], track: Tracker | None
 ) -> tuple[Run, Checkpoint | None]:
-    """The run, and the checkpoint that it goes on from. Rank 0 alone writes, but each host keeps checkpoints."""
+    """The run, and the checkpoint that it goes on from. Rank 0 alone writes, but each host keeps checkpoints.
+
+    beat: called after each step; stop_asked: whether this rank asks all to stop; track: takes rank 0's events.
+    """
     group, first = ready.ranks, ready.ranks.rank == 0
     row_ranks = group if settings.strategy == "data" else Ranks(0, 1)
     found = _last_checkpoint(settings, ready)
     progress = found.progress if found else Progress()
     metrics = settings.adapter_path.parent / "metrics.jsonl" if first else None
-    report = tracker(settings.report_to, settings.adapter_path.parent, settings.numeric()) if first else None
-    journal = Journal(metrics, progress, report)
+    journal = Journal(metrics, progress, track)
     if first:
         checkpoint.begin(settings.adapter_path)
         journal.say(f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed")
@@ -113,7 +112,7 @@ def assemble(
         journal=journal,
         identity=ready.identity,
         save=save,
-        beat=watchdog.beat,
+        beat=beat,
         stop_asked=stop_asked,
     )
     return run, found

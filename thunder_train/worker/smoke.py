@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thunder_train.worker.entry import Parser, enter
+from thunder_train.worker.entry import enter, remove_files
+from thunder_train.worker.settings import Parser
 from thunder_train.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> None:
 
     with Watchdog(0, flags.start_timeout) as watchdog:
         ranks = join(flags.hostfile, watchdog)
+        remove_files()
         start = time.perf_counter()
         right = all(sums_are_right(ranks, length) for _ in range(ROUNDS) for length in LENGTHS)
         seconds = round(time.perf_counter() - start, 4)
