@@ -12,9 +12,14 @@ from typing import Any
 
 from doit.exceptions import InvalidDodoFile
 
-from thunder_train import ThunderError, build, console, graph, load, process
-from thunder_train.cache import RunCache
-from thunder_train.config import Recipe
+from thunder_train import ThunderError
+from thunder_train.build import reporter
+from thunder_train.build import stage as build
+from thunder_train.build.run_cache import RunCache
+from thunder_train.config import load
+from thunder_train.config.project import Recipe
+from thunder_train.core import process
+from thunder_train.pipeline import graph
 
 Tasks = Iterator[dict[str, Any]]
 
@@ -27,7 +32,7 @@ CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)
 DOIT_CONFIG = {
     "default_tasks": [f"manifest:{name}" for name in PROJECT.default],
     "check_file_uptodate": build.Sha256Checker,
-    "reporter": console.Reporter,
+    "reporter": reporter.Reporter,
 }
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, process.interrupt)
@@ -88,26 +93,26 @@ def task_manifest() -> Tasks:
 def task_again() -> Tasks:
     """Make a run again from its manifest, in a clean folder, and compare every bit."""
     for name in PROJECT.recipes:  # doit gives no creator a command's name, and `doit reproduce -m PATH` is one
-        yield console.telling("reproduce", name, f"runs/{name}/manifest.json")
+        yield reporter.telling("reproduce", name, f"runs/{name}/manifest.json")
 
 
 def task_hosts() -> Tasks:
     """Ask the hosts of a cluster for their addresses and print its table, to paste into thunder.toml."""
     for name, cluster in PROJECT.remote_clusters.items():
-        yield console.telling("hosts", name, cluster)
+        yield reporter.telling("hosts", name, cluster)
 
 
 def task_sync() -> Tasks:
     """Project, rows, tokens and model -> every remote host: what differs by hash. Part of train and evaluate."""
     for name, recipe in PROJECT.recipes.items():
-        yield {**console.telling("sync", name, recipe), "task_dep": graph.before_sync(recipe)}
+        yield {**reporter.telling("sync", name, recipe), "task_dep": graph.before_sync(recipe)}
 
 
 def task_fit() -> Tasks:
     """What the training needs, before it runs: memory of a rank, messages, seconds of a step, advice."""
     for name, recipe in PROJECT.recipes.items():
         needs = [f"model:{recipe.model.name}"] if recipe.model.kind == "nano" else []
-        yield {**console.telling("fit", name, recipe), "task_dep": needs}
+        yield {**reporter.telling("fit", name, recipe), "task_dep": needs}
 
 
 def task_tokens() -> Tasks:
@@ -116,13 +121,13 @@ def task_tokens() -> Tasks:
     for name, recipe in PROJECT.recipes.items():
         # A hub model's tokenizer is enough, and whether its gigabytes are worth a download is asked before.
         needs = [f"model:{recipe.model.name}"] if recipe.model.kind != "hub" else []
-        yield {**console.telling("tokens", name, recipe, rows), "task_dep": [f"data:{recipe.dataset.name}", *needs]}
+        yield {**reporter.telling("tokens", name, recipe, rows), "task_dep": [f"data:{recipe.dataset.name}", *needs]}
 
 
 def task_replay() -> Tasks:
     """Judge a run's proposals again from its decisions.jsonl, and say which verdicts differ."""
     for name, recipe in PROJECT.recipes.items():
-        yield {**console.telling("replay", name, recipe), "task_dep": [f"evaluate:{name}"]}
+        yield {**reporter.telling("replay", name, recipe), "task_dep": [f"evaluate:{name}"]}
 
 
 def task_index() -> dict[str, Any]:
@@ -142,7 +147,7 @@ def task_lint() -> dict[str, Any]:
 
 def task_reference() -> dict[str, Any]:
     """Write docs/recipe.md and the editors' JSON schemas from schema.py."""
-    return build.utility("thunder_train.reference")
+    return build.utility("thunder_train.config.reference")
 
 
 def _of_each_recipe(stage: Callable[[Recipe], build.Stage]) -> Tasks:

@@ -7,8 +7,9 @@ import atexit
 from pathlib import Path
 from typing import Any
 
-from thunder_train import build, files
-from thunder_train.cache import RunCache
+from thunder_train.build import stage as build
+from thunder_train.build.run_cache import RunCache
+from thunder_train.core import files
 
 DOIT_CONFIG = {"check_file_uptodate": build.Sha256Checker}
 READS: list[str] = []

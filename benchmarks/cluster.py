@@ -2,7 +2,7 @@
 
 .venv/bin/python benchmarks/cluster.py [--steps 160] [--turns 3] [--write]
 
-Hosts are network namespaces with a real sshd each (tests/cluster/lab.py), bare but for an environment. --write: put the
+Hosts are network namespaces with a real sshd each (tests/system/cluster/lab.py), bare but for an environment. --write: put the
 tables into benchmarks/CLUSTER.md. The scaling wants a quiet machine of two cores: each host gets one.
 """
 
@@ -23,9 +23,9 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from tests.cluster.lab import VENV, Lab, lab, missing  # noqa: E402
-from tests.cluster.machine import LINK, PROJECT_FOLDER, Machine  # noqa: E402
-from tests.project import Copy, copy_sources  # noqa: E402
+from tests.helpers.project_copy import Copy, copy_sources  # noqa: E402
+from tests.system.cluster.lab import VENV, Lab, lab, missing  # noqa: E402
+from tests.system.cluster.machine import LINK, PROJECT_FOLDER, Machine  # noqa: E402
 
 SAME = ("adapter/adapters.safetensors", "adapter/done.json", "predictions.jsonl", "decisions.jsonl", "eval.json")
 """Files of a run that must not show where its ranks ran."""

@@ -27,7 +27,7 @@ start = time.perf_counter(); sha = hashlib.sha256(data).hexdigest(); print(time.
 OURS = """
 import sys, time
 from pathlib import Path
-from thunder_train.stats import StatCache
+from thunder_train.core.stat_cache import StatCache
 cache = StatCache(Path(sys.argv[2]))
 start = time.perf_counter(); sha = cache.sha256(sys.argv[1]); print(time.perf_counter() - start, sha)
 """

@@ -8,18 +8,19 @@ change goes down the chain as a real one would.
 from pathlib import Path
 from typing import Any
 
-from thunder_train import files, graph
+from thunder_train.core import files
+from thunder_train.pipeline import graph
 
 real_make = graph._make
 
 
 def short_make(name: str, part: Any, out: Path) -> None:
     """As graph._make, but for the work itself; runs.py is imported all the same, for a real stage pays for it."""
-    from thunder_train import runs
+    from thunder_train.pipeline import stages
 
     if name in ("data", "model"):
         return real_make(name, part, out)
-    stage = getattr(graph, getattr(runs, name).__name__)(part)
+    stage = getattr(graph, getattr(stages, name).__name__)(part)
     read = files.digest([stage.reads, *(files.sha256(path) for path in stage.inputs)])
     for path in stage.targets:
         (out / path).write_text(f"{path} {read}\n")

@@ -1,153 +1,60 @@
-"""DESIGN's import table as a test: which module may know which, and what `import dodo` may cost."""
+"""The import list of docs/architecture.md as a test: which package may know which, and what `import dodo` may cost."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parent.parent
+from tests.helpers.project_copy import PROJECT
+
 PACKAGE = PROJECT / "thunder_train"
-LEAVES = {
-    "__init__",
+LOWER = {
+    "core": set(),
+    "config": {"core"},
+    "build": {"core"},
+    "models": {"core", "config"},
+    "data": {"core", "config"},
+    "evaluate": {"core", "config"},
+    "agent": {"core", "config"},
+    "launch": {"core", "config", "models", "agent"},
+    "cluster": {"core", "config", "models", "agent", "launch"},
+    "reproduce": {"core", "config", "launch"},
+    "report": {"core", "config", "evaluate", "launch", "reproduce"},
+    "pipeline": set(),
+    "cli": {"pipeline"},
+    "worker": {"core", "config.train"},
+}
+"""What each package may import besides itself and the root, ThunderError."""
+ABOVE_ALL = {
+    "core",
     "config",
-    "config_evaluate",
-    "files",
-    "keys",
-    "layout",
-    "schema",
-    "schema_data",
-    "schema_evaluate",
-    "schema_train",
+    "build",
+    "models",
+    "data",
+    "evaluate",
+    "agent",
+    "launch",
+    "cluster",
+    "reproduce",
+    "report",
 }
-"""What any module may import; every other arrow is listed."""
-ARROWS: dict[str, set[str]] = {
-    **{leaf: set() for leaf in LEAVES},
-    # The machine underneath.
-    "process": set(),
-    "stats": set(),
-    "cache": set(),
-    "code": {"stats"},
-    "state": {"stats"},
-    "build": {"cache", "code", "process", "stats"},
-    "console": {"actions", "build"},
-    "why": {"build"},
-    # The project, read.
-    "checks": set(),
-    "contradictions": set(),
-    "load": {"checks", "code", "contradictions", "stats"},
-    "reference": set(),
-    # The rooms of the stages.
-    "rows": set(),
-    "streams": {"rows"},
-    "jsontext": set(),
-    "tables": {"streams"},
-    "readers": {"jsontext", "rows", "streams", "tables"},
-    "fieldmap": {"readers", "rows", "streams"},
-    "join": {"fieldmap", "readers", "rows", "streams"},
-    "reports": {"fieldmap", "jsontext", "readers", "rows", "streams", "tables"},
-    "sources": {"fieldmap", "join", "readers", "reports", "rows", "streams"},
-    "alphabet": set(),
-    "orthography": {"alphabet"},
-    "neighbours": set(),
-    "parting": {"neighbours"},
-    "compose": {"alphabet", "orthography", "readers", "rows"},
-    "shelf": set(),
-    "progress": set(),
-    "tally": {"compose", "parting", "rows"},
-    "gather": {"compose", "neighbours", "parting", "progress", "rows", "shelf", "sources", "tally"},
-    "facts": {"gather", "neighbours", "orthography", "parting"},
-    "audit": set(),
-    "dataset": {
-        "alphabet",
-        "audit",
-        "compose",
-        "facts",
-        "fieldmap",
-        "gather",
-        "join",
-        "jsontext",
-        "neighbours",
-        "orthography",
-        "parting",
-        "readers",
-        "reports",
-        "rows",
-        "shelf",
-        "sources",
-        "streams",
-        "tables",
-    },
-    "models": {"process"},
-    "cluster": {"ssh"},
-    "render": set(),
-    "terminal": set(),
-    "backends": set(),
-    "pulse": set(),
-    "rank": {"ssh"},
-    "actions": {"commands", "fit", "gate", "hosts", "process", "replay", "reproduce", "sync"},
-    "ssh": set(),
-    "attempt": {"pulse", "rank", "ssh", "terminal"},
-    "columns": set(),
-    "session": {"columns", "ssh"},
-    "links": {"session"},
-    "readiness": {"fit", "models", "session"},
-    "hosts": {"session", "toml_text"},
-    "preflight": {"cluster", "columns", "fit", "links", "readiness", "session"},
-    "there": set(),
-    "remote": {"ssh", "there"},
-    "needs": {"models", "stats"},
-    "relay": {"links", "session"},
-    "sync": {"needs", "relay", "remote", "session", "stats", "there"},
-    "mirror": {"remote"},
-    "mpi": {"session"},
-    "launch": {"attempt", "backends", "mpi", "pulse", "rank", "session", "ssh", "terminal"},
-    "profiles": set(),
-    "intervals": set(),
-    "examples": {"profiles"},
-    "probe": {"profiles"},
-    "external_gate": {"process", "rows"},
-    "gate": {"external_gate"},
-    "replay": {"external_gate", "gate"},
-    "scores": {"examples", "gate", "intervals", "probe", "profiles"},
-    "promotion": set(),
-    "toml_text": set(),
-    "manifest": {"render"},
-    "report": {"gate", "manifest", "probe", "render"},
-    "plots": set(),
-    "page": {"audit", "plots", "profiles"},
-    "index": {"audit", "compare", "manifest"},
-    # A run made again.
-    "compare": set(),
-    "reproduce": {"checks", "compare", "load", "manifest", "process", "toml_text"},
-    "commands": {"columns", "compare", "manifest", "process", "reproduce"},
-    "fit": {"models", "process", "render"},
-    # The halls: where things lie, and what is done there.
-    "graph": {"build", "code", "external_gate", "models", "runs"},
-    "runs": {
-        "cluster",
-        "contradictions",
-        "dataset",
-        "gate",
-        "graph",
-        "index",
-        "manifest",
-        "mirror",
-        "models",
-        "page",
-        "preflight",
-        "probe",
-        "process",
-        "promotion",
-        "render",
-        "report",
-        "scores",
-        "sync",
-        "toml_text",
-    },
-}
+LOWER["pipeline"] |= ABOVE_ALL
+LOWER["cli"] |= ABOVE_ALL
+ON_HOSTS = {"main", "files", "interfaces", "link", "mpi_holder"}
+"""Modules of agent/ that run on a host's own Python, without an environment."""
+DOIT = {"build.stage", "build.state", "build.reporter", "build.explain", "cli.commands", "cli.tasks"}
+"""The modules at doit's extension points."""
 HEAVY = {"mlx", "mlx_lm", "numpy", "matplotlib", "pyarrow", "transformers", "torch", "huggingface_hub"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """A module's name below thunder_train, as `worker.train.loop`; "" for the root."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path) -> set[str]:
@@ -161,47 +68,69 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def rooms(path: Path) -> set[str]:
-    """Modules of the package that a file imports, by their first name."""
-    inner = [name.split(".")[1] for name in imports(path) if name.startswith("thunder_train.")]
-    return {name for name in inner if (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()}
+def own_imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, as `core.files`; the root is left out."""
+    known = {name_of(each) for each in MODULES} - {""}
+    names = {name.removeprefix("thunder_train.") for name in imports(path) if name.startswith("thunder_train.")}
+    return {next((each for each in (name, name.rpartition(".")[0]) if each in known), "") for name in names} - {""}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
-def test_a_module_imports_only_leaves_and_its_listed_neighbours(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_package_imports_only_those_below_it(path: Path) -> None:
     """
-    Rooms do not open onto each other; the hall joins them. A new arrow belongs in the table first.
+    Imports go one way, down the list, so that a reader knows where to look and a change what it can reach.
     """
-    assert path.stem in ARROWS, f"add {path.stem} to the table, with what it may import"
+    package = name_of(path).partition(".")[0]
+    allowed = LOWER.get(package, set()) | {package}
 
-    assert rooms(path) - LEAVES - {path.stem} <= ARROWS[path.stem]
-
-
-@pytest.mark.parametrize("path", sorted((PACKAGE / "worker").glob("*.py")), ids=lambda path: path.stem)
-def test_a_worker_imports_only_leaves_and_workers(path: Path) -> None:
-    """
-    Workers know flags and files, never recipes, TOML or doit.
-    """
-    allowed = {"__init__", "files", "worker"}
-
-    assert rooms(path) <= allowed
+    assert set() == {name for name in own_imports(path) if not allowed & {name, name.partition(".")[0]}}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
-def test_only_workers_import_mlx(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_worker_imports_mlx(path: Path) -> None:
     """
     Every other command must start in a fraction of a second.
     """
-    assert not {name.partition(".")[0] for name in imports(path)} & {"mlx", "mlx_lm"}
+    is_worker = name_of(path).startswith("worker")
+
+    assert is_worker or not {name.partition(".")[0] for name in imports(path)} & {"mlx", "mlx_lm"}
 
 
-def test_no_room_imports_doit() -> None:
+@pytest.mark.parametrize("name", sorted(ON_HOSTS))
+def test_what_runs_on_a_host_needs_only_the_standard_library(name: str) -> None:
     """
-    The engine is joined at its extension points and nowhere else: actions, state, console, commands.
+    A host may have no environment yet: sync makes it.
     """
-    users = {path.stem for path in PACKAGE.rglob("*.py") if any(one.startswith("doit") for one in imports(path))}
+    found = imports(PACKAGE / "agent" / f"{name}.py")
+    others = {each.partition(".")[0] for each in found} - {*sys.stdlib_module_names, "thunder_train"}
 
-    assert {"actions", "build", "commands", "console", "state", "why"} >= users
+    assert set() == others
+    assert {"agent"} >= {each.partition(".")[0] for each in own_imports(PACKAGE / "agent" / f"{name}.py")}
+
+
+def test_only_its_entry_point_imports_the_training() -> None:
+    """
+    What decides a training's numbers is the training's alone: nothing else of the worker changes with it.
+    """
+    users = {name_of(path) for path in MODULES if any(name.startswith("worker.train.") for name in own_imports(path))}
+
+    assert {"worker.__main__"} == {name for name in users if not name.startswith("worker.train")}
+
+
+def test_no_module_imports_itself_through_another() -> None:
+    """
+    A circle has no first file to read.
+    """
+    TopologicalSorter({name_of(path): own_imports(path) for path in MODULES}).prepare()
+
+
+def test_only_the_extension_points_import_doit() -> None:
+    """
+    The engine is joined where doit offers it and nowhere else: tasks, state, reporter, commands.
+    """
+    users = {name_of(path) for path in MODULES if any(name.startswith("doit") for name in imports(path))}
+
+    assert users <= DOIT
 
 
 def test_import_dodo_loads_nothing_heavy() -> None:
@@ -214,11 +143,13 @@ def test_import_dodo_loads_nothing_heavy() -> None:
     assert set() == HEAVY & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("path", sorted([*PACKAGE.rglob("*.py"), PROJECT / "dodo.py"]), ids=lambda path: path.stem)
-def test_files_stay_short(path: Path) -> None:
+@pytest.mark.parametrize("path", [*MODULES, PROJECT / "dodo.py"], ids=lambda path: str(path.relative_to(PROJECT)))
+def test_files_and_functions_stay_short(path: Path) -> None:
     """
-    A file over 250 lines means a missing room; dodo.py is a table of contents.
+    A file of more than 400 lines hides a second subject, a function of more than 40 a second step.
     """
-    limit = 150 if path.name == "dodo.py" else 250
+    text = path.read_text(encoding="utf-8")
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
 
-    assert limit >= len(path.read_text(encoding="utf-8").splitlines())
+    assert (150 if path.name == "dodo.py" else 400) >= len(text.splitlines())
+    assert [] == [each.name for each in functions if (each.end_lineno or 0) - each.lineno >= 40]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from thunder_train import ThunderError, files, models
-from thunder_train.config import Model
+from thunder_train import ThunderError, models
+from thunder_train.config.project import Model
+from thunder_train.core import files
 
 NANO = Model("tiny", "nano", "", "", "main", 2, 16, 2, 1, 32, 0)
 CONVERT = "convert it with `mlx_lm.convert --hf-path MODEL --mlx-path FOLDER` and name that folder"

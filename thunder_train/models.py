@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from thunder_train import ThunderError, files, raise_all
-from thunder_train.config import Model, section
-from thunder_train.process import command
+from thunder_train import ThunderError, raise_all
+from thunder_train.config.project import Model, section
+from thunder_train.core import files
+from thunder_train.core.process import command
 
 NANO_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")

@@ -1,414 +1,456 @@
-"""The preflight on hosts of their own: what it measures, and what it says of every fault before a training starts."""
+"""Whether hosts are ready: what is made of their answers, and how they are asked. ssh is played by a script here."""
 
 import json
-import re
-import shlex
-import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Callable
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.lab import Lab
-from tests.cluster.machine import HOME, LINK, PROJECT_FOLDER, Machine, in_net
-from tests.project import Copy, wait_for
+from tests.helpers.recipes import smoke
+from thunder_train import ThunderError
+from thunder_train.agent import client
+from thunder_train.cluster import links, preflight, readiness
+from thunder_train.cluster.links import Way
+from thunder_train.cluster.readiness import Wanted
+from thunder_train.config.project import Cluster, Host, Recipe
+from thunder_train.core import files
 
-PREFLIGHT = """
-import json, sys
-from pathlib import Path
-from thunder_train import ThunderError, build, fit, load, preflight, session
-recipe = load.load(Path(), build.STATS).recipes["far"]
-flags = json.loads(sys.argv[1])
-session.ANSWER_WITHIN_S = flags.pop("within_s", 30)
-if not flags.pop("reckons", False):  # it takes two seconds of two cores, in each of these tests
-    fit.rank_peaks = lambda *_: [1_000_000] * len(recipe.cluster.hosts)
-try:
-    found = preflight.preflight(recipe, Path("runs/far/logs/check"), **flags)
-except ThunderError as error:
-    sys.exit(str(error))
-Path("found.json").write_text(json.dumps(found))
-"""
-CLOCK = "import time; true = time.time; time.time = lambda: true() + 75\n"
-MEMORY = """
-from pathlib import Path
-true = Path.read_text
-Path.read_text = lambda path, *a, **k: "MemAvailable: 1000 kB" if str(path) == "/proc/meminfo" else true(path, *a, **k)
-"""
-DISCOVER = """
-from pathlib import Path
-from thunder_train import build, hosts, load
-print(hosts.discover(load.load(Path(), build.STATS).recipes["far"].cluster), end="")
-"""
-PROGRAM = "exec(json.loads"
-"""Part of the command line of what a preflight starts on a host."""
-SYNC = "run `./doit sync:far`"
-
-
-def furnish(
-    it: Lab, project: Copy, folder: str = PROJECT_FOLDER, ips: Callable[[Machine], str] = lambda m: m.address
-) -> None:
-    """The recipe `far` on head, on all hosts; and what sync would bring to them."""
-    head = it.head.project
-    table = f'\n[clusters.far]\nbackend = "ring"\nfolder = {json.dumps(folder)}\n'
-    for host in it.hosts:
-        table += f'\n[[clusters.far.hosts]]\nssh = "{host.name}"\nips = ["{ips(host)}"]\n'
-    with (head / "thunder.toml").open("a") as file:
-        file.write(table)
-    text = (head / "recipes/smoke.toml").read_text().replace('cluster = "local"', 'cluster = "far"')
-    (head / "recipes/far.toml").write_text(text)
-    for part in ("data", "runs/models"):
-        shutil.copytree(project.path / part, head / part, dirs_exist_ok=True)
-    done = it.head.run([".venv/bin/python", "-m", "doit", "scripts:far", "hostfile:far"])
-    assert 0 == done.returncode, done.stdout + done.stderr
-    for host in it.hosts:
-        bring(it, host, host.home / folder)
+INTERFACES = [
+    {"name": "lo0", "kind": "loopback", "addresses": ["127.0.0.1/8"]},
+    {"name": "bridge0", "kind": "Thunderbolt Bridge", "addresses": ["10.0.5.1/24"]},
+    {"name": "en0", "kind": "Wi-Fi", "addresses": ["192.168.1.4/24"]},
+]
+FACTS = {
+    "has_folder": True,
+    "has_project": True,
+    "has_python": True,
+    "python": "3.11.7",
+    "mlx": "0.32.4",
+    "mlx_lm": "0.32.2",
+    "thunder_train": "0.1.0",
+    "platform": "darwin-arm64",
+    "fast_synch": None,
+    "interfaces": INTERFACES,
+    "rdma": ["rdma_en2", "rdma_en5"],
+    "usable_memory_bytes": 12_000_000_000,
+    "free_disk_bytes": 50_000_000_000,
+    "clock_skew_s": 0.1,
+    "code": {"thunder_train/a.py": "1", "thunder_train/b.py": "2"},
+    "files": {"data/d/train.jsonl": [9, "aa"], "m/model.safetensors": [5_000_000_000, "bb"]},
+    "workers": [],
+}
+RANK_PEAKS = [6_000_000_000, 2_000_000_000]
+WANTED = [Wanted("data/d/train.jsonl", None, "aa"), Wanted("m/model.safetensors", 5_000_000_000, "bb")]
 
 
-def bring(it: Lab, host: Machine, target: Path) -> None:
-    """What sync would bring to a host."""
-    ignored = shutil.ignore_patterns(".venv", ".thunder")
-    shutil.copytree(it.head.project, target, dirs_exist_ok=True, ignore=ignored)
-    if not (target / ".venv").is_symlink():
-        (target / ".venv").symlink_to((host.project / ".venv").readlink())
+def macs(backend: str = "ring", *hosts: Host) -> Cluster:
+    """Two remote hosts, or others."""
+    two = (Host("mac4", ("10.0.5.1",), ("", "rdma_en5")), Host("mac5", ("10.0.5.2",), ("rdma_en5", "")))
+    return Cluster("macs", backend, hosts or two, (), "projects/thunder train", ".venv/bin/python")
 
 
 @pytest.fixture
-def far(two: Lab, smoke: Copy) -> Lab:
-    """Two hosts that are ready."""
-    furnish(two, smoke)
-    return two
+def recipe(tmp_path: Path) -> Recipe:
+    """The smoke recipe on two Macs."""
+    return replace(smoke(tmp_path), cluster=macs())
 
 
-def looked(it: Lab, **flags: Any) -> tuple[int, list[str], list[str]]:
-    """Exit status, lines of the tables and problems of a preflight on head."""
-    done = it.head.run([".venv/bin/python", "-c", PREFLIGHT, json.dumps(flags)])
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+def told(recipe: Recipe, host: str = "mac4", **changed: object) -> list[str]:
+    """Problems of a host whose facts are those of this machine but for some."""
+    there = {**FACTS, **changed}
+    found = readiness.to_bring(host, there, FACTS, recipe, WANTED)
+    memory = readiness.memory_bytes(host, recipe.cluster, RANK_PEAKS)
+    return [str(one) for one in [*found, *readiness.own_problems(host, there, recipe, WANTED, memory)]]
 
 
-def problems(it: Lab, **flags: Any) -> list[str]:
-    """What a preflight that fails says."""
-    status, _, found = looked(it, **flags)
-    assert 1 == status
-    return found
-
-
-def test_two_ready_hosts_are_measured(far: Lab) -> None:
+def test_a_host_that_is_as_this_machine_is_ready(recipe: Recipe) -> None:
     """
-    The seed's "Mac4 -> Mac5 0.52 ms", both ways and over the training link, and nothing of it stays on the hosts.
+    Code that only the host has is in nobody's way: sync removes nothing that it did not bring. Nor is another patch
+    of the same Python: macOS and Homebrew install them as they come.
     """
-    status, table, errors = looked(far)
-    found = json.loads((far.head.project / "found.json").read_text())
-
-    assert (0, []) == (status, errors)
-    assert ["host1", "host2"] == [host["host"] for host in found["hosts"]]
-    assert [("host1", "host2", "10.77.0.3", LINK), ("host2", "host1", "10.77.0.2", LINK)] == [
-        (row["from"], row["to"], row["address"], row["interface"]) for row in found["links"]
-    ]
-    assert all(0 < row["latency_ms"] < 100 and row["bytes_per_second"] > 1e6 for row in found["links"])
-    assert [("host1", 0, 2, True), ("host2", 1, 2, True)] == [
-        (rank["host"], rank["rank"], rank["size"], rank["all_sum"]) for rank in found["ranks"]
-    ]
-    assert ["host1  ready", "host2  ready"] == [line[:12].rstrip() for line in table[1:3]]
-    assert [[], []] == [host.pids("python") for host in far.hosts]
+    assert [] == told(recipe, python="3.11.12", code={**FACTS["code"], "thunder_train/old.py": "3"})  # type: ignore[dict-item]
 
 
-def test_before_a_sync_what_it_will_bring_is_told_and_stops_nothing(far: Lab) -> None:
+def test_every_problem_of_a_host_is_told_with_its_mend(recipe: Recipe) -> None:
     """
-    Else no first training could ever come to its sync. Without everything in place no rank starts.
+    Mending one thing at a time would cost a try per thing.
     """
-    shutil.rmtree(far.hosts[0].project)
-    (far.hosts[1].project / "data/agp-nko-corrections/train.jsonl").write_text("changed\n")
-    expected = [
-        f"host host1: no project there: {PROJECT_FOLDER} is missing; {SYNC}",
-        f"host host2: data/agp-nko-corrections/train.jsonl: not the same as here; {SYNC}",
-    ]
-    status, table, errors = looked(far, is_synced=False)
-
-    assert (0, []) == (status, errors)
-    assert [*expected, "the all-sum over all ranks waits for that"] == table[-3:]
-    assert expected == problems(far)
-
-
-def test_another_version_and_other_code_name_the_host(far: Lab) -> None:
-    """
-    Two versions of MLX on one ring hang or add up wrongly, and nobody says why.
-    """
-    first, second = (host.project for host in far.hosts)
-    (first / "mlx-0.1.dist-info").mkdir()
-    (first / "mlx-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mlx\nVersion: 0.1\n")
-    (second / "thunder_train/worker/loop.py").write_text("import this\n")
-    found = problems(far)
-
-    assert found[0].startswith("host host1: has mlx 0.1, and this machine ")
-    assert [f"host host2: thunder_train/worker/loop.py: other code than here; {SYNC}"] == found[1:]
-
-
-def test_an_address_on_another_network_is_no_training_link(two: Lab, smoke: Copy) -> None:
-    """
-    The host says which addresses it has.
-    """
-    furnish(two, smoke, ips=lambda host: "10.99.0.1" if host.name == "host1" else host.address)
+    again = "run `./doit sync:smoke`; if that is not enough, remove projects/thunder train/.venv there and run it again"
 
     assert [
-        "host host1: 10.99.0.1 is no address of host1; it has 192.168.77.2 (lan0), 10.77.0.2 (link0); "
-        "correct ips in [clusters] of thunder.toml, or set the address there",
-    ] == problems(two)
-
-
-def test_a_cut_cable_is_seen_while_ssh_still_works(far: Lab) -> None:
-    """
-    ssh goes over another network, as with Wi-Fi and a Thunderbolt cable.
-    """
-    far.hosts[1].link_down(LINK)
-
-    start_s = time.monotonic()
-    found = problems(far)
-    assert time.monotonic() - start_s < 15
-    assert ["host host1: cannot reach host2 at 10.77.0.3: ", "host host2: cannot reach host1 at 10.77.0.2: "] == [
-        line[: line.index(": ", 30) + 2] for line in found
-    ]
-    assert found[0].endswith("; check the cable, ips in [clusters], and the firewall of host2")
-
-
-def test_a_link_that_works_one_way_is_told_by_direction(far: Lab) -> None:
-    """
-    A firewall that swallows what comes in: ring ranks would wait for each other.
-    """
-    far.hosts[1].iptables("-A", "INPUT", "-i", LINK, "-p", "tcp", "--syn", "-j", "DROP")
-
-    assert [
-        "host host1: cannot reach host2 at 10.77.0.3: no answer within 3 s; "
-        "check the cable, ips in [clusters], and the firewall of host2"
-    ] == problems(far)
-
-
-def test_traffic_that_leaves_by_another_interface_is_told(far: Lab) -> None:
-    """
-    With a wrong route the training would go over the slow network, and only its pace would show it.
-    """
-    first, second = far.hosts
-    in_net(first.pid, "ip", "route", "add", "10.77.0.3/32", "via", second.lan, "src", first.lan)
-
-    assert [
-        "host host1: reaches host2 at 10.77.0.3 from 192.168.77.2, which is no training link of it; "
-        "correct ips in [clusters]: both ends of a cable need addresses of one network"
-    ] == problems(far)
-
-
-def test_a_slow_link_shows_in_the_table(far: Lab) -> None:
-    """
-    1 Mbit/s: measured in two seconds each way, where 16 MB would take two minutes.
-    """
-    for host in far.hosts:
-        host.tc("qdisc", "add", "dev", LINK, "root", "tbf", "rate", "1mbit", "burst", "16kb", "latency", "400ms")
-    (far.hosts[0].home / ".bashrc").write_text("export MLX_METAL_FAST_SYNCH=1\n")  # stops before the ring's megabytes
-    start_s = time.monotonic()
-    _, table, found = looked(far)
-
-    assert time.monotonic() - start_s < 20
-    assert [
-        "host host1: MLX_METAL_FAST_SYNCH=1 is set: it can stop the GPU for good; "
-        "remove it from the shell's start files there"
-    ] == found
-    speeds = [line.split()[-2:] for line in table if " -> " in line]
-    assert [("kB/s", True), ("kB/s", True)] == [(unit, 50 < float(speed) < 300) for speed, unit in speeds]
-
-
-def test_a_link_that_loses_packets_is_still_measured(far: Lab) -> None:
-    """
-    One in twenty: slow, and no reason to say that nobody is there.
-    """
-    rule = "-A INPUT -i link0 -m statistic --mode random --probability 0.05 -j DROP"
-    far.hosts[0].iptables(*rule.split())
-
-    assert 0 == looked(far)[0]
-
-
-def test_a_changed_host_key_stops_it(far: Lab) -> None:
-    """
-    Someone else may answer under that address.
-    """
-    known = far.head.home / ".ssh/known_hosts"
-    first, second = known.read_text().splitlines()
-    known.write_text(f"{first}\n{second.split()[0]} {' '.join(first.split()[1:])}\n")
-    found = problems(far)
-
-    assert 1 == len(found)
-    assert found[0].startswith("host host2: ssh cannot reach it: ")
-    assert found[0].endswith("; find out why its key changed; if rightly, `ssh-keygen -R host2`, then `ssh host2`")
-
-
-def test_a_frozen_host_is_given_up(far: Lab) -> None:
-    """
-    A hung file system: the network answers, and nobody else.
-    """
-    far.hosts[1].stop()
-    start_s = time.monotonic()
-    found = problems(far, within_s=3)
-    far.hosts[1].cont()
-
-    assert time.monotonic() - start_s < 15
-    assert ["host host2: ssh cannot reach it: no answer within 3 s; make `ssh host2 true` work without a password"] == (
-        found
+        f"host mac4: has mlx 0.31.1, and this machine 0.32.4; {again}",
+        f"host mac4: has no mlx-lm; {again}",
+        "host mac4: has Python 3.12.1, and this machine 3.11.7; "
+        "install Python 3.11 there, remove projects/thunder train/.venv there and run `./doit sync:smoke`",
+        "host mac4: has Thunder Train 0.0.9, and this machine 0.1.0; run `./doit sync:smoke`",
+        "host mac4: data/d/train.jsonl: missing there; run `./doit sync:smoke`",
+        "host mac4: m/model.safetensors: not the same as here; run `./doit sync:smoke`",
+        "host mac4: thunder_train/b.py: other code than here; run `./doit sync:smoke`",
+        "host mac4: has 4 GB of memory, and its ranks need about 6 GB; "
+        "end other programs there, or see `./doit fit:smoke`",
+        "host mac4: has 1 MB of free disk, and needs 100 MB; make room there",
+        "host mac4: its clock is 75 s behind this machine's; set it: `sudo sntp -sS time.apple.com` on a Mac",
+        "host mac4: MLX_METAL_FAST_SYNCH=1 is set: it can stop the GPU for good; "
+        "remove it from the shell's start files there",
+        "host mac4: workers of an earlier run still run there: python -m thunder_train.worker (process 7, 8); "
+        "end them: `ssh mac4 'kill 7 8'`",
+    ] == told(
+        recipe,
+        mlx="0.31.1",
+        mlx_lm=None,
+        python="3.12.1",
+        thunder_train="0.0.9",
+        files={"m/model.safetensors": [5_000_000_000, "cc"]},
+        code={"thunder_train/a.py": "1", "thunder_train/b.py": "9"},
+        usable_memory_bytes=4_000_000_000,
+        free_disk_bytes=1_000_000,
+        clock_skew_s=-75.2,
+        fast_synch="1",
+        workers=[{"pid": 7, "command": "python -m thunder_train.worker"}, {"pid": 8, "command": "x"}],
     )
 
 
-def test_a_worker_of_an_earlier_run_is_found_and_the_mend_ends_it(far: Lab) -> None:
+def test_a_host_without_the_project_says_so_once(recipe: Recipe) -> None:
     """
-    It holds memory and ports. The command that is told really ends it.
+    Not a line for each file that is missing with it.
     """
-    (far.hosts[0].project / "thunder_train/worker/stuck.py").write_text("import time\ntime.sleep(600)\n")
-    far.hosts[0].start([".venv/bin/python", "-m", "thunder_train.worker.stuck"])
-    wait_for(lambda: bool(far.hosts[0].pids("worker.stuck")))
-    found = problems(far)
+    missing = {"has_project": False, "has_python": False, "files": {}, "code": {}, "mlx": None}
 
-    assert 1 == len(found)
-    assert found[0].startswith(
-        "host host1: workers of an earlier run still run there: "
-        ".venv/bin/python -m thunder_train.worker.stuck (process "
+    assert ["host mac4: no project there: projects/thunder train is missing; run `./doit sync:smoke`"] == told(
+        recipe, has_folder=False, **missing
     )
-    mend = found[0][found[0].index("`") + 1 : -1]
-    assert 0 == far.head.run(shlex.split(mend)).returncode
-    assert 0 == looked(far)[0]
+    assert [
+        "host mac4: no project there: projects/thunder train holds no Thunder Train; run `./doit sync:smoke`"
+    ] == told(recipe, **missing)
 
 
-def test_a_wrong_clock_and_too_little_memory_are_told(far: Lab) -> None:
+def test_a_host_without_its_interpreter_says_which(recipe: Recipe) -> None:
     """
-    Logs of two clocks cannot be compared. The memory is what `doit fit` reckons for this recipe.
+    Versions of whatever python3 answered instead would mislead.
     """
-    for host, lie in zip(far.hosts, (CLOCK, MEMORY), strict=True):
-        (host.home / "lie").mkdir()
-        (host.home / "lie/sitecustomize.py").write_text(lie)
-        (host.home / ".bashrc").write_text("export PYTHONPATH=~/lie\n")
+    assert ["host mac4: projects/thunder train has no .venv/bin/python; run `./doit sync:smoke`"] == told(
+        recipe, has_python=False, mlx=None
+    )
 
-    clock, memory = problems(far, reckons=True)
-    mend = "end other programs there, or see `./doit fit:far`"
+
+def test_a_disk_must_hold_what_is_still_to_come(recipe: Recipe) -> None:
+    """
+    The model's gigabytes are not there yet, and sync would fill the disk.
+    """
+    files_there = {"data/d/train.jsonl": [9, "aa"]}
+
+    assert "host mac4: has 5 GB of free disk, and needs 5.1 GB; make room there" in told(
+        recipe, files=files_there, free_disk_bytes=5_000_000_000
+    )
+
+
+def test_ranks_of_one_host_share_its_memory(recipe: Recipe) -> None:
+    """
+    What is reckoned is right within a quarter, and a training that might fit is not refused.
+    """
+    host = Host("mac4", ("10.0.5.1",), ())
+    shared = replace(recipe, cluster=macs("ring", host, host))
+    needs = "its ranks need about 8 GB"
+
+    assert [True, False] == [
+        any(needs in one for one in told(shared, usable_memory_bytes=usable))
+        for usable in (6_000_000_000, 7_000_000_000)
+    ]
+
+
+def test_a_host_needs_the_memory_of_its_own_ranks(recipe: Recipe) -> None:
+    """
+    A small Mac that takes an eighth of the rows need not hold what a large one holds.
+    """
+    assert [True, False] == [
+        any("of memory" in one for one in told(recipe, host, usable_memory_bytes=3_000_000_000))
+        for host in ("mac4", "mac5")
+    ]
+    assert 0 == readiness.memory_bytes("mac4", recipe.cluster, [])
+
+
+def test_this_machine_needs_no_comparing(recipe: Recipe) -> None:
+    """
+    Its files are what the others are compared with, and its own workers are kept apart by doit's lock.
+    """
+    assert [] == told(recipe, "localhost", files={}, workers=[{"pid": 1, "command": "x"}])
+
+
+def test_fast_synch_is_refused_in_the_cluster_too() -> None:
+    """
+    Apple's talk calls it critical; MLX's maintainers say leave it unset, for the GPU hangs until the next start.
+    """
+    bad = replace(macs(), envs=("A=1", "MLX_METAL_FAST_SYNCH=1"))
+
+    assert ["thunder.toml: clusters.macs.envs: MLX_METAL_FAST_SYNCH can stop the GPU for good; remove it"] == [
+        str(one) for one in readiness.environment_problems(bad)
+    ]
+    assert [] == readiness.environment_problems(macs())
+
+
+@pytest.mark.parametrize(
+    ("backend", "rdma", "expected"),
+    [
+        ("ring", [], []),
+        ("jaccl", ["rdma_en5"], []),
+        (
+            "jaccl",
+            ["rdma_en2", "rdma_en3"],
+            [
+                "host mac4: has no rdma_en5; it has rdma_en2, rdma_en3; "
+                "correct rdma in thunder.toml: the names change when a Mac starts"
+            ],
+        ),
+        (
+            "jaccl-ring",
+            [],
+            [
+                "host mac4: has no RDMA device; "
+                "needs Thunderbolt 5, macOS 26.2 and `rdma_ctl enable` in Recovery; or use ring"
+            ],
+        ),
+        (
+            "jaccl",
+            None,
+            [
+                "host mac4: has no `ibv_devices`, so no RDMA; "
+                "needs Thunderbolt 5, macOS 26.2 and `rdma_ctl enable` in Recovery; or use ring"
+            ],
+        ),
+    ],
+)
+def test_rdma_devices_are_compared_with_the_matrix(backend: str, rdma: list[str] | None, expected: list[str]) -> None:
+    """
+    jaccl crashes when RDMA is enabled and there is no device, and waits for ever on a wrong one.
+    """
+    found = readiness.rdma_problems("mac4", {**FACTS, "rdma": rdma}, macs(backend))
+
+    assert expected == [str(one) for one in found]
+
+
+def test_what_is_wanted_follows_what_is_made(tmp_path: Path, recipe: Recipe) -> None:
+    """
+    A preflight may come before the dataset and the model; then there is nothing to compare yet.
+    """
+    assert [] == readiness.wanted(recipe, tmp_path)
+
+    files.write_json(tmp_path / "data/agp-nko-corrections/manifest.json", {"splits": {"train": {"sha256": "aa"}}})
+    lock = {"files": [{"path": "model.safetensors", "bytes": 5, "sha256": "bb"}]}
+    files.write_json(tmp_path / "runs/models/nano/model.lock.json", lock)
+    files.write_text(tmp_path / "runs/smoke/hostfile.json", "{}")
+
+    assert [
+        ("runs/smoke/hostfile.json", None),
+        ("runs/models/nano/model.lock.json", None),
+        ("data/agp-nko-corrections/train.jsonl", None),
+        ("runs/models/nano/files/model.safetensors", 5),
+    ] == [(each.path, each.bytes) for each in readiness.wanted(recipe, tmp_path)]
+
+
+def test_a_hub_model_is_wanted_in_the_projects_own_cache(tmp_path: Path, recipe: Recipe) -> None:
+    """
+    At the commit that the lock pins.
+    """
+    hub = replace(recipe, model=replace(recipe.model, kind="hub", repo="o/n"))
+    lock = {"commit": "c0", "files": [{"path": "config.json", "bytes": 5, "sha256": "bb"}]}
+    files.write_json(tmp_path / "runs/models/nano/model.lock.json", lock)
+
+    assert ".thunder/hub/models--o--n/snapshots/c0/config.json" == readiness.wanted(hub, tmp_path)[-1].path
+
+
+def test_a_ring_needs_each_ranks_next_and_tells_of_the_rest() -> None:
+    """
+    With cables between neighbours alone, a Mac that reaches no other one is not broken.
+    """
+    hosts = [Host(f"mac{number}", (f"10.0.5.{number}",), ()) for number in (1, 2, 3)]
+    found = links.ways(macs("ring", *hosts))
+
+    assert 6 == len(found)
+    assert [("mac1", "mac2"), ("mac2", "mac3"), ("mac3", "mac1")] == [
+        (way.source, way.target) for way in found if way.is_needed
+    ]
+
+
+def test_other_backends_meet_at_rank_0() -> None:
+    """
+    jaccl's coordinator is there; its tensors go over RDMA.
+    """
+    hosts = [Host(f"mac{number}", (f"10.0.5.{number}",) if number == 1 else (), ()) for number in (1, 2, 3)]
+
+    assert [Way("mac2", "mac1", "10.0.5.1", True), Way("mac3", "mac1", "10.0.5.1", True)] == links.ways(
+        macs("jaccl", *hosts)
+    )
+
+
+def test_mpi_needs_every_way() -> None:
+    """
+    Who sends to whom in a sum is for Open MPI to choose.
+    """
+    hosts = [Host(f"mac{number}", (f"10.0.5.{number}",), ()) for number in (1, 2, 3)]
+
+    assert [True] * 6 == [way.is_needed for way in links.ways(macs("mpi", *hosts))]
+
+
+def test_ranks_of_one_host_are_no_link() -> None:
+    """
+    Each other host is measured once, however many ranks it has.
+    """
+    one, other = Host("mac4", ("10.0.5.1",), ()), Host("mac5", ("10.0.5.2",), ())
+
+    assert [("mac4", "10.0.5.2", True), ("mac5", "10.0.5.1", True)] == [
+        (way.source, way.address, way.is_needed) for way in links.ways(macs("ring", one, one, other))
+    ]
+
+
+def test_an_address_of_another_host_is_told_with_the_right_ones() -> None:
+    """
+    Addresses on Thunderbolt change when a Mac starts or a cable moves.
+    """
     assert (
-        "host host1: its clock is 75 s ahead of this machine's; set it: `sudo sntp -sS time.apple.com` on a Mac"
-        == clock
-    )
-    assert re.fullmatch(rf"host host2: has 1.02 MB of memory, and its ranks need about [0-9.]+ MB; {mend}", memory)
+        "host mac4: 10.0.5.9 is no address of mac4; it has 10.0.5.1 (bridge0, Thunderbolt Bridge), "
+        "192.168.1.4 (en0, Wi-Fi); correct ips in [clusters] of thunder.toml, or set the address there"
+    ) == str(links.address_problem("mac4", "10.0.5.9", FACTS))
 
 
-def test_a_full_disk_is_seen_before_the_training(far: Lab) -> None:
+@pytest.mark.parametrize(
+    ("source", "address", "expected"),
+    [
+        ("10.0.5.1", "10.0.5.2", True),  # from the address of [clusters]
+        ("192.168.1.4", "10.0.5.2", False),  # by Wi-Fi and its router
+        ("192.168.1.4", "192.168.1.9", True),  # a cable of its own, as in a ring of cables
+        ("10.9.9.9", "10.0.5.2", False),  # an address that nobody knows
+    ],
+)
+def test_a_connection_over_another_interface_is_seen(source: str, address: str, expected: bool) -> None:
     """
-    Else the first checkpoint finds out.
+    It would train, at a third of the speed.
     """
-    first = far.hosts[0]
-    subprocess.run(
-        [
-            "nsenter",
-            "-t",
-            str(first.pid),
-            "-m",
-            "mount",
-            "-t",
-            "tmpfs",
-            "-o",
-            "size=50m",
-            "tmpfs",
-            str(HOME / PROJECT_FOLDER),
-        ],
-        check=True,
-    )
-    inside = Path(f"/proc/{first.pid}/root{HOME}", PROJECT_FOLDER)  # what is mounted there is seen from in there alone
-    bring(far, first, inside)
-    found = problems(far)
-
-    assert 1 == len(found)
-    assert found[0].startswith("host host1: has ")
-    assert found[0].endswith(" MB of free disk, and needs 100 MB; make room there")
+    assert expected == links.is_training_link(source, Way("mac4", "mac5", address, True), macs(), FACTS)
 
 
-def test_a_folder_with_a_hostile_name_is_a_folder(two: Lab, smoke: Copy) -> None:
+def test_the_nearer_of_two_interfaces_in_one_network_is_the_wrong_one() -> None:
+    """
+    Wi-Fi and cable with addresses of the same network: the system takes either.
+    """
+    both = {**FACTS, "interfaces": [*INTERFACES, {"name": "en1", "kind": "Wi-Fi", "addresses": ["10.0.5.7/24"]}]}
+
+    assert not links.is_training_link("10.0.5.7", Way("mac4", "mac5", "10.0.5.2", True), macs(), both)
+
+
+def play_ssh(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a script named ssh first on PATH. Its last argument is the remote command."""
+    (folder / "ssh").write_text(f"#!/bin/bash\nfor last; do :; done\n{script}\n")
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def asked(where: Cluster) -> str:
+    """What comes of asking mac4."""
+    with client.opened(["mac4"], where) as sessions:
+        try:
+            return str(sessions["mac4"].ask(5, ask="listen", address="127.0.0.1")["port"] > 0)
+        except ThunderError as error:
+            return str(error)
+
+
+def test_the_program_travels_with_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A host needs no project: a Python is enough. What its login scripts print is passed over.
+    """
+    play_ssh(tmp_path, f'cd {tmp_path}; echo "Welcome!"; eval "$last"', monkeypatch)
+
+    assert "True" == asked(macs())
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (
+            "echo 'ssh: connect to host mac4 port 22: Connection refused' >&2; exit 255",
+            "host mac4: ssh cannot reach it: ssh: connect to host mac4 port 22: Connection refused; "
+            "make `ssh mac4 true` work without a password",
+        ),
+        (
+            "echo 'Host key verification failed.' >&2; exit 255",
+            "host mac4: ssh cannot reach it: Host key verification failed.; "
+            "find out why its key changed; if rightly, `ssh-keygen -R mac4`, then `ssh mac4`",
+        ),
+        ("echo 'no python3' >&2; exit 127", "host mac4: has no Python; install Python 3.11 or newer there"),
+        (
+            "exit 3",
+            "host mac4: the program that asks it ended: no message; see that Python 3.9 or newer is there",
+        ),
+    ],
+)
+def test_a_host_that_cannot_be_asked_says_why(
+    script: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    One line with the host's name and what mends it.
+    """
+    play_ssh(tmp_path, script, monkeypatch)
+
+    assert expected == asked(macs())
+
+
+def test_a_host_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A hung file system there must not hang the build.
+    """
+    play_ssh(tmp_path, "exec sleep 60", monkeypatch)
+    with client.opened(["mac4"], macs()) as sessions, pytest.raises(ThunderError) as caught:
+        sessions["mac4"].ask(0.2, ask="listen", address="127.0.0.1")
+
+    assert (
+        "host mac4: ssh cannot reach it: no answer within 0.2 s; make `ssh mac4 true` work without a password"
+    ) == str(caught.value)
+
+
+def test_folder_and_interpreter_reach_the_host_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     No shell string is ever built from config without quoting.
     """
-    furnish(two, smoke, folder="a b; $(touch pwned) 'x'")
+    hostile = "a b; $(touch pwned) 'x'"
+    play_ssh(tmp_path, f'cd {tmp_path}; printf "%s" "$last" > command; exit 3', monkeypatch)
+    asked(replace(macs(), folder=hostile, python=hostile))
+    play_ssh(tmp_path, f'cd {tmp_path}; eval "$last"', monkeypatch)
 
-    assert 0 == looked(two)[0]
-    assert [] == [path for host in two.hosts for path in host.home.rglob("pwned")]
+    assert "True" == asked(replace(macs(), folder=hostile, python=hostile))
+    assert not (tmp_path / "pwned").exists()
 
 
-def test_four_hosts_are_measured_in_all_directions(four: Lab, smoke: Copy) -> None:
+def test_every_host_is_asked_and_every_problem_told(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """
-    Twelve links; four of them carry the ring.
+    Mending one host at a time would cost a try per host.
     """
-    furnish(four, smoke)
-    assert 0 == looked(four)[0]
-    found = json.loads((four.head.project / "found.json").read_text())
+    play_ssh(tmp_path, "echo no route >&2; exit 255", monkeypatch)
+    with pytest.raises(ThunderError) as caught:
+        preflight.preflight(recipe, tmp_path / "logs")
 
-    assert (12, 4) == (len(found["links"]), sum(row["is_needed"] for row in found["links"]))
-    assert [4] * 4 == [rank["size"] for rank in found["ranks"]]
+    assert [
+        "host mac4: ssh cannot reach it: no route; make `ssh mac4 true` work without a password",
+        "host mac5: ssh cannot reach it: no route; make `ssh mac5 true` work without a password",
+    ] == str(caught.value).splitlines()
 
 
-def test_a_killed_preflight_leaves_nothing_on_the_hosts(far: Lab) -> None:
+@pytest.mark.ranks
+def test_local_ranks_tell_their_size_and_their_sum(tmp_path: Path, recipe: Recipe) -> None:
     """
-    What was sent there ends with its connection.
+    The seed's ring smoke: size=2 from each rank, and the all-sum checked against known values.
     """
-    for host in far.hosts:
-        host.tc("qdisc", "add", "dev", LINK, "root", "tbf", "rate", "1mbit", "burst", "16kb", "latency", "400ms")
-    process = far.head.start([".venv/bin/python", "-c", PREFLIGHT, "{}"])
-    wait_for(lambda: all(host.pids(PROGRAM) for host in far.hosts))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    host = Host("127.0.0.1", ("127.0.0.1",), ())
+    local = replace(recipe, cluster=Cluster("local", "ring", (host, host), (), "", ""))
+    found = preflight.preflight(local, tmp_path)
 
-    wait_for(lambda: not any(host.pids(PROGRAM) for host in far.hosts), seconds=10)
-
-
-def test_ctrl_c_does_not_wait_for_a_host_that_never_answers(far: Lab) -> None:
-    """
-    Half a minute would be long for someone who has seen enough.
-    """
-    far.hosts[1].stop()
-    process = far.head.start([".venv/bin/python", "-c", PREFLIGHT, "{}"])
-    wait_for(lambda: bool(far.hosts[0].pids(PROGRAM)))
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    start_s = time.monotonic()
-    _, err = process.communicate()
-    far.hosts[1].cont()
-
-    assert time.monotonic() - start_s < 4
-    assert err.endswith("KeyboardInterrupt\n")
-
-
-def test_this_machine_may_be_one_of_the_hosts(two: Lab, smoke: Copy) -> None:
-    """
-    Rank 0 at one's own desk: no ssh to it, and the same figures.
-    """
-    furnish(two, smoke)
-    table = two.head.project / "thunder.toml"
-    text = table.read_text().replace('ssh = "host1"', 'ssh = "localhost"')
-    table.write_text(text.replace(f'"{two.hosts[0].address}"', f'"{two.head.address}"'))
-    two.head.run([".venv/bin/python", "-m", "doit", "scripts:far", "hostfile:far"])
-    bring(two, two.hosts[1], two.hosts[1].project)
-    status, _, errors = looked(two)
-    found = json.loads((two.head.project / "found.json").read_text())
-
-    assert (0, []) == (status, errors)
-    assert ["localhost", "host2"] == [host["host"] for host in found["hosts"]]
-    assert [("localhost", "host2"), ("host2", "localhost")] == [(row["from"], row["to"]) for row in found["links"]]
-
-
-def test_hosts_are_discovered_without_the_project(far: Lab) -> None:
-    """
-    The addresses of the training link, for ssh goes over the other; they need no more than a Python.
-    """
-    for host in far.hosts:
-        shutil.rmtree(host.project)
-    done = far.head.run([".venv/bin/python", "-c", DISCOVER])
-
-    assert (
-        "# host1: lan0: 192.168.77.2/24, ssh goes over it\n"
-        "# host1: link0: 10.77.0.2/24\n"
-        "# host2: lan0: 192.168.77.3/24, ssh goes over it\n"
-        "# host2: link0: 10.77.0.3/24\n"
-        "[clusters.far]\n"
-    ) == done.stdout[: done.stdout.find("backend")], done.stderr
-    assert 'ssh = "host2"\nips = [ "10.77.0.3" ]\n' in done.stdout
+    assert [(0, 2, True), (1, 2, True)] == [(rank["rank"], rank["size"], rank["all_sum"]) for rank in found["ranks"]]
+    assert all(rank["bytes_per_second"] > 0 for rank in found["ranks"])
+    assert ("thunder.preflight/2", "ring", ["localhost"], []) == (
+        found["schema"],
+        found["backend"],
+        [host["host"] for host in found["hosts"]],
+        found["links"],
+    )
+    json.dumps(found, allow_nan=False)

@@ -1,222 +1,249 @@
-"""Sync and mirror over a real sshd and real cables."""
+"""Sync: every host gets what it lacks and nothing else, whole or not at all, and keeps what is its own.
 
-import json
-import re
+ssh is played by a script, rsync is real. tests/system/cluster/test_sync.py does the same over a real sshd.
+"""
+
+import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.cluster.lab import VENV, Lab
-from tests.cluster.machine import HOME, LAN, LINK, PROJECT_FOLDER, Machine
-from tests.project import Copy, wait_for
+from tests.helpers.fake_hosts import COMMIT, WEIGHTS, Site, code, refusal, site
+from tests.helpers.project_copy import PROJECT
+from thunder_train.cluster import sync
 
-HOST = '[[clusters.lab.hosts]]\nssh = "{}"\nips = ["{}"]\n'
-RECIPE = 'cluster = "lab"\nmodel = "nano"\ndataset = "agp-nko-corrections"\n[train]\nnum_iters = 4\n'
-SYNC = """
-import sys
-from pathlib import Path
-from thunder_train import ThunderError, mirror, sync
-from thunder_train.load import load
-recipe = load(Path()).recipes["lab"]
-try:
-    exec(sys.argv[1])
-except ThunderError as error:
-    sys.exit(str(error))
-"""
-TREE = ("data/agp-nko-corrections/train.jsonl", "thunder_train/sync.py", "runs/models/nano/files/model.safetensors")
-
-
-def on_head(it: Lab, code: str) -> tuple[int, str, float]:
-    """(exit status, what it said, seconds) of Python on head that knows sync, mirror and the recipe."""
-    began = time.monotonic()
-    done = it.head.run([".venv/bin/python", "-c", SYNC, code])
-    return done.returncode, done.stdout + done.stderr, time.monotonic() - began
-
-
-def sync(it: Lab) -> tuple[int, str, float]:
-    """A sync of the recipe."""
-    return on_head(it, "print(*sync.lines(sync.sync(recipe, Path())), sep='\\n')")
+pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync missing: apt-get install rsync")
 
 
 @pytest.fixture
-def it(two: Lab, built: Copy) -> Iterator[Lab]:
-    """A lab whose head has model and rows, and whose hosts have nothing."""
-    hosts = "".join(HOST.format(host.name, host.address) for host in two.hosts)
-    head = two.head.project
-    with (head / "thunder.toml").open("a") as file:
-        file.write(f'[clusters.lab]\nfolder = "{PROJECT_FOLDER}"\n{hosts}')
-    (head / "recipes/lab.toml").write_text(RECIPE)
-    for folder in ("data/agp-nko-corrections", "runs/models"):
-        shutil.copytree(built.path / folder, head / folder, dirs_exist_ok=True)
-    for host in two.hosts:
-        shutil.rmtree(host.project.parent)
-    return two
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A site with a little code."""
+    return code(site(tmp_path, monkeypatch))
 
 
-def seen(host: Machine) -> set[str]:
-    """What lies in a host's home and in its temporary folder."""
-    return {path.name for path in [*host.home.iterdir(), *(host.folder / "tmp").iterdir()]}
+def told(found: sync.Synced) -> list[tuple[str, int]]:
+    """(host, files sent) of every host."""
+    return [(host.host, host.sent) for host in found.hosts]
 
 
-def test_empty_hosts_are_filled_and_nothing_lies_outside_of_the_folder(it: Lab) -> None:
+def test_an_empty_host_gets_what_a_launch_needs_and_nothing_else(here: Site) -> None:
     """
-    Two bare machines with ssh: one sync, and they hold all that a training needs. The second one costs under 2 s.
+    Rows that were dropped, the audit, logs and other people's notes stay at home.
     """
-    before = [seen(host) for host in it.hosts]
-    status, said, _ = sync(it)
-    assert 0 == status, said
+    here.write("notes.txt", "mine")
+    here.write("data/rows/dropped.jsonl", "x")
+    here.write("thunder_train/__pycache__/a.pyc", "x")
+    here.write("runs/one/launch.sh", "exec\n")
 
-    again, idle, seconds = sync(it)
+    found = sync.sync(here.recipe(), here.home)
 
-    print(f"nothing to do, two hosts: {seconds:.2f} s")
-    assert (0, ["nothing to do"] * 2) == (again, [line.split(": ")[1].split(",")[0] for line in idle.splitlines()])
-    assert 2.0 > seconds
-    for host, names in zip(it.hosts, before, strict=True):
-        for name in TREE:
-            assert (it.head.project / name).read_bytes() == (host.project / name).read_bytes()
-        assert {"projects"} == seen(host) - names
+    expected = {
+        "data/rows/manifest.json",
+        *(f"data/rows/{name}.jsonl" for name in ("train", "valid", "test")),
+        "doit",
+        "recipes/one.toml",
+        "runs/models/tiny/files/config.json",
+        "runs/models/tiny/files/model.safetensors",
+        "runs/models/tiny/model.lock.json",
+        "runs/one/launch.sh",
+        "templates/prompts/correct.j2",
+        "thunder.toml",
+        "thunder_train/a.py",
+    }
+    assert [("mac4", 13), ("mac5", 13)] == told(found)
+    for host in ("mac4", "mac5"):
+        assert {name: (here.home / name).read_bytes() for name in expected} == here.tree(host)
+        assert os.access(here.there(host, "doit"), os.X_OK)
+        assert not here.there(host, ".thunder/incoming").exists()
 
 
-def test_a_training_on_synced_hosts_comes_home(it: Lab, built: Copy) -> None:
+def test_nothing_to_do_is_one_question_a_host(here: Site) -> None:
     """
-    Rank 0 is far away: after the mirror head holds what two local ranks made, to the bit, and the hosts no rest of it.
+    Every training syncs first, so a sync of hosts that have all must be nearly free: no rsync is even started.
     """
-    assert 0 == sync(it)[0]
-    for host in it.hosts:
-        (host.project / ".venv").symlink_to(VENV)
-    hosts = [{"ssh": host.name, "ips": [host.address], "rdma": []} for host in it.hosts]
-    (it.head.project / "runs/smoke").mkdir()
-    (it.head.project / "hosts.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": hosts}))
-    for host in it.hosts:
-        shutil.copy(it.head.project / "hosts.json", host.project)
-    shutil.copy(built.path / "runs/smoke/launch.sh", it.head.project / "runs/smoke")
-    run, kept = ".thunder/staging/train-lab-1/runs/lab", ".thunder/partial/abc"
-    flags = ["--hostfile", "hosts.json", "--folder", PROJECT_FOLDER, "--python", ".venv/bin/python"]
-    flags += ["--adapter-path", f"{run}/adapter", "--checkpoint-path", kept]
-    done = it.head.run(["bash", "runs/smoke/launch.sh", *flags])
+    sync.sync(here.recipe(), here.home)
+    here.tool("rsync", "#!/bin/sh\nexit 99\n")
+    began = time.perf_counter()
+
+    found = sync.sync(here.recipe(), here.home)
+
+    assert [("mac4", 0), ("mac5", 0)] == told(found)
+    assert 2.0 > time.perf_counter() - began
+    assert ["nothing to do", "nothing to do"] == [line.split(": ")[1].rsplit(",", 1)[0] for line in sync.lines(found)]
+
+
+def test_a_change_of_same_size_and_time_is_seen(here: Site) -> None:
+    """
+    Files are compared by hash: rsync's own quick look, size and time, would pass this one over.
+    """
+    recipe = here.recipe()
+    sync.sync(recipe, here.home)
+    path = here.there("mac5", "data/rows/train.jsonl")
+    stat = path.stat()
+    path.write_text("tRain\n")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    found = sync.sync(recipe, here.home)
+
+    assert [("mac4", 0), ("mac5", 1)] == told(found)
+    assert "train\n" == path.read_text()
+
+
+def test_what_is_the_hosts_own_is_kept(here: Site) -> None:
+    """
+    A project there may be somebody's clone: files that are in our way are put aside, others are not touched.
+    """
+    recipe = here.recipe()
+    for name, text in (("thunder.toml", "# edited there\n"), ("thunder_train/own.py", "OWN = 1\n")):
+        here.there("mac5", name).parent.mkdir(parents=True, exist_ok=True)
+        here.there("mac5", name).write_text(text)
+
+    found = sync.sync(recipe, here.home)
+
+    assert "mac5: replaced thunder.toml; its own is in .thunder/replaced/" in sync.lines(found)
+    assert "# edited there\n" == here.there("mac5", ".thunder/replaced/thunder.toml").read_text()
+    assert "OWN = 1\n" == here.there("mac5", "thunder_train/own.py").read_text()
+    here.write("thunder_train/a.py", "A = 2\n")  # what sync itself brought is nobody's own
+    assert [(), ()] == [host.replaced for host in sync.sync(recipe, here.home).hosts]
+
+
+def test_only_what_sync_brought_is_removed_and_only_if_nobody_changed_it(here: Site) -> None:
+    """
+    A module that is gone here must go there; one that somebody edited there is their file now.
+    """
+    for name in ("gone", "edited"):
+        here.write(f"thunder_train/{name}.py", "x = 1\n")
+    recipe = here.recipe()
+    sync.sync(recipe, here.home)
+    here.there("mac5", "thunder_train/edited.py").write_text("x = 2\n")
+    for name in ("gone", "edited"):
+        (here.home / f"thunder_train/{name}.py").unlink()
+
+    found = sync.sync(recipe, here.home)
+
+    assert [("thunder_train/edited.py", "thunder_train/gone.py"), ("thunder_train/gone.py",)] == [
+        host.removed for host in found.hosts
+    ]
+    assert "x = 2\n" == here.there("mac5", "thunder_train/edited.py").read_text()
+
+
+def test_what_another_recipe_brought_is_not_removed(here: Site) -> None:
+    """
+    Two recipes on one cluster must not send each other's gigabytes again and again.
+    """
+    here.write("runs/one/launch.sh", "one\n")
+    here.write("runs/two/launch.sh", "two\n")
+    one, two = here.recipe("one"), here.recipe("two")
+    sync.sync(one, here.home)
+    sync.sync(two, here.home)
+
+    assert [("mac4", 0), ("mac5", 0)] == told(sync.sync(one, here.home))
+    assert here.there("mac4", "runs/two/launch.sh").exists()
+
+
+def test_the_adapter_goes_to_the_first_rank_alone(here: Site) -> None:
+    """
+    An evaluation's rank 0 reads it and gives it to the others.
+    """
+    here.write("runs/one/adapter/adapters.safetensors", "weights")
+
+    sync.sync(here.recipe(), here.home)
+
+    path = "runs/one/adapter/adapters.safetensors"
+    assert [True, False] == [here.there(host, path).exists() for host in ("mac4", "mac5")]
+
+
+HUB_MODEL = 'kind = "hub"\nrepo = "me/tiny"'
+LOCATE = "import sys; from thunder_train.worker import model; print(model.locate('me/tiny', sys.argv[1]))"
+
+
+def test_a_hub_model_is_found_by_the_worker_and_lies_in_the_project_folder(here: Site) -> None:
+    """
+    Hosts need no network of their own, and when the folder is removed, gigabytes do not stay behind in some cache.
+    """
+    recipe = here.recipe(model=HUB_MODEL)
+    sync.sync(recipe, here.home)
+    done = subprocess.run(
+        [sys.executable, "-c", LOCATE, COMMIT],
+        cwd=here.there("mac5"),
+        env={"PATH": os.environ["PATH"], "HOME": str(here.homes / "mac5"), "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
     assert 0 == done.returncode, done.stderr
-
-    home = f"mirror.checkpoints(recipe, Path(), {kept!r}); mirror.mirror(recipe, Path(), {run!r})"
-    status, said, _ = on_head(it, f"{home}; mirror.forget(recipe, Path(), ['.thunder/staging/train-lab-1', {kept!r}])")
-
-    assert 0 == status, said
-    for name in ("adapter/adapters.safetensors", "adapter/done.json", "last/adapters.safetensors"):
-        assert (built.path / "runs/smoke" / name).read_bytes() == (it.head.project / run / name).read_bytes()
-    assert ["0000002.safetensors", "0000004.safetensors"] == sorted(
-        path.name for path in (it.head.project / kept).iterdir()
-    )
-    for host in it.hosts:
-        assert [False, False] == [(host.project / path).exists() for path in (run, kept)]
+    folder = here.there("mac5") / done.stdout.strip()
+    assert WEIGHTS == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert [here.place.partition("/")[0]] == [path.name for path in (here.homes / "mac5").iterdir()]
+    assert [("mac4", 0), ("mac5", 0)] == told(sync.sync(recipe, here.home))
 
 
-BIG, RELAYED = (
-    "templates/big.j2",
-    "sync.relay.LEAST_BYTES = 2 << 20; print(*sync.lines(sync.sync(recipe, Path())), sep='\\n')",
-)
-SLOW = ["root", "tbf", "rate", "16mbit", "burst", "64kb", "latency", "400ms"]
-
-
-@pytest.mark.parametrize(
-    ("slow", "told"),
-    [
-        (LAN, "host2: N files, N MiB, the large ones from host1, N s"),
-        (LINK, "host2: N files, N MiB, N s"),
-        ("", "host2: N files, N MiB, N s"),
-    ],
-)
-def test_a_large_file_goes_the_faster_way(it: Lab, slow: str, told: str) -> None:
+def test_a_hub_model_that_a_host_has_is_linked_and_not_sent(here: Site) -> None:
     """
-    Over a slow Wi-Fi it comes once, and the cables do the rest; over a slow or cut cable ssh brings it, as ever.
+    Who tried the model there before has its gigabytes already; a link costs neither time nor space.
     """
-    big = it.head.project / BIG
-    big.write_bytes(bytes(range(256)) * (4 << 12))  # 4 MiB
-    for machine in it.machines:
-        if slow:
-            machine.tc("qdisc", "add", "dev", slow, *SLOW)
-    if not slow:
-        it.hosts[0].link_down(LINK)
-    status, said, seconds = on_head(it, RELAYED)
+    recipe = here.recipe(model=HUB_MODEL)
+    own = here.homes / "mac5/.cache/huggingface/hub/models--me--tiny"
+    (own / "snapshots" / COMMIT).mkdir(parents=True)
+    (own / "blobs").mkdir()
+    for name, content in WEIGHTS.items():
+        (own / "blobs" / name).write_bytes(content)
+        (own / "snapshots" / COMMIT / name).symlink_to(f"../../blobs/{name}")
 
-    print(f"figure: 4 MiB to two hosts, slow: {slow or 'none, link cut'}: {seconds:.1f} s\n{said}")
-    assert 0 == status, said
-    lines = [re.sub(r"\b[0-9.]+\b", "N", line) for line in said.splitlines()]
-    failed = [] if slow else ["host1 -> host2: no answer within N s; sending from here"]
-    assert ["host1: N files, N MiB, N s", told, *failed] == lines
-    for host in it.hosts:
-        assert big.read_bytes() == (host.project / BIG).read_bytes()
-        assert [] == host.pids("exec(json.loads")
+    found = sync.sync(recipe, here.home)
+
+    assert [("mac4", 12), ("mac5", 10)] == told(found)
+    linked = here.there("mac5", f".thunder/hub/models--me--tiny/snapshots/{COMMIT}/model.safetensors")
+    assert (own / "blobs/model.safetensors").samefile(linked)
 
 
-def test_a_new_host_gets_it_from_one_that_has_it_and_from_this_machine_if_that_is_one(it: Lab) -> None:
+def test_a_hub_cache_that_cannot_be_read_is_as_good_as_none(here: Site) -> None:
     """
-    A third Mac beside two, and a project on the first Mac, which ssh reaches the others from by Wi-Fi alone.
+    It only saves time: what is in it can be sent as well.
     """
-    assert 0 == sync(it)[0]
-    table = it.head.project / "thunder.toml"
-    table.write_text(
-        table.read_text().replace('ssh = "host1"\nips = ["10.77.0.2"]', 'ssh = "localhost"\nips = ["10.77.0.1"]')
-    )
-    (it.head.project / BIG).write_bytes(bytes(range(256)) * (4 << 12))
-    it.head.tc("qdisc", "add", "dev", LAN, *SLOW)
-    status, said, _ = on_head(it, RELAYED)
+    recipe = here.recipe(model=HUB_MODEL)
+    own = here.homes / "mac5/.cache/huggingface/hub/models--me--tiny/snapshots" / COMMIT
+    own.mkdir(parents=True)
+    (own / "model.safetensors").symlink_to("model.safetensors")  # any error of the system: this one is ELOOP
 
-    assert 0 == status, said
-    assert re.fullmatch("host2: 2 files, 4.0 MiB, the large ones from localhost, [0-9.]+ s", said.strip()), said
-    assert (it.head.project / BIG).read_bytes() == (it.hosts[1].project / BIG).read_bytes()
+    assert [("mac4", 12), ("mac5", 12)] == told(sync.sync(recipe, here.home))
 
 
-@pytest.mark.slow
-def test_a_transfer_that_is_cut_off_names_the_host_and_goes_on(it: Lab) -> None:
+def test_a_model_outside_of_the_project_is_compared_and_never_written(here: Site) -> None:
     """
-    A cable is pulled in mid-transfer: told within half a minute and a little; no half file where anything reads.
+    Sync writes into the project folder alone; a folder elsewhere is its user's to copy.
     """
-    big = it.head.project / "templates/big.j2"
-    big.write_bytes(bytes(range(256)) * (8 << 12))  # 8 MiB
-    it.head.tc("qdisc", "add", "dev", LAN, "root", "tbf", "rate", "8mbit", "burst", "64kb", "latency", "400ms")
-    code = "sync.sync(recipe, Path())"
-    began = time.monotonic()
-    transfer = it.head.start([".venv/bin/python", "-c", SYNC, code])
-    incoming = it.hosts[1].project / ".thunder/incoming/lab/templates"
-    wait_for(lambda: any(path.stat().st_size > 1 << 20 for path in incoming.glob(".big*")))
-    it.hosts[1].link_down(LAN)
-    _, err = transfer.communicate(timeout=90)
-    print(f"cut off: told after {time.monotonic() - began:.0f} s: {err}")
+    recipe = here.recipe(model='kind = "path"\npath = "../base"')
 
-    assert 1 == transfer.returncode
-    assert err.startswith("host host2: was lost: ")
-    assert err.endswith("; see that it is on the network, and run it again: it goes on where it stopped\n")
-    assert not (it.hosts[1].project / "templates").exists()
-    assert big.read_bytes() == (it.hosts[0].project / "templates/big.j2").read_bytes()
-    it.hosts[1].link_up(LAN)
-    it.head.tc("qdisc", "del", "dev", LAN, "root")
-    status, said, _ = sync(it)
-    assert 0 == status, said
-    assert big.read_bytes() == (it.hosts[1].project / "templates/big.j2").read_bytes()
+    mend = "copy it there yourself: it lies outside of the project, where sync writes nothing"
+    assert [
+        f"host {host}: ../base/{name} is missing or another one; {mend}"
+        for host in ("mac4", "mac5")
+        for name in WEIGHTS
+    ] == refusal(sync.sync, recipe, here.home)
+    for host in ("mac4", "mac5"):
+        shutil.copytree(here.home / "../base", here.there(host, "../base"))
+    assert [("mac4", 10), ("mac5", 10)] == told(sync.sync(recipe, here.home))
 
 
-def test_a_full_disk_names_the_host(it: Lab) -> None:
+def test_the_environment_is_made_from_the_same_lock(here: Site, capfd: pytest.CaptureFixture[str]) -> None:
     """
-    The other host is synced all the same, and the full one is as it was.
+    ./doit makes .venv when its lock is another one; once it is the same, nothing is run there.
     """
-    it.hosts[1].run(["mkdir", "-p", PROJECT_FOLDER], cwd=str(HOME))
-    it.hosts[1].run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", PROJECT_FOLDER], cwd=str(HOME))
+    here.write("requirements.lock", "mlx==1\n")
+    make = 'mkdir -p .venv && cp requirements.lock .venv/ && echo "$PYTHON $@" >>made'
+    here.write("doit", f"#!/bin/sh\n{make}\n").chmod(0o755)
+    recipe = here.recipe()
 
-    status, said, _ = sync(it)
+    found = [sync.sync(recipe, here.home) for _ in range(2)]
 
-    assert 1 == status
-    assert re.match("host host2: has 0 MiB free, and [0-9]+ MiB are to come; free space there", said), said
-    assert (it.hosts[0].project / "thunder_train/sync.py").exists()
-
-
-def test_a_host_without_rsync_says_what_to_install(it: Lab) -> None:
-    """
-    A bare Debian has none.
-    """
-    it.hosts[1].run(["mount", "--bind", "/dev/null", "/usr/bin/rsync"], cwd="/")
-
-    status, said, _ = sync(it)
-
-    assert 1 == status
-    assert said.strip().endswith("install rsync there: apt-get install rsync, or brew install rsync"), said
+    assert [(True, True), (False, False)] == [tuple(host.has_new_environment for host in one.hosts) for one in found]
+    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"{minor} python3 list\n" == here.there("mac5", "made").read_text()
+    said = sorted(capfd.readouterr().err.splitlines())
+    assert [f"{host}: making .venv there from requirements.lock, as ./doit does" for host in ("mac4", "mac5")] == said

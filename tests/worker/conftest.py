@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.project_copy import PROJECT
 from thunder_train.worker.blas import preload
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["ߊߋߌ ߍߎ", "ߓߊ ߓߋ ߓߌ", "ߞߊ", "ߞߋ ߟߌ ߡߊ ߣߋ", "ߛߊ ߛߋ", "ߕߊ ߕߋ ߕߌ ߕߍ", "ߘߊ", "ߝߊ ߝߋ ߝߌ"]
 
 preload()  # before any test imports mlx
@@ -80,7 +80,7 @@ def python(module: str, arguments: list[str], folder: Path, **env: str) -> "subp
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **env},
         capture_output=True,
         text=True,
         timeout=120,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.worker.conftest import ROOT, TEXTS, flags, python, row, write_rows
-from thunder_train import files
+from tests.helpers.project_copy import PROJECT
+from tests.worker.conftest import TEXTS, flags, python, row, write_rows
+from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
 
@@ -169,7 +170,9 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(folder, adapter, many, tm
     out, partial = tmp_path / "out", tmp_path / "partial"
     out.mkdir()
     argv = [sys.executable, "-m", "thunder_train.worker.generate", *words(adapter, out, partial=partial, **changed)]
-    killed = subprocess.Popen(argv, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        argv, cwd=folder, env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdout=subprocess.DEVNULL
+    )
     limit = time.monotonic() + 60
     while not (partial / "answers.jsonl").is_file() or lines(partial) < 4:
         assert time.monotonic() < limit, "waited in vain"

@@ -1,16 +1,16 @@
 """LoRA on a frozen base, and counting it without weights."""
 
 import json
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.project_copy import PROJECT
 from tests.worker.conftest import python
 from thunder_train import ThunderError
 
 pytestmark = pytest.mark.mlx
 
-GEMMA = Path(__file__).with_name("gemma-4-e2b-4bit.config.json")
+GEMMA = PROJECT / "tests/helpers/gemma-4-e2b-4bit.config.json"
 
 
 def test_gemma_4_e2b_trains_1703936_parameters():
@@ -27,7 +27,9 @@ def test_the_count_is_a_program_too(tmp_path):
     dodo.py imports no mlx, so it asks a process.
     """
     done = python(
-        "thunder_train.worker.count", ["--config", str(GEMMA), "--num-layers", "4", "--lora-rank", "8"], tmp_path
+        "thunder_train.worker.inspect.count",
+        ["--config", str(GEMMA), "--num-layers", "4", "--lora-rank", "8"],
+        tmp_path,
     )
 
     assert {"parameters": 4_628_569_344, "trainable_parameters": 1_703_936} == json.loads(done.stdout)
@@ -64,13 +66,13 @@ def test_the_same_seed_starts_the_same_adapter_on_every_rank(folder):
     """
     Ranks never exchange weights, only gradients: they must begin alike.
     """
-    from thunder_train.worker import checkpoint, model
+    from thunder_train.worker import adapter, model
 
     digests = []
     for seed in (0, 0, 1):
         loaded, _ = model.load(str(folder / "nano"), "")
         model.add_lora(loaded, model.Lora(num_layers=1, rank=4), seed)
-        digests.append(checkpoint.tensor_digest(model.adapter(loaded)))
+        digests.append(adapter.tensor_digest(model.adapter(loaded)))
 
     assert digests[0] == digests[1] != digests[2]
 

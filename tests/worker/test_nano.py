@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from thunder_train import ThunderError, files
+from thunder_train import ThunderError
+from thunder_train.core import files
 
 pytestmark = pytest.mark.mlx
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.worker.conftest import ROOT, flags, python
-from thunder_train import files
+from tests.helpers.project_copy import PROJECT
+from tests.worker.conftest import flags, python
+from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
 
@@ -141,7 +142,7 @@ def test_mlx_launch_starts_the_worker_too(folder, two, tmp_path):
     place, _ = two
     launcher = Path(sys.executable).with_name("mlx.launch")
     worker = [sys.executable, "-m", "thunder_train.worker", *flags(tmp_path / "adapter"), "--hostfile", "hosts.json"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     argv = [str(launcher), "--hostfile", "hosts.json", "--", *worker]
     subprocess.run(argv, cwd=folder, env=env, capture_output=True, timeout=120, check=False)
 
@@ -177,7 +178,7 @@ def test_a_rank_killed_in_training_ends_the_run_and_leaves_no_done(folder, tmp_p
     """
     arguments = flags(tmp_path / "adapter", num_iters=100_000, eval_every=100_000, save_every=100_000, log_every=50)
     argv = [sys.executable, "-m", "thunder_train.launch", "--hostfile", "hosts.json", "--log-dir", str(tmp_path)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen([*argv, *arguments], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()  # both ranks are in the loop now
@@ -203,8 +204,8 @@ def test_the_smoke_test_sums_on_every_rank(folder, tmp_path):
     """
     One line per rank, for preflight to read; a single process answers too.
     """
-    done = launch(folder, tmp_path, ["--module", "thunder_train.worker.smoke"])
-    alone = python("thunder_train.worker.smoke", [], folder)
+    done = launch(folder, tmp_path, ["--module", "thunder_train.worker.allreduce_check"])
+    alone = python("thunder_train.worker.allreduce_check", [], folder)
     logs = [(tmp_path / f"rank-{rank}.log").read_text() for rank in (0, 1)]
     answers = [json.loads(text.removeprefix("thunder-smoke ")) for text in [*logs, alone.stdout]]
 
@@ -218,11 +219,11 @@ def test_wrong_sums_end_the_smoke_test_with_1(capsys, monkeypatch):
     """
     Some releases of MLX added long messages wrongly and said nothing.
     """
-    from thunder_train.worker import ranks, smoke
+    from thunder_train.worker import allreduce_check, ranks
 
     monkeypatch.setattr(ranks.Ranks, "sum", lambda self, values: values + 1)
     with pytest.raises(SystemExit) as caught:
-        smoke.main([])
+        allreduce_check.main([])
 
     assert 1 == caught.value.code
     assert '"all_sum": false' in capsys.readouterr().out

@@ -2,17 +2,17 @@
 
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.worker import families
-from tests.worker.conftest import ROOT, python
-from tests.worker.tp_probe import CASES, adapted
+from tests.helpers import families
+from tests.helpers.project_copy import PROJECT
+from tests.helpers.tp_probe import CASES, adapted
+from tests.worker.conftest import python
 from thunder_train import ThunderError
 
-GEMMA = Path(__file__).with_name("gemma-4-e2b-4bit.config.json")
+GEMMA = PROJECT / "tests/helpers/gemma-4-e2b-4bit.config.json"
 LAUNCHES = {2: list(CASES), 4: ["llama-4", "qwen2-0", "qwen3-4", "gemma3-0", "gemma4-4", "gemma4_31b-0"]}
 """The cases that so many ranks run: on a machine of two cores, four of them are slow."""
 RUNS = [
@@ -36,13 +36,13 @@ def launched(tmp_path_factory):
             launcher = ["--hostfile", str(hostfile), "--log-dir", str(folders[ranks] / "logs")]
             probe = [
                 "--module",
-                "tests.worker.tp_probe",
+                "tests.helpers.tp_probe",
                 "--out",
                 str(folders[ranks]),
                 "--cases",
                 ",".join(LAUNCHES[ranks]),
             ]
-            done = python("thunder_train.launch", launcher + probe, ROOT)
+            done = python("thunder_train.launch", launcher + probe, PROJECT)
             assert (0, "") == (done.returncode, done.stderr)
         return folders[ranks]
 
@@ -85,7 +85,7 @@ def test_mlx_lm_loads_the_adapter_into_the_whole_model(launched, case):
     import mlx.core as mx
     from mlx_lm.tuner.utils import load_adapters
 
-    from tests.worker.tp_probe import batch
+    from tests.helpers.tp_probe import batch
 
     folder = launched(2) / case
     whole = load_adapters(families.build(CASES[case].name, CASES[case].bits), str(folder))

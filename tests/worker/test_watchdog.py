@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.worker.conftest import ROOT, python
+from tests.helpers.project_copy import PROJECT
+from tests.worker.conftest import python
 
 HEAD = "import os, time\nfrom thunder_train.worker.watchdog import Watchdog\n"
 NO_SIGNAL_S = 20
@@ -17,7 +18,7 @@ NO_SIGNAL_S = 20
 def run(tmp_path, body, **env):
     """(exit status, stdout, stderr) of a few lines of Python."""
     (tmp_path / "few.py").write_text(HEAD + body)
-    done = python("few", [], tmp_path, PYTHONPATH=os.pathsep.join([str(ROOT), str(tmp_path)]), **env)
+    done = python("few", [], tmp_path, PYTHONPATH=os.pathsep.join([str(PROJECT), str(tmp_path)]), **env)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -95,13 +96,22 @@ def test_a_rank_that_nobody_joins_ends_itself(tmp_path):
 
 def probe(folder, rank, *flags):
     """A rank of two, started by hand."""
-    from thunder_train import files
-    from thunder_train.backends import FIRST_PORT, ring_addresses
+    from thunder_train.core import files
+    from thunder_train.launch.backends import FIRST_PORT, ring_addresses
 
     host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
     if not (folder / "hosts.json").exists():
         files.write_json(folder / "hosts.json", {"backend": "ring", "envs": [], "hosts": [host, host]})
         files.write_json(folder / "addresses.json", ring_addresses([host, host], FIRST_PORT))
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "MLX_RANK": str(rank), "MLX_HOSTFILE": "addresses.json"}
-    argv = [sys.executable, "-m", "tests.fault_probe", "--hostfile", "hosts.json", "--stall-timeout", "1", *flags]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "MLX_RANK": str(rank), "MLX_HOSTFILE": "addresses.json"}
+    argv = [
+        sys.executable,
+        "-m",
+        "tests.helpers.fault_probe",
+        "--hostfile",
+        "hosts.json",
+        "--stall-timeout",
+        "1",
+        *flags,
+    ]
     return subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 
+from thunder_train.worker.args import parse
 from thunder_train.worker.entry import enter, remove_files
-from thunder_train.worker.settings import parse
 from thunder_train.worker.watchdog import Watchdog
 
 STOPPED = 128 + signal.SIGTERM
@@ -23,9 +23,10 @@ def main(argv: list[str]) -> None:
     """Train as the flags say, from the beginning or from the last checkpoint."""
     settings = parse(argv)
     # Below the flags: mlx and mlx-lm take two seconds to import, and BLAS had to be loaded first.
-    from thunder_train.worker import loop, ranks, result, setup
+    from thunder_train.worker import ranks
     from thunder_train.worker.environment import environment
     from thunder_train.worker.trackers import tracker
+    from thunder_train.worker.train import loop, result, setup
 
     stop = threading.Event()
     with Watchdog(settings.stall_timeout_s, settings.start_timeout_s) as watchdog:

@@ -9,7 +9,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from thunder_train import ThunderError, files
+from thunder_train import ThunderError
+from thunder_train.core import files
 from thunder_train.worker.ranks import Ranks
 
 DIGEST_BYTES = 32

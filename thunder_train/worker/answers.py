@@ -13,9 +13,9 @@ import mlx.nn as nn
 from mlx_lm.generate import batch_generate
 
 from thunder_train.worker import agreement
+from thunder_train.worker.batching.tokens import Example
 from thunder_train.worker.kept import Kept
 from thunder_train.worker.ranks import Ranks
-from thunder_train.worker.tokens import Example
 
 Rows = tuple[int, ...]
 """Positions of the rows of a batch."""

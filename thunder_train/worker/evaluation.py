@@ -11,12 +11,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from thunder_train import files
-from thunder_train.worker import agreement, answers, losses, model, tokens, trained
+from thunder_train.core import files
+from thunder_train.worker import agreement, answers, eval_loss, model, saved_adapter
 from thunder_train.worker.answers import Answer
+from thunder_train.worker.args import Task
+from thunder_train.worker.batching import tokens
 from thunder_train.worker.kept import Kept
 from thunder_train.worker.ranks import Ranks
-from thunder_train.worker.settings import Task
 
 CODE = 1
 """Raise it when the same inputs get other answers: kept ones are then made again."""
@@ -36,14 +37,14 @@ def evaluate(task: Task, adapter: Path, group: Ranks, tick: Callable[[], None]) 
     session = answers.Session(network, tokenizer, most, task.batch_size, group, kept, tick)
     found: dict[str, Any] = {
         "max_tokens": most,
-        "adapter_sha256": files.sha256(adapter / trained.NAMES[0]),
+        "adapter_sha256": files.sha256(adapter / saved_adapter.NAMES[0]),
     }
     said: Answers = {}
     for condition in CONDITIONS:
         if condition == "adapter":
-            trained.put_on(network, adapter)
+            saved_adapter.put_on(network, adapter)
         found[condition] = {
-            name: losses.measure(network, splits[name], task.max_seq_len, task.batch_size, group, tick)
+            name: eval_loss.measure(network, splits[name], task.max_seq_len, task.batch_size, group, tick)
             for name in ("valid", "test")
         }
         said[condition] = answers.answer_all(session, splits["test"], condition)
@@ -57,7 +58,7 @@ def identity(task: Task, adapter: Path) -> dict[str, str]:
         files.require(path, mend=f"run `./doit data`, or correct {flag}")
     return agreement.identity(
         flags={name: getattr(task, name) for name in ("max_seq_len", "max_tokens", "batch_size")},
-        paths=rows | {name: adapter / name for name in trained.NAMES},
+        paths=rows | {name: adapter / name for name in saved_adapter.NAMES},
         model=model_digest(task),
         versions={
             "code": str(CODE),

@@ -9,8 +9,8 @@ import itertools
 from pathlib import Path
 
 from thunder_train import ThunderError, raise_all
+from thunder_train.worker.args import Parser, Task, weights
 from thunder_train.worker.entry import enter, remove_files
-from thunder_train.worker.settings import Parser, Task, weights
 from thunder_train.worker.watchdog import Watchdog
 
 
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
     """Score and generate with the base, then with the adapter on it."""
     task = parse(argv)
     # Below the flags: mlx and mlx-lm take two seconds to import, and BLAS had to be loaded first.
-    from thunder_train.worker import evaluation, ranks, trained
+    from thunder_train.worker import evaluation, ranks, saved_adapter
     from thunder_train.worker.environment import environment
 
     steps = itertools.count(1)
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         group = ranks.join(task.hostfile, watchdog)
         remove_files()
         group = ranks.weighted(group, task.weights)
-        with trained.adapter(task.adapter_path, group) as adapter:
+        with saved_adapter.adapter(task.adapter_path, group) as adapter:
             losses, answers = evaluation.evaluate(task, adapter, group, lambda: watchdog.beat(next(steps)))
     if group.rank == 0:
         evaluation.write(task, {"environment": environment(), **losses}, answers)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thunder_train import ThunderError, files
+from thunder_train import ThunderError
+from thunder_train.core import files
 
 SCHEMA = "thunder.answers/1"
 

@@ -15,7 +15,8 @@ from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from thunder_train import ThunderError, files, raise_all
+from thunder_train import ThunderError, raise_all
+from thunder_train.core import files
 
 ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
 """What mlx-lm can put an adapter on, besides modules with a to_lora of their own."""

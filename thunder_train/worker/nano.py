@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thunder_train import ThunderError, files, raise_all
+from thunder_train import ThunderError, raise_all
+from thunder_train.core import files
+from thunder_train.worker.args import Parser
 from thunder_train.worker.entry import enter
-from thunder_train.worker.settings import Parser
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 END_OF_TURN = SPECIAL.index("<end_of_turn>")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from thunder_train import ThunderError, files
+from thunder_train import ThunderError
+from thunder_train.core import files
 from thunder_train.worker.errors import RanksLostError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError
-from thunder_train.worker.journal import Tracker
+from thunder_train.worker.train.metrics_log import Tracker
 
 
 def tracker(names: tuple[str, ...], folder: Path, flags: dict[str, Any]) -> Tracker | None:

@@ -1,0 +1,1 @@
+"""Programs that made the committed demonstration data and base model."""

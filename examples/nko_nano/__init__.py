@@ -1,0 +1,1 @@
+"""Makes the rows and the base model of the recipe nko-nano."""

@@ -1,0 +1,119 @@
+"""doit's records outlive any kill, and a damaged file costs a rebuild, never a wrong "up to date"."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from doit.dependency import JSONCodec
+
+from thunder_train.build.state import DurableState
+
+
+def opened(path: Path) -> DurableState:
+    """The state as doit opens it."""
+    return DurableState(str(path / "state.sqlite"), JSONCodec())
+
+
+def succeed(state: DurableState, name: str) -> None:
+    """What doit does when a task succeeds; `deps:` comes last."""
+    state.set(name, "_values_:", {"made": {"a": "1"}})
+    state.set(name, "deps:", ["a"])
+
+
+def test_a_success_is_on_disk_at_once(tmp_path: Path) -> None:
+    """
+    doit's own backends write at the end of the run, so a kill forgets every finished task.
+    """
+    succeed(opened(tmp_path), "train:smoke")  # never closed: as if killed
+
+    assert {"made": {"a": "1"}} == opened(tmp_path).get("train:smoke", "_values_:")
+
+
+def test_an_unfinished_record_is_not_on_disk(tmp_path: Path) -> None:
+    """
+    Half a record would be taken for a whole one.
+    """
+    opened(tmp_path).set("train:smoke", "_values_:", {"made": {}})
+
+    assert not opened(tmp_path).in_("train:smoke")
+
+
+def test_a_removal_is_on_disk_at_once_with_its_mark(tmp_path: Path) -> None:
+    """
+    A kill while the stage runs must not leave the old record standing.
+    """
+    state = opened(tmp_path)
+    succeed(state, "train:smoke")
+    state.remove("train:smoke")
+    state.mark("train:smoke", "was interrupted")
+    again = opened(tmp_path)
+
+    assert not again.in_("train:smoke")
+    assert "was interrupted" == again.marked("train:smoke")
+    succeed(again, "train:smoke")
+    assert "" == opened(tmp_path).marked("train:smoke")
+
+
+def test_values_are_kept_once_under_their_digest(tmp_path: Path) -> None:
+    """
+    Recipes share clusters and code; their records name them by hash.
+    """
+    state = opened(tmp_path)
+    digest = state.keep({"b": 1, "a": [1.5, None]})
+
+    assert digest == state.keep({"a": [1.5, None], "b": 1})
+    assert {"a": [1.5, None], "b": 1} == opened(tmp_path).kept(digest)
+    assert opened(tmp_path).kept("0" * 64) is None
+
+
+@pytest.mark.parametrize("harm", ["truncate", "overwrite", "empty"])
+def test_a_damaged_file_is_rebuilt_with_a_warning(
+    tmp_path: Path, harm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Every stage runs again, or is restored from the run cache; no traceback.
+    """
+    state = opened(tmp_path)
+    for number in range(200):
+        succeed(state, f"train:{number:0100}")
+    state.dump()
+    path = tmp_path / "state.sqlite"
+    data = path.read_bytes()
+    path.write_bytes({"truncate": data[: len(data) // 2], "overwrite": b"x" * len(data), "empty": b""}[harm])
+
+    again = opened(tmp_path)
+
+    assert not again.in_("train:0")
+    succeed(again, "train:1")
+    assert opened(tmp_path).in_("train:1")
+    assert (harm != "empty") == ("is damaged" in capsys.readouterr().err)
+
+
+def test_one_damaged_record_runs_one_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    The others keep theirs.
+    """
+    state = opened(tmp_path)
+    succeed(state, "a")
+    succeed(state, "b")
+    state.dump()
+    with sqlite3.connect(tmp_path / "state.sqlite") as connection:
+        connection.execute("update tasks set record = '{' where task_id = 'a'")
+    again = opened(tmp_path)
+
+    assert again.get("a", "deps:") is None
+    assert ["a"] == again.get("b", "deps:")
+    assert "warning: the record of a in " in capsys.readouterr().err
+
+
+def test_another_processes_records_are_read_after_the_wait(tmp_path: Path) -> None:
+    """
+    The second of two doits waits for the first, then must not work on what it had read before.
+    """
+    second = opened(tmp_path)
+    succeed(opened(tmp_path), "train:smoke")
+    assert not second.in_("train:smoke")
+
+    second.reload()
+
+    assert second.in_("train:smoke")

@@ -1,0 +1,164 @@
+"""Mirror: what the first rank left on its host comes home whole, is what done.json says, or is refused."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from tests.helpers.fake_hosts import Site, real, site
+from thunder_train import ThunderError
+from thunder_train.cluster import fetch
+from thunder_train.config.project import Recipe
+
+pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync missing: apt-get install rsync")
+RUN = ".thunder/staging/train-one-7/runs/one"
+ADAPTER = b"weights"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Site:
+    """A site whose first host has finished a training."""
+    made = site(tmp_path, monkeypatch)
+    done = {"adapter": {"sha256": hashlib.sha256(ADAPTER).hexdigest(), "bytes": len(ADAPTER)}}
+    content = {name: name.encode() for name in fetch.TRAINED}
+    content |= {"adapter/adapters.safetensors": ADAPTER, "adapter/done.json": json.dumps(done).encode()}
+    for name, data in content.items():
+        path = made.there("mac4", f"{RUN}/{name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    made.there("mac5").mkdir(parents=True)
+    return made
+
+
+def refusal(site: Site, recipe: Recipe) -> list[str]:
+    """The lines that a user would read."""
+    with pytest.raises(ThunderError) as caught:
+        fetch.mirror(recipe, site.home, RUN)
+    return str(caught.value).splitlines()
+
+
+def test_the_first_ranks_files_come_home(here: Site) -> None:
+    """
+    The ranks were told a staging folder; the build finds there what a local training would have left.
+    """
+    found = fetch.mirror(here.recipe(), here.home, RUN)
+
+    assert tuple(sorted(f"{RUN}/{name}" for name in fetch.TRAINED)) == found
+    assert {name: here.there("mac4", name).read_bytes() for name in found} == {
+        name: (here.home / name).read_bytes() for name in found
+    }
+    assert not (here.home / ".thunder/arrived/one").exists()
+
+
+def test_nothing_is_copied_from_this_machine_to_itself(here: Site) -> None:
+    """
+    Most often the first rank runs where the build does.
+    """
+    recipe = here.recipe()
+    hosts = (replace(recipe.cluster.hosts[0], ssh="127.0.0.1"), recipe.cluster.hosts[1])
+
+    assert () == fetch.mirror(replace(recipe, cluster=replace(recipe.cluster, hosts=hosts)), here.home, RUN)
+
+
+def test_an_adapter_that_is_not_the_one_of_done_json_stays_out(here: Site) -> None:
+    """
+    done.json was written beside the very bytes it hashes; other bytes are another adapter.
+    """
+    here.there("mac4", f"{RUN}/adapter/adapters.safetensors").write_bytes(b"Weights")
+
+    lines = refusal(here, here.recipe())
+
+    assert ["host mac4: the adapter is not the one that its done.json tells of; train again"] == lines
+    assert not (here.home / RUN).exists()
+
+
+def test_a_file_that_is_not_there_is_named(here: Site) -> None:
+    """
+    A training that left no done.json has not ended, whatever else lies there.
+    """
+    here.there("mac4", f"{RUN}/adapter/done.json").unlink()
+
+    assert [f"host mac4: {RUN}/adapter/done.json is missing; read the logs"] == refusal(here, here.recipe())
+
+
+def test_a_file_damaged_on_its_way_stays_out(here: Site) -> None:
+    """
+    Every file is hashed on both sides, also those that done.json does not tell of.
+    """
+    metrics = f"{here.home}/.thunder/arrived/one/{RUN}/metrics.jsonl"
+    here.tool("rsync", f'#!/bin/sh\n{real("rsync")} "$@" || exit\n[ "$1" = --server ] || echo x >>{metrics}\n')
+
+    lines = refusal(here, here.recipe())
+
+    assert [f"host mac4: {RUN}/metrics.jsonl did not arrive as it is there; run it again"] == lines
+    assert not (here.home / RUN).exists()
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".ssh/authorized_keys"])
+def test_a_host_cannot_choose_where_its_files_lie_here(here: Site, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """
+    A host that has been taken over must not get further.
+    """
+    monkeypatch.setattr("thunder_train.cluster.transfer.ask", lambda *_: {"files": {path: ["0" * 64, 1]}})
+
+    assert f"host mac4: offers {path!r}, which nobody asked for; look at that host" == refusal(here, here.recipe())[0]
+
+
+def test_checkpoints_come_home_as_far_as_there_are_any(here: Site) -> None:
+    """
+    After a training that failed: not even the loss of all hosts then costs more than the last steps.
+    """
+    recipe, folder = here.recipe(), ".thunder/partial/abc"
+    assert () == fetch.checkpoints(recipe, here.home, folder)
+    here.there("mac4", folder).mkdir(parents=True)
+    for name in ("0000004.safetensors", "0000008.safetensors", "0000009.safetensors.draft77"):
+        here.there("mac4", f"{folder}/{name}").write_text(name)
+
+    found = fetch.checkpoints(recipe, here.home, folder)
+
+    assert (f"{folder}/0000004.safetensors", f"{folder}/0000008.safetensors") == found
+    assert "0000008.safetensors" == (here.home / folder / "0000008.safetensors").read_text()
+
+
+def test_only_what_lies_below_thunder_is_forgotten(here: Site) -> None:
+    """
+    The one command that removes folders on hosts removes nothing that a user made.
+    """
+    recipe = here.recipe()
+    for host in ("mac4", "mac5"):
+        for folder in (".thunder/partial/abc", "runs/one"):
+            here.there(host, folder).mkdir(parents=True)
+
+    fetch.forget(recipe, here.home, [".thunder/partial/abc", "runs/one", ".thunder/../runs/one", "."])
+
+    for host in ("mac4", "mac5"):
+        assert [False, True] == [here.there(host, folder).exists() for folder in (".thunder/partial/abc", "runs/one")]
+
+
+def test_nothing_is_forgotten_here(here: Site) -> None:
+    """
+    A cluster may name this very machine and folder, and what a training has just made still lies in staging.
+    """
+    recipe = here.recipe()
+    shutil.rmtree(here.there("mac5"))
+    here.there("mac5").symlink_to(here.home)
+    for folder in (here.home, here.there("mac4")):
+        (folder / ".thunder/staging/mine").mkdir(parents=True)
+
+    fetch.forget(recipe, here.home, [".thunder/staging/mine"])
+
+    assert [True, False] == [(folder / ".thunder/staging/mine").exists() for folder in (here.home, here.there("mac4"))]
+    assert ["staging"] == [path.name for path in (here.home / ".thunder").iterdir()]
+
+
+def test_a_host_that_has_gone_does_not_undo_a_training(here: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    The adapter is home; what is left on a host is a warning.
+    """
+    shutil.rmtree(here.homes / "mac5")
+
+    fetch.forget(here.recipe(), here.home, [".thunder/partial/abc"])
+
+    assert capsys.readouterr().err.startswith("warning: .thunder/partial/abc could not be removed: host mac5: ssh ")

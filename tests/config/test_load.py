@@ -1,0 +1,283 @@
+"""Every mistake in thunder.toml and recipes is told at once, with file, key, fact and mend."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from thunder_train import ThunderError
+from thunder_train.config.load import load
+from thunder_train.core import files
+
+PROJECT = """
+[project]
+recipes = ["good"]
+[clusters.local]
+ranks = 2
+[models.nano]
+kind = "nano"
+[datasets.rows]
+template = "prompt.j2"
+[[datasets.rows.sources]]
+kind = "chatml"
+path = "rows.jsonl"
+evidence_kind = "smoke"
+"""
+RECIPE = """
+cluster = "local"
+model = "nano"
+dataset = "rows"
+[train]
+num_iters = 4
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small valid project."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "thunder.toml").write_text(PROJECT)
+    (tmp_path / "recipes" / "good.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def problems(project: Path) -> list[str]:
+    """The lines a user would read."""
+    with pytest.raises(ThunderError) as caught:
+        load(project)
+    return str(caught.value).splitlines()
+
+
+def test_defaults_fill_what_a_recipe_leaves_out(project: Path) -> None:
+    """
+    The recipe wins over [defaults.train], which wins over the schema's default.
+    """
+    (project / "thunder.toml").write_text(PROJECT + "[defaults.train]\nlora_rank = 16\nnum_iters = 9\n")
+
+    train = load(project).recipes["good"].train
+
+    assert (4, 16, 1e-5) == (train.num_iters, train.lora_rank, train.learning_rate)
+
+
+def test_whole_numbers_become_floats_where_the_key_is_a_number(project: Path) -> None:
+    """
+    `lora_scale = 20` and `20.0` are the same recipe, so they must not retrain each other.
+    """
+    (project / "recipes" / "good.toml").write_text(RECIPE + "lora_scale = 20\n")
+
+    assert "20.0" == repr(load(project).recipes["good"].train.lora_scale)
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ("learnin_rate = 1e-6", "train.learnin_rate: unknown key 'learnin_rate'; did you mean 'learning_rate'?"),
+        ('batch_size = "2"', "train.batch_size: must be a whole number, is '2'; change its type"),
+        ("batch_size = true", "train.batch_size: must be a whole number, is True; change its type"),
+        ("learning_rate = true", "train.learning_rate: must be a number, is True; change its type"),
+        ("lora_rank = 0", "train.lora_rank: is 0; give at least 1"),
+        ("lora_dropout = 0.95", "train.lora_dropout: is 0.95; give at most 0.9 share"),
+        ("learning_rate = nan", "train.learning_rate: must be finite; change it"),
+        ('too_long = "drops"', "train.too_long: is 'drops'; did you mean 'drop'?"),
+        ("num_layers = 7", "train.num_layers: is 7, and model 'nano' has 6 layers; give at most 6"),
+        (
+            'lora_keys = ["ok", "a b"]',
+            "train.lora_keys[1]: 'a b' holds characters that do not belong there; "
+            "give a layer's name as self_attn.q_proj",
+        ),
+    ],
+)
+def test_a_wrong_training_key_is_told_with_its_mend(project: Path, extra: str, expected: str) -> None:
+    """
+    A typo must never train quietly with a default.
+    """
+    (project / "recipes" / "good.toml").write_text(RECIPE + extra + "\n")
+
+    assert [f"recipes/good.toml: {expected}"] == problems(project)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[train]\nnum_iters = 4", "", "train: is missing; add a table [train]"),
+        ("num_iters = 4", "", "train.num_iters: is missing; add `num_iters = ...` (optimizer steps)"),
+        ('"local"', '"locl"', "cluster: no cluster is named 'locl'; did you mean 'local'?"),
+        ('"nano"', '"gemma"', "model: no model is named 'gemma'; use one of: nano"),
+        ('"rows"', '"row"', "dataset: no dataset is named 'row'; did you mean 'rows'?"),
+        (
+            'cluster = "local"',
+            'name = "../up"\ncluster = "local"',
+            "name: '../up' holds characters that do not belong there; "
+            "use letters, digits, . _ - and begin with a letter or digit",
+        ),
+        (
+            'cluster = "local"',
+            'name = "a/b"\ncluster = "local"',
+            "name: 'a/b' holds characters that do not belong there; "
+            "use letters, digits, . _ - and begin with a letter or digit",
+        ),
+        (
+            'cluster = "local"',
+            'name = "models"\ncluster = "local"',
+            "name: 'models' is taken by a folder of the project; choose another name",
+        ),
+    ],
+)
+def test_a_wrong_recipe_is_told_with_its_mend(project: Path, old: str, new: str, expected: str) -> None:
+    """
+    Missing tables, unknown names and names that would leave their folder.
+    """
+    (project / "recipes" / "good.toml").write_text(RECIPE.replace(old, new))
+
+    assert [f"recipes/good.toml: {expected}"] == problems(project)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty; start from recipes/smoke.toml"),
+        (b" \n", "is empty; start from recipes/smoke.toml"),
+        (b'name = "\xff"', "is not UTF-8 at byte 8; save it as UTF-8"),
+        (b'\ncluster = "local\n', "is not TOML: Illegal character '\\n' (at line 2, column 17); mend that line"),
+        (b"a==1", "is not TOML: Invalid value (at line 1, column 3); mend that line"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_by_name(project: Path, content: bytes, expected: str) -> None:
+    """
+    With line and column where the text is not TOML 1.0.
+    """
+    (project / "recipes" / "good.toml").write_bytes(content)
+
+    assert [f"recipes/good.toml: {expected}"] == problems(project)
+
+
+def test_a_missing_project_file_and_missing_recipes_are_told_together(tmp_path: Path) -> None:
+    """
+    An empty folder is not a project.
+    """
+    assert [
+        "thunder.toml: is missing; copy it from the project's repository",
+        "recipes: holds no recipe; add recipes/NAME.toml",
+    ] == problems(tmp_path)
+
+
+def test_two_recipes_of_one_name_are_refused(project: Path) -> None:
+    """
+    They would write into one run folder.
+    """
+    (project / "recipes" / "other.toml").write_text('name = "good"\n' + RECIPE)
+
+    assert ["recipes/other.toml: name: 'good' is also the name of recipes/good.toml; rename one of them"] == problems(
+        project
+    )
+
+
+def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
+    """
+    The file's name becomes a folder's name.
+    """
+    (project / "recipes" / "good.toml").rename(project / "recipes" / "my run.toml")
+
+    assert [
+        "recipes/my run.toml: 'my run' cannot name a run; use letters, digits, . _ - and begin with a letter or digit"
+    ] == problems(project)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('["good"]', '["god"]', "project.recipes: no recipe is named 'god'; did you mean 'good'?"),
+        ("[project]\n", "[projct]\n", "project: is missing; add a table [project]"),
+        ("ranks = 2", "", "clusters.local: needs either ranks or hosts; ranks = 2 for this machine, hosts for several"),
+        (
+            "ranks = 2",
+            'hosts = [{ssh = "-oProxyCommand=x", ips = ["10.0.0.1"]}]',
+            "clusters.local.hosts[0].ssh: '-oProxyCommand=x' holds characters that do not belong there; "
+            "use the name of the host in ~/.ssh/config, or user@host",
+        ),
+        (
+            "ranks = 2",
+            'backend = "jaccl"\nhosts = [{ssh = "a", rdma = [""]}, {ssh = "b", rdma = ["x", ""]}]',
+            "clusters.local.hosts[0].rdma: has 1 slots for 2 hosts; give one device per host, \"\" for its own slot",
+        ),
+        ("ranks = 2", 'ranks = 2\nenvs = ["HF_TOKEN=hf_x"]', "clusters.local.envs: holds the secret HF_TOKEN, and "
+         "hostfile.json would too; export HF_TOKEN: it reaches every rank"),
+        ('kind = "nano"', 'kind = "nano"\nheads = 3', "models.nano: width 64, heads 3 and kv_heads 1 do not divide; "
+         "make width a multiple of heads, and heads a multiple of kv_heads"),
+        ('kind = "nano"', 'kind = "path"', "models.nano.path: is missing; give the mlx-lm folder of the model"),
+        ('kind = "nano"', 'kind = "hub"', 'models.nano.repo: is missing; give it as "owner/name"'),
+        ('"prompt.j2"', '"prompt.j2"\nvalid = 0.5\ntest = 0.5', "datasets.rows: valid and test leave no train rows; "
+         "make their sum smaller than 1, as 0.1 and 0.1"),
+        ('kind = "chatml"', 'kind = "rows"', "datasets.rows.sources[0].references: is missing; "
+         "name the references file"),
+        ('template = "prompt.j2"', 'system = ""', "datasets.rows.template: is missing; "
+         "name the Jinja2 file of the user message"),
+        ('"prompt.j2"', '"prompt.j2"\northography = "ifa"', "datasets.rows.orthography: is 'ifa'; use one of: "
+         "bridge-toneless, standard-toned; or describe it in an orthography_table of its own"),
+        ('kind = "chatml"', 'kind = "chatml"\nreference_side = ["partition"]',
+         "datasets.rows.sources[0].reference_side: names partition, which prompts show; "
+         "name telemetry, as telemetry.cer_edits"),
+    ],
+)  # fmt: skip
+def test_a_wrong_project_file_is_told_with_its_mend(project: Path, old: str, new: str, expected: str) -> None:
+    """
+    One bad table stops the build before any stage, and says where.
+    """
+    (project / "thunder.toml").write_text(PROJECT.replace(old, new, 1))
+
+    assert f"thunder.toml: {expected}" in problems(project)
+
+
+def test_every_problem_of_every_file_is_told_at_once(project: Path) -> None:
+    """
+    Mending one mistake per run would cost a user ten runs.
+    """
+    (project / "thunder.toml").write_text(PROJECT.replace('"nano"', '"nan"'))
+    (project / "recipes" / "good.toml").write_text(RECIPE + "seed = -1\n")
+    (project / "recipes" / "other.toml").write_text("")
+
+    assert [
+        "thunder.toml: models.nano.kind: is 'nan'; did you mean 'nano'?",
+        "recipes/good.toml: train.seed: is -1; give at least 0",
+        "recipes/other.toml: is empty; start from recipes/smoke.toml",
+    ] == problems(project)
+
+
+def write_manifest(project: Path, train_rows: int) -> None:
+    """A dataset manifest as the data stage would have left it."""
+    (project / "rows.jsonl").write_text("{}\n")
+    manifest = {
+        "splits": {"train": {"rows": train_rows}},
+        "sources": [{"files": [{"path": "rows.jsonl", "sha256": files.sha256(project / "rows.jsonl")}]}],
+        "split": {"seed": 0, "valid": 0.1, "test": 0.1},
+    }
+    files.write_json(project / "data" / "rows" / "manifest.json", manifest)
+
+
+def test_a_batch_larger_than_the_rows_is_refused(project: Path) -> None:
+    """
+    Two ranks of 4 rows need 8; mlx-lm would fail after loading the model on every rank.
+    """
+    write_manifest(project, train_rows=5)
+    (project / "recipes" / "good.toml").write_text(RECIPE + "batch_size = 4\n")
+
+    assert [
+        "recipes/good.toml: train.batch_size: asks for 8 rows in a step of 2 ranks, and dataset 'rows' has 5 train "
+        "rows; give at most 2, or add rows"
+    ] == problems(project)
+
+
+@pytest.mark.parametrize("change", [lambda p: (p / "rows.jsonl").write_text("{}\n{}\n"), lambda p: None])
+def test_an_old_dataset_manifest_does_not_block_the_build(project: Path, change: Callable[[Path], object]) -> None:
+    """
+    When the sources changed since, only the data stage can tell how many rows there will be.
+    """
+    write_manifest(project, train_rows=5)
+    change(project)
+    text = (
+        PROJECT if (project / "rows.jsonl").read_text() != "{}\n" else PROJECT.replace("[[data", "valid = 0.2\n[[data")
+    )
+    (project / "thunder.toml").write_text(text)
+    (project / "recipes" / "good.toml").write_text(RECIPE + "batch_size = 4\n")
+
+    assert 4 == load(project).recipes["good"].train.batch_size

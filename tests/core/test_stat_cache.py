@@ -1,0 +1,126 @@
+"""Hashes with a memory: what is trusted, what is read again, and what a damaged memory costs."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from thunder_train.core import code_hash, files
+from thunder_train.core.stat_cache import RACY_NS, StatCache, open_database
+
+
+def settle() -> None:
+    """Wait until a file written now is old enough to be trusted."""
+    time.sleep(2 * RACY_NS / 1e9)
+
+
+def test_a_file_that_stands_is_read_once_also_by_the_next_process(tmp_path: Path) -> None:
+    """
+    A no-op must not read a 20 GB model.
+    """
+    (tmp_path / "file").write_text("text")
+    settle()
+    first = StatCache(tmp_path / "stats.sqlite")
+    sha = first.sha256(str(tmp_path / "file"))
+    second = StatCache(tmp_path / "stats.sqlite")
+
+    assert sha == first.sha256(str(tmp_path / "file")) == second.sha256(str(tmp_path / "file"))
+    assert (1, 0) == (first.hashed, second.hashed)
+
+
+def test_a_file_changed_within_one_tick_is_not_trusted(tmp_path: Path) -> None:
+    """
+    Git calls it racy: the clock of the file system is coarser than two writes.
+    """
+    cache = StatCache(tmp_path / "stats.sqlite")
+    (tmp_path / "file").write_text("text")
+    soon = time.time() + 60  # the same however slow this machine is: times are no older than the look
+    os.utime(tmp_path / "file", (soon, soon))
+    cache.sha256(str(tmp_path / "file"))
+    cache.sha256(str(tmp_path / "file"))
+
+    assert 2 == cache.hashed
+
+
+def test_new_times_cost_one_hash_and_other_bytes_are_seen(tmp_path: Path) -> None:
+    """
+    Plain doit hashes a touched file at every later run; an edit with the old time and size it misses.
+    """
+    path = tmp_path / "file"
+    path.write_text("text")
+    settle()
+    cache = StatCache(tmp_path / "stats.sqlite")
+    sha, before = cache.sha256(str(path)), path.stat()
+    path.write_text("TEXT")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    settle()
+
+    assert sha != cache.sha256(str(path)) == cache.sha256(str(path))
+    assert 2 == cache.hashed
+
+
+@pytest.mark.parametrize("harm", [b"", b"not a database at all, but long enough to be read as a header" * 50])
+def test_a_damaged_memory_is_set_aside_with_a_warning(
+    tmp_path: Path, harm: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Never a traceback, never a wrong answer: it is only a memory.
+    """
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "stats.sqlite").write_bytes(harm)
+
+    assert files.sha256(tmp_path / "file") == StatCache(tmp_path / "stats.sqlite").sha256(str(tmp_path / "file"))
+    warned = "stats.sqlite is damaged" in capsys.readouterr().err
+    assert bool(harm) == warned == (tmp_path / "stats.sqlite.damaged").exists()
+
+
+def test_a_database_is_opened_for_many_threads(tmp_path: Path) -> None:
+    """
+    `doit -n 2` runs stages as threads.
+    """
+    connection, rows = open_database(tmp_path / "new" / "state.sqlite", {"t": "k text"})
+
+    assert "wal" == connection.execute("pragma journal_mode").fetchone()[0]
+    assert {"t": []} == rows
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("x = 1  # why\n", "x = 1\n\n", True),
+        ('def f():\n    """Old."""\n    return 1\n', 'def f():\n    """New."""\n    return (1)\n', True),
+        ("x = 1\n", "x = 2\n", False),
+        ("x = '1'\n", "x = 1\n", False),
+        ("def f(a, b): pass\n", "def f(b, a): pass\n", False),
+        ('add("--rank", help="inner width")\n', 'add("--rank", help="width of the product")\n', True),
+    ],
+)
+def test_code_changes_when_it_does_something_else(tmp_path: Path, before: str, after: str, same: bool) -> None:
+    """
+    A comment does not retrain; an order of arguments does.
+    """
+    (tmp_path / "a.py").write_text(before)
+    (tmp_path / "b.py").write_text(after)
+
+    assert same == (files.code_digest(tmp_path / "a.py") == files.code_digest(tmp_path / "b.py"))
+
+
+def test_the_code_of_a_stage_is_all_that_its_module_imports(tmp_path: Path) -> None:
+    """
+    A list kept by hand would miss one. What starts, watches and reports a process decides no number.
+    """
+    cache = StatCache(tmp_path / "stats.sqlite")
+    training = code_hash.hashes(("worker.result",), cache)
+    evaluation = code_hash.hashes(("worker.evaluation", "scores"), cache)
+
+    assert {f"thunder_train/worker/{name}.py" for name in ("loop", "step", "feed", "tokens", "model")} <= set(training)
+    assert {
+        "thunder_train/evaluate/conditions.py",
+        "thunder_train/evaluate/gate.py",
+        "thunder_train/worker/answers.py",
+    } <= set(evaluation)
+    for each in (training, evaluation):
+        neutral = {"launch", "rank", "terminal", "runs", "ssh", "mpi", "worker/blas", "worker/entry"}
+        neutral |= {"worker/watchdog", "worker/trackers", "worker/environment"}
+        assert set() == {f"thunder_train/{name}.py" for name in neutral} & set(each)

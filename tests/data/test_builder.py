@@ -1,0 +1,178 @@
+"""A dataset from its sources: split, rendered, deduplicated, and the same bytes every time."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.inputs import FIELDS, report_row
+from tests.helpers.material import built, report_rows, source
+from tests.helpers.project_copy import PROJECT
+from thunder_train.config.load import load
+from thunder_train.core import files
+from thunder_train.core.paths import DATA
+from thunder_train.data.builder import build
+from thunder_train.data.splits import fraction
+
+
+def written(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each split."""
+    return {name: files.read_jsonl(folder / "out" / f"{name}.jsonl") for name in ("train", "valid", "test")}
+
+
+def test_shipped_dataset_has_the_rows_of_the_first_run(tmp_path):
+    """16 train and 4 validation rows, as the first Thunder Train's smoke run had."""
+    manifest = build(load(PROJECT).datasets["agp-nko-corrections"], PROJECT, tmp_path)
+
+    assert {"train": 16, "valid": 4, "test": 6} == {name: each["rows"] for name, each in manifest["splits"].items()}
+    assert (["smoke", "synthetic"], {"rejected without a reference": 5}) == (
+        manifest["evidence_kinds"],
+        manifest["dropped"],
+    )
+
+
+def test_shipped_test_rows_can_all_be_scored(tmp_path):
+    """A test row without a reference has no error rate."""
+    build(load(PROJECT).datasets["agp-nko-corrections"], PROJECT, tmp_path)
+
+    assert all(row["reference_text"] for row in files.read_jsonl(tmp_path / "test.jsonl"))
+
+
+def test_row_is_what_the_worker_reads(tmp_path):
+    """The format of a data row, whole."""
+    built(tmp_path, report_rows())
+
+    row = next(row for split in written(tmp_path).values() for row in split if row["id"] == "in:03")
+
+    assert {
+        "id": "in:03",
+        "messages": [
+            {"role": "system", "content": "Correct."},
+            {"role": "user", "content": "Text: ߣߍ"},
+            {"role": "assistant", "content": "ߢߍ"},
+        ],
+        "partition": "boundary",
+        "asr_text": "ߣߍ",
+        "reference_text": "ߢߍ",
+        "source": "in",
+        "group": "in:03",
+    } == row
+
+
+def test_same_inputs_give_the_same_bytes(tmp_path):
+    """A committed manifest must come out again, to the byte, whatever the order of the source."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    manifests = [built(folders[0], report_rows()), built(folders[1], report_rows()[::-1])]
+
+    assert manifests[0]["splits"] == manifests[1]["splits"]
+    for name in ("train.jsonl", "valid.jsonl", "test.jsonl"):
+        first, second = ((folder / "out" / name).read_bytes() for folder in folders)
+        assert first == second
+
+
+def test_manifest_tells_the_bytes_of_every_file(tmp_path):
+    """Whoever holds a manifest can check the files it speaks of."""
+    manifest = built(tmp_path, report_rows())
+
+    for name, split in manifest["splits"].items():
+        content = (tmp_path / "out" / f"{name}.jsonl").read_bytes()
+        assert (hashlib.sha256(content).hexdigest(), content.count(b"\n")) == (split["sha256"], split["rows"])
+    assert sorted(DATA) == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert manifest == files.read_json(tmp_path / "out" / "manifest.json")
+    assert files.sha256(tmp_path / "in.json") == manifest["sources"][0]["files"][0]["sha256"]
+
+
+def test_manifest_names_no_machine_path(tmp_path):
+    """A manifest is committed: it must read the same on every machine."""
+    (tmp_path / "prompt.j2").write_text("{{ asr_text }}")
+
+    built(
+        tmp_path,
+        report_rows(),
+        sources=(source(path=str(tmp_path / "in.json")),),
+        templates=(str(tmp_path / "prompt.j2"),),
+    )
+
+    assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
+
+
+def test_appended_rows_move_no_row_to_another_split(tmp_path):
+    """Else every growth of a source would leak test rows into training."""
+    built(tmp_path, report_rows()[:12])
+    before = {row["id"]: name for name, split in written(tmp_path).items() for row in split}
+
+    built(tmp_path, report_rows()[:20])
+
+    after = {row["id"]: name for name, split in written(tmp_path).items() for row in split}
+    assert before == {name: after[name] for name in before}
+
+
+def test_rows_of_one_group_stay_together(tmp_path):
+    """Two segments of one recording in train and test would be a leak."""
+    report = [row | {"wav": f"{n % 5}.wav"} for n, row in enumerate(report_rows())]
+    built(tmp_path, report, sources=(source(fields=FIELDS | {"audio_path": "wav"}),))
+
+    groups = [{row["group"] for row in split} for split in written(tmp_path).values()]
+
+    assert 5 == sum(len(each) for each in groups)
+
+
+def test_fraction_is_fixed_by_seed_and_group():
+    """Written out by hand from the rule, so that no refactoring can move the split."""
+    expected = int(hashlib.sha256(b"7:a.wav").hexdigest(), 16) / 2**256
+
+    assert expected == pytest.approx(fraction(7, "a.wav"), abs=1e-12)
+
+
+def test_exact_duplicates_are_dropped_and_counted(tmp_path):
+    """The same question and answer twice would weigh double, or sit in two splits."""
+    report = [*report_rows(), report_row(0, n="99"), report_row(1, n="98")]
+
+    manifest = built(tmp_path, report)
+
+    assert (20, {"exact duplicate": 2}) == (sum(s["rows"] for s in manifest["splits"].values()), manifest["dropped"])
+
+
+def test_marks_in_another_order_are_the_same_text(tmp_path):
+    """NFC comes before the search for duplicates, and into the files."""
+    typed = ["ߊ\u07eb\u07f2", "ߊ\u07f2\u07eb"]
+    report = [*report_rows(), *(report_row(0, n=f"x{n}", r=text, f=text) for n, text in enumerate(typed))]
+
+    manifest = built(tmp_path, report)
+
+    row = next(row for split in written(tmp_path).values() for row in split if row["id"] == "in:x0")
+    assert ({"exact duplicate": 1}, "ߊ\u07f2\u07eb") == (manifest["dropped"], row["messages"][-1]["content"])
+
+
+def test_rows_that_teach_nothing_are_dropped_and_counted(tmp_path):
+    """An empty answer would teach silence; an empty hypothesis would teach invention."""
+    report = [*report_rows(), report_row(0, n="a", h=" "), report_row(0, n="b", d=False, h="", r=" ")]
+
+    manifest = built(tmp_path, report, sources=(source(use=("accepted", "corrected")),))
+
+    assert {"empty hypothesis": 1, "empty target": 1} == manifest["dropped"]
+
+
+def test_empty_test_split_is_allowed(tmp_path):
+    """Losses on validation rows may be all that someone wants."""
+    built(tmp_path, report_rows(), test=0.0)
+
+    assert [] == written(tmp_path)["test"]
+
+
+def test_conversations_are_written_as_they_are(tmp_path):
+    """ChatML from elsewhere keeps its own system text and needs no template values."""
+    lines = [
+        {"id": str(n), "messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}
+        for n in range(20)
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    built(tmp_path, [], sources=(source(kind="chatml", path="c.jsonl", fields={}),), orthography="")
+
+    messages = {row["id"]: row["messages"] for split in written(tmp_path).values() for row in split}
+    assert {f"c:{line['id']}": line["messages"] for line in lines} == messages

@@ -1,0 +1,123 @@
+"""Which split a row falls into, and which rows are dropped so that nothing is in two of them."""
+
+from array import array
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thunder_train.data.splits import SPLITS, fraction, part, repeated, split_of
+
+
+def parted(rows):
+    """rows: (id, split, content, {key: value}) as plain words."""
+    ids = [row[0] for row in rows]
+    splits = array("B", [SPLITS.index(row[1]) for row in rows])
+    contents = array("q", [hash(row[2]) for row in rows])
+    names = sorted({key for row in rows for key in row[3]})
+    keys = {key: array("q", [hash(row[3][key]) if key in row[3] else 0 for row in rows]) for key in names}
+    return part(ids, splits, contents, keys)
+
+
+def test_a_text_in_two_splits_stays_in_the_more_protected_one():
+    """
+    A sentence that was trained on proves nothing in the test; the test row stays, for scores must stay comparable.
+    """
+    found = parted(
+        [
+            ("a", "train", "1", {"text": "x"}),
+            ("b", "valid", "2", {"text": "x"}),
+            ("c", "test", "3", {"text": "x"}),
+            ("d", "train", "4", {"text": "y"}),
+        ]
+    )
+
+    assert {0: "its text is also in the test split", 1: "its text is also in the test split"} == found.reasons
+    assert [False, False, True, True] == found.kept.tolist()
+
+
+def test_rows_without_a_key_share_nothing():
+    """
+    Else all rows that lack a segment would be one group.
+    """
+    found = parted([("a", "train", "1", {"text": "x"}), ("b", "test", "2", {}), ("c", "train", "3", {})])
+
+    assert {} == found.reasons
+
+
+def test_of_equal_rows_the_smallest_id_stays():
+    """
+    Whatever the order of the input.
+    """
+    rows = [("b", "train", "same", {}), ("a", "train", "same", {}), ("c", "train", "same", {})]
+
+    assert {0: "exact duplicate", 2: "exact duplicate"} == parted(rows).reasons
+
+
+def test_a_dropped_duplicate_drops_nobody_else():
+    """
+    A row that is gone cannot make its recording belong to the test.
+    """
+    rows = [
+        ("a", "train", "same", {"audio_path": "1"}),
+        ("b", "test", "same", {"audio_path": "2"}),
+        ("c", "train", "other", {"audio_path": "2"}),
+    ]
+
+    assert {1: "exact duplicate"} == parted(rows).reasons
+
+
+def test_ids_of_different_rows_are_told():
+    """
+    Predictions are matched to rows by id.
+    """
+    rows = [("a", "train", "1", {}), ("a", "train", "2", {}), ("b", "train", "3", {}), ("b", "train", "3", {})]
+
+    assert {"a": 2} == repeated([row[0] for row in rows], parted(rows))
+
+
+GROUPS = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=40, unique=True
+)
+
+
+def placed(groups):
+    """id -> split of the rows kept; a row's own split is that of its audio."""
+    rows = []
+    for audio, text, number in groups:
+        split = SPLITS[split_of(fraction(0, f"{audio}"), 0.3, 0.3)]
+        keys = {"audio_path": f"a{audio}", "text": f"t{text}"}
+        rows.append((f"{audio}-{text}-{number}", split, f"{audio} {text} {number}", keys))
+    found = parted(rows)
+    return {rows[i][0]: (rows[i][1], rows[i][3]) for i in range(len(rows)) if found.kept[i]}
+
+
+@given(groups=GROUPS)
+def test_no_recording_and_no_text_is_in_two_splits(groups):
+    """
+    The one promise of a split.
+    """
+    seen: dict[str, set[str]] = {}
+    for split, keys in placed(groups).values():
+        for value in keys.values():
+            seen.setdefault(value, set()).add(split)
+
+    assert all(len(splits) == 1 for splits in seen.values())
+
+
+@given(groups=GROUPS, more=GROUPS)
+def test_appended_rows_move_no_row_and_drop_no_test_row(groups, more):
+    """
+    A dataset that grows must keep its test: old scores stay comparable. A train row may be dropped, never moved.
+    """
+    before, after = placed(groups), placed(list(dict.fromkeys([*groups, *more])))
+
+    assert all(after[name][0] == split for name, (split, _) in before.items() if name in after)
+    assert all(name in after for name, (split, _) in before.items() if split == "test")
+
+
+@given(groups=GROUPS, data=st.data())
+def test_order_of_rows_decides_nothing(groups, data):
+    """
+    The same rows from other files, or in another order, are the same dataset.
+    """
+    assert placed(groups) == placed(data.draw(st.permutations(groups)))

@@ -1,0 +1,200 @@
+"""The table of conditions, counted by hand."""
+
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from tests.helpers.evaluations import LOSSES, prediction, settings
+from thunder_train.config import project
+from thunder_train.core import files
+from thunder_train.evaluate.conditions import evaluate
+from thunder_train.evaluate.error_rates import PROFILES, described
+from thunder_train.evaluate.gate import Judged, judge
+
+ROWS = [
+    prediction("ߊߋ", "ߊߌ", "ߊߋ", "ߊߌ"),  # 1 edit -> 0
+    prediction("ߞߋ", "ߞߌ", "ߞߋ", "ߞߍ"),  # 1 -> 1
+    prediction("ߓߊ", "ߓߊ", "ߓߊ", "ߓ"),  # 0 -> 1
+    prediction("ߛߊ", "ߛߎ", "ߛߎ", "ߛߎ", "stable"),  # 1 -> 0, but the gate leaves stable rows alone
+    prediction("ߡߊߡߊ", "ߡߏߡߏߡߏ", "ߡߊߡߊ", "ߡߏߡߏߡߏ", "recovery"),  # 4 -> 0, and 4 edits are over the budget of 2
+]
+"""14 code points of reference; the baseline has 7 edits."""
+
+
+TEXTS = st.text(alphabet="ߊߓߞ ", max_size=8)
+
+
+def scored(rows: list[dict[str, Any]], own: project.Evaluate | None = None) -> dict[str, Any]:
+    """eval.json of predictions that the built-in gate has judged."""
+    own = own or settings()
+    return evaluate(rows, judge(rows, own.gate, "test"), LOSSES, own, "5" * 64)
+
+
+def line(evaluation: dict[str, Any], condition: str, partition: str = "all") -> dict[str, Any]:
+    """A line of the table, without its intervals."""
+    found = [
+        each for each in evaluation["conditions"] if (condition, partition) == (each["condition"], each["partition"])
+    ]
+    assert 1 == len(found)
+    return {name: value for name, value in found[0].items() if not name.endswith(("_low", "_high"))}
+
+
+@pytest.mark.parametrize(
+    ("condition", "edits", "moves", "rates"),
+    [
+        ("baseline", 7, (0, 0, 0, 0), (None, None)),
+        ("base_blind", 6, (1, 1, 0, 0), (None, None)),
+        ("adapter_blind", 2, (5, 3, 1, 1), (None, None)),
+        ("adapter_gated", 7, (3, 1, 1, 1), (3 / 5, 1 / 3)),
+        ("oracle_gated", 3, (3, 3, 0, 0), (3 / 5, 0.0)),
+    ],
+)
+def test_conditions_table_by_hand(
+    condition: str, edits: int, moves: tuple[int, ...], rates: tuple[float | None, float | None]
+):
+    """Every column of the users' table: a gated adapter keeps 3 of 5 proposals, and one of these does harm."""
+    assert {
+        "condition": condition,
+        "partition": "all",
+        "n": 5,
+        "cer": edits / 14,
+        "delta_pp": 100 * (edits - 7) / 14,
+        "changed": moves[0],
+        "better": moves[1],
+        "same": moves[2],
+        "worse": moves[3],
+        "accept_rate": rates[0],
+        "false_accept_rate": rates[1],
+    } == line(scored(ROWS), condition)
+
+
+def test_partitions_are_told_apart():
+    """A gain on one partition must not hide a loss on another."""
+    evaluation = scored(ROWS)
+
+    assert (0.0, 0.5) == (
+        line(evaluation, "adapter_blind", "stable")["cer"],
+        line(evaluation, "adapter_gated", "stable")["cer"],
+    )
+    assert [
+        (condition, partition)
+        for condition in ("baseline", "base_blind", "adapter_blind", "adapter_gated", "oracle_gated")
+        for partition in ("all", "boundary", "recovery", "stable")
+    ] == [(each["condition"], each["partition"]) for each in evaluation["conditions"]]
+
+
+def test_every_line_has_intervals_around_its_figures():
+    """A figure without its spread invites belief; the baseline does not differ from itself."""
+    for each in scored(ROWS)["conditions"]:
+        assert each["cer_low"] - 1e-6 < each["cer"] < each["cer_high"] + 1e-6  # ends are rounded
+        assert each["delta_low"] - 1e-6 < each["delta_pp"] < each["delta_high"] + 1e-6
+        if each["condition"] == "baseline":
+            assert (0.0, 0.0) == (each["delta_low"], each["delta_high"])
+
+
+@hypothesis.settings(max_examples=30)
+@hypothesis.given(st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip), TEXTS), min_size=1, max_size=5))
+@hypothesis.example([("", "  ߊ", "ߊ")])
+@hypothesis.example([("ߊߋ", "  ߓߔ", "ߓߋ")])
+def test_no_gated_text_is_better_than_the_oracles(texts: list[tuple[str, str, str]]):
+    """It bounds what training can gain behind this gate: an answer within the budget cannot come nearer."""
+    rows = [
+        prediction(asr, reference, "", adapter) | {"id": str(number)}
+        for number, (asr, reference, adapter) in enumerate(texts)
+    ]
+    evaluation = scored(rows)
+    baseline, gated, oracle = (line(evaluation, name)["cer"] for name in ("baseline", "adapter_gated", "oracle_gated"))
+
+    assert oracle <= min(baseline, gated)
+
+
+def test_oracle_takes_the_better_of_what_an_external_gate_accepted():
+    """A foreign gate cannot be asked about texts that nobody proposed: its own verdicts bound the oracle."""
+    verdicts = ("accept", "reject", "accept", "accept", "accept")
+    decisions = [
+        {
+            "id": row["id"],
+            "verdict": verdict,
+            "reason": "because",
+            "witness": None,
+            "final": row["adapter" if verdict == "accept" else "asr_text"],
+        }
+        for row, verdict in zip(ROWS, verdicts, strict=True)
+    ]
+    judged = Judged({"gate": {"kind": "external"}, "policy_sha256": "5" * 64}, decisions)
+
+    evaluation = evaluate(ROWS, judged, LOSSES, settings(gate={"command": ("cc-agp-bridge",)}))
+
+    gated, oracle = (line(evaluation, name) for name in ("adapter_gated", "oracle_gated"))
+    assert (2 / 14, 4 / 5, 1 / 4) == (gated["cer"], gated["accept_rate"], gated["false_accept_rate"])
+    assert (1 / 14, 3 / 5, 0.0) == (oracle["cer"], oracle["accept_rate"], oracle["false_accept_rate"])
+
+
+def test_the_profile_of_the_recipe_decides():
+    """By words each of the five is wrong before; better and worse are counted in words, too."""
+    own = line(scored(ROWS, settings(profile="wer-nfc-pooled")), "adapter_blind")
+
+    assert (2 / 5, 3, 1, 1) == tuple(own[name] for name in ("cer", "better", "same", "worse"))
+
+
+def test_a_per_row_profile_averages_the_rows_own_rates():
+    """5 rows: 0, 1/2, 1/2, 0, 0."""
+    own = scored(ROWS, settings(profile="cer-codepoint-raw-clamped-per-row"))
+
+    assert (1 / 5, "per row") == (line(own, "adapter_blind")["cer"], own["profile"]["average"])
+
+
+def test_every_profile_is_told_beside_the_one_that_decides():
+    """Whoever holds a number of another definition finds its like here, under its name and hash."""
+    evaluation = scored(ROWS)
+
+    rates = {each["name"]: each["cer"]["adapter_blind"] for each in evaluation["profiles"]}
+    assert list(PROFILES) == list(rates)
+    assert (2 / 14, 2 / 5) == (rates["cer-codepoint-nfc-pooled"], rates["wer-nfc-pooled"])
+    assert described(PROFILES["cer-codepoint-nfc-pooled"]) == evaluation["profile"]
+    assert files.is_sha256(evaluation["profile"]["sha256"])
+
+
+def test_rows_without_a_reference_are_told_not_scored():
+    """A missing or blank reference must not count as a perfect or an empty answer; the gate and the probe see them."""
+    rows = [prediction("ߊ", "ߋ", "ߊ", "ߊ"), prediction("ߞ", "", "ߞ", "ߞ"), prediction("ߓ", " ", "ߓ", "ߓ")]
+    evaluation = scored(rows)
+
+    assert ({"test": 3, "scored": 1}, 1) == (evaluation["rows"], line(evaluation, "baseline")["n"])
+    assert (3, 3) == (evaluation["probe"]["adapter"]["rows"], evaluation["gate"]["rejected"])
+
+
+def test_no_test_rows_still_give_an_evaluation():
+    """A dataset may have no test split; its losses are still worth a report, and no line is made of nothing."""
+    evaluation = scored([])
+
+    assert ([], [], {"best": [], "worst": []}) == tuple(
+        evaluation[name] for name in ("conditions", "confusions", "examples")
+    )
+    assert ({"base", "adapter"}, {"mlx": "0.32.4"}) == (set(evaluation["losses"]), evaluation["environment"])
+
+
+def test_the_gate_is_told_with_its_reasons():
+    """Why proposals were held back says what to train next."""
+    gate = scored(ROWS)["gate"]
+
+    assert ("builtin", 3, 2) == (gate["kind"], gate["accepted"], gate["rejected"])
+    assert {
+        "within the edit budget": 3,
+        "over the edit budget": 1,
+        "partition stable is left unchanged": 1,
+    } == gate["reasons"]
+    assert {"valid": 0, "missing": 5, "malformed": 0} == gate["witnesses"]
+
+
+def test_the_adapter_is_named_by_its_hash():
+    """Promotion compares it with the one that was trained."""
+    assert "5" * 64 == scored(ROWS)["adapter_sha256"]
+
+
+def test_an_evaluation_is_the_same_to_the_byte():
+    """It is an output that the manifest hashes; nothing in it may depend on the moment or on the order of rows."""
+    assert files.canonical(scored(ROWS)) == files.canonical(scored(ROWS))
+    assert scored(ROWS)["confusions"] == scored(ROWS[::-1])["confusions"]

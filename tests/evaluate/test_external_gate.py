@@ -1,0 +1,351 @@
+"""The protocol of external gates, spoken with real processes."""
+
+import json
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.gates import (
+    DIGITS,
+    HYPOTHESIS,
+    LOOP,
+    PROPOSAL,
+    WHERE,
+    WITNESS,
+    external,
+    policy,
+    prediction,
+    refusal,
+)
+from tests.helpers.project_copy import PROJECT, wait_for
+from thunder_train import ThunderError
+from thunder_train.core import process
+from thunder_train.evaluate import external_gate, gate
+
+MEND = "mend the gate; docs/gate.md tells what it must answer"
+SAY = """
+import json, os, signal, sys, time
+rows = [json.loads(line) for line in sys.stdin]
+def say(name, verdict="accept", **more):
+    print(json.dumps({"id": name, "verdict": verdict, "reason": "", **more}), flush=True)
+"""
+"""Start of a gate that reads everything, then says what its test tells it to."""
+ROWS = [prediction(name) for name in ("a", "b", "c")]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_verdicts_may_come_in_any_order_and_are_final(tmp_path: Path) -> None:
+    """
+    The control plane is the authority: it may take what the built-in policy would block, and refuse the rest.
+    """
+    code = SAY + "say('c', 'reject', reason='no'), say('b', reason='seen'), say('a')"
+    rows = [prediction("a", "ߊ" * 40), prediction("b", partition="novelty"), prediction("c")]
+
+    judged = gate.judge(rows, external(tmp_path, code), WHERE)
+
+    assert [
+        ("a", "accept", "", 37, None, "external", "ߊ" * 40),
+        ("b", "accept", "seen", 1, None, "external", PROPOSAL),
+        ("c", "reject", "no", 1, None, "external", HYPOTHESIS),
+    ] == [
+        tuple(each[key] for key in ("id", "verdict", "reason", "edits", "budget", "gate", "final"))
+        for each in judged.decisions
+    ]
+
+
+def test_a_gate_is_told_hypothesis_side_fields_only(tmp_path: Path) -> None:
+    """
+    All that reached it, byte for byte: nothing that knows the reference, under whatever name it hides.
+    """
+    telemetry = {"ctc_confidence": 0.9, "cer_edits": 3, "reference_text": "SECRET", "jerk": "SECRET", "velocity": True}
+    rows = [prediction("b", telemetry=telemetry | {"stability": float("nan")}), prediction("a", edits_before=3)]
+    code = f"import sys\ntext = sys.stdin.read()\nopen({str(tmp_path / 'heard')!r}, 'w').write(text)\n"
+    code += LOOP.replace("sys.stdin", "text.splitlines()")
+
+    judged = gate.judge(rows, external(tmp_path, code), WHERE)
+
+    told = {"partition": "boundary", "hypothesis": HYPOTHESIS, "proposal": PROPOSAL}
+    heard = (tmp_path / "heard").read_text(encoding="utf-8").splitlines()
+    assert [{"id": "a", **told}, {"id": "b", **told, "telemetry": {"ctc_confidence": 0.9}}] == [*map(json.loads, heard)]
+    assert [None, {"ctc_confidence": 0.9}] == [each.get("telemetry") for each in judged.decisions]
+
+
+def test_the_gate_of_the_documentation_works(tmp_path: Path) -> None:
+    """
+    It is what a user starts from.
+    """
+    page = (PROJECT / "docs/gate.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+
+    judged = gate.judge([prediction("a"), prediction("b", "ߊ")], external(tmp_path, code), WHERE)
+
+    assert ["accept", "reject"] == [each["verdict"] for each in judged.decisions]
+
+
+def test_a_witness_is_carried_when_well_formed_and_else_told(tmp_path: Path) -> None:
+    """
+    Carried as given, never mended or made up; a malformed one is not passed on as if it were one.
+    """
+    bad = {**WITNESS, "token": "ABC"}
+    code = SAY + f"say('a', witness={WITNESS | {'more': 1}!r}), say('b', witness={bad!r}), say('c', witness=None)"
+
+    judged = gate.judge(ROWS, external(tmp_path, code), WHERE)
+
+    assert [WITNESS, None, None] == [each["witness"] for each in judged.decisions]
+    assert ["token is not 32 hex digits"] == [
+        each["witness_problem"] for each in judged.decisions if "witness_problem" in each
+    ]
+    assert {"valid": 1, "missing": 1, "malformed": 1} == gate.summary(judged)["witnesses"]
+    assert DIGITS in gate.as_jsonl(judged)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("say('a'), say('b')", "gave no verdict for 1 of 3 rows, first 'c'"),
+        ("", "gave no verdict for 3 of 3 rows, first 'a'"),
+        ("say('a'), say('b'), say('b', 'reject'), say('c')", "line 3 of its answers: row 'b' is answered twice"),
+        ("say('a'), say('b'), say('c'), say('z')", "line 4 of its answers: row 'z' was not asked about"),
+        (
+            "say('a'), say('b', 'maybe'), say('c')",
+            "line 2 of its answers: verdict 'maybe' of row 'b' is not accept or reject",
+        ),
+        (
+            "say('a', ['accept']), say('b'), say('c')",
+            "line 1 of its answers: verdict \"['accept']\" of row 'a' is not accept or reject",
+        ),
+        (
+            "say('a'), say('b'), say('c'), print('done')",
+            "line 4 of its answers: is not JSON: JSON is malformed: invalid character",
+        ),
+        ("say('a'), say('b'), say('c'), print()", "line 4 of its answers: is not JSON: Input data was truncated"),
+        ("say('a'), say('b'), say('c'), say(4)", "line 4 of its answers: is not an object with an id"),
+        (
+            "say('a'), say('b', reason='x\\n'), say('c')",
+            "line 2 of its answers: reason of row 'b' is not a line of at most 500 characters",
+        ),
+        ("say('a'), sys.exit(3)", "ended with status 3; 1 of 3 rows were judged, 'b' was not"),
+        ("say('a'), say('b'), say('c'), sys.exit(3)", "ended with status 3; 3 of 3 rows were judged"),
+        ("say('a'), os.kill(os.getpid(), 9)", "was ended by signal 9; 1 of 3 rows were judged, 'b' was not"),
+    ],
+)
+def test_anything_but_one_orderly_answer_per_row_fails(tmp_path: Path, code: str, expected: str) -> None:
+    """
+    A gate that half works accepts nothing: each error names the command and the row.
+    """
+    told = refusal(ROWS, external(tmp_path, SAY + code))
+
+    assert f"{WHERE}: `GATE`: {expected}" == told.partition(" (byte")[0].removesuffix(f"; {MEND}")
+
+
+def test_everything_wrong_with_the_answers_is_told_together(tmp_path: Path) -> None:
+    """
+    Two faults and a row left out are three lines, not three runs.
+    """
+    told = refusal(ROWS, external(tmp_path, SAY + "say('a', 'maybe'), say('z')"))
+
+    assert 3 == len(told.splitlines())
+
+
+def test_a_crash_shows_the_last_words(tmp_path: Path) -> None:
+    """
+    The end of its stderr says why; control characters in it do not reach the terminal.
+    """
+    code = SAY + "print(*range(99), '\\x1b[2Jbad slice', sep='\\n', file=sys.stderr), sys.exit(1)"
+    last = "".join(f"\n  {number}" for number in range(90, 99))
+
+    told = refusal(ROWS, external(tmp_path, code))
+
+    expected = f"ended with status 1; 0 of 3 rows were judged, 'a' was not; {MEND}; it said:{last}\n  �[2Jbad slice"
+    assert f"{WHERE}: `GATE`: {expected}" == told
+
+
+@pytest.mark.parametrize("code", ["say('a'), time.sleep(60)", "say('a'), os.close(1), time.sleep(60)"])
+def test_silence_fails_and_ends_the_gate(tmp_path: Path, code: str) -> None:
+    """
+    A gate that hangs must not hold the build for ever, nor live on behind it.
+    """
+    code = SAY + f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n" + code
+
+    told = refusal(ROWS, external(tmp_path, code, timeout_s=1))
+
+    assert told.startswith(f"{WHERE}: `GATE`: was silent for 1 s; ")
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_complaining_on_stderr_is_no_progress(tmp_path: Path) -> None:
+    """
+    A gate that retries for ever and says so is as stuck as a silent one.
+    """
+    code = SAY + "while True: print('retry', file=sys.stderr, flush=True), time.sleep(0.1)"
+
+    told = refusal(ROWS, external(tmp_path, code, timeout_s=1))
+
+    assert "was silent for 1 s; 0 of 3 rows were judged, 'a' was not" in told
+
+
+def test_a_slow_gate_that_goes_on_is_waited_for(tmp_path: Path) -> None:
+    """
+    The timeout is for silence: 30,000 rows may take an hour.
+    """
+    code = SAY + "for row in rows: time.sleep(0.4), say(row['id'])"
+
+    assert 3 == gate.summary(gate.judge(ROWS, external(tmp_path, code, timeout_s=1), WHERE))["accepted"]
+
+
+def test_a_gate_that_ignores_sigterm_is_ended_by_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With its children: they are of its session.
+    """
+    monkeypatch.setattr(external_gate, "GRACE_S", 0.2)
+    code = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SAY
+    code += f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())), time.sleep(60)"
+
+    refusal(ROWS, external(tmp_path, code, timeout_s=1))
+
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_a_signal_to_us_ends_the_gate(tmp_path: Path) -> None:
+    """
+    Ctrl-C during a long judgement leaves no process behind.
+    """
+    code = SAY + f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())), time.sleep(60)"
+    kept = signal.signal(signal.SIGALRM, process.interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gate.judge(ROWS, external(tmp_path, code), WHERE)
+    finally:
+        signal.signal(signal.SIGALRM, kept)
+
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+    assert not process._LIVE
+
+
+def test_a_signal_to_us_ends_the_gate_of_another_thread(tmp_path: Path) -> None:
+    """
+    Under `doit -n` stages run in threads, and a signal reaches only the main one.
+    """
+    code = SAY + f"open({str(tmp_path / 'pid')!r}, 'w').write('x'), time.sleep(60)"
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(refusal, ROWS, external(tmp_path, code))
+        wait_for((tmp_path / "pid").exists)
+        with pytest.raises(KeyboardInterrupt):
+            process.interrupt()
+
+    assert "was ended by signal 15; 0 of 3 rows were judged, 'a' was not" in told.result()
+
+
+def test_a_flood_is_stopped(tmp_path: Path) -> None:
+    """
+    Memory is bounded whatever a gate writes, and nobody waits for the rest of it.
+    """
+    told = refusal(ROWS, external(tmp_path, SAY + "print('x' * 1_500_000), time.sleep(60)"))
+
+    assert f"{WHERE}: `GATE`: wrote more than 1060864 bytes; 0 of 3 rows were judged, 'a' was not; {MEND}" == told
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        LOOP,
+        SAY + "for row in rows: say(row['id'])",
+        "import sys\nprint('x' * 300000, file=sys.stderr, flush=True)" + LOOP,
+    ],
+)
+def test_full_pipes_do_not_block(tmp_path: Path, code: str) -> None:
+    """
+    Megabytes either way, and on stderr before the first row is read: a pipe holds 64 kB.
+    """
+    rows = [prediction(f"{number:05d}", "ߓ" * 100) for number in range(10_000)]
+
+    start = time.monotonic()
+    judged = gate.judge(rows, external(tmp_path, code), WHERE)
+
+    assert 10_000 == gate.summary(judged)["accepted"]
+    assert 15 > time.monotonic() - start
+
+
+def test_a_gate_that_stops_reading_fails_by_what_it_left_out(tmp_path: Path) -> None:
+    """
+    Its closed stdin is no error of its own, and no signal to us.
+    """
+    code = LOOP.replace("for line in sys.stdin:", "for line in [sys.stdin.readline()]:") + "sys.stdin.close()"
+    rows = [prediction(f"{number:04d}", "ߓ" * 100) for number in range(2000)]
+
+    told = refusal(rows, external(tmp_path, code))
+
+    assert "gave no verdict for 1999 of 2000 rows, first '0001'" in told
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("no-such-gate", "`no-such-gate`: cannot be started: No such file or directory"),
+        ("./notes.txt", "`./notes.txt`: cannot be started: Permission denied"),
+        ("a\0b", "`'a\0b'`: cannot be started: embedded null byte"),
+    ],
+)
+def test_a_command_that_cannot_start_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, expected: str
+) -> None:
+    """
+    A gate that is not installed is the user's to mend, in one line.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("no program")
+
+    with pytest.raises(ThunderError) as error:
+        gate.judge(ROWS, policy(command=(word,)), WHERE)
+
+    assert f"{WHERE}: {expected}; install it, or mend the command" == str(error.value)
+
+
+def test_no_shell_reads_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The recipe's words are the program's words.
+    """
+    monkeypatch.chdir(tmp_path)
+    words = (*external(tmp_path, LOOP).command, "$(touch shell)", "; touch shell", "*")
+
+    gate.judge(ROWS, policy(command=words), WHERE)
+
+    assert ["gate.py"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_no_row_needs_no_gate() -> None:
+    """
+    A dataset without test rows: nothing is started, nothing is decided.
+    """
+    assert [] == gate.judge([], policy(command=("no-such-gate",)), WHERE).decisions
+
+
+def test_the_policy_of_an_external_gate_is_its_command_and_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    An edited gate is another policy. No absolute path is told, and no interpreter is hashed: it differs by machine.
+    """
+    monkeypatch.chdir(tmp_path)
+    external(tmp_path, LOOP)
+    Path("python").symlink_to(sys.executable)
+    long_code = "x" * 300  # longer than a file name can be
+    told: dict[str, Any] = gate.policy_of(policy(command=("python", "/opt/bin/gate", "gate.py", "-c", long_code)))
+
+    assert ["python", "gate", "gate.py", "-c", long_code] == told["command"]
+    assert ["gate.py"] == [*told["files"]]

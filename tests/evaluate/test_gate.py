@@ -1,0 +1,217 @@
+"""The built-in gate: what it takes, what it leaves, and how that is written down."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.gates import DIGITS, HYPOTHESIS, PROPOSAL, WHERE, WITNESS, policy, prediction
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.evaluate import gate
+
+TEXTS = st.text(alphabet="ߊߋߌߓߕ\u07eb\u07f2 ", max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("partition", "hypothesis", "proposal", "expected"),
+    [
+        ("boundary", "ߊ ߓߊ ߕߊ", "ߊ ߓߍ ߕߊ", ("accept", "within the edit budget", 1, 2)),
+        ("boundary", "ߊ ߓߊ ߕߊ", "ߊ ߓߍ ߕߍߣ", ("reject", "over the edit budget", 3, 2)),
+        ("boundary", "ߊߓߊߕߊߡߊߟߊߛߊߣߊߝߊ", "ߊߓߍߕߍߡߍߟߊߛߊߣߊߝߊ", ("accept", "within the edit budget", 3, 3)),
+        ("boundary", "ߓߊ", "", ("reject", "the proposal is empty", 2, 2)),
+        ("boundary", "ߓߊ", " ", ("reject", "the proposal is empty", 2, 2)),
+        ("boundary", "", "ߓߊ", ("accept", "within the edit budget", 2, 2)),
+        ("stable", "ߓߊ", "ߓߍ", ("reject", "partition stable is left unchanged", 1, 2)),
+        ("novelty", "ߓߊ", "ߓߍ", ("reject", "partition novelty is blocked", 1, 2)),
+        ("stable", "ߓߊ", "ߓߊ", ("reject", "nothing to change", 0, 2)),
+        ("twilight", "ߓߊ", "ߓߍ", ("accept", "within the edit budget", 1, 2)),
+        ("", "ߓߊ", "ߓߍ", ("accept", "within the edit budget", 1, 2)),
+    ],
+)
+def test_partition_and_budget_decide(partition: str, hypothesis: str, proposal: str, expected: tuple[object, ...]):
+    """
+    Stable text stays, novel text is nobody's to rewrite, and the rest is edited a little or not at all.
+    """
+    ruling = gate.rule(partition, hypothesis, proposal, policy())
+
+    assert expected == (ruling.verdict, ruling.reason, ruling.edits, ruling.budget)
+
+
+def test_marks_typed_in_another_order_are_nothing_to_change() -> None:
+    """
+    Edits are counted after NFC, as errors are: the same text is no proposal.
+    """
+    assert "nothing to change" == gate.rule("boundary", "ߊ\u07eb\u07f2", "ߊ\u07f2\u07eb", policy()).reason
+
+
+@pytest.mark.parametrize(
+    ("length", "floor", "relative", "expected"),
+    [
+        (9, 2, 0.2, 2),
+        (15, 2, 0.2, 3),
+        (19, 2, 0.2, 3),
+        (100, 0, 0.29, 29),
+        (0, 2, 0.2, 2),
+        (30, 0, 0.1, 3),
+        (9, 0, 0.0, 0),
+    ],
+)
+def test_budget_is_the_larger_of_floor_and_share(length: int, floor: int, relative: float, expected: int) -> None:
+    """
+    One missing vowel is a large share of a short text and still a safe repair. 0.29 x 100 is 28.999... in floats.
+    """
+    assert expected == gate.edit_budget("ߊ" * length, policy(floor=floor, relative=relative))
+
+
+@given(hypothesis=TEXTS, proposal=TEXTS, partition=st.sampled_from([*sorted(gate.PARTITIONS), "other"]))
+def test_no_text_leaves_the_gate_beyond_its_budget(hypothesis: str, proposal: str, partition: str) -> None:
+    """
+    Whatever is proposed: the final text is within the budget, and untouched where the policy says so.
+    """
+    row = prediction("a", proposal, asr_text=hypothesis, partition=partition)
+
+    decision = gate.judge([row], policy(), WHERE).decisions[0]
+
+    assert gate.edits_between(hypothesis, decision["final"]) <= gate.edit_budget(hypothesis, policy())
+    assert hypothesis == decision["final"] or partition not in ("stable", "novelty")
+
+
+def test_decisions_are_sorted_and_tell_everything_but_the_reference() -> None:
+    """
+    The whole file, byte for byte: what was asked, by which policy, what was said, what came of it.
+    """
+    judged = gate.judge([prediction("b", partition="stable"), prediction("a", telemetry={"jerk": 1})], policy(), WHERE)
+    told = {"blocked": ["novelty"], "floor": 2, "kind": "builtin", "preserved": ["stable"], "relative": 0.2}
+    both = {"hypothesis": HYPOTHESIS, "proposal": PROPOSAL, "edits": 1, "budget": 2, "gate": "builtin", "witness": None}
+    accepted = {"verdict": "accept", "reason": "within the edit budget", "final": PROPOSAL}
+    rejected = {"verdict": "reject", "reason": "partition stable is left unchanged", "final": HYPOTHESIS}
+    header = {"schema": "thunder.decisions/1", "gate": told, "policy_sha256": files.digest(told), "rows": 2}
+
+    assert [
+        header | {"unknown_partitions": {}},
+        {"id": "a", "partition": "boundary", **both, **accepted},
+        {"id": "b", "partition": "stable", **both, **rejected},
+    ] == [json.loads(line) for line in gate.as_jsonl(judged).splitlines()]
+    assert "SECRET" not in gate.as_jsonl(judged)
+
+
+def test_rows_of_unknown_partitions_are_counted() -> None:
+    """
+    A router with a new word is not an error, but it must show: no policy speaks of that partition.
+    """
+    rows = [prediction("a", partition="twilight"), prediction("b", partition=""), prediction("c")]
+
+    assert {"twilight": 1, "": 1} == gate.judge(rows, policy(), WHERE).header["unknown_partitions"]
+
+
+def test_the_policy_hash_follows_the_policy_and_nothing_else() -> None:
+    """
+    The order of a list of partitions, and the time given to a gate that is not there, decide nothing.
+    """
+    first, second = policy(preserved=("stable", "recovery")), policy(preserved=("recovery", "stable"), timeout_s=9)
+    hashes = [files.digest(gate.policy_of(each)) for each in (first, second, policy(), policy(floor=3))]
+
+    assert (hashes[0], 3) == (hashes[1], len(set(hashes)))
+
+
+def test_an_id_that_stands_for_two_rows_is_refused() -> None:
+    """
+    A verdict belongs to an id; with two rows of one name it would fall on the wrong one.
+    """
+    with pytest.raises(ThunderError) as error:
+        gate.judge([prediction("a"), prediction("b"), prediction("a")], policy(), WHERE)
+
+    assert f"{WHERE}: 1 ids stand for several rows, first 'a'; build the data again" == str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("witness", "expected"),
+    [
+        (None, ""),
+        (WITNESS, ""),
+        (WITNESS | {"token": DIGITS.upper()}, "token is not 32 hex digits"),
+        (WITNESS | {"token": DIGITS + "\n"}, "token is not a line of at most 200 characters"),
+        (WITNESS | {"token": DIGITS[1:]}, "token is not 32 hex digits"),
+        (WITNESS | {"token": DIGITS + "0"}, "token is not 32 hex digits"),
+        (WITNESS | {"slice_id": " "}, "lacks slice_id"),
+        (WITNESS | {"policy_hash": 7}, "lacks policy_hash"),
+        (WITNESS | {"policy_hash": "a\x1b[2J"}, "policy_hash is not a line of at most 200 characters"),
+        (WITNESS | {"graph_snapshot_hash": "a" * 201}, "graph_snapshot_hash is not a line of at most 200 characters"),
+        ({"token": DIGITS}, "lacks slice_id"),
+        (DIGITS, "is not an object"),
+    ],
+)
+def test_a_witness_is_checked_for_its_format(witness: object, expected: str) -> None:
+    """
+    Whether it is genuine only the kernel's secret can tell; a missing field or a short token anyone can.
+    """
+    assert expected == gate.witness_problem(witness)
+
+
+def test_the_builtin_gate_invents_no_witness() -> None:
+    """
+    A witness in the row's own record was given for another text; promotion then says that none is there.
+    """
+    judged = gate.judge([prediction("a", witness=WITNESS)], policy(), WHERE)
+
+    assert judged.decisions[0]["witness"] is None
+    assert {"valid": 0, "missing": 1, "malformed": 0} == gate.summary(judged)["witnesses"]
+
+
+def test_the_summary_counts_verdicts_and_reasons() -> None:
+    """
+    What eval.json tells, by hand.
+    """
+    rows = [prediction("a"), prediction("b", HYPOTHESIS), prediction("c", partition="stable"), prediction("d")]
+    judged = gate.judge(rows, policy(), WHERE)
+
+    assert {
+        "kind": "builtin",
+        "policy_sha256": judged.header["policy_sha256"],
+        "accepted": 2,
+        "rejected": 2,
+        "reasons": {"nothing to change": 1, "partition stable is left unchanged": 1, "within the edit budget": 2},
+        "witnesses": {"valid": 0, "missing": 4, "malformed": 0},
+    } == gate.summary(judged)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    """
+    decisions.jsonl holds all of a judgement; its shape is checked line by line.
+    """
+    judged, path = gate.judge([prediction("a"), prediction("b")], policy(), WHERE), tmp_path / "smoke" / gate.FILE
+    files.write_text(path, gate.as_jsonl(judged))
+
+    assert judged == gate.read(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new", "expected"),
+    [
+        (
+            1,
+            '"thunder.decisions/1"',
+            '"thunder.decisions/2"',
+            "Invalid enum value 'thunder.decisions/2' - at `$.schema`",
+        ),
+        (2, '"verdict": "accept"', '"verdict": "ok"', "Invalid enum value 'ok' - at `$.verdict`"),
+        (2, '"edits": 1', '"edits": "1"', "Expected `int`, got `str` - at `$.edits`"),
+        (2, '"final"', '"last"', "Object missing required field `final`"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path, line: int, old: str, new: str, expected: str) -> None:
+    """
+    What is not whole decides nothing.
+    """
+    path = tmp_path / "smoke" / gate.FILE
+    text = gate.as_jsonl(gate.judge([prediction("a")], policy(), WHERE))
+    assert old in text
+    files.write_text(path, text.replace(old, new))
+
+    with pytest.raises(ThunderError) as error:
+        gate.read(path)
+
+    assert f"{path}:{line}: {expected}; run `./doit evaluate:smoke`" == str(error.value)

@@ -1,0 +1,95 @@
+"""A rank that sums over real ranks, keeps a checkpoint, and goes wrong as its flags say.
+
+Files in the working folder: pid-R-A (rank, attempt), checkpoint (the last step, by rank 0).
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.worker.args import Parser
+from thunder_train.worker.entry import enter, remove_files
+from thunder_train.worker.watchdog import Watchdog
+
+STEP_S = 0.02
+FOR_EVER_S = 600
+
+
+def main(argv):
+    """Sum up to --steps, or go wrong."""
+    flags = parse(argv)
+    rank = int(os.environ["MLX_RANK"])
+    attempt = 1 + len(list(Path().glob(f"pid-{rank}-?")))
+    files.write_text(f"pid-{rank}-{attempt}", str(os.getpid()))
+    fault = flags.fault if rank == flags.rank and attempt <= flags.attempts else ""
+    before_joining(fault, rank)
+    with Watchdog(flags.stall_timeout, flags.start_timeout) as watchdog:
+        from thunder_train.worker.ranks import join
+
+        with watchdog.joining():
+            ranks = join(flags.hostfile)
+        done = Path("checkpoint")
+        for step in range(1 + int(done.read_text() if done.exists() else 0), flags.steps + 1):
+            time.sleep(STEP_S)
+            if step == flags.step:
+                go_wrong(fault)
+            with watchdog.waiting():
+                add_up(ranks)
+            watchdog.beat(step)
+            if rank == 0:
+                files.write_text(done, str(step))
+                print(f"step {step}/{flags.steps}", flush=True)
+
+
+def parse(argv):
+    """The flags; --attempts: how many attempts go wrong."""
+    parser = Parser(prog="tests.helpers.fault_probe")
+    parser.add_argument("--hostfile", type=Path, default=None)
+    parser.add_argument("--fault", default="")
+    for name, default in (("rank", 1), ("step", 5), ("steps", 10), ("attempts", 9)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    for name in ("stall", "start"):
+        parser.add_argument(f"--{name}-timeout", type=float, default=0.0)
+    return parser.parse_args(argv)
+
+
+def before_joining(fault, rank):
+    """Faults of the start. port: another program listens where this rank wants to."""
+    if fault == "never":
+        time.sleep(FOR_EVER_S)
+    if fault == "alone":
+        remove_files()
+        del os.environ["MLX_HOSTFILE"], os.environ["THUNDER_FILE_MLX_HOSTFILE"]
+    if fault == "port":
+        host, _, port = files.read_json(Path(os.environ["MLX_HOSTFILE"]))[rank][0].rpartition(":")
+        main.taken = socket.create_server((host, int(port)), reuse_port=False)
+    if fault == "mistake":
+        raise ThunderError("is wrong", where="--probe")
+
+
+def go_wrong(fault):
+    """Faults of a step."""
+    if fault == "sleep":
+        time.sleep(FOR_EVER_S)
+    if fault == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if fault == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "quit":
+        sys.exit(5)
+
+
+def add_up(ranks):
+    """A sum that only all ranks together can make."""
+    import mlx.core as mx
+
+    assert ranks.size == ranks.sum(mx.ones(1000))[0].item()
+
+
+if __name__ == "__main__":
+    enter(main)

@@ -1,0 +1,36 @@
+"""Manifests that say what a test wants."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.project_copy import Copy
+from thunder_train import ThunderError
+from thunder_train.core import files, process
+from thunder_train.reproduce import manifest
+from thunder_train.reproduce.compare import Verdict
+from thunder_train.reproduce.reproduce import reproduce
+
+RUN = "runs/smoke/manifest.json"
+Change = Callable[[dict[str, Any]], Any]
+
+
+def edited(project: Copy, change: Change) -> Path:
+    """A manifest of the project after a change, with the run_id that goes with it."""
+    run = files.read_json(project.path / RUN)
+    change(run)
+    run["run_id"] = files.digest({key: run[key] for key in manifest.MADE_FROM})[:12]
+    files.write_json(project.path / "edited.json", run)
+    return project.path / "edited.json"
+
+
+def stopped(project: Copy, change: Change, monkeypatch: pytest.MonkeyPatch) -> Verdict:
+    """What reproducing an edited manifest comes to when the build itself is not started."""
+
+    def stop(argv: list[str], where: str, mend: str) -> None:
+        raise ThunderError("was not started", where=where)
+
+    monkeypatch.setattr(process, "tool", stop)
+    return reproduce(edited(project, change), project.path)

@@ -1,0 +1,31 @@
+"""A small dataset that several tests build."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.inputs import FIELDS, report_row
+from tests.helpers.inputs import source as any_source
+from thunder_train.config.project import Dataset, Source
+from thunder_train.data import builder
+from thunder_train.data.rows import GROUP_KEYS
+
+
+def source(**given: Any) -> Source:
+    """A source: a report at in.json unless told otherwise."""
+    return any_source(**{"kind": "report", "path": "in.json", "fields": FIELDS} | given)
+
+
+def report_rows() -> list[dict[str, Any]]:
+    """Twenty of them."""
+    return [report_row(number) for number in range(20)]
+
+
+def built(folder: Path, report: Any, template: str = "Text: {{ asr_text }}", **given: Any) -> dict[str, Any]:
+    """The manifest of a dataset built below a folder from one report: a third for validation, a third for test."""
+    (folder / "in.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "prompt.j2").write_text(template, encoding="utf-8")
+    values = {"name": "nko", "sources": (source(),), "system": "Correct.", "templates": ("prompt.j2",)}
+    spelling = {"orthography": "bridge-toneless", "orthography_table": {}, "max_dropped": 0.5, "provenance": ""}
+    split = {"split_seed": 0, "valid": 0.3, "test": 0.3, "group_keys": (*GROUP_KEYS, "text")}
+    return builder.build(Dataset(**values | spelling | split | given), folder, folder / "out")

@@ -1,0 +1,85 @@
+"""A copy of this project, and the real doit in it."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What one run of doit said."""
+
+    status: int
+    ran: list[str]
+    restored: list[str]
+    output: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A project folder, and doit in it."""
+
+    path: Path
+
+    def doit(self, *words: str) -> Built:
+        """Run doit as ./doit does, without the environment's set-up."""
+        done = subprocess.run(
+            [sys.executable, "-m", "doit", *words],
+            cwd=self.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        ran, restored = (
+            [line[3:] for line in done.stdout.splitlines() if line.startswith(mark)] for mark in (".  ", "+  ")
+        )
+        return Built(done.returncode, ran, restored, done.stdout)
+
+    def forget_cache(self) -> None:
+        """Empty the run cache, so that a stale stage runs and is not restored."""
+        shutil.rmtree(self.path / ".thunder/cache")
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace a text that must be there."""
+        text = (self.path / file).read_text(encoding="utf-8")
+        assert old in text
+        (self.path / file).write_text(text.replace(old, new), encoding="utf-8")
+
+
+def copy_sources(target: Path) -> Copy:
+    """What git would give a new user, without needing git; of the default recipes only smoke, which takes seconds."""
+    ignored = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
+    for name in ("thunder_train", "recipes", "templates", "data/sources", "models"):
+        shutil.copytree(PROJECT / name, target / name, ignore=ignored)
+    for name in ("dodo.py", "thunder.toml", "pyproject.toml"):
+        shutil.copy(PROJECT / name, target / name)
+    Copy(target).edit("thunder.toml", 'recipes = ["smoke", "nko-nano"]', 'recipes = ["smoke"]')
+    return Copy(target)
+
+
+def start_doit(project: Copy, *words: str) -> "subprocess.Popen[str]":
+    """doit in a process group of its own, as a terminal would start it, to be interrupted."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "doit", *words],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 30) -> None:
+    """Look every 50 ms until it holds."""
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit, "it never came to hold"
+        time.sleep(0.05)

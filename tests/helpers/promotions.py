@@ -1,0 +1,88 @@
+"""Facts of a run that may be promoted, and what is decided when one of them is changed."""
+
+import copy
+from typing import Any
+
+from thunder_train.config.project import Promotion
+from thunder_train.core import files
+from thunder_train.evaluate.promotion import Run, decide
+
+SHA = files.digest("adapter")
+LIMITS = Promotion(min_rows=500, max_worse=0, needs_witness=True, provenance="")
+LOCK = {"kind": "hub", "commit": "1" * 40, "files": [{"path": "model.safetensors", "sha256": files.digest("model")}]}
+RUN = Run(recipe="nko", run_id="0123456789ab", dataset_sha256=files.digest("data"), model=LOCK)
+DATASET: dict[str, Any] = {
+    "dataset": "field-recordings",
+    "evidence_kinds": ["real"],
+    "provenance": "radio",
+    "sources": [{"path": "data/sources/radio.jsonl", "evidence_kind": "real"}],
+    "splits": {"train": {"rows": 16}, "valid": {"rows": 4}},
+}
+DONE: dict[str, Any] = {
+    "steps": 200,
+    "trainable_parameters": 4096,
+    "rows": {"train": 18, "valid": 4},
+    "split": {"train": 2, "valid": 0},
+    "skipped_steps": 0,
+    "adapter": {"sha256": SHA},
+    "environment": {"mlx": "0.32.4", "mlx_lm": "0.32.2", "platform": "linux-x86_64", "python": "3.11"},
+}
+GATED: dict[str, Any] = {
+    "condition": "adapter_gated",
+    "partition": "all",
+    "n": 500,
+    "cer": 0.25,
+    "cer_low": 0.23,
+    "cer_high": 0.27,
+    "delta_pp": -6.0,
+    "delta_low": -7.0,
+    "delta_high": -5.0,
+    "changed": 300,
+    "worse": 0,
+}
+EVALUATION: dict[str, Any] = {
+    "adapter_sha256": SHA,
+    "rows": {"test": 500, "scored": 500},
+    "profile": {"name": "cer-codepoint-nfc-pooled", "sha256": "5" * 64},
+    "conditions": [
+        GATED | {"condition": "baseline", "cer": 0.31},
+        GATED,
+        GATED | {"partition": "stable", "cer": 0.9, "worse": 99},
+    ],
+    "probe": {"adapter": {"rows": 500}, "collapsed": []},
+    "gate": {
+        "kind": "external",
+        "accepted": 300,
+        "rejected": 200,
+        "witnesses": {"valid": 500, "missing": 0, "malformed": 0},
+    },
+}
+ABSENT = object()
+
+
+def changed(facts: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """A copy of facts with one value changed, or left out; place: dotted keys and list positions."""
+    facts = copy.deepcopy(facts)
+    *path, last = [int(key) if key.isdigit() else key for key in place.split(".")]
+    inner: Any = facts
+    for key in path:
+        inner = inner[key]
+    if value is ABSENT:
+        del inner[last]
+    else:
+        inner[last] = value
+    return facts
+
+
+def reasons(
+    evaluation: dict[str, Any] = EVALUATION,
+    dataset: dict[str, Any] = DATASET,
+    done: dict[str, Any] = DONE,
+    limits: Promotion = LIMITS,
+    run: Run = RUN,
+) -> list[str]:
+    """Why it is NO-GO; empty when it is GO."""
+    decision = decide(evaluation, dataset, done, limits, run)
+    assert ("NO-GO" if decision["reasons"] else "GO") == decision["decision"]
+    found: list[str] = decision["reasons"]
+    return found

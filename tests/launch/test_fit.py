@@ -1,0 +1,87 @@
+"""`doit fit:<recipe>`: the config is found without weights, and the numbers are shown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.project_copy import PROJECT, Copy
+from thunder_train import ThunderError
+from thunder_train.config import load
+from thunder_train.core.stat_cache import StatCache
+from thunder_train.launch import fit
+
+GIGA = 10**9
+FOUND = {
+    "parameters": 4_600_000_000,
+    "trainable_parameters": 1_703_936,
+    "ranks": 2,
+    "strategy": "tensor",
+    "bytes": {"weights": 14 * GIGA, "adapter": 7_000_000, "optimizer": 14_000_000, "gradients": 14_000_000}
+    | {"activations": 2 * GIGA, "peak": 16 * GIGA},
+    "message_bytes": {"gradient": 6_815_772, "blocks": 500_000},
+    "row_tokens": 512,
+    "rows_per_step": 8,
+    "passes": [{"sequences": 1, "width": 200}, {"sequences": 8, "width": 511}],
+    "seconds_per_step": 1.234,
+    "device": "gpu",
+    "usable_bytes": 12 * GIGA,
+    "fits_16_gb_mac": False,
+    "advice": "buy another Mac",
+}
+
+
+def test_the_table_says_what_does_not_fit() -> None:
+    """
+    The share that can be used is an assumption, so it is shown with the verdict.
+    """
+    rows = dict(fit.table(FOUND))
+
+    assert "does not fit a 16 GB Mac; 12 GB of it, 75 %, can be used" == rows["16 GB Mac"]
+    assert "2 GB in passes of 8 x 511 tokens" == rows["activations"]
+    assert "16 GB (2 ranks, tensor)" == rows["peak of a rank"]
+    assert "500 kB a step" == rows["block messages"]
+    expected = "about 1.2 s on this machine's gpu, messages not counted, for 8 rows of 512 tokens"
+    assert expected == rows["a step"]
+
+
+def test_ranks_with_the_whole_model_exchange_nothing_inside_it() -> None:
+    """
+    A line of zeros would only raise questions.
+    """
+    rows = dict(fit.table(FOUND | {"message_bytes": {"gradient": 10, "blocks": 0}}))
+
+    assert "block messages" not in rows
+    assert "10 bytes a step" == rows["gradient message"]
+
+
+def test_a_hub_model_needs_its_config_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Whether gigabytes are worth a download is what fit is asked, so the mend fetches one file.
+    """
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    recipe = load.load(Path(), StatCache(tmp_path / "stats.sqlite")).recipes["agp-nko-correction"]
+
+    with pytest.raises(ThunderError) as caught:
+        fit.config_file(recipe.model, tmp_path)
+
+    what = "the config.json of mlx-community/gemma-4-e2b-4bit at main is not in the local cache"
+    mend = "fetch it alone: `.venv/bin/hf download mlx-community/gemma-4-e2b-4bit config.json --revision main`"
+    assert f"thunder.toml: models.gemma-4-e2b-4bit: {what}; {mend}" == str(caught.value)
+
+
+@pytest.mark.ranks
+def test_fit_tells_of_a_recipe_that_was_never_built(fresh: Copy) -> None:
+    """
+    It comes before everything else, and needs nothing but the nano model's config, which it has made.
+    """
+    done = fresh.doit("fit:smoke", "--json")
+
+    assert 0 == done.status, done.output
+    assert ["model:nano", "fit:smoke"] == done.ran
+    found = json.loads(done.output.splitlines()[-1])
+    assert ("thunder.fit/1", 238_592, 31_744) == tuple(
+        found[key] for key in ("schema", "parameters", "trainable_parameters")
+    )
+    assert found["fits_16_gb_mac"]

@@ -1,0 +1,125 @@
+"""What Open MPI is told, what it tells, and what is wrong with machines; it itself runs in tests/worker and cluster."""
+
+from typing import Any
+
+import pytest
+
+from thunder_train.launch.mpi import HOLDER, MEND, Machine, daemon, machines_of, mpirun_flags, problems, ranks_settings
+
+FOUR = (
+    ' orted -mca orte_leave_session_attached "1" -mca ess "env" -mca ess_base_jobid "306577408" -mca ess_base_vpid 1 '
+    '-mca ess_base_num_procs "2" -mca orte_node_regex "host[1:1],[2:10].77.0.3@0(2)" -mca orte_hnp_uri '
+    '"306577408.0;tcp://10.77.0.2:35597" -mca plm "rsh"'
+)
+FIVE = (
+    "PRTE_PREFIX=/opt/mpi;export PRTE_PREFIX;LD_LIBRARY_PATH=/opt/mpi/lib:$LD_LIBRARY_PATH;export LD_LIBRARY_PATH;"
+    '/opt/mpi/bin/prted --daemonize --allow-run-as-root --prtemca ess "env" --prtemca ess_base_vpid 1 '
+    '--prtemca prte_hnp_uri "prterun-host1-24@0.0;tcp://10.77.0.2:52047:24" --prtemca plm "ssh" --prtemca '
+    'plm_ssh_agent "/bin/sh -c exec\t"$THUNDER_MPI_PYTHON"\t-I\t-S\t"$THUNDER_MPI_PROGRAM"\tagent\t"$@" agent" '
+    '--prtemca prte_if_include "link0" --prtemca pmix_session_server "1" --prtemca plm "ssh"'
+)
+"""Words for ssh as Open MPI 4.1.4 and 5.0.11 gave them, a little shorter."""
+
+
+def host(ssh: str, *ips: str) -> dict[str, Any]:
+    return {"ssh": ssh, "ips": list(ips), "rdma": []}
+
+
+def look(*lacks: str, version: str = "4.1") -> dict[str, Any]:
+    has = {name: None if name in lacks else f"/usr/bin/{name}" for name in ("mpirun", "orted", "libmpi")}
+    return {**has, "version": version, "interfaces": {"10.0.0.1": "en1", "10.0.0.2": "en2"}}
+
+
+PAIR = [Machine("mac1", "localhost", ("10.0.0.1",)), Machine("mac2", "10.0.0.2", ("10.0.0.2",))]
+
+
+def test_each_machine_is_known_by_its_first_address() -> None:
+    """
+    So no name of a configuration reaches Open MPI. The first rank's machine runs mpirun, to which it is localhost.
+    """
+    ranks = [host("mac1", "10.0.0.1"), host("::1", "10.0.0.2"), host("mac1", "10.0.1.1"), host("localhost", "10.0.0.2")]
+
+    expected = [Machine("mac1", "localhost", ("10.0.0.1", "10.0.1.1")), Machine("localhost", "10.0.0.2", ("10.0.0.2",))]
+    assert expected == machines_of(ranks)
+    assert [Machine("mac1", "localhost", ())] == machines_of([host("mac1"), host("mac1", "10.0.0.1")])
+
+
+def test_a_holder_is_asked_for_each_rank_in_its_order() -> None:
+    """
+    Open MPI's own order, by hosts, would give a rank the place of another one.
+    """
+    one, other = (["--host", node, "-n", "1", *HOLDER] for node in ("localhost", "10.0.0.2"))
+
+    expected = ["--oversubscribe", "--bind-to", "none", *one, ":", *other, ":", *one]
+    assert expected == mpirun_flags(["localhost", "10.0.0.2", "localhost"])
+
+
+def test_a_daemon_gets_its_own_flags_and_not_the_settings_of_mpiruns_machine() -> None:
+    """
+    5 passes the name of mpirun's interface on, and another machine's may differ; no shell reads any of it.
+    """
+    program, flags = daemon(FOUR)
+
+    assert ("orted", ["-mca", "orte_leave_session_attached", "1"]) == (program, flags[:3])
+    assert ["orte_hnp_uri", "306577408.0;tcp://10.77.0.2:35597", "-mca", "plm", "rsh"] == flags[-5:]
+    expected = {"ess": "env", "ess_base_vpid": "1", "prte_hnp_uri": "prterun-host1-24@0.0;tcp://10.77.0.2:52047:24"}
+    kept = [word for pair in [*expected.items(), ("pmix_session_server", "1")] for word in ("--prtemca", *pair)]
+    assert ("prted", ["--allow-run-as-root", *kept]) == daemon(FIVE)
+
+
+def test_ranks_talk_over_the_training_link_alone() -> None:
+    """
+    By its name: 4.1 takes an address with /32 for none, and talks over every network. On one machine they need no TCP.
+    """
+    assert {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,vader"} == ranks_settings("")
+    assert {
+        "OMPI_MCA_pml": "ob1",
+        "OMPI_MCA_btl": "self,vader,tcp",
+        "OMPI_MCA_btl_tcp_if_include": "en1,en2",
+        "OMPI_MCA_oob_tcp_if_include": "en1,en2",
+    } == ranks_settings("en1,en2")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (look(), look(), []),
+        (
+            look("mpirun", "orted", "libmpi"),
+            look("libmpi"),
+            [
+                f"host mac1: mpirun: is not installed there; {MEND}",
+                f"host mac2: libmpi: is not installed there; {MEND}",
+            ],
+        ),
+        (
+            look(),
+            look() | {"interfaces": {}},
+            ["host mac2: 10.0.0.2 is no address of this host; correct ips in [clusters]"],
+        ),
+        (
+            look(),
+            look(version="5.0"),
+            ["host mac2: has Open MPI 5.0, and rank 0's host 4.1; install the same Open MPI on all hosts"],
+        ),
+        (
+            look(),
+            look(version=""),
+            ["host mac2: has Open MPI ?, and rank 0's host 4.1; install the same Open MPI on all hosts"],
+        ),
+    ],
+)
+def test_every_machine_that_cannot_join_is_named(
+    first: dict[str, Any], second: dict[str, Any], told: list[str]
+) -> None:
+    """
+    Open MPI itself would wait for it, and blame a firewall.
+    """
+    assert told == [str(each) for each in problems(PAIR, {"mac1": first, "mac2": second})]
+
+
+def test_ranks_of_one_machine_need_no_daemon() -> None:
+    """
+    mpirun is theirs.
+    """
+    assert [] == problems([Machine("localhost", "localhost", ())], {"localhost": look("orted", version="")})

@@ -1,0 +1,301 @@
+"""Faults of real ring ranks: each ends in time, the right rank is named, no process is left, and all start again."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.project_copy import PROJECT
+from tests.launch.test_launcher import all_end
+from thunder_train.launch.pulse import Limits, Pulse, Silence
+from thunder_train.launch.rank_process import without_beat
+
+TIMEOUT_S = 2.0
+START_S = 6.0
+"""Enough for Python and MLX to start on a busy machine."""
+MARGIN_S = 10.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a hostfile of two local ring ranks."""
+    host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
+    (tmp_path / "hosts.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [host, host]}))
+    return tmp_path
+
+
+def start(folder, *flags):
+    """The launcher of two probes, started in folder."""
+    argv = [
+        "thunder_train.launch",
+        "--hostfile",
+        "hosts.json",
+        "--log-dir",
+        "logs",
+        "--module",
+        "tests.helpers.fault_probe",
+    ]
+    limits = ["--stall-timeout", str(TIMEOUT_S), "--start-timeout", str(START_S)]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", *argv, *limits, *flags], cwd=folder, env=env, **pipes)
+
+
+def finished(folder, *flags):
+    """(exit status, stdout, stderr, seconds) of a launcher that ends by itself."""
+    start_s = time.monotonic()
+    process = start(folder, *flags)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err, time.monotonic() - start_s
+
+
+def nobody_left(folder):
+    """Whether every probe has ended."""
+    return all_end(list(folder.glob("pid-?-?")))
+
+
+def steps(text):
+    """The steps that rank 0 told of."""
+    return [int(number) for number in re.findall(r"^step (\d+)/", text, re.MULTILINE)]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_sleeps_ends_itself_and_is_named(folder, rank):
+    """
+    The other rank waits inside MLX for as long, and must not be blamed.
+    """
+    status, _, err, seconds = finished(folder, "--fault", "sleep", "--rank", str(rank))
+
+    assert 70 == status, err
+    told = f"rank {rank}: no step ended for 2 s after step 4; its watchdog ended it"
+    assert err.startswith(f"rank {rank} (127.0.0.1): ended with exit status 70; last lines: ")
+    assert err.endswith(f"{told}; read logs/rank-{rank}.log\n")
+    assert nobody_left(folder)
+    assert seconds < START_S + TIMEOUT_S + MARGIN_S
+
+
+@pytest.mark.ranks
+def test_a_stopped_rank_is_named_by_the_launcher_and_killed(folder):
+    """
+    Under SIGSTOP no thread of the rank runs, so its silence is all there is.
+    """
+    status, _, err, seconds = finished(folder, "--fault", "stop")
+
+    assert 70 == status
+    assert re.fullmatch(r"rank 1 \(127.0.0.1\): silent for [23] s after step [1-4]; read logs/rank-1.log\n", err), err
+    assert nobody_left(folder)
+    assert seconds < START_S + TIMEOUT_S + MARGIN_S
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_never_starts_is_named(folder, rank):
+    """
+    The other one sits in MLX's accept, which has no timeout and lets no other thread run.
+    """
+    status, _, err, seconds = finished(folder, "--fault", "never", "--rank", str(rank))
+
+    expected = f"rank {rank} (127.0.0.1): silent for 6 s before its first step; read logs/rank-{rank}.log\n"
+    assert (70, expected) == (status, err)
+    assert nobody_left(folder)
+    assert seconds < START_S + MARGIN_S
+
+
+@pytest.mark.ranks
+def test_a_rank_that_dies_is_named_and_not_the_one_that_lost_it(folder):
+    """
+    Rank 0 sees the broken link and ends too, with a status that is no mistake of the user's.
+    """
+    status, _, err, seconds = finished(folder, "--fault", "die")
+
+    assert 137 == status
+    assert "rank 1 (127.0.0.1): ended by signal 9; read logs/rank-1.log\n" == err
+    assert nobody_left(folder)
+    assert seconds < START_S + MARGIN_S
+
+
+@pytest.mark.ranks
+def test_a_rank_without_addresses_does_not_train_alone(folder):
+    """
+    MLX would make it a world of one, and every Mac would write its own adapter.
+    """
+    status, out, err, seconds = finished(folder, "--fault", "alone", "--rank", "0")
+
+    assert (75, "") == (status, out.partition("mx.distributed.init")[0])
+    assert "rank 0 (127.0.0.1): ended with exit status 75" in err
+    assert "the ring ranks did not find each other" in err
+    assert nobody_left(folder)
+    assert seconds < START_S + MARGIN_S
+
+
+@pytest.mark.ranks
+def test_a_port_taken_in_between_costs_one_restart(folder):
+    """
+    The launcher finds free ports, but cannot hold them until MLX listens; the second attempt has others.
+    """
+    status, out, err, _ = finished(folder, "--fault", "port", "--attempts", "1", "--max-restarts", "1")
+
+    assert (0, list(range(1, 11))) == (status, steps(out)), err
+    assert any("Couldn't bind socket" in log.read_text() for log in (folder / "logs").glob("*.log")), err
+    assert err.endswith("\nstarting all ranks again, from the last checkpoint: restart 1 of 1\n")
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("fault", ["die", "sleep"])
+def test_a_restart_goes_on_from_the_checkpoint_and_keeps_the_logs(folder, fault):
+    """
+    A night's training survives a crash at three o'clock.
+    """
+    status, out, err, _ = finished(folder, "--fault", fault, "--attempts", "1", "--max-restarts", "2")
+
+    assert (0, list(range(1, 11))) == (status, steps(out)), err
+    log = (folder / "logs/rank-0.log").read_text()
+    first, second = log.split("--- attempt 2 ---\n")
+    assert [1, 2, 3, 4] == steps(first)
+    assert [5, 6, 7, 8, 9, 10] == steps(second)
+    assert "thunder-beat" not in log + out
+    assert err.endswith("\nstarting all ranks again, from the last checkpoint: restart 1 of 2\n")
+    assert 2 == len(err.splitlines())
+    assert nobody_left(folder)
+
+
+@pytest.mark.ranks
+def test_it_gives_up_when_the_restarts_are_used_up(folder):
+    """
+    A fault that comes back every time is not to be repeated all night; its exit status is told.
+    """
+    status, _, err, _ = finished(folder, "--fault", "quit", "--rank", "0", "--max-restarts", "1")
+    failure = "rank 0 (127.0.0.1): ended with exit status 5; "
+
+    assert 5 == status
+    first, again, second, end = err.splitlines()
+    assert first.startswith(failure)
+    assert second.startswith(failure)
+    assert "starting all ranks again, from the last checkpoint: restart 1 of 1" == again
+    assert "giving up: restart 1 of 1 failed too" == end
+
+
+@pytest.mark.ranks
+def test_a_users_mistake_is_not_tried_again(folder):
+    """
+    A wrong flag stays wrong.
+    """
+    status, _, err, _ = finished(folder, "--fault", "mistake", "--max-restarts", "5")
+
+    assert 2 == status
+    assert 1 == len(err.splitlines())
+    assert "--probe: is wrong" in err
+
+
+@pytest.mark.ranks
+def test_a_signal_to_the_launcher_is_not_followed_by_a_restart(folder):
+    """
+    Ctrl-C means the end.
+    """
+    process = start(folder, "--steps", "100000", "--max-restarts", "5")
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+
+    assert (130, "ended by SIGINT; ending 2 ranks\n") == (process.returncode, err)
+    assert nobody_left(folder)
+
+
+@pytest.mark.ranks
+def test_a_stopped_launcher_blames_nobody_when_it_goes_on(folder):
+    """
+    Ctrl-Z and fg: it was the launcher that heard nothing, the ranks went on.
+    """
+    process = start(folder, "--steps", "250")
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+
+    assert (0, "", 250) == (process.returncode, err, steps(out)[-1])
+
+
+@pytest.mark.ranks
+def test_the_launcher_uses_under_two_per_cent_of_a_core_while_ranks_train(folder):
+    """
+    mlx.launch takes a whole one, often rank 0's.
+    """
+    process = start(folder, "--steps", "100000")
+    status = Path(f"/proc/{process.pid}/stat")
+    process.stdout.readline()
+    if not status.exists():
+        pytest.skip("no /proc here")
+    used = [cpu_ticks(status)]
+    time.sleep(3)
+    used.append(cpu_ticks(status))
+    process.terminate()
+    process.communicate(timeout=30)
+
+    assert used[1] - used[0] <= 6  # hundredths of a second in three seconds
+
+
+def cpu_ticks(status):
+    """Time that a process has used, in hundredths of a second."""
+    return sum(map(int, status.read_text().rsplit(")", 1)[1].split()[11:13]))
+
+
+@pytest.mark.ranks
+def test_wrong_limits_are_told_together(folder):
+    """
+    No traceback for a user's mistake, and no second try for the second one.
+    """
+    status, _, err, _ = finished(folder, "--stall-timeout", "-1", "--max-restarts", "-2")
+
+    expected = "--stall-timeout: must be 0 or more, not -1\n--max-restarts: must be 0 or more, not -2\n"
+    assert (2, expected) == (status, err)
+
+
+def test_the_silent_rank_that_came_least_far_is_named():
+    """
+    A rank that waits may fall silent too, but it has finished as many steps or more.
+    """
+    pulse = Pulse(Limits(stall_s=10, start_s=60), [0, 1, 2], now_s=0)
+    for now_s in range(1, 9):
+        pulse.silent(now_s)
+        pulse.beat(0, step=7, now_s=now_s)
+    pulse.beat(1, step=6, now_s=5)
+    pulse.beat(2, step=7, now_s=4)
+    found = [pulse.silent(now_s) for now_s in range(9, 16)]
+
+    assert [None] * 5 == found[:5]
+    assert [Silence(2, 7, 10), Silence(1, 6, 10)] == found[5:]
+
+
+def test_a_rank_that_has_ended_or_has_no_limit_is_not_late():
+    """
+    A rank may finish long before another one has written its files.
+    """
+    pulse = Pulse(Limits(stall_s=3, start_s=0), [0, 1], now_s=0)
+    pulse.beat(0, step=1, now_s=1)
+    pulse.forget(0)
+
+    assert {None} == {pulse.silent(now_s) for now_s in range(2, 50)}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"thunder-beat 12\n", (b"", 12)),
+        (b"loading 50%\rthunder-beat 0\n", (b"loading 50%\r", 0)),
+        (b"step 3/4\n", (b"step 3/4\n", None)),
+        (b"a thunder-beat is no beat\n", (b"a thunder-beat is no beat\n", None)),
+    ],
+)
+def test_a_beat_is_taken_out_of_what_a_rank_says(line, expected):
+    """
+    It comes from a thread, so another line may have begun.
+    """
+    assert expected == without_beat(line)

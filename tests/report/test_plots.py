@@ -1,0 +1,100 @@
+"""Figures: what they draw, what they say to those who cannot see them."""
+
+import re
+
+import pytest
+
+from thunder_train.report.plots import (
+    Bin,
+    Interval,
+    Labels,
+    Series,
+    bars,
+    binned,
+    intervals,
+    lines,
+    short,
+    thinned,
+    ticks,
+)
+
+LABELS = Labels("loss", "Loss <b>", "step", "nats")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_whole", "expected"),
+    [
+        (0.0, 1.0, False, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.31, 0.36, False, [0.31, 0.32, 0.33, 0.34, 0.35, 0.36]),
+        (1, 4, True, [1.0, 2.0, 3.0, 4.0]),
+        (7, 7, True, [6.0, 8.0]),
+        (0.0, 0.0, False, [0.0, 0.2]),
+        (0.0, 1294.3, False, [0.0, 500.0, 1000.0, 1500.0]),
+    ],
+)
+def test_axes_have_round_numbers_that_enclose_the_values(low, high, is_whole, expected):
+    """
+    A value outside the axis would be drawn outside the figure; a step is never 2.5.
+    """
+    found = ticks(low, high, is_whole=is_whole)
+
+    assert expected == found
+
+
+def test_a_line_joins_its_points_and_says_its_course():
+    """
+    A screen reader hears where the loss went.
+    """
+    svg = lines(LABELS, [Series("training", [(1, 4.0), (3, 2.0)]), Series("validation", [(3, 3.0)])])
+
+    assert re.search(r'<path class="line s0" d="M52.0 26.0L350.0 178.0"/>', svg)
+    assert "training: from 4 at 1 to 2 at 3, between 2 and 4. validation: from 3 at 3 to 3 at 3" in svg
+    assert "<title>validation, step 3: 3</title>" in svg
+    assert '<title id="loss-title">Loss &lt;b&gt;</title>' in svg
+
+
+def test_an_interval_is_a_bar_from_its_low_end_to_its_high_end():
+    """
+    Without its interval, a rate looks surer than it is; a rate without one gets none.
+    """
+    svg = intervals(LABELS, [Interval("baseline", 0.5, 0.4, 1.0), Interval("adapter gated", 0.25)])
+
+    assert 'd="M184.0 22H304.0M184.0 17v10M304.0 17v10"' in svg
+    assert "baseline 0.5000 (from 0.4000 to 1.0000); adapter gated 0.2500." in svg
+    assert 1 == svg.count('class="line s0"')
+
+
+def test_a_histogram_counts_each_group_in_the_same_bins():
+    """
+    Before and after can be compared bar by bar, and no row is lost.
+    """
+    assert [Bin(0, 2, (2, 1)), Bin(3, 5, (0, 0)), Bin(6, 8, (1, 2))] == binned([[0, 1, 8], [2, 7, 8]], most=3)
+    assert [Bin(4, 4, (1, 0))] == binned([[4], []])
+    assert [] == binned([[], []])
+    svg = bars(LABELS, ("before", "after"), binned([[0, 1, 8], [2, 7, 8]], most=3))
+    assert "<title>before: 2 rows with 0 to 2</title>" in svg
+    assert "before: most rows, 2, at 0. after: most rows, 2, at 6." in svg
+
+
+def test_a_long_course_is_thinned_and_keeps_its_last_point():
+    """
+    A page of 100,000 points would not open.
+    """
+    points = [(step, 0.0) for step in range(1000)]
+
+    assert [0, 250, 500, 750, 999] == [step for step, _ in thinned(points, most=4)]
+    assert points == thinned(points, most=1000)
+
+
+def test_nothing_to_draw_is_no_figure():
+    """
+    An empty frame says nothing.
+    """
+    assert ["", "", ""] == [lines(LABELS, [Series("a", [])]), intervals(LABELS, []), bars(LABELS, ("a",), [])]
+
+
+def test_numbers_are_short():
+    """
+    Four digits tell enough in a figure.
+    """
+    assert ["0.3105", "12.35", "1,234", "0"] == [short(value) for value in (0.31049, 12.345678, 1234.4, 0.0)]

@@ -1,0 +1,122 @@
+"""Manifests that nobody should trust: each is refused in words."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.manifests import RUN, Change, edited, stopped
+from tests.helpers.project_copy import Copy
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.reproduce import manifest
+
+HOSTILE: dict[str, tuple[Change, str]] = {
+    "recipe name": (
+        lambda run: run["recipe"].update(name="../../x"),
+        "recipe.name: '../../x' holds characters that do not belong there",
+    ),
+    "dataset name": (
+        lambda run: run["recipe"]["dataset"].update(name="a/b"),
+        "recipe.dataset.name: 'a/b' holds characters that do not belong there",
+    ),
+    "template": (
+        lambda run: run["recipe"]["dataset"].update(templates=["../secret"]),
+        "recipe.dataset: '../secret' leads out of the project",
+    ),
+    "source": (
+        lambda run: run["inputs"]["sources"][0].update(path="/etc/passwd"),
+        "inputs: '/etc/passwd' leads out of the project",
+    ),
+    "control character": (
+        lambda run: run["inputs"]["templates"][0].update(path="a\x1b[2Jb"),
+        "inputs: 'a\\x1b[2Jb' leads out of the project",
+    ),
+    "model file": (
+        lambda run: run["model"]["files"][0].update(path="../../.ssh/id"),
+        "model.files: '../../.ssh/id' leads out of the project",
+    ),
+    "output twice": (lambda run: run["outputs"].append(run["outputs"][0]), "outputs: 'adapter/adapter_config.json' "),
+    "schema": (lambda run: run.update(schema="thunder.run/9"), "has schema 'thunder.run/9', and this version reads "),
+    "no recipe": (
+        lambda run: run["recipe"].pop("train"),
+        "is not the manifest of a run: Object missing required field",
+    ),
+    "wrong type": (
+        lambda run: run["recipe"].update(name=3),
+        "is not the manifest of a run: Expected `str`, got `int` - at `$.recipe.name`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(HOSTILE))
+def test_a_hostile_manifest_is_refused(built: Copy, tmp_path: Path, case: str) -> None:
+    """
+    Names and paths in it would become files here.
+    """
+    change, expected = HOSTILE[case]
+    (tmp_path / "runs/smoke").mkdir(parents=True)
+    shutil.copy(built.path / RUN, tmp_path / RUN)
+    path = edited(Copy(tmp_path), change)
+
+    with pytest.raises(ThunderError) as caught:
+        manifest.read(path)
+
+    assert str(caught.value).startswith(f"{path}: {expected}")
+
+
+def test_a_manifest_that_was_edited_by_hand_is_refused(built: Copy, tmp_path: Path) -> None:
+    """
+    run_id is the hash of what the run is made from.
+    """
+    run = files.read_json(built.path / RUN)
+    run["recipe"]["train"]["seed"] = 1
+    files.write_json(tmp_path / "manifest.json", run)
+
+    with pytest.raises(ThunderError, match=f"run_id: is '{run['run_id']}', and what it is made from gives '"):
+        manifest.read(tmp_path / "manifest.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '"x"', "NaN", "[" * 100_000, '{"schema": ' * 5_000, '{"schema": "\\ud800"}', "\0\xff"]
+)
+def test_what_is_no_manifest_is_told_without_a_traceback(tmp_path: Path, text: str) -> None:
+    """
+    Garbage, endless nesting, half a surrogate.
+    """
+    (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(ThunderError) as caught:
+        manifest.read(tmp_path / "manifest.json")
+
+    assert str(caught.value).startswith(f"{tmp_path / 'manifest.json'}: ")
+
+
+def test_paths_outside_the_project_are_told_by_name() -> None:
+    """
+    A manifest is committed: no folder of a machine belongs in it.
+    """
+    told = {path: files.portable(path) for path in ("", "data/a.json", "/home/me/a.json", "../a.json", "b/../a.json")}
+
+    assert ["", "data/a.json", "a.json", "a.json", "a.json"] == [*told.values()]
+
+
+def test_every_wrong_key_of_its_recipe_is_told(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The recipe in a manifest passes the same checks as a file.
+    """
+
+    def change(run: dict[str, Any]) -> None:
+        run["recipe"]["train"].update(num_iters="many", learnin_rate=1)
+        run["recipe"]["model"].update(layers=[1])
+
+    with pytest.raises(ThunderError) as caught:
+        stopped(project, change, monkeypatch)
+
+    path = project.path / "edited.json"
+    assert [
+        f"{path}: models.nano.layers: must be a whole number, is [1]; change its type",
+        f"{path}: train.learnin_rate: unknown key 'learnin_rate'; did you mean 'learning_rate'?",
+        f"{path}: train.num_iters: must be a whole number, is 'many'; change its type",
+    ] == str(caught.value).splitlines()

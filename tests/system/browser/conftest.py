@@ -1,0 +1,67 @@
+"""Headless Chromium, Debian's own, and pages to open in it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import recipes
+from thunder_train.report import runs_index
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A browser that runs; skips where there is none."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'"
+    )
+    if not CHROMIUM:
+        pytest.skip("chromium is not installed: apt-get install --no-install-recommends chromium")
+    with playwright.sync_playwright() as started:
+        # --no-sandbox: Chromium refuses to run as root otherwise, and it opens files of these tests only.
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a report and an index of three runs."""
+    root = tmp_path_factory.mktemp("project")
+    recipes.reported(root, steps=40)
+    recipes.copied(root, "run-10", learning_rate=1e-3)
+    recipes.copied(root, "run-9", learning_rate=1e-4, num_iters=9)
+    (root / "runs" / "index.html").write_text(runs_index.build(root), encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def opened(chromium: Any, project: Path) -> Iterator[Callable[..., Any]]:
+    """Opens a page of the project; at the end nothing may have failed, and nothing have been fetched."""
+    pages, wrong = [], []
+
+    def at(name: str, width: int = 1100, scheme: str = "light", **given: Any) -> Any:
+        page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **given)
+        pages.append(page)
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        target = (project / "runs" / name).as_uri()
+        page.on("request", lambda request: request.url == target or wrong.append(request.url))
+        page.goto(target)
+        return page
+
+    yield at
+    for page in pages:
+        page.close()
+    assert [] == wrong

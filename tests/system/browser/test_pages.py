@@ -1,0 +1,205 @@
+"""The pages as a browser shows them: nothing fails or is fetched (see `opened`), and all of it can be seen and used."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import recipes
+
+PAGES = ("smoke/report.html", "index.html")
+Open = Callable[..., Any]
+ALONE = """pieces => {
+  document.getElementById("alone")?.remove();
+  const made = Object.assign(document.createElement("bdi"), { id: "alone", lang: "nqo", dir: "rtl" });
+  made.style.cssText = "position: fixed; inset: 0 auto auto 0; background: white; padding: 1em";
+  for (const text of pieces) {
+    const piece = Object.assign(document.createElement("span"), { textContent: text });
+    piece.style.display = "inline-block";
+    made.append(piece);
+  }
+  document.body.append(made);
+}"""
+LETTERS = """element => {
+  const node = document.createTreeWalker(element, NodeFilter.SHOW_TEXT).nextNode();
+  return [0, 2].map(at => {
+    const range = document.createRange();
+    range.setStart(node, at);
+    range.setEnd(node, at + 1);
+    return range.getBoundingClientRect().x;
+  });
+}"""
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1100, 360])
+def test_axe_finds_no_violation(opened: Open, name: str, scheme: str, width: int) -> None:
+    """
+    Contrast in light and dark, names of tables, figures and controls, order of headings, scrolling by keyboard.
+    """
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    page = opened(name, width, scheme, bypass_csp=True)  # axe itself is a script, which our pages do not allow
+    page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")
+
+    told = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
+    assert [] == told
+    assert 20 < len(found["passes"])
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width", [1100, 360])
+def test_a_page_is_no_wider_than_its_window(opened: Open, name: str, width: int) -> None:
+    """
+    On a phone, only wide tables scroll sideways, each by itself.
+    """
+    assert width == opened(name, width).evaluate("document.documentElement.scrollWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_figure_is_seen_in_the_colours_of_the_page(opened: Open, scheme: str) -> None:
+    """
+    Black lines on a black page are no figure.
+    """
+    page = opened("smoke/report.html", scheme=scheme)
+    figures = page.locator("figure svg")
+    ink = page.evaluate("getComputedStyle(document.body).color")
+
+    assert 6 == figures.count()
+    for figure in figures.all():
+        box = figure.bounding_box()
+        assert box["width"] > 200
+        assert box["height"] > 100
+        assert ink == figure.locator("text").first.evaluate("element => getComputedStyle(element).fill")
+        assert "none" != figure.locator(".s0").first.evaluate("element => getComputedStyle(element).stroke")
+        for word in figure.locator("text").all():
+            inner = word.bounding_box()
+            assert box["x"] - 1 <= inner["x"]
+            assert inner["x"] + inner["width"] <= box["x"] + box["width"] + 1
+
+
+def test_figures_are_readable_on_a_phone(opened: Open) -> None:
+    """
+    Letters of a figure shrink with it.
+    """
+    heights = (
+        opened("smoke/report.html", 360)
+        .locator("figure svg text")
+        .evaluate_all("all => all.map(each => each.getBoundingClientRect().height)")
+    )
+
+    assert 9 < min(heights)
+
+
+def test_nko_runs_from_right_to_left_and_texts_stand_side_by_side(opened: Open) -> None:
+    """
+    The first letter stands at the right; hypothesis, answer and reference are read across.
+    """
+    page = opened("smoke/report.html")
+    texts = page.locator('article bdi[lang="nqo"]')
+    first, third = texts.first.evaluate(LETTERS)
+
+    assert "rtl" == texts.first.evaluate("element => getComputedStyle(element).direction")
+    assert third < first
+    boxes = [side.bounding_box() for side in page.locator("article").first.locator(".side > div").all()]
+    assert len({box["y"] for box in boxes}) == 1
+    assert [box["x"] for box in boxes] == sorted(box["x"] for box in boxes)
+
+
+def test_nko_is_shaped(opened: Open) -> None:
+    """
+    Letters of a word join, so they look otherwise than the same letters each in a box of its own.
+    """
+    page = opened("smoke/report.html")
+
+    def seen(*pieces: str) -> bytes:
+        page.evaluate(ALONE, pieces)
+        picture: bytes = page.locator("#alone").screenshot()
+        return picture
+
+    if seen("ߞ") == seen("ߟ"):
+        pytest.skip("no font shows N'Ko: apt-get install fonts-dejavu-core")
+    assert seen("ߞߊߟ") == seen("ߞߊߟ")
+    assert seen("ߞߊߟ") != seen("ߞ", "ߊ", "ߟ")
+
+
+def test_text_of_rows_is_text(opened: Open) -> None:
+    """
+    A row that holds a script shows it, and does not run it.
+    """
+    page = opened("smoke/report.html")
+
+    assert page.title().endswith("NO-GO")
+    assert recipes.HOSTILE in page.locator("article", has_text="in:5").inner_text().replace("\n", "")
+    assert 0 == page.locator("script, img").count()
+
+
+@pytest.mark.parametrize(
+    ("column", "once", "twice"),
+    [
+        ("Run", ["run-9", "run-10", "smoke"], ["smoke", "run-10", "run-9"]),
+        ("Decision", ["run-10", "run-9", "smoke"], ["run-10", "run-9", "smoke"]),
+    ],
+)
+def test_a_heading_sorts_the_table_by_keyboard_too(opened: Open, column: str, once: list, twice: list) -> None:  # type: ignore[type-arg]
+    """
+    Numbers within names count as numbers; equal lines keep their order; the heading says how it sorts.
+    """
+    page = opened("index.html")
+    heading, names = page.get_by_role("button", name=column, exact=True), page.locator("#runs tbody th")
+
+    assert ["run-10", "run-9", "smoke"] == names.all_inner_texts()
+    heading.press("Enter")
+    assert once == names.all_inner_texts()
+    assert "ascending" == page.locator("#runs th", has=heading).get_attribute("aria-sort")
+    heading.click()
+    assert twice == names.all_inner_texts()
+    assert 1 == page.locator("#runs th[aria-sort]").count()
+
+
+def test_any_two_runs_are_compared(opened: Open) -> None:
+    """
+    Keys of the recipe that differ, with both values; a key that is the same is not among them.
+    """
+    page = opened("index.html")
+    lines = page.locator("#differences tbody tr")
+    page.get_by_label("This run").select_option("smoke")
+    page.get_by_label("with").select_option("run-10")
+
+    assert ["recipe.train.learning_rate\t1e-06\t0.001"] == [
+        text for text in lines.all_inner_texts() if "recipe" in text
+    ]
+    assert page.locator("#count").inner_text().startswith("2 of ")
+    page.get_by_label("with").select_option("run-9")
+    assert "3 of " == page.locator("#count").inner_text()[:5]
+    page.get_by_label("with").select_option("smoke")
+    assert "0 of " == page.locator("#count").inner_text()[:5]
+
+
+def test_the_index_works_without_its_script(chromium: Any, project: Path) -> None:
+    """
+    The table and its links are plain HTML.
+    """
+    page = chromium.new_context(java_script_enabled=False).new_page()
+    page.goto((project / "runs" / "index.html").as_uri())
+
+    assert 3 == page.locator("#runs tbody tr").count()
+    assert not page.locator("#comparison").is_visible()
+    page.get_by_role("link", name="smoke").click()
+    assert page.url.endswith("smoke/report.html")
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_prints(opened: Open, name: str) -> None:
+    """
+    On paper nothing is cut off at the right, even where the screen would scroll.
+    """
+    page = opened(name, width=718)  # A4 less Chromium's own margins, in CSS pixels
+    page.emulate_media(media="print", color_scheme="dark")
+
+    assert 718 >= page.evaluate("document.documentElement.scrollWidth")
+    assert "rgb(255, 255, 255)" == page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert page.pdf(format="A4").startswith(b"%PDF")

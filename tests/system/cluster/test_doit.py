@@ -1,0 +1,48 @@
+"""The build over hosts: `doit` on head, every rank elsewhere."""
+
+import shutil
+
+import pytest
+
+from tests.helpers.project_copy import PROJECT, Copy
+from tests.system.cluster.lab import VENV, Lab
+from tests.system.cluster.machine import PROJECT_FOLDER
+
+HOST = '[[clusters.lab.hosts]]\nssh = "{}"\nips = ["{}"]\n'
+SAME = ("adapter/adapters.safetensors", "adapter/done.json", "predictions.jsonl", "eval.json")
+
+
+@pytest.fixture
+def it(two: Lab) -> Lab:
+    """A head with the project alone, and hosts with nothing but an environment."""
+    hosts = "".join(HOST.format(host.name, host.address) for host in two.hosts)
+    head = two.head.project
+    with (head / "thunder.toml").open("a") as file:
+        file.write(f'[clusters.lab]\nfolder = "{PROJECT_FOLDER}"\n{hosts}')
+    text = (PROJECT / "recipes/smoke.toml").read_text()
+    (head / "recipes/lab.toml").write_text(text.replace('cluster = "local"', 'cluster = "lab"'))
+    for host in two.hosts:
+        shutil.rmtree(host.project)
+        host.project.mkdir()
+        (host.project / ".venv").symlink_to(VENV)
+    return two
+
+
+def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, built: Copy) -> None:
+    """
+    From bare hosts to the evaluation, and every number is that of two local ranks. Who removes a host's project folder
+    has removed all of it.
+    """
+    done = it.head.run([".venv/bin/python", "-m", "doit", "evaluate:lab"], timeout=300)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    for name in SAME:
+        assert (built.path / "runs/smoke" / name).read_bytes() == (it.head.project / "runs/lab" / name).read_bytes()
+    for host in it.hosts:
+        left = {path.name for path in (host.project / ".thunder").iterdir()}
+        assert left <= {"partial", "staging", "synced.json", "there.json", "tokens"}
+        assert [] == [*(host.project / ".thunder").glob("partial/*"), *(host.project / ".thunder").glob("staging/*")]
+        assert {".ssh", "projects"} == {path.name for path in host.home.iterdir()}
+        assert [] == [*(host.folder / "tmp").iterdir()]
+    again = it.head.run([".venv/bin/python", "-m", "doit", "evaluate:lab"])
+    assert (0, False) == (again.returncode, ".  " in again.stdout), again.stdout

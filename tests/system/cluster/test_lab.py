@@ -1,0 +1,92 @@
+"""The lab itself: hosts that are apart, and nothing that stays."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.project_copy import PROJECT, wait_for
+from tests.system.cluster import lab as labs
+from tests.system.cluster.lab import PREFIX, Lab
+
+HANG = """
+import time
+from tests.system.cluster.lab import lab
+with lab(hosts=1) as it:
+    it.head.start(["sleep", "77"])
+    it.hosts[0].start(["sleep", "77"])
+    print(it.folder, *(os.readlink(f"/proc/{each.pid}/ns/net") for each in it.machines), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_host_has_a_home_an_address_and_processes_of_its_own(two: Lab) -> None:
+    """
+    A path that two hosts shared would hide every mistake of sync.
+    """
+    one, other = two.hosts
+    (one.home / "note").write_text("one\n")
+    told = [two.head.run(["ssh", each.name, "hostname; echo ~; cat ~/note; ps ax"]) for each in two.hosts]
+
+    assert ["host1", "/srv/home", "one"] == told[0].stdout.splitlines()[:3]
+    assert "cat: /srv/home/note: No such file or directory\n" == told[1].stderr
+    assert "sleep infinity" not in told[0].stdout
+    assert ("10.77.0.2", "10.77.0.3") == (one.address, other.address)
+    assert "" == two.hosts[0].run(["ls", str(two.folder)]).stdout
+
+
+def test_a_cable_can_be_pulled_and_the_other_one_stays(two: Lab) -> None:
+    """
+    As with Thunderbolt and Wi-Fi.
+    """
+    host, look = two.hosts[0], 'for ip in {} {}; do timeout 1 bash -c "</dev/tcp/$ip/22" 2>&- && echo $ip; done'
+    argv = ["bash", "-c", look.format(host.address, host.lan)]
+    whole = two.head.run(argv).stdout.split()
+    host.link_down("link0")
+    cut = two.head.run(argv).stdout.split()
+    host.link_up("link0")
+
+    assert [[host.address, host.lan], [host.lan]] == [whole, cut]
+    wait_for(lambda: [host.address, host.lan] == two.head.run(argv).stdout.split())
+
+
+def test_kill_9_of_the_tests_leaves_a_folder_and_nothing_else(can_have_hosts: None) -> None:
+    """
+    Namespaces live as long as their processes, and those as long as the tests. The next lab removes the folder.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import os\n{HANG}"], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    folder, *networks = process.stdout.readline().split()
+    assert networks
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    wait_for(lambda: not set(networks) & {network(pid) for pid in Path("/proc").glob("[0-9]*")})
+    assert Path(folder).name.startswith(f"{PREFIX}{process.pid}-")
+    assert Path(folder).exists()
+    with labs.lab(hosts=1):
+        assert not Path(folder).exists()
+
+
+def network(process: Path) -> str:
+    """The network namespace of a process; "" when it has gone."""
+    try:
+        return os.readlink(process / "ns/net")
+    except OSError:
+        return ""
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A skipped test must say how it can be run.
+    """
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(labs.shutil, "which", lambda tool, path: None if tool in ("rsync", "sshd") else tool)
+
+    assert "rsync, sshd missing: apt-get install openssh-server rsync iproute2 iptables" == labs.missing()

@@ -1,0 +1,253 @@
+"""Which rows a rank takes at a step, and how they are laid out."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.families import build
+
+pytestmark = pytest.mark.mlx
+
+
+def lognormal(rows, seed=0):
+    """Lengths as real rows have them, in tokens."""
+    random_ = random.Random(seed)  # noqa: S311  (rows, not secrecy)
+    return [max(4, int(random_.lognormvariate(4, 0.7))) for _ in range(rows)]
+
+
+def costs(**changed):
+    from thunder_train.worker.batching.plan import Costs
+
+    return Costs(**({"micro_tokens": 1024, "knee": 320.0, "overhead": 100.0, "is_packed": True} | changed))
+
+
+def feed(lengths, global_batch_size, rank=0, world=1, seed=0, weights=()):
+    from thunder_train.worker.batching.loader import Feed
+    from thunder_train.worker.batching.tokens import Example
+
+    examples = [Example(str(i), (7,) * length, ((1, length),)) for i, length in enumerate(lengths)]
+    return Feed(examples, global_batch_size, seed, rank, world, costs(), weights)
+
+
+def ids(batches):
+    return [int(row) for one in batches for row in one.row_ids]
+
+
+def padding(lengths, passes):
+    return 1 - sum(length - 1 for length in lengths) / sum(len(one.sequences) * one.width for one in passes)
+
+
+def test_the_order_is_a_permutation_of_seed_and_epoch_alone():
+    """
+    A resumed run finds its place without carrying any state.
+    """
+    from thunder_train.worker.batching.loader import order
+
+    assert list(range(9)) == sorted(order(0, 0, 9))
+    assert order(0, 0, 9) != order(0, 1, 9) != order(1, 1, 9)
+    assert (5, 0, 3, 6, 4, 7, 2, 1) == order(0, 0, 8)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_step_takes_the_same_rows_whatever_the_world_size(world):
+    """
+    The number of machines changes who computes, not what is computed: these rows, each once per epoch, the last short.
+    """
+    from thunder_train.worker.batching.loader import order
+
+    lengths = lognormal(21)
+    feeds = [feed(lengths, 8, rank, world) for rank in range(world)]
+
+    assert {3} == {one.steps_per_epoch for one in feeds}
+    for step in range(6):
+        epoch, start = step // 3, step % 3 * 8
+        taken = [row for one in feeds for row in ids(one.step(step))]
+        assert sorted(order(0, epoch, 21)[start : start + 8]) == sorted(taken)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_validation_takes_every_row_once(world):
+    """
+    The same rows every time, however many ranks share them and however many there are.
+    """
+    lengths = lognormal(600)
+    taken = [ids(feed(lengths, 8, rank, world).validation()) for rank in range(world)]
+
+    assert list(range(600)) == sorted(row for rows in taken for row in rows)
+    assert taken[0] == ids(feed(lengths, 8, 0, world).validation())
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_get_nearly_equal_work(ranks):
+    """
+    The slowest rank sets the pace; equal numbers of rows, or of tokens, would leave the others waiting.
+    """
+    from thunder_train.worker.batching.plan import cost_of, plan
+    from thunder_train.worker.batching.shares import deal
+
+    waited = []
+    for seed in range(20):
+        lengths = lognormal(8 * ranks, seed)
+        work = [cost_of(plan([lengths[i] for i in rows], costs()), costs()) for rows in deal(lengths, ranks, costs())]
+        waited.append(max(work) * ranks / sum(work))
+
+    assert sum(waited) / 20 < 1.05
+
+
+@pytest.mark.parametrize("weights", [(3.0, 1.0), (1.0, 2.0, 1.0), (0.5, 2.0)])
+def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights):
+    """
+    Machines are not alike: what is made equal is the time, work by weight, to which the slowest rank holds all.
+    """
+    from thunder_train.worker.batching.plan import cost_of, plan
+    from thunder_train.worker.batching.shares import deal
+
+    total, waited = [0.0] * len(weights), []
+    for seed in range(20):
+        lengths = lognormal(16 * len(weights), seed)
+        dealt = deal(lengths, len(weights), costs(), weights)
+        work = [cost_of(plan([lengths[i] for i in rows], costs()), costs()) for rows in dealt]
+        total = [known + more for known, more in zip(total, work, strict=True)]
+        slowest = max(each / weight for each, weight in zip(work, weights, strict=True))
+        waited.append(slowest * sum(weights) / sum(work))
+
+    expected = [weight / sum(weights) for weight in weights]
+    assert expected == pytest.approx([each / sum(total) for each in total], abs=0.02)
+    assert sum(waited) / 20 < 1.05
+
+
+def test_many_rows_are_dealt_by_weight_at_once():
+    """
+    So many are even without exchanges, which would cost time at every step.
+    """
+    from thunder_train.worker.batching.shares import REFINED, deal
+
+    lengths = lognormal(2 * REFINED)
+    fast, slow = (sum(lengths[row] for row in rows) for rows in deal(lengths, 2, costs(), (3.0, 1.0)))
+
+    assert pytest.approx(0.75, abs=0.01) == fast / (fast + slow)
+
+
+def test_weights_that_are_alike_change_nothing():
+    """
+    Only relations count, and a cluster without weights deals as it always did.
+    """
+    from thunder_train.worker.batching.shares import deal
+
+    assert deal(lognormal(40), 3, costs()) == deal(lognormal(40), 3, costs(), (7.0, 7.0, 7.0))
+
+
+def test_a_weighted_step_takes_the_same_rows():
+    """
+    Weights, too, change who computes and not what: steps and validation hold each row once.
+    """
+    lengths = lognormal(21)
+    even = [feed(lengths, 8, rank, 2) for rank in range(2)]
+    uneven = [feed(lengths, 8, rank, 2, weights=(3.0, 1.0)) for rank in range(2)]
+
+    for step in range(6):
+        expected = sorted(row for one in even for row in ids(one.step(step)))
+        assert expected == sorted(row for one in uneven for row in ids(one.step(step)))
+    validated = [ids(one.validation()) for one in uneven]
+    assert list(range(21)) == sorted(row for rows in validated for row in rows)
+    assert 0.7 < sum(lengths[row] for row in validated[0]) / sum(lengths) < 0.8
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(2, 900), max_size=40),
+    weights=st.lists(st.floats(0.01, 100), min_size=1, max_size=5),
+    is_even=st.booleans(),
+)
+def test_every_row_is_dealt_once_and_alike_everywhere(lengths, weights, is_even):
+    """
+    Each rank deals for itself: a row that two of them, or none, believe to hold would be trained twice or never.
+    """
+    from thunder_train.worker.batching.shares import deal
+
+    chosen = () if is_even else tuple(weights)
+    dealt = deal(lengths, len(weights), costs(), chosen)
+
+    assert list(range(len(lengths))) == sorted(row for rows in dealt for row in rows)
+    assert dealt == deal(lengths, len(weights), costs(), chosen)
+
+
+def test_a_rank_may_get_no_row():
+    """
+    The last step of an epoch can be shorter than the ranks are many; the rank takes part with nothing.
+    """
+    assert [1, 1, 0] == [len(ids(feed([9, 9, 9, 9, 9], 3, rank, 3).step(1))) for rank in range(3)]
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(2, 400), min_size=1, max_size=40),
+    micro_tokens=st.integers(1, 1500),
+    is_packed=st.booleans(),
+    is_fixed=st.booleans(),
+)
+def test_every_layout_holds_each_row_once_within_its_limits(lengths, micro_tokens, is_packed, is_fixed):
+    """
+    Nothing is lost, nothing overflows, memory stays bounded; a row longer than the bound goes alone.
+    """
+    from thunder_train.worker.batching.plan import fixed_widths, plan
+
+    widths = fixed_widths(max(lengths) - 1, micro_tokens) if is_fixed else ()
+    passes = plan(lengths, costs(micro_tokens=micro_tokens, is_packed=is_packed, widths=widths))
+
+    rows = [row for one in passes for sequence in one.sequences for row in sequence]
+    assert list(range(len(lengths))) == sorted(rows)
+    for one in passes:
+        assert all(sum(lengths[i] for i in sequence) - 1 <= one.width for sequence in one.sequences)
+        assert len(one.sequences) == 1 or len(one.sequences) * one.width <= micro_tokens
+        assert is_packed or not one.is_packed
+        assert not widths or (one.width in widths and len(one.sequences) in (1, 2, 4, 8, 16, 32))
+
+
+def test_packing_keeps_padding_under_a_tenth():
+    """
+    mlx-lm pads more than half of such rows: this is where most of the speed comes from.
+    """
+    from thunder_train.worker.batching.plan import fixed_widths, plan
+
+    for seed in range(5):
+        lengths = lognormal(32, seed)
+        fixed = costs(micro_tokens=4096, overhead=1000, widths=fixed_widths(max(lengths) - 1, 4096))
+        for chosen in (costs(), costs(overhead=1000), fixed):
+            assert padding(lengths, plan(lengths, chosen)) < 0.1
+
+
+def test_fixed_widths_are_few_multiples_of_64():
+    """
+    A GPU compiles a step once per shape: about two seconds each.
+    """
+    from thunder_train.worker.batching.plan import fixed_widths
+
+    assert (128, 256, 384, 512, 1024, 2048, 4096) == fixed_widths(500, 4096)
+    assert (64, 128, 256, 512) == fixed_widths(20, 512)
+    assert (256, 512, 768, 1024) == fixed_widths(1000, 600)
+
+
+def test_rows_of_one_length_are_neither_padded_nor_packed():
+    """
+    Where there is nothing to win there is nothing to lose: as fast as a plain batch.
+    """
+    from thunder_train.worker.batching.plan import Pass, plan
+
+    assert [Pass(tuple((i,) for i in range(8)), 99)] == plan([100] * 8, costs())
+
+
+def test_the_machine_and_the_model_decide_what_is_cheap():
+    """
+    On a CPU any width will do; attention weighs less in a wide model; what cannot be packed is padded.
+    """
+    from thunder_train.worker.batching.loader import costs_of
+
+    rows = feed([10, 300], 2).examples
+    llama, wide = costs_of(build("llama"), rows, 512), costs_of(build("qwen2"), rows, 512)
+
+    assert (512, 4.6 * 64, True, ()) == (llama.micro_tokens, llama.knee, llama.is_packed, llama.widths)
+    assert 2 * llama.knee == wide.knee
+    assert llama == costs_of(build("llama", bits=4), rows, 512)

@@ -1,0 +1,326 @@
+"""Rows to tokens, and which of them are trained on."""
+
+import pytest
+
+from tests.worker.conftest import row, write_rows
+from thunder_train import ThunderError
+
+pytestmark = pytest.mark.mlx
+
+
+def chat(*contents):
+    """A row of user and assistant messages in turn."""
+    roles = ("user", "assistant")
+    return {"id": "chat", "messages": [{"role": roles[i % 2], "content": each} for i, each in enumerate(contents)]}
+
+
+class Forgetting:
+    """A template that, like Qwen3's, writes an answer otherwise once another turn follows. Letters are tokens."""
+
+    has_chat_template = True
+    bos_token_id = None
+    eos_token_ids = frozenset([ord(".")])
+
+    def apply_chat_template(self, messages, add_generation_prompt):
+        """Tokens of messages."""
+        text = ""
+        for i, message in enumerate(messages):
+            thought = "()" if message["role"] == "assistant" and i == len(messages) - 1 else ""
+            text += message["role"][0] + thought + message["content"] + "."
+        return list(map(ord, text + ("a" if add_generation_prompt else "")))
+
+
+def test_the_answer_and_its_end_of_turn_are_the_only_targets(tokenizer):
+    """
+    The prompt must not be learned, and the end must be, or the model never stops.
+    """
+    from thunder_train.worker.batching import tokens
+
+    made = tokens.example(row(1, "ߞߊ"), tokenizer, where="x:1")
+
+    assert "ߞߊ<end_of_turn>" == tokenizer.decode(list(made.tokens[made.first_target :]))
+    assert 3 == made.targets
+
+
+def test_a_row_begins_once(tokenizer):
+    """
+    Rendering to text and encoding that would add a second <bos>.
+    """
+    from thunder_train.worker.batching import tokens
+
+    made = tokens.example(row(1, "ߞߊ"), tokenizer, where="x:1").tokens
+
+    assert 1 == made.count(tokenizer.bos_token_id)
+    assert tokenizer.bos_token_id == made[0]
+
+
+def test_every_row_without_a_target_is_named(tmp_path, tokenizer):
+    """
+    A row that teaches nothing is a mistake in the data, not something to pass over.
+    """
+    from thunder_train.worker.batching import tokens
+
+    empty, open_ended = row(1, "ߞߊ"), row(2, "ߞߊ")
+    empty["messages"][-1]["content"] = ""
+    open_ended["messages"].pop()
+    path = write_rows(tmp_path / "rows.jsonl", [empty, row(3, "ߞߋ"), open_ended, {"text": "no chat"}])
+
+    with pytest.raises(ThunderError) as caught:
+        tokens.read(path, tokenizer, tokens.Policy(100))
+
+    expected = [
+        f"{path}:1: has no target: the last message is no answer; end it with an answer",
+        f"{path}:3: has no target: the last message is no answer; end it with an answer",
+        f"{path}:4: has no `messages` with role and content; write ChatML rows",
+    ]
+    assert expected == str(caught.value).split("\n")
+
+
+def test_rows_that_would_be_cut_are_refused_with_their_lengths(tmp_path, tokenizer):
+    """
+    Cutting from the right removes the answer: the first users trained on such rows without knowing.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ"), row(2, "ߞߊ ߞߋ ߞߌ ߞߍ")])
+
+    with pytest.raises(ThunderError) as caught:
+        tokens.read(path, tokenizer, tokens.Policy(46))
+
+    expected = (
+        f"{path}: the answers of 1 rows would be cut at 46 tokens: row-2 (56 tokens); "
+        "set max_seq_len to 56, or too_long to drop or split"
+    )
+    assert expected == str(caught.value)
+
+
+def test_rows_that_would_be_cut_can_be_dropped_and_are_counted(tmp_path, tokenizer):
+    """
+    Never trained on in part, never lost without a number.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ"), row(2, "ߞߊ ߞߋ ߞߌ ߞߍ")])
+    split = tokens.read(path, tokenizer, tokens.Policy(46, "drop"))
+
+    assert (["row-1"], 1) == ([each.row_id for each in split.examples], split.dropped)
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
+    """
+    If the prompt is no beginning of the row, nobody knows where the answer starts.
+    """
+    from thunder_train.worker.batching import tokens
+
+    class Rewriting:
+        has_chat_template = True
+        bos_token_id = 2
+        eos_token_ids = frozenset([5])
+
+        def apply_chat_template(self, messages, add_generation_prompt):
+            return [2, 7, 8] if add_generation_prompt else [2, 9, 8, 5]
+
+    with pytest.raises(ThunderError, match="x:1: the prompt is no beginning of the whole row"):
+        tokens.example(row(1, "ߞߊ"), Rewriting(), where="x:1")
+
+
+def test_every_answer_is_trained_on_if_the_recipe_says_so(tokenizer):
+    """
+    Each turn's answer with its end of turn; questions never. "last" sees the same tokens and trains on the last alone.
+    """
+    from thunder_train.worker.batching import tokens
+
+    talk = chat("ߊ", "ߋߌ", "ߍ", "ߎ", "ߏ", "ߐߑߒ")
+    every = tokens.example(talk, tokenizer, "x:1", "all")
+    last = tokens.example(talk, tokenizer, "x:1", "last")
+
+    answers = [tokenizer.decode(list(every.tokens[start:end])) for start, end in every.spans]
+    assert [f"{answer}<end_of_turn>" for answer in ("ߋߌ", "ߎ", "ߐߑߒ")] == answers
+    assert 9 == every.targets
+    assert (every.tokens, every.spans[-1:]) == (last.tokens, last.spans)
+    assert 1 == every.tokens.count(tokenizer.bos_token_id)
+
+
+def test_a_template_that_changes_earlier_answers_trains_on_the_last_alone():
+    """
+    What the model would be asked to write there is not what it reads once the talk goes on.
+    """
+    from thunder_train.worker.batching import tokens
+
+    talk = chat("q", "x", "r", "yz")
+    made = tokens.example(talk, Forgetting(), "x:1", "last")
+    with pytest.raises(ThunderError) as caught:
+        tokens.example(talk, Forgetting(), "x:1", "all")
+
+    assert ("uq.ax.ur.a()yz.", "()yz.") == tuple("".join(map(chr, t)) for t in (made.tokens, made.tokens[-5:]))
+    assert ((10, 15),) == made.spans
+    expected = "x:1: the chat template changes earlier answers, or does not end them; "
+    assert expected + "set train_on to last, or mend the template" == str(caught.value)
+
+
+def test_an_earlier_answer_without_text_is_refused_where_it_would_be_trained_on(tokenizer):
+    """
+    It would teach the model to say nothing.
+    """
+    from thunder_train.worker.batching import tokens
+
+    with pytest.raises(ThunderError, match="x:1: has an answer without text; fill it, or set train_on to last"):
+        tokens.example(chat("ߊ", "", "ߍ", "ߎ"), tokenizer, "x:1", "all")
+
+
+@pytest.mark.parametrize("room", [1, 2, 5, 9])
+def test_a_split_answer_is_trained_on_exactly_once(tmp_path, tokenizer, room):
+    """
+    No token is lost or learned twice, every piece keeps the prompt, and later ones see what came before.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ ߞߋ ߞߌ ߞߍ")])
+    whole = tokens.read_all(path, tokenizer)[0]
+    prompt = whole.first_target
+    split = tokens.read(path, tokenizer, tokens.Policy(prompt + room, "split"))
+
+    learned = [each.tokens[start:end] for each in split.examples for start, end in each.spans]
+    assert whole.tokens[prompt:] == sum(learned, ())
+    assert {whole.tokens[:prompt]} == {each.tokens[:prompt] for each in split.examples}
+    assert all(len(each.tokens) <= prompt + room for each in split.examples)
+    contexts = [each.tokens[prompt : each.first_target] for each in split.examples]
+    done = ()
+    for context, part in zip(contexts, learned, strict=True):
+        assert context == done[len(done) - len(context) :]
+        done += part
+    assert {room // 2} == {len(each) for each in contexts[1:]}
+    assert [f"row-1#{number}" for number in range(1, len(learned) + 1)] == [each.row_id for each in split.examples]
+    assert (0, 1, whole.targets) == (split.dropped, split.split, split.targets)
+
+
+def test_a_prompt_that_does_not_fit_is_dropped_and_counted(tmp_path, tokenizer):
+    """
+    There is nothing to split: without the whole prompt the answer answers nothing.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ"), row(2, "ߞߊ" * 20)])
+    split = tokens.read(path, tokenizer, tokens.Policy(46, "split"))
+
+    assert (["row-1"], 1, 0) == ([each.row_id for each in split.examples], split.dropped, split.split)
+
+
+def test_answers_that_fit_stay_together_when_a_later_one_is_split(tmp_path, tokenizer):
+    """
+    A conversation is cut where it must be, and answers behind the cut are counted as dropped.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [chat("ߊ", "ߋߌ", "ߍ", "ߎ" * 30, "ߏ", "ߐߑߒ")])
+    whole = tokens.read_all(path, tokenizer, "all")[0]
+    second = whole.spans[1][0]
+    split = tokens.read(path, tokenizer, tokens.Policy(second + 20, "split", "all"))
+
+    first = split.examples[0]
+    assert (whole.spans[:1], whole.tokens[: whole.spans[0][1]]) == (first.spans, first.tokens)
+    assert whole.targets - 4 == split.targets
+    assert (1, 1) == (split.dropped, split.split)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often a row was rendered."""
+    from thunder_train.worker.batching import tokens
+
+    calls, render = [], tokens.render
+    monkeypatch.setattr(tokens, "render", lambda *given, **named: calls.append(1) or render(*given, **named))
+    return calls
+
+
+def test_tokens_made_once_are_read_from_disk(tmp_path, tokenizer, counted):
+    """
+    Two ranks, a resumed run and an evaluation see the same rows, and none waits for the template again.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ"), chat("ߊ", "ߋߌ", "ߍ", "ߎ")])
+    made = tokens.read_all(path, tokenizer, "all", tmp_path / "cache")
+    rendered = len(counted)
+
+    assert (
+        made == tokens.read_all(path, tokenizer, "all", tmp_path / "cache") == tokens.read_all(path, tokenizer, "all")
+    )
+    assert 2 * rendered == len(counted)
+
+
+def test_other_rows_settings_or_templates_are_other_tokens(tmp_path, tokenizer, monkeypatch):
+    """
+    A cache that answers for something else trains on the wrong thing without a word.
+    """
+    from thunder_train.worker.batching import tokens
+
+    cache, path = tmp_path / "cache", tmp_path / "rows.jsonl"
+    write_rows(path, [row(1, "ߞߊ")])
+    tokens.read_all(path, tokenizer, "last", cache)
+    tokens.read_all(path, tokenizer, "all", cache)
+    monkeypatch.setattr(tokenizer._tokenizer, "chat_template", tokenizer.chat_template.replace("model", "user"))
+    tokens.read_all(path, tokenizer, "last", cache)
+    write_rows(path, [row(1, "ߞߋ")])
+    tokens.read_all(path, tokenizer, "last", cache)
+    monkeypatch.setattr(tokens, "CODE", 0)
+    tokens.read_all(path, tokenizer, "last", cache)
+
+    assert 5 == len(list(cache.iterdir()))
+
+
+def test_damaged_tokens_are_made_again(tmp_path, tokenizer, counted):
+    """
+    A flipped bit is a wrong token, and a file cut short is no reason to stop.
+    """
+    from thunder_train.worker.batching import tokens
+
+    cache, path = tmp_path / "cache", write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ")])
+    made = tokens.read_all(path, tokenizer, "last", cache)
+    (kept,) = cache.iterdir()
+    good = kept.read_bytes()
+    for damaged in (good[:-1], good[:-1] + bytes([good[-1] ^ 1]), b""):
+        kept.write_bytes(damaged)
+        assert made == tokens.read_all(path, tokenizer, "last", cache)
+        assert good == kept.read_bytes()
+    assert 2 * 4 == len(counted)
+
+
+def test_a_file_without_rows_is_told_again_the_second_time(tmp_path, tokenizer):
+    """
+    No tokens are no reason for a traceback.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [])
+    for _ in range(2):
+        with pytest.raises(ThunderError, match="holds no row to use"):
+            tokens.read(path, tokenizer, tokens.Policy(100), tmp_path / "cache")
+
+
+def test_a_template_that_writes_the_date_is_not_cached(tmp_path, tokenizer, monkeypatch):
+    """
+    Llama 3's does: tomorrow's rows are other rows.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ")])
+    dated = "{% if strftime_now is defined %}{% endif %}" + tokenizer.chat_template
+    monkeypatch.setattr(tokenizer._tokenizer, "chat_template", dated)
+    tokens.read_all(path, tokenizer, "last", tmp_path / "cache")
+
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path, tokenizer):
+    """
+    A user's mistake, so no traceback.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ")])
+    with pytest.raises(ThunderError) as caught:
+        tokens.read_all(path, tokenizer, "last", path / "cache")
+
+    assert str(caught.value).startswith(f"{path}/cache/")
+    assert str(caught.value).endswith(": cannot be written: Not a directory; free or unlock it")

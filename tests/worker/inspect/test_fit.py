@@ -1,0 +1,225 @@
+"""What fit says, against what a training is seen to need."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.families import CONFIGS, build
+from tests.worker.conftest import flags, python, row, write_rows
+from thunder_train import ThunderError
+from thunder_train.worker.args import Settings, parse
+
+pytestmark = pytest.mark.mlx
+
+LETTERS = 120
+DENSE = {"rms_norm_eps": 1e-5, "rope_theta": 1e4, "max_position_embeddings": 2048, "tie_word_embeddings": True}
+DENSE |= {"torch_dtype": "float32", "eos_token_id": 5, "bos_token_id": 2}
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama, wide": DENSE
+    | {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 256, "intermediate_size": 700}
+    | {"num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 1500},
+    "qwen3, many words": DENSE
+    | {"model_type": "qwen3", "num_hidden_layers": 4, "hidden_size": 96, "intermediate_size": 256, "head_dim": 32}
+    | {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 12000},
+    "gemma3_text, deep": DENSE
+    | {"model_type": "gemma3_text", "num_hidden_layers": 12, "hidden_size": 64, "intermediate_size": 192}
+    | {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 16}
+    | {"vocab_size": 440, "sliding_window": 64, "sliding_window_pattern": 6},
+}
+
+
+def settings(**changed: object) -> Settings:
+    """Flags of a training, read as fit reads them."""
+    return parse(flags(Path("adapter"), **changed))
+
+
+def write_model(folder: Path, nano: Path, config: dict[str, Any]) -> None:
+    """A random model of a config, with nano's tokenizer."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from thunder_train.worker import model
+
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((nano / name).read_bytes())
+    (folder / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.build(config).parameters())))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_peak_is_foretold_within_a_quarter(folder: Path, tmp_path: Path, name: str) -> None:
+    """
+    Someone decides by it whether to buy memory; the formula's factors come from other shapes than these.
+    """
+    from thunder_train.worker.inspect import fit
+
+    write_model(tmp_path / "model", folder / "nano", SHAPES[name])
+    for split in ("train", "valid"):
+        write_rows(tmp_path / f"{split}.jsonl", [row(i, "ߊߋߌߍ" * (LETTERS // 4)) for i in range(4)])
+    changed = {"model": "model", "batch_size": 4, "num_iters": 1, "num_layers": 3}
+    done = python("thunder_train.worker", flags(tmp_path / "out" / "adapter", **changed), tmp_path)
+    assert 0 == done.returncode, done.stderr
+    events = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    measured = 1e9 * next(each["peak_memory_gb"] for each in events if each["event"] == "train")
+    tokens = json.loads((tmp_path / "out" / "adapter" / "done.json").read_text())["tokens"]["train"] // 4
+
+    foretold = fit.report(SHAPES[name], settings(**changed), ranks=1, row_tokens=tokens)["bytes"]["peak"]
+
+    assert measured == pytest.approx(foretold, rel=0.25)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma4_e2b"])
+def test_bytes_of_a_quantised_base_are_exact(name: str) -> None:
+    """
+    Scales and biases of 4-bit groups are an eighth of it, and embeddings count, too.
+    """
+    from mlx.utils import tree_flatten
+
+    from thunder_train.worker import model
+    from thunder_train.worker.inspect import memory
+    from thunder_train.worker.inspect.sizes import facts
+
+    config = {**CONFIGS[name], "torch_dtype": "float32", "quantization": {"bits": 4, "group_size": 32}}
+    real = sum(leaf.nbytes for _, leaf in tree_flatten(build(name, bits=4).parameters()))
+
+    assert real == memory.weight_bytes(model.build(config), facts(config), parts=1)
+
+
+def test_a_rank_of_a_split_model_keeps_half_of_each_block() -> None:
+    """
+    Embedding and norms stay whole on each rank; a single key/value head cannot be halved.
+    """
+    from mlx.utils import tree_flatten
+
+    from thunder_train.worker import model
+    from thunder_train.worker.inspect import memory
+    from thunder_train.worker.inspect.sizes import facts
+
+    config = CONFIGS["gemma3_text"] | {"torch_dtype": "float32"}
+    base = model.build(config)
+    halved = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    leaves = [(name, leaf.size * 4) for name, leaf in tree_flatten(base.parameters())]
+    expected = sum(size / 2 if any(each in name for each in halved) else size for name, size in leaves)
+
+    assert expected == memory.weight_bytes(base, facts(config), parts=2)
+
+
+def test_checkpointed_blocks_need_less() -> None:
+    """
+    grad_checkpoint is the advice for a model that does not fit, so fit has to see it.
+    """
+    from thunder_train.worker.inspect import fit
+
+    config = SHAPES["gemma3_text, deep"]
+    plain, checkpointed = (
+        fit.report(config, settings(num_layers=12, grad_checkpoint=value), ranks=1, row_tokens=64)["bytes"]
+        for value in ("false", "true")
+    )
+
+    assert plain["activations"] > 2 * checkpointed["activations"]
+
+
+def test_a_step_costs_seconds_and_one_gradient_message() -> None:
+    """
+    Two ranks exchange every trained number once; the block's time is multiplied, not that of a whole model.
+    """
+    from thunder_train.worker.inspect import fit
+
+    found = fit.report(SHAPES["llama, wide"], settings(), ranks=2, row_tokens=32)
+
+    assert 4 * (found["trainable_parameters"] + 7) == found["message_bytes"]["gradient"]
+    assert 31 == found["probe_tokens"]
+    assert 0 < found["seconds_per_step"] < 5
+
+
+def test_a_model_that_cannot_be_split_is_refused_in_tensor_strategy() -> None:
+    """
+    Whoever asks fit must not learn it from eight ranks later.
+    """
+    from thunder_train.worker.inspect import fit
+
+    with pytest.raises(ThunderError, match="8 query heads cannot be split over 3 ranks"):
+        fit.report(SHAPES["llama, wide"], settings(strategy="tensor"), ranks=3, row_tokens=32)
+
+
+def test_seconds_grow_with_tokens_blocks_and_words() -> None:
+    """
+    Trained blocks cost forward and backward, the others forward alone, and a checkpointed one both and forward again.
+    """
+    from thunder_train.worker.inspect.probe import Times
+    from thunder_train.worker.inspect.sizes import facts
+
+    sizes, times = facts(SHAPES["gemma3_text, deep"]), Times(10, 3.0, 1.0, 0.5, "cpu")
+
+    assert 2 * (2 * 3 + 10 * 1 + 440 * 0.5) == times.seconds(sizes, settings(num_layers=2), tokens=20, parts=1)
+    checkpointed = settings(num_layers=2, grad_checkpoint="true")
+    assert 2 * 3 + 10 * 1 + 2 * 1 + 440 * 0.5 == times.seconds(sizes, checkpointed, tokens=10, parts=1)
+
+
+def test_advice_names_the_strategy_that_fits() -> None:
+    """
+    The data strategy is the faster one wherever it fits.
+    """
+    from thunder_train.worker.inspect.fit import advice
+
+    assert advice({"data": 10**9, "tensor": 10**8}, []).startswith("data: ")
+    assert advice({"data": 20 * 10**9, "tensor": 10**10}, []).startswith("tensor: ")
+    expected = "does not fit a 16 GB Mac in data strategy (3 heads): lower micro_tokens or max_seq_len, "
+    assert advice({"data": 20 * 10**9}, ["3 heads"]).startswith(expected)
+
+
+def test_a_config_without_sizes_is_refused() -> None:
+    """
+    A recurrent model has other sizes, and the formula would be wrong for it.
+    """
+    from thunder_train.worker.inspect.sizes import facts
+
+    with pytest.raises(ThunderError) as caught:
+        facts({"num_hidden_layers": 2})
+
+    mend = "fit knows dense transformers; use a config.json of one"
+    assert f"--config: has no usable 'num_attention_heads'; {mend}" == str(caught.value)
+
+
+def test_an_unknown_weight_type_is_told_by_its_name() -> None:
+    """
+    Guessing four bytes for float8 would be wrong fourfold.
+    """
+    from thunder_train.worker.inspect.sizes import facts
+
+    with pytest.raises(ThunderError, match="has no usable 'float8'"):
+        facts(SHAPES["llama, wide"] | {"torch_dtype": "float8"})
+
+
+def test_the_rank_that_takes_most_rows_is_the_one_that_is_reckoned() -> None:
+    """
+    Of eight rows a step, one that is three times as fast takes six, and needs the memory for them.
+    """
+    from thunder_train.worker.inspect import fit
+
+    def rows(**changed: object) -> int:
+        chosen = settings(batch_size=4, **changed)
+        found = fit.report(SHAPES["llama, wide"], chosen, ranks=2, row_tokens=100)
+        return sum(one["sequences"] for one in found["passes"])
+
+    assert (4, 6) == (rows(), rows(weights="3,1"))
+
+
+def test_each_rank_is_reckoned_with_its_own_rows() -> None:
+    """
+    A small machine takes few rows so that it can take part at all. Ranks that share each block need the same.
+    """
+    from thunder_train.worker.inspect import fit
+
+    def peaks(**changed: object) -> list[int]:
+        chosen = settings(batch_size=4, packing="never", **changed)
+        found: list[int] = fit.report(SHAPES["llama, wide"], chosen, 2, 100, is_timed=False)["rank_peak_bytes"]
+        return found
+
+    alike, unlike, split = peaks(), peaks(weights="3,1"), peaks(strategy="tensor")
+    assert 1 == len({*alike}) == len({*split})
+    assert 2 == len(alike) == len(split)
+    assert unlike[0] > alike[0] > unlike[1]

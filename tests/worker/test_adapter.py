@@ -1,0 +1,84 @@
+"""Adapter files."""
+
+import json
+
+import numpy as np
+import pytest
+
+from thunder_train import ThunderError
+
+pytestmark = pytest.mark.mlx
+
+TENSORS = {"b.lora_b": np.zeros((2, 3), np.float32), "a.lora_a": np.ones((3, 2), np.float32)}
+
+
+def lora(**changed):
+    from thunder_train.worker.model import Lora
+
+    return Lora(**({"num_layers": 2, "rank": 4, "scale": 10.0, "dropout": 0.0} | changed))
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_the_tensors():
+    """
+    mlx's own writer orders tensors by a hash map: the same adapter, other bytes.
+    """
+    from thunder_train.worker.adapter import canonical, tensor_digest
+
+    backwards = dict(reversed(TENSORS.items()))
+
+    assert canonical(TENSORS) == canonical(backwards)
+    assert tensor_digest(TENSORS) == tensor_digest(backwards)
+
+
+def test_the_digest_sees_shape_and_name():
+    """
+    Equal bytes under another name or in another shape are another adapter.
+    """
+    from thunder_train.worker.adapter import tensor_digest
+
+    one = np.arange(6, dtype=np.float32)
+    digests = {tensor_digest({"a": one}), tensor_digest({"b": one}), tensor_digest({"a": one.reshape(2, 3)})}
+
+    assert 3 == len(digests)
+
+
+def test_the_config_is_what_mlx_lm_reads():
+    """
+    The first Thunder Train wrote `lora_layers`, and mlx-lm could not load its adapters.
+    """
+    from thunder_train.worker.adapter import adapter_config
+
+    parameters = {"rank": 4, "scale": 10.0, "dropout": 0.0}
+    expected = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": parameters}
+    assert expected == adapter_config(lora())
+    assert ["mlp.up_proj"] == adapter_config(lora(keys=("mlp.up_proj",)))["lora_parameters"]["keys"]
+
+
+def test_a_broken_adapter_replaces_nothing(tmp_path):
+    """
+    The last good adapter is worth more than a newer one full of NaN.
+    """
+    from thunder_train.worker.adapter import write_adapter
+
+    write_adapter(tmp_path, TENSORS, lora())
+    good = (tmp_path / "adapters.safetensors").read_bytes()
+    with pytest.raises(ThunderError) as caught:
+        write_adapter(tmp_path, {"a.lora_a": np.full((1,), np.nan, np.float32)}, lora())
+
+    expected = f"{tmp_path}: 1 adapter tensors are not finite, first a.lora_a; lower the learning rate"
+    assert expected == str(caught.value)
+    assert good == (tmp_path / "adapters.safetensors").read_bytes()
+
+
+def test_a_new_run_clears_what_would_be_taken_for_its_own(tmp_path):
+    """
+    done.json of an earlier run beside a half-trained adapter would be a lie.
+    """
+    from thunder_train.worker.adapter import begin, write_adapter, write_done
+
+    write_adapter(tmp_path, TENSORS, lora())
+    write_done(tmp_path, {"steps": 7})
+    assert {"schema": "thunder.done/1", "steps": 7} == json.loads((tmp_path / "done.json").read_text())
+    begin(tmp_path)
+
+    assert ["adapter_config.json"] == sorted(path.name for path in tmp_path.iterdir())

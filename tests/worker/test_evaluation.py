@@ -1,0 +1,204 @@
+"""Batches, their answers, what is kept of them, and what the ranks tell each other."""
+
+import json
+from types import SimpleNamespace
+
+import mlx.core as mx
+import pytest
+
+from tests.helpers import families
+from thunder_train import ThunderError
+from thunder_train.worker import agreement, answers, eval_loss, saved_adapter
+from thunder_train.worker.answers import Answer, Session
+from thunder_train.worker.batching.tokens import Example
+from thunder_train.worker.kept import Kept
+from thunder_train.worker.ranks import Ranks
+
+pytestmark = pytest.mark.mlx
+
+IDENTITY = {"--test-data": "a1", "model": "b2"}
+ONE = [{"text": "ߊ", "finish": "stop", "special": 0}]
+TWO = [{"text": "ߓ", "finish": "length", "special": 2}]
+
+
+def session(network=None, tokenizer=None, most=12, size=3, kept=None):
+    """A session of one rank."""
+    return Session(network, tokenizer, most, size, Ranks(0, 1), kept or Kept(None, {}), lambda: None)
+
+
+def test_batches_are_of_like_lengths_and_hold_each_row_once():
+    """
+    Rows of one length share a batch, so little is padding; the same rows always give the same batches.
+    """
+    assert [(1, 4), (0, 2), (3,)] == answers.batches([5, 9, 5, 2, 9], size=2)
+
+
+def test_the_cap_follows_from_the_longest_answer():
+    """
+    A correction may be longer than any that was trained on, but not much.
+    """
+    short, long = (Example("id", (1,) * 9, ((2, end),)) for end in (3, 9))
+
+    assert 7 * 3 // 2 + 8 == answers.cap([short, long])
+
+
+@pytest.mark.parametrize("family", sorted(families.CONFIGS))
+def test_a_batch_is_answered_as_each_row_alone_without_any_cache(family):
+    """
+    mlx-lm pads, caches and, beyond a sliding window, forgets; nothing of it may show. Windows are 6 tokens here.
+    """
+    model = families.build(family)
+    prompts = [[2 + (7 * i * i + n) % 90 for i in range(n)] for n in (17, 9, 3, 2)]
+    tokenizer = SimpleNamespace(
+        eos_token_ids={1}, all_special_ids=[], decode=lambda tokens, **_: " ".join(map(str, tokens))
+    )
+
+    expected = []
+    for prompt in prompts:
+        row = list(prompt)
+        for _ in range(12):
+            token = int(mx.argmax(model(mx.array([row]))[0, -1]).item())
+            if token == 1:
+                break
+            row.append(token)
+        expected.append(" ".join(map(str, row[len(prompt) :])))
+    assert expected == [each.text for each in answers.answer(session(model, tokenizer), prompts)]
+
+
+def test_an_answer_tells_how_it_ended_and_its_control_tokens(monkeypatch, tokenizer):
+    """
+    An adapter that emits padding looks empty once the padding is taken out, so it is counted.
+    """
+    letter = tokenizer.encode("ߊ")[-1]
+    made = SimpleNamespace(token_ids=[[letter], [letter, 0, 3, 0], []])
+    monkeypatch.setattr(answers, "batch_generate", lambda *_, **__: made)
+    found = answers.answer(session(tokenizer=tokenizer, most=4), [[2]] * 3)
+
+    assert [Answer("ߊ", "stop", 0), Answer("ߊ", "length", 3), Answer("", "stop", 0)] == found
+
+
+def test_kept_batches_are_not_answered_again(tmp_path, monkeypatch, tokenizer):
+    """
+    Rows 1 and 0 are two batches, longest first; the first was kept.
+    """
+    Kept(tmp_path, IDENTITY).add("base", {0: ONE})
+    examples = [Example("a", (2, 9), ((1, 2),)), Example("b", (2, 7, 9), ((2, 3),))]
+    asked = []
+
+    def answer(_, prompts):
+        asked.extend(prompts)
+        return [Answer(**TWO[0])]
+
+    monkeypatch.setattr(answers, "answer", answer)
+    found = answers.answer_all(session(size=1, kept=Kept(tmp_path, IDENTITY)), examples, "base")
+
+    assert ([[2]], [Answer(**TWO[0]), Answer(**ONE[0])]) == (asked, found)
+    assert {0: ONE, 1: TWO} == Kept(tmp_path, IDENTITY).batches("base")
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_half_a_line_is_dropped(tmp_path, cut):
+    """
+    A kill or a power cut leaves half a line; what was whole before it counts.
+    """
+    kept = Kept(tmp_path, IDENTITY)
+    kept.add("base", {0: ONE})
+    whole = (tmp_path / "answers.jsonl").read_bytes()
+    kept.add("adapter", {0: TWO})
+    data = (tmp_path / "answers.jsonl").read_bytes()
+    (tmp_path / "answers.jsonl").write_bytes(data[: len(whole) + cut])
+    again = Kept(tmp_path, IDENTITY)
+
+    assert ({0: ONE}, {}) == (again.batches("base"), again.batches("adapter"))
+    assert whole == (tmp_path / "answers.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\n", b'"text"\n', b"{}\n{}\n"])
+def test_a_file_that_is_not_of_this_evaluation_begins_anew(tmp_path, content):
+    """
+    Another identity, another program, or rubbish: none of it is an answer.
+    """
+    (tmp_path / "answers.jsonl").write_bytes(content)
+    kept = Kept(tmp_path, IDENTITY)
+
+    assert {} == kept.batches("base")
+    header = {"identity": IDENTITY, "schema": "thunder.answers/1"}
+    assert header == json.loads((tmp_path / "answers.jsonl").read_text())
+
+
+def test_answers_that_cannot_be_kept_are_an_error(tmp_path):
+    """
+    A full disk is told at once, not after hours.
+    """
+    kept = Kept(tmp_path, IDENTITY)
+    (tmp_path / "answers.jsonl").unlink()
+    (tmp_path / "answers.jsonl").mkdir()
+
+    with pytest.raises(ThunderError) as caught:
+        kept.add("base", {0: ONE})
+    assert f"{tmp_path}/answers.jsonl: cannot be written: Is a directory; free or unlock it" == str(caught.value)
+
+
+def test_forward_passes_are_dealt_by_their_cost():
+    """
+    All wait for the slowest rank: the dearest pass weighs as much as the three others.
+    """
+    assert [[1], [0, 2, 3]] == eval_loss.deal([3.0, 8.0, 3.0, 2.0], weights=(1.0, 1.0))
+    assert [[1, 2, 3], [0]] == eval_loss.deal([3.0, 8.0, 3.0, 2.0], weights=(3.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("weights", "takers"),
+    [
+        ((1.0,), [0]),
+        ((1.0, 1.0, 1.0), [0, 1, 2]),
+        ((2.0, 1.0), [0, 0, 1]),
+        ((1.0, 1.5), [1, 0, 1, 0, 1]),
+        ((1.0, 100.0), [1]),
+    ],
+)
+def test_a_faster_rank_answers_more_batches_of_a_round(weights, takers):
+    """
+    All wait for the slowest at the end of a round. One that is far too slow gets nothing, and holds up nobody.
+    """
+    assert takers == answers.turns(weights)
+
+
+def test_a_rank_with_other_inputs_is_refused():
+    """
+    A machine whose copy of the data is old would answer other rows.
+    """
+    told = json.dumps({"--test-data": "old"}).encode()
+    sums = iter([mx.array([len(told)]), mx.array(list(told))])  # the length, then the bytes, of rank 0
+    second = SimpleNamespace(rank=1, size=2, sum=lambda _: next(sums))
+
+    with pytest.raises(ThunderError) as caught:
+        agreement.check_identity({"--test-data": "new"}, second, "evaluate")
+    expected = "rank 1: is not about to evaluate what rank 0 evaluates: --test-data: old there, new here; "
+    assert expected + "bring project, data and model of all hosts to the same state" == str(caught.value)
+
+
+def test_an_adapter_reaches_a_machine_that_has_none(tmp_path):
+    """
+    A training leaves it on the first rank's machine; the copy goes when it has been used.
+    """
+    sums = iter([mx.array(each) for data in (b"weights", b"{}") for each in ([len(data)], list(data))])
+    second = SimpleNamespace(rank=1, size=2, sum=lambda _: next(sums))
+
+    with saved_adapter.adapter(tmp_path / "nowhere", second) as folder:
+        found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {"adapters.safetensors": b"weights", "adapter_config.json": b"{}"} == found
+    assert not folder.exists()
+
+
+def test_every_rank_hears_the_bytes_of_all():
+    """
+    Ranks say messages of unequal length, and keep their order.
+    """
+    said = [b"ab", b"", "ߊ".encode()]
+
+    for rank in range(3):
+        joined = b"".join(said)
+        sums = iter([mx.array([len(each) for each in said]), mx.array(list(joined))])
+        ranks = SimpleNamespace(rank=rank, size=3, sum=lambda _, sums=sums: next(sums))
+        assert said == agreement.gather(said[rank], ranks)

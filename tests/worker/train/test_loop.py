@@ -1,0 +1,327 @@
+"""The training step in one process."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.worker.conftest import TEXTS, row
+from thunder_train import ThunderError
+from thunder_train.worker.train.metrics_log import Journal
+
+pytestmark = pytest.mark.mlx
+
+
+@pytest.fixture
+def run(folder, tokenizer, tmp_path):
+    """A function that makes a run of the nano base on eight rows, two of them a step."""
+    from thunder_train.worker import model
+    from thunder_train.worker.batching import tokens
+    from thunder_train.worker.batching.loader import Feed, costs_of
+    from thunder_train.worker.ranks import Ranks
+    from thunder_train.worker.train import loop
+    from thunder_train.worker.train.checkpoint import Progress
+    from thunder_train.worker.train.metrics_log import Journal
+
+    rows = tuple(tokens.example(row(i, text), tokenizer, where=f"x:{i}") for i, text in enumerate(TEXTS))
+
+    def make(metrics=None, dropout=0.0, stop=False, valid=rows[:3], **plan):
+        loaded, _ = model.load(str(folder / "nano"), "")
+        model.add_lora(loaded, model.Lora(num_layers=2, rank=4, dropout=dropout), seed=0)
+        values = {"steps": 2, "seed": 0, "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0}
+        values |= {"weight_decay": 0.01, "max_grad_norm": 1.0, "log_every": 1, "eval_every": 1, "save_every": 99}
+        values |= {"patience": 0, "max_skipped": 10, **plan}
+        costs, saved = costs_of(loaded, rows, 512), []
+        return loop.Run(
+            model=loaded,
+            rows=Feed(rows, 2, seed=0, rank=0, world=1, costs=costs),
+            validation=Feed(valid, 2, seed=0, rank=0, world=1, costs=costs).validation(),
+            plan=loop.Plan(**values),
+            ranks=Ranks(0, 1),
+            row_ranks=Ranks(0, 1),
+            journal=Journal(metrics, Progress()),
+            identity={},
+            save=saved.append,
+            beat=lambda step: None,
+            stop_asked=lambda: stop,
+        )
+
+    return make
+
+
+def trained(one):
+    """The state of a run after its last step."""
+    from thunder_train.worker.train import loop
+
+    state = loop.start(one, None)
+    loop.train(one, state)
+    return state
+
+
+def digest(one):
+    """The adapter's tensors in one hash."""
+    from thunder_train.worker import adapter, model
+
+    return adapter.tensor_digest(model.adapter(one.model))
+
+
+def test_validating_more_often_changes_nothing_in_training(run):
+    """
+    In mlx-lm validation draws from the same random state as training.
+    """
+    digests = []
+    for eval_every in (1, 3):
+        one = run(dropout=0.3, steps=3, eval_every=eval_every)
+        trained(one)
+        digests.append(digest(one))
+
+    assert digests[0] == digests[1]
+
+
+def test_the_best_adapter_is_kept_apart_from_the_last(run, monkeypatch):
+    """
+    The first users' best adapter came at step 1,400 of 3,000, and the last one was kept.
+    """
+    from thunder_train.worker import adapter
+    from thunder_train.worker.train import loop
+
+    losses = iter([3.0, 1.0, 2.0, 2.5])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(losses), 5))
+    one = run(steps=4)
+    state = trained(one)
+
+    assert (2, 1.0, 2) == (state.progress.best_step, state.progress.best_loss, state.progress.without_gain)
+    assert adapter.tensor_digest(state.best) != digest(one)
+
+
+def test_a_run_without_gain_ends_early(run, monkeypatch):
+    """
+    `patience` validations without a better loss end it; all ranks see the same loss, so all end together.
+    """
+    from thunder_train.worker.train import loop
+
+    losses = iter([3.0, 3.0, 3.1, 0.0])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(losses), 5))
+
+    assert 3 == trained(run(steps=9, patience=2)).progress.step
+
+
+def test_a_run_that_goes_on_equals_one_that_never_stopped(run):
+    """
+    Adapter, both moments, step and losses, to the bit; with dropout, which depends on the step alone.
+    """
+    from thunder_train.worker.train import checkpoint as resume
+    from thunder_train.worker.train import loop
+
+    whole = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
+    expected = loop.checkpoint(whole, trained(whole))
+    expected.progress.metrics.clear()  # they tell times
+    first = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
+    state = loop.start(first, None)
+    while state.progress.step < 3:
+        loop.one_step(first, state)
+        loop._after_step(first, state)
+    kept = resume.decode(resume.encode(loop.checkpoint(first, state)))
+
+    second = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
+    second = replace(second, journal=Journal(None, kept.progress))
+    state = loop.start(second, kept)
+    loop.train(second, state)
+
+    found = loop.checkpoint(second, state)
+    found.progress.metrics.clear()
+    assert resume.encode(expected) == resume.encode(found)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("constant", [0.5, 1, 1, 1, 1]), ("linear", [0.5, 1, 1, 2 / 3, 1 / 3])]
+)
+def test_the_learning_rate_counts_optimizer_steps(schedule, expected):
+    """
+    In mlx-lm gradient accumulation stretches the schedule.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker.train import schedule as schedules
+
+    rate = schedules.schedule(schedule, 1.0, steps=5, warmup=2)
+
+    assert [pytest.approx(value) for value in expected] == [float(rate(mx.array(step))) for step in range(5)]
+
+
+def test_checkpointed_blocks_compute_the_same_gradient(run):
+    """
+    It trades time for memory, nothing else. mlx-lm patches the first block's class only.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker import model
+    from thunder_train.worker.train import step
+
+    plain, checkpointed = run(), run()
+    classes = {type(block): type(block).__call__ for block in checkpointed.model.layers}
+    gradients = [step.local_sums(plain.model, plain.rows.step(0))[0]]
+    try:
+        model.checkpoint_blocks(checkpointed.model)
+        gradients.append(step.local_sums(checkpointed.model, checkpointed.rows.step(0))[0])
+    finally:
+        for kind, call in classes.items():
+            kind.__call__ = call
+
+    assert mx.allclose(*gradients, rtol=1e-5, atol=1e-6).item()
+
+
+def test_flattening_a_gradient_can_be_undone(run):
+    """
+    All tensors travel between ranks as one message.
+    """
+    from mlx.utils import tree_flatten
+
+    from thunder_train.worker import model
+    from thunder_train.worker.train import step
+
+    one = run()
+    tree = one.model.trainable_parameters()
+    again = step.named(step.flatten(tree), model.trainable(one.model))
+
+    assert all((again[name] == leaf).all().item() for name, leaf in tree_flatten(tree))
+
+
+def test_a_rank_without_a_row_sends_zeros(run):
+    """
+    The last batch of an epoch may be too short for all ranks, and a sum needs every one of them.
+    """
+    from thunder_train.worker import model
+    from thunder_train.worker.train import step
+
+    one = run()
+    gradient, loss, tokens = step.local_sums(one.model, [])
+
+    assert (model.trainable_parameters(one.model), 0.0, 0.0, 0) == (
+        gradient.size,
+        gradient.abs().sum().item(),
+        loss.item(),
+        tokens,
+    )
+
+
+class Recorder:
+    """An optimizer that keeps what it is given."""
+
+    state = ()
+
+    def update(self, model, gradients):
+        """Keep the gradient."""
+        from thunder_train.worker.train import step
+
+        self.gradient = step.flatten(gradients)
+
+
+def fifties(one):
+    """A step in which every number of the gradient is 50, over 5 tokens."""
+    import mlx.core as mx
+
+    from thunder_train.worker.train import step
+
+    gradient = mx.ones(step.local_sums(one.model, [])[0].size) * 50
+    return step.Totals(gradient, 1.0, tokens=5, finite=(True,), stop=False, busy_s=(0.0,), exchange_s=0.0)
+
+
+def test_a_long_gradient_is_clipped_to_the_limit(run):
+    """
+    One odd row must not throw the adapter away.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker.train import step
+
+    one, recorder = run(), Recorder()
+    norm = step.update(one.model, recorder, fifties(one), 0.5)
+
+    assert pytest.approx(10 * recorder.gradient.size**0.5) == norm
+    assert pytest.approx(0.5, rel=1e-4) == mx.linalg.norm(recorder.gradient).item()
+
+
+def test_the_gradient_is_the_mean_over_all_target_tokens(run):
+    """
+    Sums cross ranks and are divided once, by the tokens of all ranks; 0 turns clipping off.
+    """
+    from thunder_train.worker.train import step
+
+    one, recorder = run(), Recorder()
+    step.update(one.model, recorder, fifties(one), 0)
+
+    assert {10.0} == set(recorder.gradient.tolist())
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run(run, monkeypatch):
+    """
+    NaN is no JSON, and no adapter with such a loss is worth saving.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker.train import loop
+
+    monkeypatch.setattr(loop, "loss_sum", lambda model, batch: mx.array(mx.nan))
+    one = run()
+    with pytest.raises(ThunderError) as caught:
+        loop.evaluate(one.model, one.validation, one.ranks)
+
+    assert "validation: the loss is not finite; look for a broken model or adapter" == str(caught.value)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(run, tmp_path, monkeypatch, capsys):
+    """
+    One NaN would make every later weight a NaN; three runs of mlx-lm users were lost so.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker import model
+    from thunder_train.worker.train import step
+
+    one = run(metrics=tmp_path / "metrics.jsonl", steps=1)
+    before = digest(one)
+    monkeypatch.setattr(step, "flatten", lambda tree: mx.zeros(model.trainable_parameters(one.model)) + mx.nan)
+    state = trained(one)
+    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    ids = [one.rows.examples[i].row_id for i in one.rows.rows(0)]
+
+    assert (1, before) == (state.progress.skipped, digest(one))
+    assert ["skip", "valid", "save"] == [event["event"] for event in events]
+    assert ids == events[0]["rows"]
+    line = f"step 1/1  skipped: the gradient is not finite on rank 0; rows {', '.join(ids)}"
+    assert line == capsys.readouterr().out.splitlines()[0]
+
+
+def test_too_many_skipped_steps_in_a_row_end_the_run(run, monkeypatch):
+    """
+    A run that only skips would look busy for a night; the rows of the last step are named.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker import model
+    from thunder_train.worker.train import step
+
+    one = run(steps=30, eval_every=99, max_skipped=3)
+    monkeypatch.setattr(step, "flatten", lambda tree: mx.zeros(model.trainable_parameters(one.model)) + mx.nan)
+    with pytest.raises(ThunderError) as caught:
+        trained(one)
+
+    ids = ", ".join(one.rows.examples[i].row_id for i in one.rows.rows(2))
+    expected = (
+        "step 3: 3 steps in a row had a gradient that is not finite on rank 0; "
+        f"the last one's rows: {ids}; lower the learning rate, or look at these rows and the base model"
+    )
+    assert expected == str(caught.value)
+
+
+def test_a_rank_that_is_asked_to_stop_stops_all_before_the_update(run):
+    """
+    The wish travels with the gradient, so no rank waits for one that left; the step is not counted.
+    """
+    from thunder_train.worker.train import loop
+
+    one = run(steps=5, stop=True)
+    state = loop.start(one, None)
+
+    assert (True, 0) == (loop.train(one, state), state.progress.step)

@@ -1,0 +1,1 @@
+"""The program that answers questions on a host, and its client."""

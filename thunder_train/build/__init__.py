@@ -1,0 +1,1 @@
+"""Extensions of doit: stages, their state, the run cache and the reporter."""

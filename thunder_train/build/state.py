@@ -1,0 +1,126 @@
+"""What doit remembers of each task, in SQLite, committed as each task ends: a kill forgets nothing that was finished.
+
+doit's own backends write once, at the very end of a run. Beside doit's records stand the marks of stages that began and
+did not succeed, and the values (slices of recipes, hashes of code) that `doit why` compares.
+"""
+
+import json
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from doit.exceptions import InvalidCommand
+
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.core.stat_cache import open_database
+
+TABLES = {
+    "tasks": "task_id text primary key, record text",
+    "marks": "task_id text primary key, text text",
+    "kept": "digest text primary key, value text",
+}
+INTERRUPTED = "was interrupted"
+
+
+class DurableState:
+    """doit's backend interface (get, set, in_, remove, remove_all, dump), and what ours adds to it."""
+
+    desc = "SQLite, committed after every task"
+
+    def __init__(self, name: str, codec: Any, *, module_name: str | None = None) -> None:
+        self.name, self._codec, self._lock = name, codec, threading.RLock()
+        try:
+            self._connection, rows = open_database(Path(name), TABLES)
+        except ThunderError as error:
+            raise InvalidCommand(str(error)) from None
+        self._take(rows)
+
+    def reload(self) -> None:
+        """Read again what another doit has written since this one began."""
+        self._take({table: self._connection.execute(f"select * from {table}").fetchall() for table in TABLES})  # noqa: S608
+
+    def _take(self, rows: dict[str, list[tuple[Any, ...]]]) -> None:
+        self._texts: dict[str, str] = dict(rows["tasks"])  # decoded when asked for: most commands look at few
+        self._records: dict[str, dict[str, Any]] = {}
+        self._marks: dict[str, str] = dict(rows["marks"])
+        self._kept: dict[str, str] = dict(rows["kept"])
+
+    def get(self, task_id: str, dependency: str) -> Any:
+        """One value of a task's record, or None."""
+        return self._record(task_id).get(dependency)
+
+    def _record(self, task_id: str) -> dict[str, Any]:
+        record = self._records.get(task_id)
+        if record is None and task_id in self._texts:
+            try:
+                record = self._records[task_id] = self._codec.decode(self._texts[task_id])
+            except ValueError:
+                print(f"warning: the record of {task_id} in {self.name} is damaged; it will run", file=sys.stderr)
+                self.remove(task_id)
+        return record or {}
+
+    def set(self, task_id: str, dependency: str, value: Any) -> None:
+        """Change a task's record. `deps:` is the last that doit sets when a task has succeeded, so it commits."""
+        with self._lock:
+            self._records.setdefault(task_id, {})[dependency] = value
+            if dependency == "deps:":
+                self._texts[task_id] = self._codec.encode(self._records[task_id])
+                self._marks.pop(task_id, None)
+                try:
+                    self._connection.execute("begin")
+                    self._execute("insert or replace into tasks values (?, ?)", task_id, self._texts[task_id])
+                    self._execute("delete from marks where task_id = ?", task_id)
+                    self._connection.execute("commit")
+                except sqlite3.OperationalError as error:
+                    print(f"warning: {self.name}: {error}; {task_id} will run again next time", file=sys.stderr)
+
+    def in_(self, task_id: str) -> bool:
+        """Whether the task has a record."""
+        return task_id in self._records or task_id in self._texts
+
+    def remove(self, task_id: str) -> None:
+        """Forget a task, on disk too."""
+        with self._lock:
+            self._records.pop(task_id, None)
+            self._texts.pop(task_id, None)
+            self._execute("delete from tasks where task_id = ?", task_id)
+
+    def remove_all(self) -> None:
+        """Forget every task."""
+        with self._lock:
+            for table in TABLES:
+                self._execute(f"delete from {table}")  # noqa: S608
+            self._take({table: [] for table in TABLES})
+
+    def dump(self) -> None:
+        """Everything is on disk already; doit calls this once, at the end."""
+        self._connection.close()
+
+    def mark(self, task_id: str, text: str) -> None:
+        """Note why a stage has no record though it began; its next success wipes the mark."""
+        with self._lock:
+            self._marks[task_id] = text
+            self._execute("insert or replace into marks values (?, ?)", task_id, text)
+
+    def marked(self, task_id: str) -> str:
+        """Why a stage did not succeed when it last began; "" when it did, or never began."""
+        return self._marks.get(task_id, "")
+
+    def keep(self, value: Any) -> str:
+        """Store a JSON value once, under its digest."""
+        digest = files.digest(value)
+        if digest not in self._kept:
+            with self._lock:
+                self._kept[digest] = json.dumps(value, sort_keys=True)
+                self._execute("insert or replace into kept values (?, ?)", digest, self._kept[digest])
+        return digest
+
+    def kept(self, digest: str) -> Any:
+        """The value of a digest; None when it was lost."""
+        return json.loads(self._kept[digest]) if digest in self._kept else None
+
+    def _execute(self, statement: str, *values: str) -> None:
+        self._connection.execute(statement, values)

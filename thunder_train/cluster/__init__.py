@@ -1,0 +1,1 @@
+"""Hosts: hostfile, preflight, links, sync and fetch."""

@@ -1,0 +1,234 @@
+"""What a project is, once read: frozen dataclasses. Everything else takes these, never dicts of TOML.
+
+load.py makes them; schema.py tells each key's type, bounds, unit, default and meaning. They compare by identity, so
+that their sections can be remembered.
+"""
+
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from thunder_train.config.config_evaluate import Evaluate as Evaluate
+from thunder_train.config.config_evaluate import Gate as Gate
+from thunder_train.config.config_evaluate import Probe as Probe
+from thunder_train.config.config_evaluate import Promotion as Promotion
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_KEY")
+"""Variables of this process that remote ranks get too: in no file, no log and no command line."""
+
+
+def is_local(host: str) -> bool:
+    """Whether a host of a hostfile is this machine."""
+    return host in LOCAL
+
+
+@dataclass(frozen=True, eq=False)
+class Host:
+    """One rank's machine. ssh: name for ssh; ips: addresses on the training link; rdma: one row of the jaccl matrix;
+    weight: its speed, relative to the others'.
+    """
+
+    ssh: str
+    ips: tuple[str, ...]
+    rdma: tuple[str, ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """Where a training runs: `ranks` local processes, or one rank per host."""
+
+    name: str
+    backend: str
+    hosts: tuple[Host, ...]
+    envs: tuple[str, ...]
+    folder: str
+    """Project folder on remote hosts."""
+    python: str
+    """Interpreter on remote hosts, relative to their project folder."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any rank runs on another machine."""
+        return any(not is_local(host.ssh) for host in self.hosts)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The speed of each rank; empty where all are alike."""
+        weights = tuple(host.weight for host in self.hosts)
+        return weights if len(set(weights)) > 1 else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A base model: `nano` is made here, `path` is an mlx-lm folder, `hub` a pinned Hugging Face repository."""
+
+    name: str
+    kind: str
+    path: str
+    repo: str
+    revision: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    hidden: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One input of a dataset; schema.py tells kinds and meanings. Paths may be patterns of several files."""
+
+    kind: str
+    path: str
+    references: str
+    """Row contract only: the references; `path` is the predictions."""
+    evidence_kind: str
+    rows: str
+    """Report only: dotted path to the list of rows, "" when the file itself is the list."""
+    fields: dict[str, str]
+    """Canonical field -> dotted path inside a row."""
+    constants: dict[str, str]
+    """Canonical field -> constant."""
+    enums: dict[str, dict[str, str]]
+    """Canonical field -> word of the file -> canonical word."""
+    reference_side: tuple[str, ...]
+    """Canonical fields that know the reference: no prompt sees them."""
+    use: tuple[str, ...]
+    """Which rows teach: accepted, corrected, unchanged, stable."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Sources, prompt and split of a dataset."""
+
+    name: str
+    sources: tuple[Source, ...]
+    system: str
+    templates: tuple[str, ...]
+    """User messages; a row takes one by its id."""
+    orthography: str
+    orthography_table: dict[str, Any]
+    """What an orthography that is not built in allows; empty for those that are."""
+    split_seed: int
+    valid: float
+    """Share of source groups that go to validation."""
+    test: float
+    """Share of source groups that go to the test rows."""
+    group_keys: tuple[str, ...]
+    """No value of any of them is in two splits; the first that a row carries is its group."""
+    max_dropped: float
+    """Share of the rows read that may be dropped."""
+    provenance: str
+    """Where the rows come from, as a promotion may ask."""
+
+
+@dataclass(frozen=True, eq=False)
+class Train:
+    """The [train] table; schema.py tells units and meanings."""
+
+    strategy: str
+    num_iters: int
+    batch_size: int
+    num_layers: int
+    lora_rank: int
+    learning_rate: float
+    log_every: int
+    eval_every: int
+    save_every: int
+    max_seq_len: int
+    fine_tune_type: str
+    lora_scale: float
+    lora_dropout: float
+    lora_keys: tuple[str, ...]
+    global_batch_size: int
+    grad_accumulation: int
+    micro_tokens: int
+    packing: str
+    train_on: str
+    too_long: str
+    schedule: str
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    grad_checkpoint: bool
+    choose: str
+    patience: int
+    max_skipped: int
+    keep_checkpoints: int
+    stall_timeout_s: int
+    start_timeout_s: int
+    max_restarts: int
+    report_to: tuple[str, ...]
+    seed: int
+
+    def rows_per_step(self, ranks: int) -> int:
+        """Rows that one optimizer step takes on all ranks together; in tensor strategy the ranks share them."""
+        spread = ranks if self.strategy == "data" else 1
+        return self.global_batch_size or self.batch_size * spread * self.grad_accumulation
+
+
+@dataclass(frozen=True, eq=False)
+class Build:
+    """The [build] table."""
+
+    environment: str
+    tolerance: float
+    """Relative difference of a metric up to which a run on another platform is equivalent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """One experiment, resolved: every name looked up, every default filled in."""
+
+    name: str
+    file: str
+    """Where it was read from, relative to the project."""
+    description: str
+    cluster: Cluster
+    model: Model
+    dataset: Dataset
+    train: Train
+    evaluate: Evaluate
+    promotion: Promotion
+    build: Build
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The speed of each rank in training; empty where all are alike, or where all compute each row together."""
+        return self.cluster.weights if self.train.strategy == "data" else ()
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """thunder.toml and every recipe."""
+
+    default: tuple[str, ...]
+    """Names of the recipes that a bare `doit` builds."""
+    recipes: dict[str, Recipe]
+    cache: Path
+    """Folder of the run cache."""
+    cache_limit_bytes: int
+    clusters: dict[str, Cluster]
+    models: dict[str, Model]
+    datasets: dict[str, Dataset]
+
+    @property
+    def remote_clusters(self) -> dict[str, Cluster]:
+        """Clusters on other machines, whether a recipe names them yet or not."""
+        return {name: cluster for name, cluster in self.clusters.items() if cluster.is_remote}
+
+
+@cache
+def section(part: Any) -> dict[str, Any]:
+    """A dataclass of this module as a plain JSON-like table (tuples become lists): made once, not to be changed."""
+    return {field.name: _plain(getattr(part, field.name)) for field in fields(part)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return section(value)  # type: ignore[arg-type]  # hashable by identity
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""Sources to training rows: reading, orthography, splits, leaks, the audit."""

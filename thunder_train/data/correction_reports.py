@@ -1,0 +1,210 @@
+"""Correction reports, each of its own shape, read through the field map of their source.
+
+Input: a JSON document that holds a list of rows, or a file of rows; and the map.  Output: the rows that teach.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from thunder_train import ThunderError
+from thunder_train.config.project import Source
+from thunder_train.data.field_map import Map, group_keys
+from thunder_train.data.jsontext import DECODE, count_keys, fault, first_repeated
+from thunder_train.data.readers import Reader, own_id, paths, stem
+from thunder_train.data.rows import Ledger, Row
+from thunder_train.data.streams import shown, whole
+from thunder_train.data.tables import Numbered
+
+REPORT_SCHEMA = "thunder.report/1"
+REPORT_FIELDS = ("asr_text", "decision", "partition")
+ACCEPTED = ("accept", "accepted", "admit", "admitted", "allow", "allowed", "true")
+DEEPEST = 32
+"""Most levels of telemetry and edit budget: more would break those who write and render them."""
+REJECTED = ("block", "blocked", "deny", "denied", "false", "reject", "rejected")
+Members = dict[str, msgspec.Raw]
+
+
+class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The canonical fields that a field map may fill."""
+
+    asr_text: str
+    decision: bool | str
+    partition: str
+    row_id: str | int = ""
+    video_id: str | int = ""
+    audio_path: str = ""
+    segment_id: str | int = ""
+    feat_id: str | int = ""
+    reference_text: str = ""
+    final_text: str = ""
+    proposal_text: str = ""
+    proposal_source: str = ""
+    reason_codes: tuple[str, ...] | str = ()
+    edit_budget: dict[str, Any] = {}
+    witness: dict[str, str] = {}
+    telemetry: dict[str, Any] = {}
+
+
+def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
+    """Rows of a correction report, each seen through the source's field map."""
+    mapped = Map(source, ReportRow.__struct_fields__, REPORT_FIELDS, is_whole=True)
+    for path in paths(source.path, root):
+        reader = Report(path, root, mapped.columns, source.rows)
+        for line, raw in reader.objects():
+            value = mapped.applied(raw, reader, line)
+            row = reader.shaped(line, value, ReportRow) if value is not None else None
+            decision = _decision(row, reader, line) if row is not None else ""
+            if row is None or not decision or _is_deep(row, reader, line):
+                continue
+            target, reason = _target(row, decision, source.use)
+            row_id = own_id(path, row.row_id, row)
+            if reason:
+                ledger.drop(path, line, row_id, reason)
+            else:
+                place = (path, line, row_id)
+                yield _row(source, row, place, decision, target, mapped.visible(row.telemetry))
+        reader.finish(ledger)
+
+
+class Report(Reader):
+    """A file of report rows; a .json file is one document, and `rows` the dotted path of its list of rows."""
+
+    def __init__(self, path: str, root: Path, columns: frozenset[str], rows: str) -> None:
+        super().__init__(path, root, columns)
+        self.rows = rows
+        if rows and self.form != ".json":
+            mend = "leave it out: the lines of this file are its rows"
+            raise ThunderError(f"has no member {rows!r}", where=f"{path}: rows", mend=mend)
+
+    def where(self, line: int) -> str:
+        """Where a row stands: its index in the list, from 0, if it has one."""
+        return f"{self.path}: {self.rows}[{line - 1}]" if self.form == ".json" else super().where(line)
+
+    def objects(self) -> Iterator[Numbered]:
+        """Each row; one that names a schema, or whose document does, must name ours."""
+        if self.form == ".json":
+            yield from self._document(whole(self.path, self.root))
+            return
+        for line, value in super().objects():
+            schema = value.get("schema", REPORT_SCHEMA)
+            if schema != REPORT_SCHEMA:
+                self._tell_schema(schema, self.where(line))
+            yield line, value
+
+    def _document(self, content: bytes) -> Iterator[Numbered]:
+        """The rows of a document, decoded one after the other: memory holds its bytes, not its values."""
+        listed = self._listed(content)
+        for line, raw in enumerate(listed, start=1):
+            self.count += 1
+            try:
+                value = DECODE(raw)
+            except (ValueError, RecursionError) as error:
+                part = bytes(raw)
+                self.problems.keep(fault(part, self.path, 1 + content.count(b"\n", 0, content.find(part)), error))
+                continue
+            if not self.repeats(bytes(raw), value, line):
+                yield line, value
+
+    def _listed(self, content: bytes) -> list[msgspec.Raw]:
+        """The list of rows. What stands around it is decoded as strictly."""
+        value = msgspec.Raw(content)
+        if not content.strip():
+            return []
+        try:
+            keys = 0
+            is_top = True
+            for part in self.rows.split(".") if self.rows else ():
+                members = msgspec.json.decode(value, type=Members)
+                around = {name: DECODE(raw) for name, raw in members.items() if name != part}
+                keys += len(members) + count_keys(around) - len(around)
+                if is_top and around.get("schema", REPORT_SCHEMA) != REPORT_SCHEMA:
+                    self._tell_schema(around["schema"], f"{self.path}: schema")
+                    self.problems.tell()
+                value, is_top = members.get(part, msgspec.Raw(b"null")), False
+            listed = msgspec.json.decode(value, type=list[msgspec.Raw])
+            colons = content.count(b":") - bytes(value).count(b":") if self.rows else 0
+            repeated = first_repeated(content) if colons != keys else None
+        except msgspec.ValidationError:
+            listed = None
+        except (ValueError, RecursionError) as error:
+            raise fault(content, self.path, 1, error) from None
+        if listed is None or not all(bytes(raw)[:1] == b"{" for raw in listed):
+            mend = "set `rows` to the dotted path of the list of rows"
+            raise ThunderError("is not a list of objects", f"{self.path}: {self.rows or 'the file'}", mend)
+        if repeated is not None:
+            raise ThunderError(f"has the key {shown(repeated)} twice", self.path, "keep one of them")
+        return listed
+
+    def _tell_schema(self, schema: Any, where: str) -> None:
+        self.problems.add(f"unknown schema {shown(schema)}", where, f"this version reads {REPORT_SCHEMA!r}")
+
+
+def _decision(row: ReportRow, reader: Reader, line: int) -> str:
+    """`accepted` or `rejected`, from whatever word the report uses; "", and a problem, for another word."""
+    word = str(row.decision).strip().lower()
+    if word in ACCEPTED or word in REJECTED:
+        return "accepted" if word in ACCEPTED else "rejected"
+    mend = f"use one of: {', '.join(sorted(ACCEPTED + REJECTED))}; or list it in enums.decision"
+    reader.problems.add(f"unknown decision {shown(word)}", reader.where(line), mend)
+    return ""
+
+
+def _is_deep(row: ReportRow, reader: Reader, line: int) -> bool:
+    """Whether one of its free fields is nested too deep, which is a problem."""
+    deep = [name for name in ("telemetry", "edit_budget") if _depth(getattr(row, name)) > DEEPEST]
+    for name in deep:
+        reader.problems.add(f"{name} is nested deeper than {DEEPEST}", reader.where(line), "map its members one by one")
+    return bool(deep)
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects lie one inside the other."""
+    depth, level = 0, [value]
+    while level := [inner for inner in level if isinstance(inner, dict | list)]:
+        depth += 1
+        level = [item for inner in level for item in (inner.values() if isinstance(inner, dict) else inner)]
+    return depth
+
+
+def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, str]:
+    """(target text, "") for a row that teaches, else ("", why not). A known reference beats leaving a row unchanged."""
+    if row.partition == "stable" and "stable" in use:
+        return row.asr_text, ""
+    if decision == "accepted":
+        if "accepted" not in use:
+            return "", "accepted, not used"
+        return (row.final_text, "") if row.final_text else ("", "accepted without a final text")
+    if "corrected" in use and row.reference_text:
+        return row.reference_text, ""
+    if "unchanged" in use:
+        return row.asr_text, ""
+    return "", "rejected without a reference" if "corrected" in use else "rejected, not used"
+
+
+def _row(
+    source: Source, row: ReportRow, place: tuple[str, int, str], decision: str, target: str, telemetry: dict[str, Any]
+) -> Row:
+    """A report's row as every source's row. place: its file, line and id."""
+    path, line, row_id = place
+    return Row(
+        row_id=row_id,
+        source=stem(path),
+        file=path,
+        line=line,
+        evidence_kind=source.evidence_kind,
+        target_text=target,
+        asr_text=row.asr_text,
+        reference_text=row.reference_text,
+        partition=row.partition,
+        decision=decision,
+        proposal_text=row.proposal_text,
+        proposal_source=row.proposal_source,
+        reason_codes=(row.reason_codes,) if isinstance(row.reason_codes, str) else row.reason_codes,
+        edit_budget=row.edit_budget,
+        witness=row.witness,
+        telemetry=telemetry,
+        keys=group_keys(row),
+    )

@@ -1,0 +1,163 @@
+"""A row of a source -> an example as it is written: in NFC, with a rendered prompt that holds nothing of the reference.
+
+Input: `rows.Row`.  Output: `Example`, or why the row cannot teach.
+"""
+
+import unicodedata
+import zlib
+from pathlib import Path
+
+import jinja2
+import msgspec
+from jinja2.sandbox import SandboxedEnvironment
+
+from thunder_train import ThunderError
+from thunder_train.config.project import Dataset
+from thunder_train.data import alphabet, orthography, readers
+from thunder_train.data.rows import GROUP_KEYS, Row
+
+TEXT = "text"
+"""The group key that a row's answer is."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn."""
+
+    content: str
+    role: str
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One row of a split, as it is written. Fields are in the order of their names, as in every file of the project."""
+
+    asr_text: str
+    group: str
+    id: str
+    messages: tuple[Message, ...]
+    partition: str
+    reference_text: str
+    source: str
+
+
+class Composer:
+    """Makes the examples of a dataset.
+
+    problems: leaks so far, told together at the end; census: what the answers are written with, by source.
+    """
+
+    def __init__(self, dataset: Dataset, root: Path) -> None:
+        self.problems: list[ThunderError] = []
+        self.census: dict[str, orthography.Census] = {}
+        self._dataset = dataset
+        self._where = f"thunder.toml: datasets.{dataset.name}"
+        self._templates = [_template(path, root) for path in dataset.templates]
+        self._values = [dict(template.globals) for template in self._templates]
+        self._system = (Message(_nfc(dataset.system), "system"),) if dataset.system else ()
+        self.table = table_of(dataset)
+
+    def compose(self, row: Row) -> Example | str:
+        """The example, or the reason to drop the row."""
+        asr, reference = _nfc(row.asr_text), _nfc(row.reference_text)
+        target = reference if row.target_text == row.reference_text else _nfc(row.target_text)
+        if not target.strip():
+            return "empty target"
+        if not row.messages and row.needs_hypothesis and not asr.strip():
+            return "empty hypothesis"
+        is_prose = bool(row.messages) or not row.needs_hypothesis
+        if reason := orthography.unfit(asr, reference, target, self.table, is_prose) or _unfit_turn(row):
+            return reason
+        self._census_of(row.source).add(row.target_text)
+        example = Example(
+            asr_text=asr,
+            group=next((row.keys[key] for key in self._dataset.group_keys if key in row.keys), "") or _own(row),
+            id=row.row_id,
+            messages=tuple(Message(_nfc(each["content"]), each["role"]) for each in row.messages)
+            or self._messages(row, asr, target),
+            partition=row.partition,
+            reference_text=reference,
+            source=row.source,
+        )
+        self._check_leak(example)
+        return example
+
+    def _census_of(self, source: str) -> orthography.Census:
+        census = self.census.get(source)
+        if census is None:
+            census = self.census[source] = orthography.Census(self.table)
+        return census
+
+    def _messages(self, row: Row, asr: str, target: str) -> tuple[Message, ...]:
+        """System, user and assistant turns. The template sees hypothesis-side fields only."""
+        number = zlib.crc32(row.row_id.encode()) % len(self._templates)
+        template, values = self._templates[number], self._values[number]
+        values.update(asr_text=asr, partition=row.partition, telemetry=row.telemetry)
+        try:  # as template.render does, but the names are not gathered anew for each row: half of its time
+            user = "".join(template.root_render_func(template.new_context(values, shared=True)))
+        except Exception as error:  # a template is the user's code: whatever it raises is theirs to mend
+            mend = "a prompt may use asr_text, partition and telemetry"
+            raise ThunderError(f"row {row.row_id}: {error}", self._dataset.templates[number], mend) from None
+        return (*self._system, Message(_nfc(user), "user"), Message(target, "assistant"))
+
+    def _check_leak(self, example: Example) -> None:
+        """A problem if the prompt says the reference anywhere but in the hypothesis itself."""
+        reference, hypothesis = example.reference_text.strip(), example.asr_text
+        if not reference:
+            return
+        for message in example.messages[:-1]:
+            if reference in message.content and _says(message.content.replace(hypothesis or "\n", "\n"), reference):
+                what = f"the prompt of {example.id} holds its reference"
+                mend = "take it out of the system text, the template or the telemetry"
+                self.problems.append(ThunderError(what, f"{self._where}.template", mend))
+                return
+
+
+def table_of(dataset: Dataset) -> alphabet.Orthography | None:
+    """The orthography that the dataset declares; None for none."""
+    if dataset.orthography_table:
+        where = f"thunder.toml: datasets.{dataset.name}.orthography_table"
+        return alphabet.from_table(dataset.orthography, dataset.orthography_table, where)
+    return alphabet.TABLES.get(dataset.orthography)
+
+
+def _unfit_turn(row: Row) -> str:
+    """What in the questions of a conversation no row may hold; "" for nothing. Line breaks and tabs are fine."""
+    for message in row.messages[:-1]:
+        for fault in orthography.faults(_nfc(message["content"]), None):
+            if fault != alphabet.BREAK:
+                return f"{fault} in a {message['role']} message"
+    return ""
+
+
+def _own(row: Row) -> str:
+    """The group of a row that shares nothing: its coarsest key of whatever kind, else itself."""
+    return next((row.keys[key] for key in GROUP_KEYS if key in row.keys), row.row_id)
+
+
+def _template(path: str, root: Path) -> jinja2.Template:
+    """A prompt template, compiled in a sandbox where an undefined name is an error."""
+    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    try:
+        return environment.from_string(readers.text(path, root))
+    except jinja2.TemplateSyntaxError as error:
+        where = f"{path}:{error.lineno}"
+        raise ThunderError(f"is not a Jinja template: {error.message}", where=where, mend="mend the line") from None
+
+
+def _nfc(text: str) -> str:
+    """The text in NFC: N'Ko marks typed in another order are the same text."""
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def _says(prompt: str, reference: str) -> bool:
+    """Whether the reference stands in the prompt as whole words."""
+    start = prompt.find(reference)
+    while start >= 0:
+        before, after = prompt[start - 1 : start] if start else "", prompt[start + len(reference) :][:1]
+        if not _is_word(before) and not _is_word(after):
+            return True
+        start = prompt.find(reference, start + 1)
+    return False
+
+
+def _is_word(letter: str) -> bool:
+    return letter.isalnum() or letter == "_"

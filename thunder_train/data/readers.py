@@ -1,0 +1,191 @@
+"""Rows of a source file in any format, strictly: every malformed byte, missing field and wrong type is told.
+
+Input: JSONL or JSON (plain, .gz, .zst), CSV, Parquet, as others wrote them.  Output: objects with their place, structs.
+One file is read by one `Reader`, which streams it and tells all that is wrong with it at its end.
+"""
+
+import hashlib
+import math
+from collections.abc import Collection, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.data.jsontext import DECODE, fault, not_text, repeated_key
+from thunder_train.data.rows import Ledger
+from thunder_train.data.streams import Problems, lines, shown, whole
+from thunder_train.data.tables import Numbered, csv_rows, parquet_rows
+
+PACKED = (".gz", ".zst")
+STRUCTURED = ("messages", "trajectory_scalars", "telemetry", "witness", "edit_budget", "reason_codes")
+"""Fields that a cell of a CSV file may hold as JSON."""
+NUMBERS = ("trajectory_scalars", "telemetry", "edit_budget")
+"""Those whose members are numbers where a cell looks like one."""
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+def text(path: str, root: Path) -> str:
+    """The text of a file under root, a byte-order mark skipped. Errors: missing, unreadable, not UTF-8, empty."""
+    content = whole(path, root)
+    if not content.strip():
+        raise ThunderError("is empty", where=path, mend="add rows, or remove the source")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise not_text(content, error, path, 1) from None
+
+
+def paths(pattern: str, root: Path) -> list[str]:
+    """The files that a source's path means; at least one."""
+    found = files.expand(pattern, root)
+    if not found:
+        raise ThunderError("matches no file", where=pattern, mend="mend the source's path or add the files")
+    return found
+
+
+def stem(path: str) -> str:
+    """What rows of a file are called after: its name up to the first dot."""
+    return Path(path).name.partition(".")[0]
+
+
+def form(path: str) -> str:
+    """The format that a file's name tells: `.jsonl`, `.json`, `.csv` or `.parquet`."""
+    name = Path(path)
+    suffix = Path(name.stem).suffix.lower() if name.suffix.lower() in PACKED else name.suffix.lower()
+    if suffix not in (".jsonl", ".json", ".csv", ".parquet") or (
+        suffix == ".parquet" and suffix != name.suffix.lower()
+    ):
+        mend = "call it .jsonl, .json or .csv (these also .gz or .zst), or .parquet"
+        raise ThunderError("is of an unknown format", where=path, mend=mend)
+    return suffix
+
+
+def place(path: str, line: int) -> str:
+    """Where a row of a file stands, for people."""
+    return f"{path}: row {line}" if path.lower().endswith(".parquet") else f"{path}:{line}"
+
+
+def own_id(path: str, name: str | int, row: msgspec.Struct) -> str:
+    """What a row is called: its file's stem and its own id there, or a digest of what it says."""
+    if name == "":
+        name = hashlib.sha256(msgspec.json.encode(row, order="sorted")).hexdigest()[:12]
+    return f"{stem(path)}:{name}"
+
+
+class Reader:
+    """One source file, read once from its start. columns: what a table need be read for."""
+
+    def __init__(self, path: str, root: Path, columns: Collection[str] = ()) -> None:
+        self.path, self.root, self.columns = path, root, columns
+        self.problems = Problems()
+        self.count = 0
+        self.form = form(path)
+
+    def where(self, line: int) -> str:
+        """Where a row stands."""
+        return place(self.path, line)
+
+    def objects(self) -> Iterator[Numbered]:
+        """Each object with its place; what is none is a problem."""
+        if self.form == ".csv":
+            found = csv_rows(self.path, self.root, self.problems)
+        elif self.form == ".parquet":
+            found = parquet_rows(self.path, self.root, self.problems, self.columns)
+        else:
+            found = self._json_lines()
+        for item in found:
+            self.count += 1
+            yield item
+
+    def _json_lines(self) -> Iterator[Numbered]:
+        for number, line in lines(self.path, self.root, self.problems):
+            if line.isspace():
+                continue
+            try:
+                value = DECODE(line)
+            except (ValueError, RecursionError) as error:
+                self.problems.keep(fault(line, self.path, number, error))
+                continue
+            if value.__class__ is not dict:
+                self.problems.add("is not a JSON object", self.where(number), "mend or remove the line")
+            elif not self.repeats(line, value, number):
+                yield number, value
+
+    def repeats(self, content: bytes, value: dict[str, Any], line: int) -> bool:
+        """Whether an object has a key twice, which is a problem. content: its JSON."""
+        if content.count(b":") == len(value):  # nearly always; see repeated_key
+            return False
+        try:
+            key = repeated_key(content, value)
+        except RecursionError as error:
+            self.problems.keep(fault(content, self.path, line, error))
+            return True
+        if key is not None:
+            self.problems.add(f"has the key {shown(key)} twice", self.where(line), "keep one of them")
+        return key is not None
+
+    def shaped(self, line: int, value: dict[str, Any], shape: type[Shape]) -> Shape | None:
+        """The object as a struct; None, and a problem, when a field is missing or of a wrong type.
+
+        Fields that the struct does not know are ignored, null counts as absent, cells of CSV may be numbers or JSON.
+        """
+        try:
+            if self.form == ".csv":
+                return _from_cells(value, shape)
+            return msgspec.convert(value, shape)
+        except (ValueError, RecursionError):
+            given = {name: item for name, item in value.items() if item is not None}
+        lacking = [name for name in _required(shape) if name not in given]
+        if lacking:
+            self.problems.add(f"lacks {', '.join(lacking)}", self.where(line), "add them")
+            return None
+        try:
+            return _from_cells(given, shape) if self.form == ".csv" else msgspec.convert(given, shape)
+        except (ValueError, RecursionError) as error:
+            self.problems.add(str(error), self.where(line), "mend the row")
+            return None
+
+    def finish(self, ledger: Ledger | None = None) -> None:
+        """Tell what was wrong in the file, and if nothing was, put down its rows."""
+        if not (self.count or self.problems.first):
+            self.problems.add("is empty", self.path, "add rows, or remove the source")
+        self.problems.tell()
+        if ledger:
+            ledger.rows_read[self.path] = self.count
+
+
+@cache
+def _required(shape: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(shape) if field.required)
+
+
+def _from_cells(value: dict[str, Any], shape: type[Shape]) -> Shape:
+    """A row of a CSV file, whose cells are text, as a struct. Raises ValueError."""
+    row = msgspec.convert({name: _cell(name, cell) for name, cell in value.items()}, shape, strict=False)
+    for name, item in msgspec.structs.asdict(row).items():
+        numbers = item.values() if isinstance(item, dict) else (item,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ValueError(f"{name} is not a number")
+    return row
+
+
+def _cell(name: str, cell: Any) -> Any:
+    """What a cell holds: JSON where a field is a list or a table, else its text."""
+    if name in STRUCTURED and isinstance(cell, str) and cell.startswith(("{", "[")):
+        return DECODE(cell)
+    if name in NUMBERS and isinstance(cell, dict):
+        return {member: _number(inner) for member, inner in cell.items()}
+    return cell
+
+
+def _number(cell: Any) -> Any:
+    for read in (int, float):
+        try:
+            return read(cell) if isinstance(cell, str) else cell
+        except ValueError:
+            continue
+    return cell

@@ -1,0 +1,203 @@
+"""GO or NO-GO for an adapter, with every reason.
+
+Input: eval.json, the dataset's manifest, the worker's done.json, and what identifies the run.  Output: promotion.json.
+The answer is NO-GO unless every limit is shown to hold: what the files do not say counts against the adapter.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from thunder_train.config import project
+from thunder_train.core import files
+
+SCHEMA = "thunder.promotion/2"
+CONDITION = "adapter_gated"
+"""The condition that is judged: only gated text would reach a reader."""
+BASELINE = "baseline"
+EVIDENCE = "real"
+"""No recipe can change this: synthetic, smoke and oracle rows show nothing about a recogniser."""
+ENVIRONMENT = ("mlx", "mlx_lm", "platform", "python")
+"""What a training must have written down of its environment."""
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What identifies a run, and leads back to it."""
+
+    recipe: str
+    run_id: str
+    dataset_sha256: str
+    """Of data/<dataset>/manifest.json."""
+    model: Facts
+    """The content of model.lock.json."""
+
+    @property
+    def reproduction(self) -> str:
+        """The command that makes the run again, in a checkout of the commit that holds its manifest."""
+        return f"./doit reproduce:{self.recipe}"
+
+
+def decide(evaluation: Facts, dataset: Facts, done: Facts, limits: project.Promotion, run: Run) -> Facts:
+    """The content of promotion.json: GO only when there is no reason against it, and what it is decided from."""
+    reasons = [
+        *_evidence(dataset, limits),
+        *_training(dataset, done),
+        *_references(evaluation, limits),
+        *_scores(evaluation, limits),
+        *_behaviour(evaluation),
+        *_decisions(evaluation, limits),
+        *_adapter(evaluation, done),
+        *_reproduction(done, run),
+    ]
+    return {
+        "schema": SCHEMA,
+        "decision": "NO-GO" if reasons else "GO",
+        "reasons": reasons,
+        "limits": asdict(limits) | {"condition": CONDITION, "evidence_kind": EVIDENCE},
+        "attached": {
+            "run_id": run.run_id,
+            "datasets": [{"name": dataset.get("dataset", ""), "sha256": run.dataset_sha256}],
+            "metrics": _metrics(evaluation),
+            "reproduction": run.reproduction,
+        },
+    }
+
+
+def _evidence(dataset: Facts, limits: project.Promotion) -> Iterator[str]:
+    told = {
+        *dataset.get("evidence_kinds", []),
+        *(each.get("evidence_kind", "unknown") for each in dataset.get("sources", [])),
+    }
+    kinds = sorted(map(str, told)) or ["unknown"]
+    if kinds != [EVIDENCE]:
+        yield f"The evidence is {', '.join(kinds)}; only {EVIDENCE} evidence can promote an adapter."
+    provenance = dataset.get("provenance") or "unknown"
+    if limits.provenance not in ("", provenance):
+        yield f"The provenance of the evidence is {provenance}; the deployment's is {limits.provenance}."
+
+
+def _training(dataset: Facts, done: Facts) -> Iterator[str]:
+    """Whether the proposals are learned, from all rows, without a mishap."""
+    if not _count(done.get("steps")) or not _count(done.get("trainable_parameters")):
+        yield "The proposals are not known to be learned: done.json tells of no training step or no trained parameter."
+    for split in ("train", "valid"):
+        used, given = _count(done.get("rows", {}).get(split)), dataset.get("splits", {}).get(split, {}).get("rows")
+        if used is not None:
+            used -= done.get("split", {}).get(split, 0)  # a long row that was cut in two is one row
+        if used is None or used != given:
+            yield f"Rows of {split} used in training: {_told(used)}; in the dataset: {_told(given)}."
+    if done.get("skipped_steps") != 0:
+        yield f"Training steps skipped because a number was not finite: {_told(done.get('skipped_steps'))}."
+
+
+def _references(evaluation: Facts, limits: project.Promotion) -> Iterator[str]:
+    rows = evaluation.get("rows", {})
+    scored, test = _count(rows.get("scored")) or 0, _count(rows.get("test")) or 0
+    if scored < limits.min_rows:
+        yield f"{scored} test rows were scored; the limit is {limits.min_rows}."
+    if scored != test:
+        yield f"{test - scored} of {test} test rows have no reference."
+
+
+def _scores(evaluation: Facts, limits: project.Promotion) -> Iterator[str]:
+    """What the gated adapter fails to show against the baseline on all scored rows."""
+    gated, baseline = _line(evaluation, CONDITION), _line(evaluation, BASELINE)
+    scored = evaluation.get("rows", {}).get("scored")
+    if not gated or gated.get("n") != scored or baseline.get("n") != scored:
+        yield f"The evaluation has no condition {CONDITION} or {BASELINE} over all scored rows."
+    cer, was = _number(gated.get("cer")), _number(baseline.get("cer"))
+    if cer is None or was is None:
+        yield f"The CER of {CONDITION} or of the baseline is unknown."
+    elif cer >= was:
+        yield f"The CER of {CONDITION} is {cer:.4f}, not below the baseline's {was:.4f}."
+    low, high = _number(gated.get("delta_low")), _number(gated.get("delta_high"))
+    if low is None or high is None:
+        yield "How sure the change of CER is, is unknown: it has no interval."
+    elif high >= 0:
+        yield f"The change of CER may be none: its 95 % interval is {low:+.2f} to {high:+.2f} percentage points."
+    worse = _count(gated.get("worse"))
+    if worse is None or worse > limits.max_worse:
+        yield f"Rows made worse by {CONDITION}: {_told(worse)}; the limit is {limits.max_worse}."
+
+
+def _behaviour(evaluation: Facts) -> Iterator[str]:
+    probe = evaluation.get("probe", {})
+    if "collapsed" not in probe or probe.get("adapter", {}).get("rows") != evaluation.get("rows", {}).get("test"):
+        yield "The behaviour of the adapter was not probed on all test rows."
+    for sentence in probe.get("collapsed", []):
+        yield f"The adapter has collapsed: {sentence}."
+
+
+def _decisions(evaluation: Facts, limits: project.Promotion) -> Iterator[str]:
+    """Whether the gate decided on each row, and bore witness."""
+    gate, test = evaluation.get("gate", {}), evaluation.get("rows", {}).get("test")
+    verdicts = [_count(gate.get(verdict)) for verdict in ("accepted", "rejected")]
+    decided = sum(count or 0 for count in verdicts)
+    if None in verdicts or decided != test:
+        yield f"The gate decided on {decided} of {_told(test)} test rows."
+    witnesses = gate.get("witnesses", {})
+    if limits.needs_witness and witnesses.get("valid") != decided:
+        missing, malformed = _told(witnesses.get("missing")), _told(witnesses.get("malformed"))
+        own = "; the built-in gate gives none" if gate.get("kind") == "builtin" else ""
+        yield f"Decisions without a witness: {missing}, with a malformed one: {malformed}, of {decided}{own}."
+
+
+def _adapter(evaluation: Facts, done: Facts) -> Iterator[str]:
+    """Whether the answers come from the very file that the training left, read back."""
+    trained, answered = done.get("adapter", {}).get("sha256"), evaluation.get("adapter_sha256")
+    if not files.is_sha256(trained) or trained != answered:
+        names = [str(name)[:12] if name else "unknown" for name in (trained, answered)]
+        yield f"The adapter of the training is {names[0]}, the one that was evaluated {names[1]}."
+
+
+def _reproduction(done: Facts, run: Run) -> Iterator[str]:
+    """Whether the run could be made again from what is written down."""
+    unknown = [name for name in ENVIRONMENT if not done.get("environment", {}).get(name)]
+    if unknown:
+        yield f"The run cannot be reproduced: its environment does not tell {', '.join(unknown)}."
+    if not run.run_id or not files.is_sha256(run.dataset_sha256):
+        yield "The run cannot be reproduced: it has no run id or no manifest of its dataset."
+    locked = run.model.get("files") or []
+    is_pinned = run.model.get("kind") != "hub" or run.model.get("commit")
+    if not locked or not is_pinned or not all(files.is_sha256(each.get("sha256")) for each in locked):
+        yield "The run cannot be reproduced: its base model is not locked."
+
+
+def _metrics(evaluation: Facts) -> Facts:
+    """The figures that the decision rests on, with the profile that says what they mean."""
+    gated, baseline = _line(evaluation, CONDITION), _line(evaluation, BASELINE)
+    names = ("n", "cer", "cer_low", "cer_high", "delta_pp", "delta_low", "delta_high", "changed", "worse")
+    return {
+        "condition": CONDITION,
+        "baseline_cer": baseline.get("cer"),
+        **{name: gated.get(name) for name in names},
+        "profile": {name: evaluation.get("profile", {}).get(name) for name in ("name", "sha256")},
+    }
+
+
+def _line(evaluation: Facts, condition: str) -> Facts:
+    """A condition's line over all partitions; empty when there is none, or more than one."""
+    found = [
+        line
+        for line in evaluation.get("conditions", [])
+        if (line.get("condition"), line.get("partition")) == (condition, "all")
+    ]
+    return found[0] if len(found) == 1 else {}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, else None: a comparison with NaN would prove anything."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _told(count: Any) -> str:
+    return "unknown" if count is None else str(count)

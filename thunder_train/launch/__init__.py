@@ -1,0 +1,1 @@
+"""Starts the ranks of a training, follows them and ends them together."""

@@ -1,0 +1,110 @@
+"""One attempt of a launch: its ranks followed until all have ended well, one has not, or one has fallen silent."""
+
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import Empty
+
+from thunder_train.config.project import is_local
+from thunder_train.core import ssh
+from thunder_train.core.terminal import Terminal
+from thunder_train.launch.pulse import Limits, Pulse
+from thunder_train.launch.rank_process import Asked, Beat, Ended, Event, Events, Line, Rank, describe
+
+MISTAKE = 2
+"""Exit status of a user's mistake."""
+STALLED = 70
+"""Exit status when a rank fell silent; a rank that ends itself has the same."""
+LOST = 75
+"""Exit status of a rank that lost the others: most often one of those is the cause."""
+DAEMON_LOST = 195
+"""Exit status that Open MPI gives a rank whose mpirun or orted has gone, perhaps with another rank's host."""
+SETTLE_S = 2.0
+"""Seconds to look for the cause of a lost rank, and for others that fell silent with it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended. is_final: all went well, or no further attempt could mend it."""
+
+    status: int
+    is_final: bool
+
+
+def follow(ranks: list[Rank], events: Events, terminal: Terminal, limits: Limits) -> Outcome:
+    """Wait for events until all ranks ended well, one did not, one fell silent, or a signal came."""
+    running = {rank.seat.number for rank in ranks}
+    pulse = Pulse(limits, running, time.monotonic())
+    while running:
+        event = _next(events, limits.look_every_s)
+        if event and not isinstance(event, Asked) and event.rank not in ranks:
+            continue  # of an earlier attempt
+        if isinstance(event, Ended) and event.status in (LOST, DAEMON_LOST):
+            event = _cause(event, ranks, events)
+        if isinstance(event, Asked):
+            terminal.problem(f"ended by {signal.Signals(event.signal).name}; ending {len(running)} ranks")
+            return Outcome(128 + event.signal, is_final=True)
+        if isinstance(event, Ended):
+            running.discard(event.rank.seat.number)
+            pulse.forget(event.rank.seat.number)
+            if event.status:
+                return _failed(event, ranks, events, terminal)
+        elif isinstance(event, Beat):
+            pulse.beat(event.rank.seat.number, event.step, time.monotonic())
+        elif isinstance(event, Line) and event.rank is ranks[0]:
+            terminal.line(event.text)
+        if silence := pulse.silent(time.monotonic()):
+            since = f"after step {silence.step}" if silence.step else "before its first step"
+            terminal.problem(describe(ranks[silence.rank], f"silent for {silence.seconds:.0f} s {since}"))
+            return Outcome(STALLED, is_final=False)
+    return Outcome(0, is_final=True)
+
+
+def asked(events: Events, within_s: float) -> Asked | None:
+    """A signal to this launcher within some seconds; all other events are dropped."""
+    return next((event for event in _all(events, within_s) if isinstance(event, Asked)), None)
+
+
+def _next(events: Events, within_s: float | None) -> Event | None:
+    try:
+        return events.get(timeout=within_s)
+    except Empty:
+        return None
+
+
+def _all(events: Events, within_s: float) -> Iterator[Event]:
+    """What happens within some seconds."""
+    limit = time.monotonic() + within_s
+    while (left_s := limit - time.monotonic()) > 0:
+        if event := _next(events, left_s):
+            yield event
+
+
+def _cause(lost: Ended, ranks: list[Rank], events: Events) -> Ended | Asked:
+    """The end of a rank that made this one lose the others; it may come a moment later. Without any, this one's."""
+    for event in _all(events, SETTLE_S):
+        if isinstance(event, Asked):
+            return event
+        if isinstance(event, Ended) and event.rank in ranks and event.status not in (0, LOST, DAEMON_LOST):
+            return event
+    return lost
+
+
+def _failed(event: Ended, ranks: list[Rank], events: Events, terminal: Terminal) -> Outcome:
+    terminal.problem(describe(event.rank, _how(event)))
+    if event.status == STALLED:  # when a link is cut, all wait and end within a moment, and each knows a part of it
+        for other in _all(events, SETTLE_S):
+            if isinstance(other, Asked):
+                return Outcome(128 + other.signal, is_final=True)
+            if isinstance(other, Ended) and other.rank in ranks and other.status == STALLED:
+                terminal.problem(describe(other.rank, _how(other)))
+    status = event.status if event.status > 0 else 128 - event.status
+    return Outcome(status, is_final=status == MISTAKE)
+
+
+def _how(event: Ended) -> str:
+    host = event.rank.seat.host
+    if event.status == ssh.FAILED and not is_local(host):
+        return f"ssh did not get there or was cut off; make `ssh {host} true` work without a question"
+    return f"ended with exit status {event.status}" if event.status > 0 else f"ended by signal {-event.status}"

@@ -1,0 +1,1 @@
+"""The task graph: what each stage reads, makes and does."""

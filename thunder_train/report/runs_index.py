@@ -1,0 +1,101 @@
+"""runs/index.html: every run that has a manifest, in a table that sorts, and any two of them compared.
+
+Input: runs/*/manifest.json.  The page is one file. Without its script the table and its links are still there.
+"""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.data import audit
+from thunder_train.reproduce import compare, manifest
+
+CONDITIONS = ("baseline", "adapter_blind", "adapter_gated")
+"""Those whose error rate the table tells."""
+COMPARED = ("recipe", "inputs", "model", "environment", "code", "metrics", "promotion")
+"""Parts of a manifest that two runs are compared by."""
+
+
+def build(root: Path) -> str:
+    """The page. A manifest that cannot be read is told of on the page: one bad run must not hide the others."""
+    rows, compared, problems = [], {}, []
+    for path in sorted((root / "runs").glob("*/manifest.json")):
+        name = path.parent.name
+        try:
+            run = manifest.read(path)
+            row, told = _row(name, run, path.parent), facts(run)
+            rows.append(row)
+            compared[name] = told
+        except ThunderError as problem:
+            problems.append((name, str(problem).replace(str(path), f"runs/{name}/manifest.json")))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            problems.append((name, "its metrics have another form; run `./doit` to make them again"))
+    script = files.require(root / "templates" / "index.js", mend="git checkout it").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values = {
+        "rows": rows,
+        "problems": problems,
+        "data": as_json(differing(compared)),
+        "script": Markup(script),  # noqa: S704 - a file of the project
+        "script_hash": Markup(f"sha256-{digest}"),  # noqa: S704 - base64
+    }
+    return audit.rendered(root / "templates" / "index.html.j2", values)
+
+
+def facts(run: dict[str, Any]) -> dict[str, str]:
+    """Dotted key -> value as text, of all that two runs are compared by; control characters spelled out."""
+    told = {"run_id": run["run_id"]}
+    for section in COMPARED:
+        for key, value in compare.facts(run.get(section, {})).items():
+            told[visible(f"{section}.{key}" if key else section)] = visible(_text(value))
+    return told
+
+
+def differing(compared: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """{"runs": the facts of each run that not all share, "same": how many the others are}; pages stay small."""
+    shared = set.intersection(*(set(run.items()) for run in compared.values())) if compared else set()
+    runs = {name: {key: run[key] for key in run if (key, run[key]) not in shared} for name, run in compared.items()}
+    return {"runs": runs, "same": len(shared)}
+
+
+def as_json(value: Any) -> Markup:
+    """JSON that no text can end early inside a script element."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return Markup(text)  # noqa: S704 - its marks are escaped in the line above
+
+
+def visible(text: str) -> str:
+    """A text whose control and bidi characters are spelled out."""
+    return audit.UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _row(name: str, run: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A line of the table."""
+    rates = {
+        line["condition"]: line["cer"] if line["cer"] is None else float(line["cer"])
+        for line in run["metrics"]["conditions"]
+        if line["partition"] == "all"
+    }
+    return {
+        "name": name,
+        "page": f"{name}/report.html" if (folder / "report.html").is_file() else f"{name}/manifest.json",
+        "run_id": run["run_id"],
+        "decision": run["promotion"]["decision"],
+        "rates": [(condition, rates.get(condition)) for condition in CONDITIONS],
+        "loss": float(run["metrics"]["evaluation"]["adapter"]["valid"]["loss"]),
+        "dataset": run["recipe"]["dataset"]["name"],
+        "model": run["recipe"]["model"]["name"],
+        "profile": run["metrics"]["profile"]["name"],
+    }

@@ -1,0 +1,1 @@
+"""The run's manifest, comparing two runs, and making a run again."""

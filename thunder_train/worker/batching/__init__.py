@@ -1,0 +1,1 @@
+"""Rows to tokens to batches, the same for any number of ranks."""

@@ -1,0 +1,199 @@
+"""Rows to tokens, and which of them are trained on: answers, each up to the token that ends its turn.
+
+Reads train.jsonl or valid.jsonl. A span (start, end) holds token positions, end excluded.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from thunder_train import ThunderError, raise_all
+from thunder_train.core import files
+from thunder_train.worker.batching import token_cache
+
+CODE = 1
+"""Raise it when this module makes other tokens of the same row: cached ones are then made again."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row in tokens. spans: the answers that are trained on, in order, never empty."""
+
+    row_id: str
+    tokens: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def first_target(self) -> int:
+        """Position of the first token that is trained on; the prompt lies before it."""
+        return self.spans[0][0]
+
+    @property
+    def targets(self) -> int:
+        """How many tokens are trained on."""
+        return sum(end - start for start, end in self.spans)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one file. dropped: rows of which an answer is left out, too long; split: rows cut into several."""
+
+    examples: tuple[Example, ...]
+    dropped: int
+    split: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(len(example.tokens) for example in self.examples)
+
+    @property
+    def targets(self) -> int:
+        """Tokens that are trained on or scored."""
+        return sum(example.targets for example in self.examples)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """max_seq_len: tokens of a row; too_long: "refuse", "drop" or "split" more; train_on: "last" or "all" answers."""
+
+    max_seq_len: int
+    too_long: str = "refuse"
+    train_on: str = "last"
+
+
+def read(path: Path, tokenizer: Any, policy: Policy, cache: Path | None = None) -> Split:
+    """Every row of a JSONL file in tokens that fit. cache: folder of tokens made before, or none.
+
+    Raises ThunderError listing every row that cannot be trained on, and for a file without rows.
+    """
+    examples = read_all(path, tokenizer, policy.train_on, cache)
+    long = [each for each in examples if len(each.tokens) > policy.max_seq_len]
+    if long and policy.too_long == "refuse":
+        raise _too_long(long, path, policy.max_seq_len)
+    split = _cut(examples, policy)
+    if not split.examples:
+        raise ThunderError("holds no row to use", where=str(path), mend="run `./doit data`, or raise --max-seq-len")
+    return split
+
+
+def read_all(path: Path, tokenizer: Any, train_on: str = "last", cache: Path | None = None) -> list[Example]:
+    """Every row of a JSONL file in tokens, whatever its length. Raises ThunderError listing every unusable row."""
+    kept = token_cache.place(cache, path, tokenizer, {"code": CODE, "train_on": train_on})
+    if kept and (stored := token_cache.load(kept)):
+        return [Example(*each) for each in stored]
+    examples, problems = [], []
+    for number, row in enumerate(files.read_jsonl(path, mend="run `./doit data`"), start=1):
+        try:
+            examples.append(example(row, tokenizer, f"{path}:{number}", train_on))
+        except ThunderError as problem:
+            problems.append(problem)
+    raise_all(problems)
+    if kept:
+        token_cache.save(kept, [(each.row_id, each.tokens, each.spans) for each in examples])
+    return examples
+
+
+def _too_long(rows: list[Example], path: Path, max_seq_len: int) -> ThunderError:
+    listed = ", ".join(f"{row.row_id} ({len(row.tokens)} tokens)" for row in rows)
+    return ThunderError(
+        f"the answers of {len(rows)} rows would be cut at {max_seq_len} tokens: {listed}",
+        where=str(path),
+        mend=f"set max_seq_len to {max(len(row.tokens) for row in rows)}, or too_long to drop or split",
+    )
+
+
+def _cut(examples: list[Example], policy: Policy) -> Split:
+    kept: list[Example] = []
+    dropped = split = 0
+    for each in examples:
+        fits = len(each.tokens) <= policy.max_seq_len
+        parts = [each] if fits else pieces(each, policy.max_seq_len) if policy.too_long == "split" else []
+        kept += parts
+        dropped += sum(part.targets for part in parts) < each.targets
+        split += len(parts) > 1
+    return Split(tuple(kept), dropped, split)
+
+
+def pieces(row: Example, max_seq_len: int) -> list[Example]:
+    """A row too long as rows that fit: whole answers together, then the answer that is cut, piece by piece.
+
+    A later piece keeps the prompt and, as context, the end of the piece before. Each token is a target exactly once;
+    answers whose prompt alone does not fit are left out.
+    """
+    whole = tuple(span for span in row.spans if span[1] <= max_seq_len)
+    parts = [(row.tokens[: whole[-1][1]], whole)] if whole else []
+    for start, end in (span for span in row.spans if span[0] < max_seq_len < span[1]):
+        prompt, done = row.tokens[:start], start
+        while done < end:
+            context = min(done - start, (max_seq_len - start) // 2)
+            stop = min(end, done + max_seq_len - start - context)
+            first = start + context
+            parts.append((prompt + row.tokens[done - context : stop], ((first, first + stop - done),)))
+            done = stop
+    return [Example(f"{row.row_id}#{number}", *part) for number, part in enumerate(parts, start=1)]
+
+
+def example(row: Any, tokenizer: Any, where: str, train_on: str = "last") -> Example:
+    """A row in tokens. Raises ThunderError if it has no answer or the chat template does not fit it."""
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not messages or not _is_chat(messages):
+        raise ThunderError("has no `messages` with role and content", where=where, mend="write ChatML rows")
+    if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
+        raise ThunderError("has no target: the last message is no answer", where=where, mend="end it with an answer")
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    full = render(messages, tokenizer, where, answer=True)
+    spans = tuple(_span(messages, i, full, tokenizer, where) for i in (turns if train_on == "all" else turns[-1:]))
+    return Example(str(row.get("id", where)), tuple(full[: spans[-1][1]]), spans)
+
+
+def _is_chat(messages: Any) -> bool:
+    return isinstance(messages, list) and all(
+        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in messages
+    )
+
+
+def _span(messages: list[dict[str, str]], turn: int, full: list[int], tokenizer: Any, where: str) -> tuple[int, int]:
+    """Where an answer lies in the whole row: after its prompt, to the end of its turn, which the template must keep."""
+    prompt = render(messages[:turn], tokenizer, where, answer=False)
+    start = len(prompt)
+    if full[:start] != prompt or len(full) == start:
+        raise ThunderError("the prompt is no beginning of the whole row", where=where, mend="mend the chat template")
+    if turn == len(messages) - 1:
+        return start, _end_of_turn(full, start, len(full), tokenizer) or len(full)
+    if not messages[turn]["content"]:
+        raise ThunderError("has an answer without text", where=where, mend="fill it, or set train_on to last")
+    then = render(messages[: turn + 1], tokenizer, where, answer=True)
+    same = next((i for i, pair in enumerate(zip(then, full, strict=False)) if pair[0] != pair[1]), len(then))
+    end = _end_of_turn(full, start, same, tokenizer)
+    if not end:
+        fact = "the chat template changes earlier answers, or does not end them"
+        raise ThunderError(fact, where=where, mend="set train_on to last, or mend the template")
+    return start, end
+
+
+def _end_of_turn(tokens: list[int], start: int, stop: int, tokenizer: Any) -> int:
+    """The position after the last end of turn in start .. stop, 0 without one.
+
+    What follows it, a newline in Gemma, is never generated, so it teaches nothing.
+    """
+    return next((i + 1 for i in range(stop - 1, start - 1, -1) if tokens[i] in tokenizer.eos_token_ids), 0)
+
+
+def render(messages: list[dict[str, str]], tokenizer: Any, where: str, answer: bool) -> list[int]:
+    """Tokens of messages through the chat template, straight: rendering to text first would add a second <bos>.
+
+    answer: whether the messages end with one; if not, the template opens the model's turn.
+    """
+    if not tokenizer.has_chat_template:
+        raise ThunderError("the tokenizer has no chat template", where="--model", mend="use an instruction-tuned model")
+    try:
+        tokens = list(tokenizer.apply_chat_template(messages, add_generation_prompt=not answer))
+    except (jinja2.TemplateError, ValueError, TypeError) as error:
+        raise ThunderError(f"the chat template refuses it: {error}", where=where, mend="change its roles") from error
+    if len(tokens) > 1 and tokens[0] == tokens[1] == tokenizer.bos_token_id:
+        raise ThunderError("the chat template begins every row twice", where="--model", mend="mend the chat template")
+    return tokens

@@ -1,0 +1,1 @@
+"""What a training will see and need, before it runs."""

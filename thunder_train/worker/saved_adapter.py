@@ -1,0 +1,58 @@
+"""The adapter of a training, found, checked, brought to every rank and put on its model."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.tuner.utils import load_adapters
+
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.worker import agreement
+from thunder_train.worker.ranks import Ranks
+
+NAMES = ("adapters.safetensors", "adapter_config.json")
+MEND = "run `./doit train`"
+
+
+@contextlib.contextmanager
+def adapter(folder: Path, ranks: Ranks) -> Iterator[Path]:
+    """A folder with rank 0's adapter on every rank: a training leaves it on the first machine only.
+
+    Raises ThunderError as `check` does.
+    """
+    if ranks.rank == 0:
+        check(folder)
+    with tempfile.TemporaryDirectory(prefix="thunder-") as copy:
+        for name in NAMES:
+            told = agreement.share((folder / name).read_bytes() if ranks.rank == 0 else None, ranks)
+            if ranks.rank != 0:
+                (Path(copy) / name).write_bytes(told or b"")
+        yield folder if ranks.rank == 0 else Path(copy)
+
+
+def check(folder: Path) -> None:
+    """Raise ThunderError for an adapter that is missing, unreadable or holds a number that is not finite."""
+    for name in NAMES:
+        files.require(folder / name, mend=MEND)
+    path = folder / NAMES[0]
+    try:
+        tensors: Any = mx.load(str(path))
+    except RuntimeError as error:
+        raise ThunderError(f"cannot be read: {error}", where=str(path), mend=MEND) from error
+    broken = sorted(name for name, tensor in tensors.items() if not mx.isfinite(tensor).all().item())
+    if broken:
+        fact = f"{len(broken)} tensors are not finite, first {broken[0]}"
+        raise ThunderError(fact, where=str(path), mend="train again with a lower learning rate")
+
+
+def put_on(network: nn.Module, folder: Path) -> None:
+    """Put the adapter on the model. Raises ThunderError if it was trained on another model."""
+    try:
+        load_adapters(network, str(folder))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ThunderError(f"does not fit the model: {error}", where=str(folder), mend=MEND) from error
