@@ -10,9 +10,9 @@ class ThunderError(Exception):
     mend: the edit or command that mends it.  The text is `where: what; mend`.
     """
 
-    def __init__(self, what: str, where: str = "", mend: str = "") -> None:
-        self.what, self.where, self.mend = what, where, mend
-        super().__init__((f"{where}: " if where else "") + what + (f"; {mend}" if mend else ""))
+    def __init__(self, what: str, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__((f"{where}: " if where else "") + what + (f"; {hint}" if hint else ""))
 
 
 def raise_all(problems: list[ThunderError]) -> None:

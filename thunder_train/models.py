@@ -69,7 +69,7 @@ def build(model: Model, project: Path, root: Path) -> None:
 def problems(folder: Path, name: str) -> list[ThunderError]:
     """Why the model in a folder cannot be trained here; empty when it can. name: how the user calls it."""
     if not folder.is_dir():
-        return [ThunderError("is not a folder", where=name, mend="give the folder of an mlx-lm model in thunder.toml")]
+        return [ThunderError("is not a folder", where=name, hint="give the folder of an mlx-lm model in thunder.toml")]
     present = _files(folder, every=True)
     weights = [path for path in present if path.suffix == ".safetensors"]
     pickled = [path.name for path in present if path.suffix in PICKLES]
@@ -79,22 +79,22 @@ def problems(folder: Path, name: str) -> list[ThunderError]:
     except FileNotFoundError:
         config = {}
         if weights and not pickled:
-            return [ThunderError("holds no config.json", where=name, mend="give the whole folder of the model")]
+            return [ThunderError("holds no config.json", where=name, hint="give the whole folder of the model")]
     except ValueError as error:
-        return [ThunderError(f"is not JSON: {error}", where=f"{name}: config.json", mend="download the model again")]
+        return [ThunderError(f"is not JSON: {error}", where=f"{name}: config.json", hint="download the model again")]
     if "whisper" in json.dumps([config.get("model_type"), config.get("architectures")]).lower():
         what = "is a Whisper speech model; Thunder Train trains language models that mlx-lm loads"
-        mend = "keep it as the recogniser, and train a corrector of its text, or port it to MLX first"
-        return [ThunderError(what, where=name, mend=mend)]
+        hint = "keep it as the recogniser, and train a corrector of its text, or port it to MLX first"
+        return [ThunderError(what, where=name, hint=hint)]
     found = []
     if not weights and pickled:
         what = f"holds PyTorch weights ({', '.join(pickled)}): a pickle can run any code, and MLX does not read it"
-        found.append(ThunderError(what, where=name, mend=convert))
+        found.append(ThunderError(what, where=name, hint=convert))
     elif not weights:
-        found.append(ThunderError("holds no *.safetensors weights", where=name, mend=convert))
+        found.append(ThunderError("holds no *.safetensors weights", where=name, hint=convert))
     if _needs_code(folder, config):
         what = "needs code from its own repository to load (auto_map), which Thunder Train never runs"
-        found.append(ThunderError(what, where=name, mend="use a model whose architecture mlx-lm has itself"))
+        found.append(ThunderError(what, where=name, hint="use a model whose architecture mlx-lm has itself"))
     return found
 
 
@@ -126,7 +126,7 @@ def _make_nano(model: Model, folder: Path) -> None:
     values = section(model)
     flags = [part for name in SETTINGS for part in (f"--{name.replace('_', '-')}", str(values[name]))]
     argv = [sys.executable, "-m", "thunder_train.worker.nano", "--output", str(folder), *flags]
-    command(argv, where=f"model {model.name!r}", mend="read the lines above")
+    command(argv, where=f"model {model.name!r}", hint="read the lines above")
 
 
 def _download(model: Model, lock: Path) -> tuple[Path, str]:
@@ -138,8 +138,8 @@ def _download(model: Model, lock: Path) -> tuple[Path, str]:
     try:
         folder = Path(snapshot_download(model.repo, revision=pinned(model, lock), allow_patterns=list(WANTED)))
     except GatedRepoError:
-        mend = f"accept its licence on its page and set HF_TOKEN, as `hf auth login` does ({model.repo})"
-        raise ThunderError("is gated", where=where, mend=mend) from None
+        hint = f"accept its licence on its page and set HF_TOKEN, as `hf auth login` does ({model.repo})"
+        raise ThunderError("is gated", where=where, hint=hint) from None
     except RevisionNotFoundError:
         raise ThunderError(f"{model.repo} has no revision {model.revision!r}", where, "look at its page") from None
     except RepositoryNotFoundError:
@@ -154,6 +154,6 @@ def pinned(model: Model, lock: Path) -> str:
     """The commit of an existing lock made for the same repository and revision, else the revision itself."""
     if not lock.is_file():
         return model.revision
-    table = files.read_json(lock, mend="delete it, or git checkout it")
+    table = files.read_json(lock, hint="delete it, or git checkout it")
     same = table.get("repo") == model.repo and table.get("revision") == model.revision
     return str(table["commit"]) if same and table.get("commit") else model.revision

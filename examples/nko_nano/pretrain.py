@@ -21,7 +21,7 @@ from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker import nano
 from thunder_train.worker.args import Parser
-from thunder_train.worker.entry import enter
+from thunder_train.worker.bootstrap import enter
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -127,7 +127,7 @@ def train(network: "nn.Module", tokenizer: Any, settings: Settings) -> dict[str,
     from thunder_train.worker.batching import batch as batches
     from thunder_train.worker.batching import tokens
     from thunder_train.worker.batching.plan import Pass
-    from thunder_train.worker.train.schedule import schedule
+    from thunder_train.worker.train.step import schedule
 
     def mean_loss(model: "nn.Module", batch: Any) -> Any:
         return batches.loss_sum(model, batch) / batch.targets
@@ -164,14 +164,14 @@ def make(folder: Path, shape: nano.Shape, settings: Settings) -> None:
     from mlx.utils import tree_flatten
 
     from thunder_train.worker import adapter, model
-    from thunder_train.worker.environment import environment
+    from thunder_train.worker.bootstrap import environment
 
     nano.write(folder, shape, settings.seed)
     network, tokenizer = model.load(str(folder), "")
     result = train(network, tokenizer, settings)
     weights = {name: np.array(leaf) for name, leaf in tree_flatten(network.parameters())}
     if not all(np.isfinite(tensor).all() for tensor in weights.values()):
-        raise ThunderError("the weights are not finite", where=str(folder), mend="lower --learning-rate")
+        raise ThunderError("the weights are not finite", where=str(folder), hint="lower --learning-rate")
     files.write_bytes(folder / "model.safetensors", adapter.canonical(weights))
     manifest = {
         "schema": "thunder.pretrain/1",

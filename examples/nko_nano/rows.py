@@ -17,7 +17,7 @@ from examples.nko_nano.lexicon import nko
 from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker.args import Parser
-from thunder_train.worker.entry import enter
+from thunder_train.worker.bootstrap import enter
 
 PREDICTIONS, REFERENCES = "nko_nano_predictions.jsonl", "nko_nano_references.jsonl"
 VOWELS = {nko(a): nko(b) for a, b in ("ɛe", "ei", "aɛ", "oɔ", "ɔo", "uo", "ie")}

@@ -175,7 +175,7 @@ def test_the_program_needs_nothing_but_an_old_python(module):
     tree = ast.parse(Path(module.__file__).read_text(), feature_version=(3, 9))
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    own = {f"thunder_train.worker.{part}" for part in ("interfaces", "link", "relay")}
+    own = {f"thunder_train.agent.{part}" for part in ("interfaces", "link", "relay")}
 
     assert {name.partition(".")[0] for name in names - own} <= sys.stdlib_module_names
 
@@ -185,7 +185,7 @@ def test_each_question_is_a_line_and_so_is_its_answer(host):
     Whatever a login script prints lies between lines that are marked.
     """
     text = json.dumps({"ask": "listen", "address": "192.0.2.99"})
-    code = "from thunder_train.worker import facts; facts.main()"
+    code = "from thunder_train.agent import main; main.main()"
     project = Path(main.__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], input=f"{text}\n", capture_output=True, text=True, cwd=project)
 

@@ -23,8 +23,9 @@ pytestmark = [pytest.mark.cluster, needs_mpi]
 ACT = """
 import os, signal, sys, time
 from pathlib import Path
-from thunder_train import ThunderError, files
-from thunder_train.worker.entry import enter
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.worker.bootstrap import enter
 from thunder_train.worker.ranks import join
 
 def main(words):
@@ -191,5 +192,5 @@ def test_without_open_mpi_the_user_learns_what_to_install(monkeypatch, tmp_path)
     with pytest.raises(ThunderError) as caught, mpi.places([HOST, HOST], Command("", (), ".", "python3")):
         pass
 
-    mend = "install Open MPI (Debian: openmpi-bin, macOS: `brew install open-mpi`), or use backend ring"
-    assert f"mpirun: is not installed here; {mend}" == str(caught.value)
+    hint = "install Open MPI (Debian: openmpi-bin, macOS: `brew install open-mpi`), or use backend ring"
+    assert f"mpirun: is not installed here; {hint}" == str(caught.value)

@@ -157,8 +157,8 @@ def test_hosts_that_share_nothing_keep_what_they_have() -> None:
     bridge = [interface("bridge0", "Thunderbolt Bridge", f"169.254.1.{number}/16") for number in (1, 2)]
     text = discover.as_table(pair("10.0.5.1", "10.0.5.2"), {"mac4": told(bridge[0]), "mac5": told(bridge[1])})
 
-    mend = "self-assigned: give it a fixed address to train over it"
-    assert f"# mac4: bridge0 (Thunderbolt Bridge): 169.254.1.1/16, {mend}\n" in text
+    hint = "self-assigned: give it a fixed address to train over it"
+    assert f"# mac4: bridge0 (Thunderbolt Bridge): 169.254.1.1/16, {hint}\n" in text
     assert "# No network holds an address of every host: join them by a cable, or give addresses by hand.\n" in text
     assert [["10.0.5.1"], ["10.0.5.2"]] == [host["ips"] for host in tomllib.loads(text)["clusters"]["macs"]["hosts"]]
 

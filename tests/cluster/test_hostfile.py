@@ -42,12 +42,12 @@ def test_a_cluster_without_addresses_is_read_and_its_hostfile_says_how_to_find_t
     """
     new = replace(macs(), hosts=(Host("mac4", (), ()), Host("mac5", (), ())))
     where = ["thunder.toml: clusters.macs.hosts[0].ips", "thunder.toml: clusters.macs.hosts[1].ips"]
-    mend = "run `./doit hosts:macs` and put its table into thunder.toml"
+    hint = "run `./doit hosts:macs` and put its table into thunder.toml"
 
-    assert [f"{each}: ring needs an address; {mend}" for each in where] == refusal(hostfile.hostfile, new)
+    assert [f"{each}: ring needs an address; {hint}" for each in where] == refusal(hostfile.hostfile, new)
     jaccl, mpi = replace(new, backend="jaccl"), replace(new, backend="mpi")
-    assert [f"{where[0]}: jaccl needs an address; {mend}"] == refusal(hostfile.hostfile, jaccl)
-    assert [f"{each}: mpi needs an address; {mend}" for each in where] == refusal(hostfile.hostfile, mpi)
+    assert [f"{where[0]}: jaccl needs an address; {hint}"] == refusal(hostfile.hostfile, jaccl)
+    assert [f"{each}: mpi needs an address; {hint}" for each in where] == refusal(hostfile.hostfile, mpi)
     alone = Host("mac4", (), ())
     nobody = (replace(mpi, hosts=(alone, alone)), *(replace(each, hosts=(alone,)) for each in (new, jaccl, mpi)))
     assert [[]] * 4 == [hostfile.address_problems(each) for each in nobody], "ranks of one machine need none"

@@ -10,9 +10,9 @@ import pytest
 from tests.helpers.recipes import smoke
 from thunder_train import ThunderError
 from thunder_train.agent import client
-from thunder_train.cluster import links, preflight, readiness
+from thunder_train.cluster import links, preflight
 from thunder_train.cluster.links import Way
-from thunder_train.cluster.readiness import Wanted
+from thunder_train.cluster.preflight import Wanted
 from thunder_train.config.project import Cluster, Host, Recipe
 from thunder_train.core import files
 
@@ -59,9 +59,9 @@ def recipe(tmp_path: Path) -> Recipe:
 def told(recipe: Recipe, host: str = "mac4", **changed: object) -> list[str]:
     """Problems of a host whose facts are those of this machine but for some."""
     there = {**FACTS, **changed}
-    found = readiness.to_bring(host, there, FACTS, recipe, WANTED)
-    memory = readiness.memory_bytes(host, recipe.cluster, RANK_PEAKS)
-    return [str(one) for one in [*found, *readiness.own_problems(host, there, recipe, WANTED, memory)]]
+    found = preflight.to_bring(host, there, FACTS, recipe, WANTED)
+    memory = preflight.memory_bytes(host, recipe.cluster, RANK_PEAKS)
+    return [str(one) for one in [*found, *preflight.own_problems(host, there, recipe, WANTED, memory)]]
 
 
 def test_a_host_that_is_as_this_machine_is_ready(recipe: Recipe) -> None:
@@ -72,7 +72,7 @@ def test_a_host_that_is_as_this_machine_is_ready(recipe: Recipe) -> None:
     assert [] == told(recipe, python="3.11.12", code={**FACTS["code"], "thunder_train/old.py": "3"})  # type: ignore[dict-item]
 
 
-def test_every_problem_of_a_host_is_told_with_its_mend(recipe: Recipe) -> None:
+def test_every_problem_of_a_host_is_told_with_its_hint(recipe: Recipe) -> None:
     """
     Mending one thing at a time would cost a try per thing.
     """
@@ -167,7 +167,7 @@ def test_a_host_needs_the_memory_of_its_own_ranks(recipe: Recipe) -> None:
         any("of memory" in one for one in told(recipe, host, usable_memory_bytes=3_000_000_000))
         for host in ("mac4", "mac5")
     ]
-    assert 0 == readiness.memory_bytes("mac4", recipe.cluster, [])
+    assert 0 == preflight.memory_bytes("mac4", recipe.cluster, [])
 
 
 def test_this_machine_needs_no_comparing(recipe: Recipe) -> None:
@@ -184,9 +184,9 @@ def test_fast_synch_is_refused_in_the_cluster_too() -> None:
     bad = replace(macs(), envs=("A=1", "MLX_METAL_FAST_SYNCH=1"))
 
     assert ["thunder.toml: clusters.macs.envs: MLX_METAL_FAST_SYNCH can stop the GPU for good; remove it"] == [
-        str(one) for one in readiness.environment_problems(bad)
+        str(one) for one in preflight.environment_problems(bad)
     ]
-    assert [] == readiness.environment_problems(macs())
+    assert [] == preflight.environment_problems(macs())
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_rdma_devices_are_compared_with_the_matrix(backend: str, rdma: list[str]
     """
     jaccl crashes when RDMA is enabled and there is no device, and waits for ever on a wrong one.
     """
-    found = readiness.rdma_problems("mac4", {**FACTS, "rdma": rdma}, macs(backend))
+    found = preflight.rdma_problems("mac4", {**FACTS, "rdma": rdma}, macs(backend))
 
     assert expected == [str(one) for one in found]
 
@@ -233,7 +233,7 @@ def test_what_is_wanted_follows_what_is_made(tmp_path: Path, recipe: Recipe) -> 
     """
     A preflight may come before the dataset and the model; then there is nothing to compare yet.
     """
-    assert [] == readiness.wanted(recipe, tmp_path)
+    assert [] == preflight.wanted(recipe, tmp_path)
 
     files.write_json(tmp_path / "data/agp-nko-corrections/manifest.json", {"splits": {"train": {"sha256": "aa"}}})
     lock = {"files": [{"path": "model.safetensors", "bytes": 5, "sha256": "bb"}]}
@@ -245,7 +245,7 @@ def test_what_is_wanted_follows_what_is_made(tmp_path: Path, recipe: Recipe) -> 
         ("runs/models/nano/model.lock.json", None),
         ("data/agp-nko-corrections/train.jsonl", None),
         ("runs/models/nano/files/model.safetensors", 5),
-    ] == [(each.path, each.bytes) for each in readiness.wanted(recipe, tmp_path)]
+    ] == [(each.path, each.bytes) for each in preflight.wanted(recipe, tmp_path)]
 
 
 def test_a_hub_model_is_wanted_in_the_projects_own_cache(tmp_path: Path, recipe: Recipe) -> None:
@@ -256,7 +256,7 @@ def test_a_hub_model_is_wanted_in_the_projects_own_cache(tmp_path: Path, recipe:
     lock = {"commit": "c0", "files": [{"path": "config.json", "bytes": 5, "sha256": "bb"}]}
     files.write_json(tmp_path / "runs/models/nano/model.lock.json", lock)
 
-    assert ".thunder/hub/models--o--n/snapshots/c0/config.json" == readiness.wanted(hub, tmp_path)[-1].path
+    assert ".thunder/hub/models--o--n/snapshots/c0/config.json" == preflight.wanted(hub, tmp_path)[-1].path
 
 
 def test_a_ring_needs_each_ranks_next_and_tells_of_the_rest() -> None:

@@ -220,9 +220,9 @@ def test_a_model_outside_of_the_project_is_compared_and_never_written(here: Site
     """
     recipe = here.recipe(model='kind = "path"\npath = "../base"')
 
-    mend = "copy it there yourself: it lies outside of the project, where sync writes nothing"
+    hint = "copy it there yourself: it lies outside of the project, where sync writes nothing"
     assert [
-        f"host {host}: ../base/{name} is missing or another one; {mend}"
+        f"host {host}: ../base/{name} is missing or another one; {hint}"
         for host in ("mac4", "mac5")
         for name in WEIGHTS
     ] == refusal(sync.sync, recipe, here.home)

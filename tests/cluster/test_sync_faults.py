@@ -36,9 +36,9 @@ def test_what_arrives_damaged_changes_nothing(here: Site) -> None:
 
     lines = refusal(sync.sync, recipe, here.home)
 
-    mend = "run it again; if that does not help, look at its memory and disk"
+    hint = "run it again; if that does not help, look at its memory and disk"
     assert [
-        f"host {host}: thunder_train/a.py arrived damaged; nothing was changed there; {mend}"
+        f"host {host}: thunder_train/a.py arrived damaged; nothing was changed there; {hint}"
         for host in ("mac4", "mac5")
     ] == lines
     assert "A = 1\n" == here.there("mac4", "thunder_train/a.py").read_text()
@@ -87,8 +87,8 @@ def test_a_host_that_is_no_name_is_refused(here: Site) -> None:
 
     lines = refusal(sync.sync, replace(recipe, cluster=replace(recipe.cluster, hosts=hosts)), here.home)
 
-    mend = "use the name of the host in ~/.ssh/config, or user@host"
-    assert [f"hostfile: {name!r} is no name of a host; {mend}" for name in ("-oX=y", "a/b")] == lines
+    hint = "use the name of the host in ~/.ssh/config, or user@host"
+    assert [f"hostfile: {name!r} is no name of a host; {hint}" for name in ("-oX=y", "a/b")] == lines
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_a_host_that_is_no_name_is_refused(here: Site) -> None:
         ),
     ],
 )
-def test_what_a_program_says_there_comes_with_its_mend(said: str, status: int, mend: str) -> None:
+def test_what_a_program_says_there_comes_with_its_hint(said: str, status: int, hint: str) -> None:
     """
     Programs far away say what is wrong and seldom what to do.
     """
     done = subprocess.CompletedProcess([], status, b"", f"{said}\nrsync error: unexplained (code 1)".encode())
 
-    assert mend == transfer._failure("mac4", done).mend
+    assert hint == transfer._failure("mac4", done).hint
 
 
 def test_every_hosts_problem_is_told(here: Site) -> None:

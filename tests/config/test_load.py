@@ -87,7 +87,7 @@ def test_whole_numbers_become_floats_where_the_key_is_a_number(project: Path) ->
         ),
     ],
 )
-def test_a_wrong_training_key_is_told_with_its_mend(project: Path, extra: str, expected: str) -> None:
+def test_a_wrong_training_key_is_told_with_its_hint(project: Path, extra: str, expected: str) -> None:
     """
     A typo must never train quietly with a default.
     """
@@ -123,7 +123,7 @@ def test_a_wrong_training_key_is_told_with_its_mend(project: Path, extra: str, e
         ),
     ],
 )
-def test_a_wrong_recipe_is_told_with_its_mend(project: Path, old: str, new: str, expected: str) -> None:
+def test_a_wrong_recipe_is_told_with_its_hint(project: Path, old: str, new: str, expected: str) -> None:
     """
     Missing tables, unknown names and names that would leave their folder.
     """
@@ -219,7 +219,7 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
          "name telemetry, as telemetry.cer_edits"),
     ],
 )  # fmt: skip
-def test_a_wrong_project_file_is_told_with_its_mend(project: Path, old: str, new: str, expected: str) -> None:
+def test_a_wrong_project_file_is_told_with_its_hint(project: Path, old: str, new: str, expected: str) -> None:
     """
     One bad table stops the build before any stage, and says where.
     """

@@ -2,7 +2,7 @@
 
 import io
 
-from thunder_train.core import progress
+from thunder_train.core import console
 
 
 class Terminal(io.StringIO):
@@ -20,7 +20,7 @@ def test_short_work_and_logs_show_nothing(monkeypatch):
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr("sys.stderr", stream)
 
-        assert 10_000 == sum(1 for _ in progress.counted(range(10_000), "data:x"))
+        assert 10_000 == sum(1 for _ in console.counted(range(10_000), "data:x"))
         assert "" == stream.getvalue()
 
 
@@ -30,7 +30,7 @@ def test_long_work_tells_rows_and_rate(monkeypatch):
     """
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)
-    monkeypatch.setattr(progress, "PATIENCE_S", -1.0)
+    monkeypatch.setattr(console, "PATIENCE_S", -1.0)
 
-    assert 9000 == len(list(progress.counted(range(9000), "data:x")))
+    assert 9000 == len(list(console.counted(range(9000), "data:x")))
     assert "data:x: 8,192 rows" in stream.getvalue()

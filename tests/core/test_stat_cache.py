@@ -111,16 +111,14 @@ def test_the_code_of_a_stage_is_all_that_its_module_imports(tmp_path: Path) -> N
     A list kept by hand would miss one. What starts, watches and reports a process decides no number.
     """
     cache = StatCache(tmp_path / "stats.sqlite")
-    training = code_hash.hashes(("worker.result",), cache)
-    evaluation = code_hash.hashes(("worker.evaluation", "scores"), cache)
+    training = code_hash.hashes(("worker.train.result",), cache)
+    evaluation = code_hash.hashes(("worker.evaluation", "evaluate.conditions"), cache)
 
-    assert {f"thunder_train/worker/{name}.py" for name in ("loop", "step", "feed", "tokens", "model")} <= set(training)
     assert {
-        "thunder_train/evaluate/conditions.py",
-        "thunder_train/evaluate/gate.py",
-        "thunder_train/worker/answers.py",
-    } <= set(evaluation)
-    for each in (training, evaluation):
-        neutral = {"launch", "rank", "terminal", "runs", "ssh", "mpi", "worker/blas", "worker/entry"}
-        neutral |= {"worker/watchdog", "worker/trackers", "worker/environment"}
-        assert set() == {f"thunder_train/{name}.py" for name in neutral} & set(each)
+        f"thunder_train/worker/{name}.py" for name in ("train/loop", "train/step", "batching/tokens", "model")
+    } <= set(training)
+    assert {"thunder_train/evaluate/gate.py", "thunder_train/worker/evaluation.py"} <= set(evaluation)
+    for hashes in (training, evaluation):
+        neutral = ("launch/", "cluster/", "agent/", "pipeline/", "cli/", "core/ssh", "core/console")
+        neutral += ("worker/bootstrap", "worker/watchdog", "worker/trackers", "worker/__main__")
+        assert [] == [path for path in hashes if path.removeprefix("thunder_train/").startswith(neutral)]

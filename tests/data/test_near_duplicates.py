@@ -217,7 +217,8 @@ def test_hashes_are_the_same_in_every_process() -> None:
     Python salts its own hashes; a data set made twice must be the same twice.
     """
     code = (
-        "from thunder_train.data.near_duplicates import Sketch; s = Sketch(); s.add('\u07de\u07cb \u07ca\u07e3 \u07e6\u07cd');"
+        "from thunder_train.data.near_duplicates import Sketch;"
+        "s = Sketch(); s.add('\u07de\u07cb \u07ca\u07e3 \u07e6\u07cd');"
         "print(s.prints().hashes[:, 0].tolist(), s.prints().bits.tolist())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

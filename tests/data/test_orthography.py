@@ -10,8 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thunder_train import ThunderError
-from thunder_train.data.alphabet import BANNED, BREAK
-from thunder_train.data.orthography import REASONS, STRAY, TABLES, Census, faults, findings, from_table, unfit, verdict
+from thunder_train.data.orthography import (
+    BANNED,
+    BREAK,
+    REASONS,
+    STRAY,
+    TABLES,
+    Census,
+    faults,
+    findings,
+    from_table,
+    unfit,
+    verdict,
+)
 
 BRIDGE, STANDARD = TABLES["bridge-toneless"], TABLES["standard-toned"]
 TONELESS = "\u07db\u07cb\u07dc\u07ca \u07de\u07cb \u07ca\u07e3 \u07e6\u07cd \u07d5\u07ca\u07ca \u07db\u07ce\u07dc\u07ce"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.inputs import FIELDS, PREDICTION, lines, read, refusal, taken, write
 from thunder_train import ThunderError
-from thunder_train.data import readers, streams
+from thunder_train.data import formats, readers
 
 THREE = [{"text": f"ߞߏ{number}", "id": number} for number in range(3)]
 
@@ -175,7 +175,7 @@ def test_long_line_is_refused_without_holding_it(tmp_path):
         "in.jsonl.gz:1: is longer than 16 MiB; write one row a line, as short as a text\n"
         "in.jsonl.gz:2: is not a JSON object; mend or remove the line"
     )
-    assert peak < 4 * streams.LINE_LIMIT
+    assert peak < 4 * formats.LINE_LIMIT
 
 
 @pytest.mark.parametrize(("pack", "suffix"), [(gzip.compress, "gz"), (zstd, "zst")])
@@ -269,26 +269,26 @@ def test_parquet_without_rows_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["in.txt", "in.tsv", "in", "in.gz", "in.parquet.gz"])
 def test_format_of_another_name_is_refused(tmp_path, name):
     """Guessing by content would read half of some files."""
-    mend = "call it .jsonl, .json or .csv (these also .gz or .zst), or .parquet"
+    hint = "call it .jsonl, .json or .csv (these also .gz or .zst), or .parquet"
 
-    assert f"{name}: is of an unknown format; {mend}" == refusal(tmp_path, THREE, path=name)
+    assert f"{name}: is of an unknown format; {hint}" == refusal(tmp_path, THREE, path=name)
 
 
 def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path):
     """Opening a pipe that nobody writes to would wait for ever."""
     (tmp_path / "in.jsonl").mkdir()
     os.mkfifo(tmp_path / "pipe.jsonl")
-    mend = "name a file; for those of a folder write a pattern, as folder/*.jsonl"
+    hint = "name a file; for those of a folder write a pattern, as folder/*.jsonl"
 
-    assert f"in.jsonl: is not a file; {mend}" == error_of(tmp_path, path="in.jsonl")
-    assert f"pipe.jsonl: is not a file; {mend}" == error_of(tmp_path, path="pipe.jsonl")
+    assert f"in.jsonl: is not a file; {hint}" == error_of(tmp_path, path="in.jsonl")
+    assert f"pipe.jsonl: is not a file; {hint}" == error_of(tmp_path, path="pipe.jsonl")
     assert "gone.jsonl: is missing; mend the source's path or add the file" == error_of(tmp_path, path="gone.jsonl")
     assert r"'in\x00.jsonl': is no path; mend the source's path" == error_of(tmp_path, path="in\0.jsonl")
 
 
 def test_document_of_a_gigabyte_is_refused(tmp_path, monkeypatch):
     """A document is held whole while its rows are read; a small packed one may be any size."""
-    monkeypatch.setattr(streams, "WHOLE_LIMIT", 10)
+    monkeypatch.setattr(formats, "WHOLE_LIMIT", 10)
 
     told = refusal(tmp_path, gzip.compress(b" " * 11), kind="report", path="in.json.gz", fields=FIELDS)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.data.test_readers import zstd
 from tests.helpers.inputs import FIELDS, PREDICTION, lines, report_row, taken
 from thunder_train import ThunderError
-from thunder_train.data import jsontext
+from thunder_train.data import formats
 from thunder_train.data.rows import Ledger, Row
 
 TURNS = [{"role": "user", "content": "ߞ"}, {"role": "assistant", "content": "ߏ"}]
@@ -151,7 +151,7 @@ def test_keys_that_stand_twice_are_always_found(objects, before, after):
     content = f'{{"x"{before}:[{",".join(inner)}], "y": ":"}}'.encode()
     repeated = {key for pairs in objects for key, _ in pairs if [name for name, _ in pairs].count(key) > 1}
 
-    found = jsontext.repeated_key(content, json.loads(content))
+    found = formats.repeated_key(content, json.loads(content))
 
     assert found in repeated if repeated else found is None
 

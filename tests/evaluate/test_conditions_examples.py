@@ -3,8 +3,8 @@
 from typing import Any
 
 from tests.helpers.evaluations import prediction
+from thunder_train.evaluate.conditions import confusions, extremes
 from thunder_train.evaluate.error_rates import PROFILES
-from thunder_train.evaluate.examples import confusions, extremes
 
 
 def shown(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

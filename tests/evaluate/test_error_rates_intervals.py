@@ -2,7 +2,7 @@
 
 import time
 
-from thunder_train.evaluate.intervals import Interval, paired
+from thunder_train.evaluate.error_rates import Interval, paired
 
 
 def test_equal_rows_have_no_spread():

@@ -28,7 +28,7 @@ from thunder_train import ThunderError
 from thunder_train.core import process
 from thunder_train.evaluate import external_gate, gate
 
-MEND = "mend the gate; docs/gate.md tells what it must answer"
+HINT = "mend the gate; docs/gate.md tells what it must answer"
 SAY = """
 import json, os, signal, sys, time
 rows = [json.loads(line) for line in sys.stdin]
@@ -149,7 +149,7 @@ def test_anything_but_one_orderly_answer_per_row_fails(tmp_path: Path, code: str
     """
     told = refusal(ROWS, external(tmp_path, SAY + code))
 
-    assert f"{WHERE}: `GATE`: {expected}" == told.partition(" (byte")[0].removesuffix(f"; {MEND}")
+    assert f"{WHERE}: `GATE`: {expected}" == told.partition(" (byte")[0].removesuffix(f"; {HINT}")
 
 
 def test_everything_wrong_with_the_answers_is_told_together(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_crash_shows_the_last_words(tmp_path: Path) -> None:
 
     told = refusal(ROWS, external(tmp_path, code))
 
-    expected = f"ended with status 1; 0 of 3 rows were judged, 'a' was not; {MEND}; it said:{last}\n  �[2Jbad slice"
+    expected = f"ended with status 1; 0 of 3 rows were judged, 'a' was not; {HINT}; it said:{last}\n  �[2Jbad slice"
     assert f"{WHERE}: `GATE`: {expected}" == told
 
 
@@ -257,7 +257,7 @@ def test_a_flood_is_stopped(tmp_path: Path) -> None:
     """
     told = refusal(ROWS, external(tmp_path, SAY + "print('x' * 1_500_000), time.sleep(60)"))
 
-    assert f"{WHERE}: `GATE`: wrote more than 1060864 bytes; 0 of 3 rows were judged, 'a' was not; {MEND}" == told
+    assert f"{WHERE}: `GATE`: wrote more than 1060864 bytes; 0 of 3 rows were judged, 'a' was not; {HINT}" == told
 
 
 @pytest.mark.parametrize(

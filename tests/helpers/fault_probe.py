@@ -13,7 +13,7 @@ from pathlib import Path
 from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker.args import Parser
-from thunder_train.worker.entry import enter, remove_files
+from thunder_train.worker.bootstrap import enter, remove_files
 from thunder_train.worker.watchdog import Watchdog
 
 STEP_S = 0.02

@@ -29,7 +29,7 @@ def edited(project: Copy, change: Change) -> Path:
 def stopped(project: Copy, change: Change, monkeypatch: pytest.MonkeyPatch) -> Verdict:
     """What reproducing an edited manifest comes to when the build itself is not started."""
 
-    def stop(argv: list[str], where: str, mend: str) -> None:
+    def stop(argv: list[str], where: str, hint: str) -> None:
         raise ThunderError("was not started", where=where)
 
     monkeypatch.setattr(process, "tool", stop)

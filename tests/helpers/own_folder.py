@@ -4,7 +4,7 @@ import os
 import sys
 
 from thunder_train.worker.__main__ import main
-from thunder_train.worker.entry import enter
+from thunder_train.worker.bootstrap import enter
 
 if __name__ == "__main__":
     os.chdir(f"rank-{os.environ['MLX_RANK']}")

@@ -12,7 +12,7 @@ from thunder_train.config import load
 from thunder_train.config.project import Recipe
 from thunder_train.core import files
 from thunder_train.evaluate import conditions, gate, promotion
-from thunder_train.report import page, run_report
+from thunder_train.report import run_report
 from thunder_train.reproduce import manifest
 
 SHA = files.digest("adapter")
@@ -97,7 +97,9 @@ def reported(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -
     recipe = finished(root, texts, steps)
     decision, run = decided(recipe, root), root / "runs" / recipe.name
     files.write_text(run / "report.md", run_report.build(recipe, root, decision))
-    files.write_text(run / "report.html", page.build(run_report.gather(recipe, root, decision), root / "templates"))
+    files.write_text(
+        run / "report.html", run_report.build_html(run_report.gather(recipe, root, decision), root / "templates")
+    )
     files.write_json(run / "manifest.json", manifest.build(recipe, root, {"train": "0" * 64}))
     return run / "report.html"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers import families
-from thunder_train.worker.entry import enter
+from thunder_train.worker.bootstrap import enter
 
 
 @dataclass(frozen=True)

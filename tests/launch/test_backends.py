@@ -8,7 +8,7 @@ import pytest
 from thunder_train import ThunderError
 from thunder_train.launch.backends import environments
 
-MEND = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
+HINT = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
 
 
 def host(ssh="127.0.0.1", ips=("127.0.0.1",), rdma=()):
@@ -117,11 +117,11 @@ def test_mpi_needs_addresses_that_tell_machines_apart():
 
     expected = [
         "hosts.json: hosts[4].ssh: '-o' is no name for ssh; use the name of the host in ~/.ssh/config, or user@host",
-        f"hosts.json: hosts[0].ips: has no address on the training link; {MEND}",
-        f"hosts.json: hosts[1].ips: '::1' is no IPv4 address that another host could reach; {MEND}",
-        f"hosts.json: hosts[2].ips: '127.0.0.1' is no IPv4 address that another host could reach; {MEND}",
-        f"hosts.json: hosts[3].ips: '10.0.5.2' is another host's too; {MEND}",
-        f"hosts.json: hosts[4].ips: 'a' is no IPv4 address that another host could reach; {MEND}",
+        f"hosts.json: hosts[0].ips: has no address on the training link; {HINT}",
+        f"hosts.json: hosts[1].ips: '::1' is no IPv4 address that another host could reach; {HINT}",
+        f"hosts.json: hosts[2].ips: '127.0.0.1' is no IPv4 address that another host could reach; {HINT}",
+        f"hosts.json: hosts[3].ips: '10.0.5.2' is another host's too; {HINT}",
+        f"hosts.json: hosts[4].ips: 'a' is no IPv4 address that another host could reach; {HINT}",
     ]
     assert expected == refusal(hostfile("mpi", *macs))
 
@@ -143,8 +143,8 @@ def test_what_is_no_hostfile_is_refused():
     """
     A hand-written file is checked before any process starts.
     """
-    assert [f'hosts.json: must be {{"backend", "envs", "hosts": [{{"ssh", "ips", "rdma"}}]}}; {MEND}'] == refusal([])
-    assert [f"hosts.json: hosts[1].ips: has no address on the training link; {MEND}"] == refusal(
+    assert [f'hosts.json: must be {{"backend", "envs", "hosts": [{{"ssh", "ips", "rdma"}}]}}; {HINT}'] == refusal([])
+    assert [f"hosts.json: hosts[1].ips: has no address on the training link; {HINT}"] == refusal(
         hostfile("ring", host(), host(ips=()))
     )
 

@@ -67,8 +67,8 @@ def test_a_hub_model_needs_its_config_alone(tmp_path: Path, monkeypatch: pytest.
         fit.config_file(recipe.model, tmp_path)
 
     what = "the config.json of mlx-community/gemma-4-e2b-4bit at main is not in the local cache"
-    mend = "fetch it alone: `.venv/bin/hf download mlx-community/gemma-4-e2b-4bit config.json --revision main`"
-    assert f"thunder.toml: models.gemma-4-e2b-4bit: {what}; {mend}" == str(caught.value)
+    hint = "fetch it alone: `.venv/bin/hf download mlx-community/gemma-4-e2b-4bit config.json --revision main`"
+    assert f"thunder.toml: models.gemma-4-e2b-4bit: {what}; {hint}" == str(caught.value)
 
 
 @pytest.mark.ranks

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.project_copy import PROJECT
+
 pytestmark = pytest.mark.ranks
 
 ACT = """
 import os, signal, subprocess, sys, time
 rank, what = os.environ["MLX_RANK"], sys.argv[1:]
-from tests.helpers.project_copy import PROJECT
-from tests.helpers.project_copy import PROJECT
-from thunder_train import files
+from thunder_train.core import files
 files.write_text(f"pid-{rank}", str(os.getpid()))
 from thunder_train.worker.watchdog import follow_launcher
 follow_launcher()
@@ -225,7 +225,7 @@ def test_a_terminal_gets_a_progress_bar_that_follows_the_steps(monkeypatch, caps
     """
     In a pipe or a log the same lines come out plain.
     """
-    from thunder_train.core.terminal import Terminal
+    from thunder_train.core.console import Terminal
 
     with Terminal() as plain:
         plain.line("step 1/4  train loss 5.1")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from thunder_train.launch.mpi import HOLDER, MEND, Machine, daemon, machines_of, mpirun_flags, problems, ranks_settings
+from thunder_train.launch.mpi import HINT, HOLDER, Machine, daemon, machines_of, mpirun_flags, problems, ranks_settings
 
 FOUR = (
     ' orted -mca orte_leave_session_attached "1" -mca ess "env" -mca ess_base_jobid "306577408" -mca ess_base_vpid 1 '
@@ -88,8 +88,8 @@ def test_ranks_talk_over_the_training_link_alone() -> None:
             look("mpirun", "orted", "libmpi"),
             look("libmpi"),
             [
-                f"host mac1: mpirun: is not installed there; {MEND}",
-                f"host mac2: libmpi: is not installed there; {MEND}",
+                f"host mac1: mpirun: is not installed there; {HINT}",
+                f"host mac2: libmpi: is not installed there; {HINT}",
             ],
         ),
         (

@@ -13,8 +13,8 @@ import pytest
 
 from tests.helpers.project_copy import PROJECT
 from tests.launch.test_launcher import all_end
-from thunder_train.launch.pulse import Limits, Pulse, Silence
 from thunder_train.launch.rank_process import without_beat
+from thunder_train.launch.supervisor import Limits, Pulse, Silence
 
 TIMEOUT_S = 2.0
 START_S = 6.0

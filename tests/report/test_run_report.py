@@ -11,7 +11,7 @@ from tests.helpers.audits import NKO, Page
 from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.data import audit
-from thunder_train.report import page, run_report
+from thunder_train.report import run_report
 
 RUN = "runs/smoke"
 
@@ -115,7 +115,7 @@ def test_lone_marks_and_spaces_among_confusions_are_named(tmp_path: Path) -> Non
     """
     found = values_of(tmp_path)
     found["evaluation"]["confusions"] = [["߲", "", 3], [" ", "ߊ", 2]]
-    text = page.build(found, tmp_path / "templates")
+    text = run_report.build_html(found, tmp_path / "templates")
 
     assert '<bdi lang="nqo" dir="rtl">߲</bdi> <small>U+07F2</small></td><td><i>nothing</i></td>' in text
     assert '<td><i>space</i></td><td><bdi lang="nqo" dir="rtl">ߊ</bdi> <small>U+07CA</small></td>' in text
@@ -152,7 +152,7 @@ def test_a_long_training_has_a_small_page(tmp_path: Path) -> None:
     found["metrics"] = recipes.metrics(20_000)
     found["done"]["losses"]["train"] = [[step, 1 / step] for step in range(1, 20_001)]
 
-    assert 100_000 > len("".join(page.figures(found).values()))
+    assert 100_000 > len("".join(run_report.figures(found).values()))
 
 
 def test_the_markdown_page_has_the_sections_of_the_first_status_page(shown: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_markdown_page_has_the_sections_of_the_first_status_page(shown: Path
     ("gone", "mend"),
     [("decisions.jsonl", "; run `./doit evaluate:smoke`"), ("predictions.jsonl", ""), ("metrics.jsonl", "")],
 )
-def test_a_missing_file_is_told_by_name(tmp_path: Path, gone: str, mend: str) -> None:
+def test_a_missing_file_is_told_by_name(tmp_path: Path, gone: str, hint: str) -> None:
     """
     A report of half a run would mislead.
     """
@@ -189,7 +189,7 @@ def test_a_missing_file_is_told_by_name(tmp_path: Path, gone: str, mend: str) ->
 
     with pytest.raises(ThunderError) as caught:
         run_report.gather(recipe, tmp_path, decision)
-    assert f"{tmp_path}/{RUN}/{gone}: is missing{mend}" == str(caught.value)
+    assert f"{tmp_path}/{RUN}/{gone}: is missing{hint}" == str(caught.value)
 
 
 def test_a_missing_style_is_told_by_name(tmp_path: Path) -> None:
@@ -200,5 +200,5 @@ def test_a_missing_style_is_told_by_name(tmp_path: Path) -> None:
     (tmp_path / "templates" / "style.css.j2").unlink()
 
     with pytest.raises(ThunderError) as caught:
-        page.build(found, tmp_path / "templates")
+        run_report.build_html(found, tmp_path / "templates")
     assert f"{tmp_path}/templates/style.css.j2: is missing; git checkout it" == str(caught.value)

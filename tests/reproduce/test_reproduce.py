@@ -227,8 +227,8 @@ def test_mistakes_at_the_command_line_are_one_line(project: Copy) -> None:
     (project.path / RUN).unlink()
     missing = project.doit("reproduce:smoke")
 
-    mend = "`doit reproduce -m PATH`, or `doit reproduce:NAME` for a recipe"
-    assert (3, f"doit reproduce: needs one manifest; {mend}\n") == (none.status, none.output)
+    hint = "`doit reproduce -m PATH`, or `doit reproduce:NAME` for a recipe"
+    assert (3, f"doit reproduce: needs one manifest; {hint}\n") == (none.status, none.output)
     assert (3, 1) == (hostile.status, len(hostile.output.splitlines()))
     assert 1 == missing.status
     assert f"{RUN}: is missing; run `./doit manifest:smoke`" in missing.output

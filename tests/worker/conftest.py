@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.project_copy import PROJECT
-from thunder_train.worker.blas import preload
+from thunder_train.worker.bootstrap import preload
 
 TEXTS = ["ߊߋߌ ߍߎ", "ߓߊ ߓߋ ߓߌ", "ߞߊ", "ߞߋ ߟߌ ߡߊ ߣߋ", "ߛߊ ߛߋ", "ߕߊ ߕߋ ߕߌ ߕߍ", "ߘߊ", "ߝߊ ߝߋ ߝߌ"]
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from thunder_train.worker.entry import remove_files, unpack_files
+from thunder_train.worker.bootstrap import remove_files, unpack_files
 
 
 def test_a_file_in_the_environment_becomes_a_path(monkeypatch):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from thunder_train.worker import blas
+from thunder_train.worker import bootstrap
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate")
 
@@ -18,9 +18,9 @@ def without_openblas(monkeypatch):
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    blas.preload.cache_clear()
+    bootstrap.preload.cache_clear()
     yield monkeypatch
-    blas.preload.cache_clear()
+    bootstrap.preload.cache_clear()
 
 
 @linux
@@ -28,9 +28,9 @@ def test_without_openblas_rank_0_warns_once_with_the_cure(without_openblas, caps
     """
     The reference BLAS is silent and 30-70 times slower: nobody would know why a run takes a day.
     """
-    assert {"blas": "reference", "blas_kernel": "", "blas_threads": "1"} == blas.preload() == blas.preload()
-    assert blas.WARNING + "\n" == capsys.readouterr().err
-    assert "apt-get install -y libopenblas0-pthread" in blas.WARNING
+    assert {"blas": "reference", "blas_kernel": "", "blas_threads": "1"} == bootstrap.preload() == bootstrap.preload()
+    assert bootstrap.WARNING + "\n" == capsys.readouterr().err
+    assert "apt-get install -y libopenblas0-pthread" in bootstrap.WARNING
 
 
 @linux
@@ -39,6 +39,6 @@ def test_other_ranks_do_not_warn(without_openblas, capsys):
     Eight ranks would say the same thing eight times.
     """
     without_openblas.setenv("MLX_RANK", "1")
-    blas.preload()
+    bootstrap.preload()
 
     assert "" == capsys.readouterr().err

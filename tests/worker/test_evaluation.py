@@ -8,10 +8,10 @@ import pytest
 
 from tests.helpers import families
 from thunder_train import ThunderError
-from thunder_train.worker import agreement, answers, eval_loss, saved_adapter
-from thunder_train.worker.answers import Answer, Session
+from thunder_train.worker import eval_loss, evaluation, saved_adapter
+from thunder_train.worker import ranks as agreement
 from thunder_train.worker.batching.tokens import Example
-from thunder_train.worker.kept import Kept
+from thunder_train.worker.evaluation import Answer, Kept, Session
 from thunder_train.worker.ranks import Ranks
 
 pytestmark = pytest.mark.mlx
@@ -30,7 +30,7 @@ def test_batches_are_of_like_lengths_and_hold_each_row_once():
     """
     Rows of one length share a batch, so little is padding; the same rows always give the same batches.
     """
-    assert [(1, 4), (0, 2), (3,)] == answers.batches([5, 9, 5, 2, 9], size=2)
+    assert [(1, 4), (0, 2), (3,)] == evaluation.batches([5, 9, 5, 2, 9], size=2)
 
 
 def test_the_cap_follows_from_the_longest_answer():
@@ -39,7 +39,7 @@ def test_the_cap_follows_from_the_longest_answer():
     """
     short, long = (Example("id", (1,) * 9, ((2, end),)) for end in (3, 9))
 
-    assert 7 * 3 // 2 + 8 == answers.cap([short, long])
+    assert 7 * 3 // 2 + 8 == evaluation.cap([short, long])
 
 
 @pytest.mark.parametrize("family", sorted(families.CONFIGS))
@@ -62,7 +62,7 @@ def test_a_batch_is_answered_as_each_row_alone_without_any_cache(family):
                 break
             row.append(token)
         expected.append(" ".join(map(str, row[len(prompt) :])))
-    assert expected == [each.text for each in answers.answer(session(model, tokenizer), prompts)]
+    assert expected == [each.text for each in evaluation.answer(session(model, tokenizer), prompts)]
 
 
 def test_an_answer_tells_how_it_ended_and_its_control_tokens(monkeypatch, tokenizer):
@@ -71,8 +71,8 @@ def test_an_answer_tells_how_it_ended_and_its_control_tokens(monkeypatch, tokeni
     """
     letter = tokenizer.encode("ߊ")[-1]
     made = SimpleNamespace(token_ids=[[letter], [letter, 0, 3, 0], []])
-    monkeypatch.setattr(answers, "batch_generate", lambda *_, **__: made)
-    found = answers.answer(session(tokenizer=tokenizer, most=4), [[2]] * 3)
+    monkeypatch.setattr(evaluation, "batch_generate", lambda *_, **__: made)
+    found = evaluation.answer(session(tokenizer=tokenizer, most=4), [[2]] * 3)
 
     assert [Answer("ߊ", "stop", 0), Answer("ߊ", "length", 3), Answer("", "stop", 0)] == found
 
@@ -89,8 +89,8 @@ def test_kept_batches_are_not_answered_again(tmp_path, monkeypatch, tokenizer):
         asked.extend(prompts)
         return [Answer(**TWO[0])]
 
-    monkeypatch.setattr(answers, "answer", answer)
-    found = answers.answer_all(session(size=1, kept=Kept(tmp_path, IDENTITY)), examples, "base")
+    monkeypatch.setattr(evaluation, "answer", answer)
+    found = evaluation.answer_all(session(size=1, kept=Kept(tmp_path, IDENTITY)), examples, "base")
 
     assert ([[2]], [Answer(**TWO[0]), Answer(**ONE[0])]) == (asked, found)
     assert {0: ONE, 1: TWO} == Kept(tmp_path, IDENTITY).batches("base")
@@ -161,7 +161,7 @@ def test_a_faster_rank_answers_more_batches_of_a_round(weights, takers):
     """
     All wait for the slowest at the end of a round. One that is far too slow gets nothing, and holds up nobody.
     """
-    assert takers == answers.turns(weights)
+    assert takers == evaluation.turns(weights)
 
 
 def test_a_rank_with_other_inputs_is_refused():

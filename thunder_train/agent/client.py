@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol
 
 from thunder_train import ThunderError
 from thunder_train.config.project import is_local
-from thunder_train.core import columns, ssh
+from thunder_train.core import console, ssh
 
 PARTS = ("interfaces", "link", "relay", "main")
 """Modules of agent/ that make a program, in the order of their imports; the last one's main is its start."""
@@ -105,12 +105,12 @@ class Session:
         said = self.errors.read().decode(errors="replace").strip().splitlines()
         if not silence and status == 127 and said and "no python3" in said[-1]:
             return ThunderError("has no Python", where, "install Python 3.11 or newer there")
-        words = silence or columns.plain(" | ".join(said[-3:])) or "no message"
+        words = silence or console.plain(" | ".join(said[-3:])) or "no message"
         if not is_local(self.host) and (silence or status == ssh.FAILED):
-            mend = f"make `ssh {self.host} true` work without a password"
+            hint = f"make `ssh {self.host} true` work without a password"
             if "Host key verification failed" in words:
-                mend = f"find out why its key changed; if rightly, `ssh-keygen -R {self.host}`, then `ssh {self.host}`"
-            return UnreachableError(f"ssh cannot reach it: {words}", where, mend)
+                hint = f"find out why its key changed; if rightly, `ssh-keygen -R {self.host}`, then `ssh {self.host}`"
+            return UnreachableError(f"ssh cannot reach it: {words}", where, hint)
         return ThunderError(f"the program that asks it ended: {words}", where, "see that Python 3.9 or newer is there")
 
     def close(self) -> None:

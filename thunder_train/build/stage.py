@@ -163,7 +163,7 @@ def run(stage: Stage, cache: RunCache) -> TaskFailed | None:
         if not (stage.is_cached and cache.restore(key, staging)):
             _make(stage, staging)
             if stage.key() != key:
-                raise ThunderError("an input changed while it ran", where=stage.name, mend="run doit again")
+                raise ThunderError("an input changed while it ran", where=stage.name, hint="run doit again")
             if stage.is_cached:
                 cache.store(key, staging, {path: files.sha256(staging / path) for path in stage.targets})
         for path in stage.targets:
@@ -182,13 +182,13 @@ def _make(stage: Stage, staging: Path) -> None:
         (staging / path).parent.mkdir(parents=True, exist_ok=True)
     stage.make(staging)
     for path in stage.targets:
-        files.require(staging / path, mend=f"this is a mistake of {stage.name}'s; please report it")
+        files.require(staging / path, hint=f"this is a mistake of {stage.name}'s; please report it")
 
 
 def _of_machine(error: OSError | sqlite3.Error, stage: Stage) -> ThunderError:
     what = getattr(error, "strerror", None) or str(error)
     where = getattr(error, "filename", None) or (STATE if isinstance(error, sqlite3.Error) else stage.name)
-    return ThunderError(what, where=str(where), mend="free space, or make it writable, and run doit again")
+    return ThunderError(what, where=str(where), hint="free space, or make it writable, and run doit again")
 
 
 def _mark_failed(stage: Stage, problem: ThunderError) -> None:
@@ -204,7 +204,7 @@ def utility(*commands: str) -> dict[str, Any]:
     def act(arguments: list[str]) -> TaskFailed | None:
         try:
             for words in commands:
-                tool([sys.executable, "-m", *words.split(), *arguments], where=words, mend="read the lines above")
+                tool([sys.executable, "-m", *words.split(), *arguments], where=words, hint="read the lines above")
         except ThunderError as error:
             return TaskFailed(str(error))
         return None

@@ -10,7 +10,7 @@ from typing import Any
 from doit.cmd_base import Command
 
 from thunder_train import ThunderError
-from thunder_train.core import columns, files, process
+from thunder_train.core import console, files, process
 from thunder_train.reproduce import compare, manifest
 from thunder_train.reproduce.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
 from thunder_train.reproduce.reproduce import reproduce
@@ -42,8 +42,8 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
         signal.signal(signal.SIGTERM, process.interrupt)
         try:
             if pos_args or not opt_values["manifest"]:
-                mend = "`doit reproduce -m PATH`, or `doit reproduce:NAME` for a recipe"
-                raise ThunderError("needs one manifest", "doit reproduce", mend)
+                hint = "`doit reproduce -m PATH`, or `doit reproduce:NAME` for a recipe"
+                raise ThunderError("needs one manifest", "doit reproduce", hint)
             verdict = reproduce(Path(opt_values["manifest"]), Path())
         except ThunderError as error:
             print(plain(str(error)), file=sys.stderr)
@@ -166,6 +166,6 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns in a pipe, a table on a terminal; of many rows the first."""
-    columns.show(titles, rows[:SHOWN])
+    console.show(titles, rows[:SHOWN])
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN} more; --json tells all")

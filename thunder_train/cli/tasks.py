@@ -84,7 +84,7 @@ def tokens_task(recipe: Recipe, as_json: bool, rows: int) -> TaskFailed | None:
     words = ["--ranks", str(len(recipe.cluster.hosts)), "--rows", str(rows), *["--json"] * as_json]
     argv = [sys.executable, "-m", "thunder_train.worker.inspect.tokens", *fit.worker_words(recipe), *words]
     try:
-        process.command(argv, where=f"tokens {recipe.name}", mend="read the lines above")
+        process.command(argv, where=f"tokens {recipe.name}", hint="read the lines above")
     except ThunderError as error:
         return TaskFailed(plain(str(error)))
     return None

@@ -97,8 +97,8 @@ def described(host: str, told: Facts) -> list[str]:
             over_ssh = any(each.partition("/")[0] in told["ssh_address"] for each in interface["addresses"])
             ssh = ", ssh goes over it" if over_ssh else ""
             is_changing = all(each.startswith(SELF_ASSIGNED) for each in interface["addresses"])
-            mend = ", self-assigned: give it a fixed address to train over it" if is_changing else ""
-            lines.append(f"{host}: {interface['name']}{kind}: {', '.join(interface['addresses'])}{ssh}{mend}")
+            hint = ", self-assigned: give it a fixed address to train over it" if is_changing else ""
+            lines.append(f"{host}: {interface['name']}{kind}: {', '.join(interface['addresses'])}{ssh}{hint}")
     if told["rdma"]:
         devices = ", ".join(told["rdma"])
         lines.append(f"{host}: RDMA {devices}; which cable each is on, `mlx.distributed_config` tells")

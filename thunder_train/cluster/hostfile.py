@@ -51,13 +51,13 @@ def on(host: str, argv: list[str], folder: str) -> Answer:
 
 def address_problems(cluster: Cluster) -> list[ThunderError]:
     """Ranks without an address on the training link that their backend needs: a new cluster's are asked for later."""
-    mend = f"run `./doit hosts:{cluster.name}` and put its table into thunder.toml"
+    hint = f"run `./doit hosts:{cluster.name}` and put its table into thunder.toml"
     is_mpi, machines = cluster.backend == "mpi", {"" if is_local(host.ssh) else host.ssh for host in cluster.hosts}
     if len(cluster.hosts) == 1 or (is_mpi and len(machines) == 1):
         return []
     return [
         ThunderError(
-            f"{cluster.backend} needs an address", f"thunder.toml: clusters.{cluster.name}.hosts[{number}].ips", mend
+            f"{cluster.backend} needs an address", f"thunder.toml: clusters.{cluster.name}.hosts[{number}].ips", hint
         )
         for number, host in enumerate(cluster.hosts)
         if not host.ips and (number == 0 or is_mpi or cluster.backend == "ring")

@@ -105,8 +105,8 @@ def _way_problems(way: Way, told: dict[str, Any], cluster: Cluster, facts: Facts
     where = f"host {way.source}"
     if "error" in told and way.is_needed:
         what = f"cannot reach {way.target} at {way.address}: {told['error']}"
-        mend = f"check the cable, ips in [clusters], and the firewall of {way.target}"
-        yield ThunderError(what, where, mend)
+        hint = f"check the cable, ips in [clusters], and the firewall of {way.target}"
+        yield ThunderError(what, where, hint)
     elif way.is_needed and not is_training_link(told["source"], way, cluster, facts):
         what = f"reaches {way.target} at {way.address} from {told['source']}, which is no training link of it"
         yield ThunderError(what, where, "correct ips in [clusters]: both ends of a cable need addresses of one network")

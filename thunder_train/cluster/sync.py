@@ -1,4 +1,8 @@
-"""Bring what a recipe needs (needs.py) to every host of its cluster: project, rows, tokens, model, environment.
+"""What every host of a cluster must hold before it can train or evaluate a recipe: files by their hashes.
+
+Reads thunder.toml's cluster, data/<dataset>/, runs/<recipe>/ and the model by its lock. sync.py brings them there.
+
+Bring what a recipe needs (needs.py) to every host of its cluster: project, rows, tokens, model, environment.
 
 Writes on the hosts, inside their project folder. Hosts are compared by hash first and sent only what differs; that
 arrives in .thunder/incoming/, is hashed there, and takes its place only when all of it is whole (there.py).
@@ -7,17 +11,111 @@ arrives in .thunder/incoming/, is hashed there, and takes its place only when al
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from thunder_train import ThunderError, raise_all
-from thunder_train.agent import client, files
-from thunder_train.cluster import needs, relay, transfer
-from thunder_train.cluster.needs import Needs
+from thunder_train import ThunderError, models, raise_all
+from thunder_train.agent import client
+from thunder_train.agent import files as host_files
+from thunder_train.cluster import relay, transfer
 from thunder_train.config.project import Cluster, Recipe
+from thunder_train.core import files
+from thunder_train.core import paths as layout
 from thunder_train.core.stat_cache import StatCache
+
+PROJECT = ("dodo.py", "doit", "pyproject.toml", "requirements.lock", "thunder.toml")
+FOLDERS = {"recipes": "*.toml", "templates": "**/*", "thunder_train": "**/*.py"}
+"""Folders of the project, and which of their files are its own."""
+ROWS = ("manifest.json", "test.jsonl", "train.jsonl", "valid.jsonl")
+TOKENS = ".thunder/tokens"
+NEWEST_TOKENS = 8
+"""A training reads two files of tokens, an evaluation three; whose they are only a worker could tell."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Hex sha256 of every file that a host must hold, by its path in the project.
+
+    snapshot: the folder of a hub's model on hosts, "" for any other model; snapshot_here: the same on this machine.
+    elsewhere: files of a model outside of the project; looked at, never sent. environment: of requirements.lock.
+    """
+
+    files: dict[str, str]
+    environment: str
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    snapshot: str = ""
+    snapshot_here: Path = Path()
+
+    def is_of_hub(self, path: str) -> bool:
+        """Whether a file is one of a hub's model, which lies outside of the project on this machine."""
+        return bool(self.snapshot) and path.startswith(f"{self.snapshot}/")
+
+    def here(self, root: Path, path: str) -> Path:
+        """Where a file lies on this machine."""
+        return self.snapshot_here / Path(path).name if self.is_of_hub(path) else root / path
+
+
+def needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
+    """What each host must hold. Raises ThunderError with everything that is not there yet, or not as it was locked."""
+    paths = [name for name in PROJECT if (root / name).is_file()]
+    for folder, pattern in FOLDERS.items():
+        found = (path for path in (root / folder).glob(pattern) if path.is_file())
+        paths += [str(path.relative_to(root)) for path in found if "__pycache__" not in path.parts]
+    paths += [path for path in (f"runs/{recipe.name}/{name}" for name in layout.SENT) if (root / path).is_file()]
+    paths += _newest_tokens(root)
+    lock = f"{models.home(recipe.model)}/model.lock.json"
+    required = [*(f"data/{recipe.dataset.name}/{name}" for name in ROWS), lock]
+    missing = [path for path in required if not (root / path).is_file()]
+    task = {lock: f"model:{recipe.model.name}"}
+    data = f"data:{recipe.dataset.name}"
+    raise_all([ThunderError("is missing", path, f"run `./doit {task.get(path, data)}`") for path in missing])
+    wanted = {path: stats.sha256(str(root / path)) for path in sorted({*paths, *required})}
+    return _with_model(Needs(wanted, wanted.get("requirements.lock", "")), recipe, root, stats)
+
+
+def with_adapter(known: Needs, recipe: Recipe, root: Path, stats: StatCache) -> Needs:
+    """The needs of the first rank: only that one looks for an adapter, and gives it to the others."""
+    paths = [f"runs/{recipe.name}/{name}" for name in layout.ADAPTER]
+    return _with(known, {path: stats.sha256(str(root / path)) for path in paths if (root / path).is_file()})
+
+
+def _with(known: Needs, more: dict[str, str]) -> Needs:
+    return replace(known, files={**known.files, **more})
+
+
+def _with_model(known: Needs, recipe: Recipe, root: Path, stats: StatCache) -> Needs:
+    """The needs with the model's files, as its lock names them."""
+    model = recipe.model
+    lock = files.read_json(root / models.home(model) / "model.lock.json")
+    hashes = {each["path"]: each["sha256"] for each in lock["files"]}
+    place = models.on_hosts(model, lock)
+    folder = _hub_cache() / files.snapshot(model.repo, lock["commit"]) if model.kind == "hub" else root / place
+    hint = f"run `./doit model:{model.name}`"
+    raise_all(
+        [
+            ThunderError("is not the file that model.lock.json names", str(folder / name), hint)
+            for name, sha in sorted(hashes.items())
+            if not (files.is_inside(name) and (folder / name).is_file() and stats.sha256(str(folder / name)) == sha)
+        ]
+    )
+    named = {f"{place}/{name}": sha for name, sha in hashes.items()}
+    if model.kind == "hub":
+        return replace(_with(known, named), snapshot=place, snapshot_here=folder)
+    return _with(known, named) if files.is_inside(place) else replace(known, elsewhere=named)
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE  # late: it costs half a second
+
+    return Path(HF_HUB_CACHE)
+
+
+def _newest_tokens(root: Path) -> list[str]:
+    found = sorted((root / TOKENS).glob("*.tokens"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [str(path.relative_to(root)) for path in found[:NEWEST_TOKENS]]
+
 
 ENVIRONMENT_WITHIN_S = 3600
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor} python3"
@@ -76,10 +174,10 @@ def sync(recipe: Recipe, root: Path) -> Synced:
     if not names:
         return Synced(())
     stats = StatCache(root / ".thunder" / "stats.sqlite")
-    common = needs.needs(recipe, root, stats)
+    common = needs(recipe, root, stats)
     own = dict.fromkeys(names, common)
     if cluster.hosts[0].ssh in own:
-        own[cluster.hosts[0].ssh] = needs.with_adapter(common, recipe, root, stats)
+        own[cluster.hosts[0].ssh] = with_adapter(common, recipe, root, stats)
     looked = transfer.attempts(names, lambda name: _look(recipe, root, own[name], name), problems)
     missing = {each.host: each.missing for each in looked}
     takers = relay.takers(cluster, missing)
@@ -139,7 +237,7 @@ def _send(recipe: Recipe, root: Path, each: Delivery, giver: str = "", given: Co
 
 
 def _incoming(recipe: Recipe) -> str:
-    return f"{recipe.cluster.folder}/{files.INCOMING}/{recipe.name}"
+    return f"{recipe.cluster.folder}/{host_files.INCOMING}/{recipe.name}"
 
 
 def _hand_on(
@@ -173,8 +271,8 @@ def _given(recipe: Recipe, root: Path, each: Delivery, giver: client.Session, ta
 def _problems(found: dict[str, Any], host: str, size: int) -> list[ThunderError]:
     """Why a host cannot be brought to our state, from its answer to a look. size: bytes that are to be sent."""
     where = f"host {host}"
-    mend = "copy it there yourself: it lies outside of the project, where sync writes nothing"
-    problems = [ThunderError(f"{path} is missing or another one", where, mend) for path in found["elsewhere"]]
+    hint = "copy it there yourself: it lies outside of the project, where sync writes nothing"
+    problems = [ThunderError(f"{path} is missing or another one", where, hint) for path in found["elsewhere"]]
     if size > found["free_bytes"]:
         what = f"has {found['free_bytes'] / MIB:.0f} MiB free, and {size / MIB:.0f} MiB are to come"
         problems.append(ThunderError(what, where, "free space there"))
@@ -183,12 +281,12 @@ def _problems(found: dict[str, Any], host: str, size: int) -> list[ThunderError]
 
 def _damaged(found: dict[str, Any], host: str) -> list[ThunderError]:
     """What did not arrive as it was sent, from the answer to a place."""
-    where, mend = f"host {host}", "run it again; if that does not help, look at its memory and disk"
+    where, hint = f"host {host}", "run it again; if that does not help, look at its memory and disk"
     if found["damaged"]:
         return [
-            ThunderError(f"{path} arrived damaged; nothing was changed there", where, mend) for path in found["damaged"]
+            ThunderError(f"{path} arrived damaged; nothing was changed there", where, hint) for path in found["damaged"]
         ]
-    return [ThunderError(f"{path} is not there as it was sent", where, mend) for path in found["missing"]]
+    return [ThunderError(f"{path} is not there as it was sent", where, hint) for path in found["missing"]]
 
 
 def _is_ours(where: Cluster) -> bool:

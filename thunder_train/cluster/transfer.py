@@ -137,8 +137,8 @@ def _run(argv: list[str], told: bytes, within_s: float | None) -> "subprocess.Co
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
     except FileNotFoundError as error:
-        mend = f"install it: apt-get install {error.filename}, or brew install {error.filename}"
-        raise ThunderError("is not installed here", str(error.filename), mend) from None
+        hint = f"install it: apt-get install {error.filename}, or brew install {error.filename}"
+        raise ThunderError("is not installed here", str(error.filename), hint) from None
     _LIVE.add(child)
     try:
         out, err = child.communicate(told, timeout=within_s)
@@ -165,20 +165,20 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 def _failure(host: str, done: "subprocess.CompletedProcess[bytes]") -> ThunderError:
     """Why ssh or rsync failed, and what mends it."""
     words = _words(done)
-    mend = "run it again: it goes on where it stopped"
+    hint = "run it again: it goes on where it stopped"
     if "No space left" in words or "quota" in words.lower():
-        mend = "free space there"
+        hint = "free space there"
     elif re.search("rsync: (command )?not found|rsync: cannot execute|not found: rsync", words):
-        mend = "install rsync there: apt-get install rsync, or brew install rsync"
+        hint = "install rsync there: apt-get install rsync, or brew install rsync"
     elif "python3" in words:
-        mend = "install Python 3.11 there"
+        hint = "install Python 3.11 there"
     elif "Host key verification failed" in words:
-        mend = f"find out why its key changed; if rightly, `ssh-keygen -R {host}`, then `ssh {host}`"
+        hint = f"find out why its key changed; if rightly, `ssh-keygen -R {host}`, then `ssh {host}`"
     elif any(sign in words for sign in LOST):
-        words, mend = f"was lost: {words}", f"see that it is on the network, and {mend}"
+        words, hint = f"was lost: {words}", f"see that it is on the network, and {hint}"
     elif done.returncode == ssh.FAILED:
-        words, mend = f"ssh cannot reach it: {words}", f"make `ssh {host} true` work without a password"
-    return ThunderError(words, f"host {host}", mend)
+        words, hint = f"ssh cannot reach it: {words}", f"make `ssh {host} true` work without a password"
+    return ThunderError(words, f"host {host}", hint)
 
 
 def _words(done: "subprocess.CompletedProcess[bytes]") -> str:

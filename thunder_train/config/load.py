@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config import contradictions
+from thunder_train.config import validate
 from thunder_train.config.project import (
     Build,
     Cluster,
@@ -44,7 +44,7 @@ def load(root: Path, stats: StatCache | None = None) -> Project:
     tables, problems = _project_tables(root, stats)
     found = sorted((root / "recipes").glob("*.toml"))
     if not found:
-        problems.append(ThunderError("holds no recipe", where="recipes", mend="add recipes/NAME.toml"))
+        problems.append(ThunderError("holds no recipe", where="recipes", hint="add recipes/NAME.toml"))
     recipes: dict[str, Recipe] = {}
     for file in found:
         recipe, own = _recipe(file, tables, root, stats)
@@ -72,9 +72,9 @@ def load(root: Path, stats: StatCache | None = None) -> Project:
 
 def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[ThunderError]]:
     """thunder.toml with its named tables as dataclasses; nothing of it when it is broken."""
-    mend = "copy it from the project's repository"
+    hint = "copy it from the project's repository"
     try:
-        tables, problems = _values(root / PROJECT_FILE, PROJECT_FILE, mend, "PROJECT", {}, stats)
+        tables, problems = _values(root / PROJECT_FILE, PROJECT_FILE, hint, "PROJECT", {}, stats)
     except ThunderError as problem:
         return {}, [problem]
     if problems:
@@ -84,7 +84,7 @@ def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[T
     tables["datasets"] = {name: _dataset(name, table) for name, table in tables["datasets"].items()}
     for kind in ("clusters", "models", "datasets"):
         for name, part in tables[kind].items():
-            problems += contradictions.of(part, f"{PROJECT_FILE}: {kind}.{name}")
+            problems += validate.of(part, f"{PROJECT_FILE}: {kind}.{name}")
     return tables, problems
 
 
@@ -93,8 +93,8 @@ def _recipe(
 ) -> tuple[Recipe | None, list[ThunderError]]:
     where = f"recipes/{file.name}"
     try:
-        mend, defaults = "start from recipes/smoke.toml", tables.get("defaults", {})
-        values, problems = _values(file, where, mend, "RECIPE", defaults, stats)
+        hint, defaults = "start from recipes/smoke.toml", tables.get("defaults", {})
+        values, problems = _values(file, where, hint, "RECIPE", defaults, stats)
     except ThunderError as problem:
         return None, [problem]
     for kind in ("cluster", "model", "dataset"):
@@ -115,11 +115,11 @@ def _recipe(
         promotion=_frozen(Promotion, values["promotion"]),
         build=_frozen(Build, values["build"]),
     )
-    return recipe, contradictions.of_recipe(recipe, root)
+    return recipe, validate.of_recipe(recipe, root)
 
 
 def _values(
-    file: Path, where: str, mend: str, table: str, defaults: Values, stats: StatCache | None
+    file: Path, where: str, hint: str, table: str, defaults: Values, stats: StatCache | None
 ) -> tuple[Values, list[ThunderError]]:
     """The checked values of a file, defaults filled in, and its problems. Raises ThunderError when it is unreadable.
 
@@ -127,11 +127,11 @@ def _values(
     """
 
     def check() -> tuple[Values, list[ThunderError]]:
-        from thunder_train.config import checks, schema  # late: Cerberus costs more than a whole no-op
         from thunder_train.config import fields as keys
+        from thunder_train.config import schema, validate  # late: Cerberus costs more than a whole no-op
 
-        read = _with_defaults(checks.read_toml(file, where, mend), defaults)
-        values, problems = checks.check(read, getattr(schema, table), where)
+        read = _with_defaults(validate.read_toml(file, where, hint), defaults)
+        values, problems = validate.check(read, getattr(schema, table), where)
         if table == "RECIPE" and "name" not in values:
             values["name"] = file.stem
             if not re.match(keys.NAME, file.stem):
@@ -152,7 +152,7 @@ def _values(
 
 
 def _unknown(kind: str, name: str, known: dict[str, Any], key: str, where: str = PROJECT_FILE) -> ThunderError:
-    from thunder_train.config.checks import did_you_mean
+    from thunder_train.config.validate import did_you_mean
 
     return ThunderError(f"no {kind} is named {name!r}", f"{where}: {key}", did_you_mean(name, [*known]))
 

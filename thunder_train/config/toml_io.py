@@ -26,7 +26,7 @@ def as_toml(table: dict[str, Any], where: str) -> str:
     except tomllib.TOMLDecodeError:
         is_same = False
     if not is_same:
-        raise ThunderError("cannot be written as TOML", where=where, mend="look for unusual characters in its texts")
+        raise ThunderError("cannot be written as TOML", where=where, hint="look for unusual characters in its texts")
     return text
 
 

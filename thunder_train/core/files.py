@@ -102,7 +102,7 @@ def write_lines(path: str | os.PathLike[str], lines: Iterable[bytes]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-        raise ThunderError(f"cannot be written: {error.strerror}", where=str(path), mend="free or unlock it") from error
+        raise ThunderError(f"cannot be written: {error.strerror}", where=str(path), hint="free or unlock it") from error
 
 
 def move(source: Path, target: Path) -> None:
@@ -124,31 +124,31 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, canonical(value))
 
 
-def read_json(path: str | os.PathLike[str], mend: str = "") -> Any:
+def read_json(path: str | os.PathLike[str], hint: str = "") -> Any:
     """The JSON value in a file. Raises ThunderError if it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ThunderError("is missing", where=str(path), mend=mend) from None
+        raise ThunderError("is missing", where=str(path), hint=hint) from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise ThunderError(f"is not JSON: {error}", where=str(path), mend=mend) from error
+        raise ThunderError(f"is not JSON: {error}", where=str(path), hint=hint) from error
 
 
-def read_jsonl(path: str | os.PathLike[str], mend: str = "") -> list[Any]:
+def read_jsonl(path: str | os.PathLike[str], hint: str = "") -> list[Any]:
     """Every JSON value of a JSONL file that the project wrote itself. Raises ThunderError naming the line."""
     values = []
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise ThunderError("is missing", where=str(path), mend=mend) from None
+        raise ThunderError("is missing", where=str(path), hint=hint) from None
     except UnicodeDecodeError as error:
-        raise ThunderError(f"is not UTF-8: {error}", where=str(path), mend=mend) from error
+        raise ThunderError(f"is not UTF-8: {error}", where=str(path), hint=hint) from error
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 values.append(json.loads(line))
             except ValueError as error:
-                raise ThunderError(f"is not JSON: {error}", where=f"{path}:{number}", mend=mend) from error
+                raise ThunderError(f"is not JSON: {error}", where=f"{path}:{number}", hint=hint) from error
     return values
 
 
@@ -178,8 +178,8 @@ def is_sha256(text: Any) -> bool:
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
-def require(path: str | os.PathLike[str], mend: str) -> Path:
+def require(path: str | os.PathLike[str], hint: str) -> Path:
     """The path, if the file is there; else ThunderError with the mend."""
     if not Path(path).is_file():
-        raise ThunderError("is missing", where=str(path), mend=mend)
+        raise ThunderError("is missing", where=str(path), hint=hint)
     return Path(path)

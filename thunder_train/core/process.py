@@ -14,19 +14,19 @@ GRACE_S = 15
 """Seconds between SIGTERM and SIGKILL: the launcher needs five to end its ranks."""
 
 
-def command(argv: list[str], where: str, mend: str) -> None:
+def command(argv: list[str], where: str, hint: str) -> None:
     """Run one of our own programs with our output; ThunderError when it fails.
 
     Its stdin is a pipe from us, and it ends when that closes (THUNDER_STDIN): not even kill -9 leaves it behind.
     """
     # Rendered scripts run our own interpreter, whatever environment we were started from.
     environment = {**os.environ, "THUNDER_PYTHON": sys.executable, "THUNDER_STDIN": "1"}
-    _finish(argv, subprocess.PIPE, environment, where, mend)
+    _finish(argv, subprocess.PIPE, environment, where, hint)
 
 
-def tool(argv: list[str], where: str, mend: str) -> None:
+def tool(argv: list[str], where: str, hint: str) -> None:
     """Run another program, as pytest, to its end; ThunderError when it fails."""
-    _finish(argv, subprocess.DEVNULL, dict(os.environ), where, mend)
+    _finish(argv, subprocess.DEVNULL, dict(os.environ), where, hint)
 
 
 def interrupt(*_: Any) -> None:
@@ -36,7 +36,7 @@ def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _finish(argv: list[str], stdin: int, environment: dict[str, str], where: str, mend: str) -> None:
+def _finish(argv: list[str], stdin: int, environment: dict[str, str], where: str, hint: str) -> None:
     sys.stdout.flush()  # into a pipe, our own lines would follow the child's
     child = subprocess.Popen(argv, start_new_session=True, stdin=stdin, env=environment)
     _LIVE.add(child)
@@ -54,7 +54,7 @@ def _finish(argv: list[str], stdin: int, environment: dict[str, str], where: str
         if child.stdin:
             child.stdin.close()
     if status:
-        raise ThunderError(_how(status), where=where, mend=mend)
+        raise ThunderError(_how(status), where=where, hint=hint)
 
 
 def _how(status: int) -> str:

@@ -51,7 +51,7 @@ def open_database(path: Path, tables: dict[str, str]) -> tuple[sqlite3.Connectio
 
 
 def _unwritable(path: Path, error: Exception) -> ThunderError:
-    return ThunderError(f"cannot be written: {error}", where=str(path), mend="free space or make its folder writable")
+    return ThunderError(f"cannot be written: {error}", where=str(path), hint="free space or make its folder writable")
 
 
 def _set_aside(path: Path, error: Exception) -> None:

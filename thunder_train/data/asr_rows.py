@@ -13,9 +13,9 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.project import Source
 from thunder_train.data.field_map import Map
+from thunder_train.data.formats import shown
 from thunder_train.data.readers import Reader, own_id, paths, place, stem
 from thunder_train.data.rows import Ledger, Row
-from thunder_train.data.streams import shown
 
 JOIN_KEYS = ("audio_path", "segment_id", "feat_id")
 """In the order in which a join tries them."""
@@ -156,8 +156,8 @@ class Join:
             for key in JOIN_KEYS:
                 if key in on_left and key in on_right:
                     return key
-        where, mend = f"{self.source.path}, {self.source.references}", f"give both files one of: {', '.join(JOIN_KEYS)}"
-        raise ThunderError("share no join key", where=where, mend=mend)
+        where, hint = f"{self.source.path}, {self.source.references}", f"give both files one of: {', '.join(JOIN_KEYS)}"
+        raise ThunderError("share no join key", where=where, hint=hint)
 
     def _carried(self, files: list[str]) -> tuple[set[str], set[str]] | None:
         """The join keys that all rows of some files carry, and those that any carries; None if a file is malformed."""

@@ -14,41 +14,37 @@ from thunder_train import ThunderError
 from thunder_train.config.project import Dataset, Source
 from thunder_train.core import files
 from thunder_train.data import (
-    alphabet,
     asr_rows,
     audit,
     correction_reports,
     facts,
     field_map,
-    jsontext,
+    formats,
     near_duplicates,
     orthography,
     readers,
     rows,
     sources,
     splits,
-    streams,
-    tables,
 )
 from thunder_train.data import examples as compose
-from thunder_train.data.collect import Gathered, Watch
+from thunder_train.data.collect import Gathered, Shelf, Watch
 from thunder_train.data.near_duplicates import Neighbours
 from thunder_train.data.rows import Dropped, Ledger, raise_some
-from thunder_train.data.shelf import Shelf
 from thunder_train.data.splits import SPLITS, Parted
 
 SCHEMA = "thunder.dataset/2"
 BUILDERS = (
     rows,
-    streams,
-    jsontext,
-    tables,
+    formats,
+    formats,
+    formats,
     readers,
     field_map,
     asr_rows,
     correction_reports,
     sources,
-    alphabet,
+    orthography,
     orthography,
     compose,
     splits,
@@ -103,9 +99,9 @@ def _dropped_line(dropped: Dropped) -> bytes:
 def _problems(made: Gathered, parted: Parted) -> list[ThunderError]:
     """Everything for which the dataset is refused."""
     where, kept = f"thunder.toml: datasets.{made.dataset.name}", int(parted.kept.sum())
-    mend = "give each row its own id and each source its own file name"
+    hint = "give each row its own id and each source its own file name"
     problems = [
-        ThunderError(f"{count} rows are called {name!r}", f"{where}.sources", mend)
+        ThunderError(f"{count} rows are called {name!r}", f"{where}.sources", hint)
         for name, count in splits.repeated(made.ids, parted).items()
     ]
     problems += made.composer.problems
@@ -114,16 +110,16 @@ def _problems(made: Gathered, parted: Parted) -> list[ThunderError]:
             problems += orthography.verdict(census, table, f"{where}.orthography: source {source}")
     for index, name in enumerate(SPLITS[:2]):
         if not (parted.kept & (parted.splits == index)).any():
-            mend = "add rows, or change valid, test or split_seed"
-            problems.append(ThunderError(f"no row of {kept} fell into the {name} split", f"{where}.valid", mend))
+            hint = "add rows, or change valid, test or split_seed"
+            problems.append(ThunderError(f"no row of {kept} fell into the {name} split", f"{where}.valid", hint))
     lost = len(made.ledger.dropped)
     if lost > made.dataset.max_dropped * (lost + kept):
         reasons = "; ".join(f"{reason}: {count}" for reason, count in sorted(made.ledger.reasons().items()))
         what = (
             f"{lost} of {lost + kept} rows were dropped ({reasons}), and at most {made.dataset.max_dropped:.0%} may be"
         )
-        mend = f"mend them, or raise it; the first: {_examples_of(made.ledger)}"
-        problems.append(ThunderError(what, f"{where}.max_dropped", mend))
+        hint = f"mend them, or raise it; the first: {_examples_of(made.ledger)}"
+        problems.append(ThunderError(what, f"{where}.max_dropped", hint))
     return problems
 
 

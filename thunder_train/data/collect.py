@@ -1,11 +1,16 @@
-"""The rows of all sources, read once: those that can teach wait on disk, with a few bytes of each in memory.
+"""Rows that wait on disk for their place: a million of them do not fit in memory as objects.
+
+The rows of all sources, read once: those that can teach wait on disk, with a few bytes of each in memory.
 
 Input: a `config.Dataset`.  Output: `Gathered`, from which parting.py and dataset.py make the splits.
 """
 
+import os
+import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -14,8 +19,45 @@ from thunder_train.config.project import Dataset
 from thunder_train.core import files
 from thunder_train.data import examples, near_duplicates, sources, splits, statistics
 from thunder_train.data.rows import Ledger, Row
-from thunder_train.data.shelf import Shelf
 from thunder_train.data.splits import SPLITS
+
+
+class Shelf:
+    """Lines in the order in which they were put there, each fetched by its number.
+
+    A file without a name on the disk of `folder`, which need not exist yet: whatever happens, nothing is left behind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+        self._file = tempfile.TemporaryFile(dir=there, buffering=1 << 20)  # noqa: SIM115  (closed by __exit__)
+        self._starts = array("q", [0])
+
+    def __enter__(self) -> "Shelf":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def put(self, line: bytes) -> None:
+        """Add a line."""
+        self._file.write(line)
+        self._starts.append(self._starts[-1] + len(line))
+
+    def flush(self) -> None:
+        """Make what was put there ready to be fetched."""
+        self._file.flush()
+
+    def get(self, number: int) -> bytes:
+        """A line by its number."""
+        start = self._starts[number]
+        return os.pread(self._file.fileno(), self._starts[number + 1] - start, start)
+
 
 Watch = Callable[[Iterable[Row]], Iterator[Row]]
 """Passes rows on unchanged, and may show how many there were."""

@@ -12,11 +12,9 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.project import Source
 from thunder_train.data.field_map import Map, group_keys
-from thunder_train.data.jsontext import DECODE, count_keys, fault, first_repeated
+from thunder_train.data.formats import DECODE, Numbered, count_keys, fault, first_repeated, shown, whole
 from thunder_train.data.readers import Reader, own_id, paths, stem
 from thunder_train.data.rows import Ledger, Row
-from thunder_train.data.streams import shown, whole
-from thunder_train.data.tables import Numbered
 
 REPORT_SCHEMA = "thunder.report/1"
 REPORT_FIELDS = ("asr_text", "decision", "partition")
@@ -76,8 +74,8 @@ class Report(Reader):
         super().__init__(path, root, columns)
         self.rows = rows
         if rows and self.form != ".json":
-            mend = "leave it out: the lines of this file are its rows"
-            raise ThunderError(f"has no member {rows!r}", where=f"{path}: rows", mend=mend)
+            hint = "leave it out: the lines of this file are its rows"
+            raise ThunderError(f"has no member {rows!r}", where=f"{path}: rows", hint=hint)
 
     def where(self, line: int) -> str:
         """Where a row stands: its index in the list, from 0, if it has one."""
@@ -132,8 +130,8 @@ class Report(Reader):
         except (ValueError, RecursionError) as error:
             raise fault(content, self.path, 1, error) from None
         if listed is None or not all(bytes(raw)[:1] == b"{" for raw in listed):
-            mend = "set `rows` to the dotted path of the list of rows"
-            raise ThunderError("is not a list of objects", f"{self.path}: {self.rows or 'the file'}", mend)
+            hint = "set `rows` to the dotted path of the list of rows"
+            raise ThunderError("is not a list of objects", f"{self.path}: {self.rows or 'the file'}", hint)
         if repeated is not None:
             raise ThunderError(f"has the key {shown(repeated)} twice", self.path, "keep one of them")
         return listed
@@ -147,8 +145,8 @@ def _decision(row: ReportRow, reader: Reader, line: int) -> str:
     word = str(row.decision).strip().lower()
     if word in ACCEPTED or word in REJECTED:
         return "accepted" if word in ACCEPTED else "rejected"
-    mend = f"use one of: {', '.join(sorted(ACCEPTED + REJECTED))}; or list it in enums.decision"
-    reader.problems.add(f"unknown decision {shown(word)}", reader.where(line), mend)
+    hint = f"use one of: {', '.join(sorted(ACCEPTED + REJECTED))}; or list it in enums.decision"
+    reader.problems.add(f"unknown decision {shown(word)}", reader.where(line), hint)
     return ""
 
 

@@ -13,7 +13,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from thunder_train import ThunderError
 from thunder_train.config.project import Dataset
-from thunder_train.data import alphabet, orthography, readers
+from thunder_train.data import orthography, readers
 from thunder_train.data.rows import GROUP_KEYS, Row
 
 TEXT = "text"
@@ -94,8 +94,8 @@ class Composer:
         try:  # as template.render does, but the names are not gathered anew for each row: half of its time
             user = "".join(template.root_render_func(template.new_context(values, shared=True)))
         except Exception as error:  # a template is the user's code: whatever it raises is theirs to mend
-            mend = "a prompt may use asr_text, partition and telemetry"
-            raise ThunderError(f"row {row.row_id}: {error}", self._dataset.templates[number], mend) from None
+            hint = "a prompt may use asr_text, partition and telemetry"
+            raise ThunderError(f"row {row.row_id}: {error}", self._dataset.templates[number], hint) from None
         return (*self._system, Message(_nfc(user), "user"), Message(target, "assistant"))
 
     def _check_leak(self, example: Example) -> None:
@@ -106,24 +106,24 @@ class Composer:
         for message in example.messages[:-1]:
             if reference in message.content and _says(message.content.replace(hypothesis or "\n", "\n"), reference):
                 what = f"the prompt of {example.id} holds its reference"
-                mend = "take it out of the system text, the template or the telemetry"
-                self.problems.append(ThunderError(what, f"{self._where}.template", mend))
+                hint = "take it out of the system text, the template or the telemetry"
+                self.problems.append(ThunderError(what, f"{self._where}.template", hint))
                 return
 
 
-def table_of(dataset: Dataset) -> alphabet.Orthography | None:
+def table_of(dataset: Dataset) -> orthography.Orthography | None:
     """The orthography that the dataset declares; None for none."""
     if dataset.orthography_table:
         where = f"thunder.toml: datasets.{dataset.name}.orthography_table"
-        return alphabet.from_table(dataset.orthography, dataset.orthography_table, where)
-    return alphabet.TABLES.get(dataset.orthography)
+        return orthography.from_table(dataset.orthography, dataset.orthography_table, where)
+    return orthography.TABLES.get(dataset.orthography)
 
 
 def _unfit_turn(row: Row) -> str:
     """What in the questions of a conversation no row may hold; "" for nothing. Line breaks and tabs are fine."""
     for message in row.messages[:-1]:
         for fault in orthography.faults(_nfc(message["content"]), None):
-            if fault != alphabet.BREAK:
+            if fault != orthography.BREAK:
                 return f"{fault} in a {message['role']} message"
     return ""
 
@@ -140,7 +140,7 @@ def _template(path: str, root: Path) -> jinja2.Template:
         return environment.from_string(readers.text(path, root))
     except jinja2.TemplateSyntaxError as error:
         where = f"{path}:{error.lineno}"
-        raise ThunderError(f"is not a Jinja template: {error.message}", where=where, mend="mend the line") from None
+        raise ThunderError(f"is not a Jinja template: {error.message}", where=where, hint="mend the line") from None
 
 
 def _nfc(text: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.project import Source
+from thunder_train.data.formats import shown
 from thunder_train.data.readers import Reader
 from thunder_train.data.rows import GROUP_KEYS
-from thunder_train.data.streams import shown
 
 OPEN = ("telemetry", "trajectory_scalars", "witness")
 """Canonical fields that may have members of any name, mapped as `telemetry.x`."""
@@ -54,8 +54,8 @@ class Map:
                 for word in unknown:
                     faults = True
                     listed = ", ".join(self.source.enums[name])
-                    mend = f"list it in enums.{name} beside {listed}"
-                    reader.problems.add(f"{name} {shown(word)} is in no enum", reader.where(line), mend)
+                    hint = f"list it in enums.{name} beside {listed}"
+                    reader.problems.add(f"{name} {shown(word)} is in no enum", reader.where(line), hint)
             _put(values, head, member, value)
         for head, member, value, _ in self.constants:
             _put(values, head, member, value)
@@ -128,7 +128,7 @@ def _mistakes(
     twice = [name for name in sorted(names) if "." in name and name.partition(".")[0] in names]
     for name in twice:
         what = f"maps both {name.partition('.')[0]!r} and {name!r}"
-        problems.append(ThunderError(what, where=source.path, mend="keep one of them"))
+        problems.append(ThunderError(what, where=source.path, hint="keep one of them"))
     filled = set(names) if is_whole else {*names, *canonical, "telemetry"}
     for name in sorted({*source.enums, *source.reference_side}):
         if name not in filled and name.partition(".")[0] not in filled:
@@ -138,10 +138,10 @@ def _mistakes(
         told = dotted.rpartition(".")[2]
         if name.startswith("telemetry.") and told in REFERENCE_SIDE and name not in source.reference_side:
             what = f"{name!r} is read from {dotted!r}, which knows the reference"
-            problems.append(ThunderError(what, where=source.path, mend="take it out of `fields`"))
+            problems.append(ThunderError(what, where=source.path, hint="take it out of `fields`"))
     lacking = [name for name in required if name not in names]
-    mend = "add it to `fields`"
-    return problems + [ThunderError(f"nothing maps to {name!r}", where=source.path, mend=mend) for name in lacking]
+    hint = "add it to `fields`"
+    return problems + [ThunderError(f"nothing maps to {name!r}", where=source.path, hint=hint) for name in lacking]
 
 
 def _is_canonical(name: str, canonical: Collection[str]) -> bool:
@@ -151,5 +151,5 @@ def _is_canonical(name: str, canonical: Collection[str]) -> bool:
 
 def _unknown(source: Source, name: str, known: Collection[str], what: str = "") -> ThunderError:
     near = difflib.get_close_matches(name, [*sorted(known), *(BUDGET if "edit_budget" in known else ())], n=1)
-    mend = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(sorted(known))}"
-    return ThunderError(what or f"unknown canonical field {name!r}", where=source.path, mend=mend)
+    hint = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(sorted(known))}"
+    return ThunderError(what or f"unknown canonical field {name!r}", where=source.path, hint=hint)

@@ -15,10 +15,20 @@ import msgspec
 
 from thunder_train import ThunderError
 from thunder_train.core import files
-from thunder_train.data.jsontext import DECODE, fault, not_text, repeated_key
+from thunder_train.data.formats import (
+    DECODE,
+    Numbered,
+    Problems,
+    csv_rows,
+    fault,
+    lines,
+    not_text,
+    parquet_rows,
+    repeated_key,
+    shown,
+    whole,
+)
 from thunder_train.data.rows import Ledger
-from thunder_train.data.streams import Problems, lines, shown, whole
-from thunder_train.data.tables import Numbered, csv_rows, parquet_rows
 
 PACKED = (".gz", ".zst")
 STRUCTURED = ("messages", "trajectory_scalars", "telemetry", "witness", "edit_budget", "reason_codes")
@@ -32,7 +42,7 @@ def text(path: str, root: Path) -> str:
     """The text of a file under root, a byte-order mark skipped. Errors: missing, unreadable, not UTF-8, empty."""
     content = whole(path, root)
     if not content.strip():
-        raise ThunderError("is empty", where=path, mend="add rows, or remove the source")
+        raise ThunderError("is empty", where=path, hint="add rows, or remove the source")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -43,7 +53,7 @@ def paths(pattern: str, root: Path) -> list[str]:
     """The files that a source's path means; at least one."""
     found = files.expand(pattern, root)
     if not found:
-        raise ThunderError("matches no file", where=pattern, mend="mend the source's path or add the files")
+        raise ThunderError("matches no file", where=pattern, hint="mend the source's path or add the files")
     return found
 
 
@@ -59,8 +69,8 @@ def form(path: str) -> str:
     if suffix not in (".jsonl", ".json", ".csv", ".parquet") or (
         suffix == ".parquet" and suffix != name.suffix.lower()
     ):
-        mend = "call it .jsonl, .json or .csv (these also .gz or .zst), or .parquet"
-        raise ThunderError("is of an unknown format", where=path, mend=mend)
+        hint = "call it .jsonl, .json or .csv (these also .gz or .zst), or .parquet"
+        raise ThunderError("is of an unknown format", where=path, hint=hint)
     return suffix
 
 

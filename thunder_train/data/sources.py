@@ -12,9 +12,9 @@ import msgspec
 from thunder_train.config.project import Source
 from thunder_train.data import asr_rows, correction_reports
 from thunder_train.data.field_map import Map, group_keys
+from thunder_train.data.formats import shown
 from thunder_train.data.readers import Reader, own_id, paths, stem
 from thunder_train.data.rows import Ledger, Row
-from thunder_train.data.streams import shown
 
 ROLES = ("system", "user", "assistant")
 
@@ -95,8 +95,8 @@ def _is_wrong(row: Conversation, reader: Reader, line: int) -> bool:
         reader.problems.add(f"unknown role {shown(role)}", reader.where(line), f"use one of: {', '.join(ROLES)}")
     is_answered = roles[-1:] == ["assistant"] and "user" in roles
     if not is_answered:
-        mend = "end it with the answer to learn"
-        reader.problems.add("is not a question and its answer", reader.where(line), mend)
+        hint = "end it with the answer to learn"
+        reader.problems.add("is not a question and its answer", reader.where(line), hint)
     return bool(unknown) or not is_answered
 
 

@@ -60,9 +60,9 @@ def behaviour(predictions: list[dict[str, Any]], limits: Probe) -> dict[str, Any
 
 def problems(found: dict[str, Any], limits: Probe, where: str) -> list[ThunderError]:
     """An error for each limit that the adapter breaks. found: from `behaviour`. where: the recipe's file."""
-    mend = "read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise the limit"
+    hint = "read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise the limit"
     return [
-        ThunderError(f"the adapter has collapsed: {what}", f"{where}: evaluate.probe.{key}", mend)
+        ThunderError(f"the adapter has collapsed: {what}", f"{where}: evaluate.probe.{key}", hint)
         for key, what in _broken(found["adapter"], limits)
     ]
 

@@ -40,7 +40,7 @@ LAST_WORDS = 10
 GRACE_S = 2
 """Seconds between SIGTERM and SIGKILL."""
 END_POLL_S = 0.02
-MEND = "mend the gate; docs/gate.md tells what it must answer"
+HINT = "mend the gate; docs/gate.md tells what it must answer"
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def ask(command: tuple[str, ...], timeout_s: float, requests: list[dict[str, Any
     if talk.failure:
         judged = f"; {len(names) - len(missing)} of {len(names)} rows were judged"
         what = talk.failure + judged + (f", {missing[0]!r} was not" if missing else "")
-        raise ThunderError(what, where, MEND + _last_words(talk.last_words))
+        raise ThunderError(what, where, HINT + _last_words(talk.last_words))
     if missing:
         what = f"gave no verdict for {len(missing)} of {len(names)} rows, first {missing[0]!r}"
-        problems.append(ThunderError(what, where, MEND + _last_words(talk.last_words)))
+        problems.append(ThunderError(what, where, HINT + _last_words(talk.last_words)))
     raise_some(problems)
     return answers
 
@@ -209,7 +209,7 @@ def _answers(talk: _Talk, names: set[str], where: str) -> tuple[dict[str, Answer
         if name in names:
             answers[name] = answer
         if fault:
-            problems.append(ThunderError(f"line {number} of its answers: {fault}", where, MEND))
+            problems.append(ThunderError(f"line {number} of its answers: {fault}", where, HINT))
     return answers, problems
 
 

@@ -181,15 +181,15 @@ def as_jsonl(judged: Judged) -> str:
 
 def read(path: Path) -> Judged:
     """decisions.jsonl as written, its shape checked. Raises ThunderError naming the line."""
-    mend = f"run `./doit evaluate:{path.parent.name}`"
-    lines = files.read_jsonl(path, mend)
+    hint = f"run `./doit evaluate:{path.parent.name}`"
+    lines = files.read_jsonl(path, hint)
     if not lines:
-        raise ThunderError("is empty", where=str(path), mend=mend)
+        raise ThunderError("is empty", where=str(path), hint=hint)
     for number, line in enumerate(lines, start=1):
         try:
             msgspec.convert(line, _Decision if number > 1 else _Header)
         except msgspec.ValidationError as error:
-            raise ThunderError(str(error), where=f"{path}:{number}", mend=mend) from None
+            raise ThunderError(str(error), where=f"{path}:{number}", hint=hint) from None
     return Judged(lines[0], lines[1:])
 
 

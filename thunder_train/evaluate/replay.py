@@ -56,8 +56,8 @@ def _builtin(policy: dict[str, Any], gate: project.Gate, path: Path) -> project.
     try:
         numbers = msgspec.convert(policy, _Policy)
     except msgspec.ValidationError as error:
-        mend = f"run `./doit evaluate:{path.parent.name}`"
-        raise ThunderError(f"gate: {error}", where=f"{path}:1", mend=mend) from None
+        hint = f"run `./doit evaluate:{path.parent.name}`"
+        raise ThunderError(f"gate: {error}", where=f"{path}:1", hint=hint) from None
     return project.Gate(command=(), timeout_s=gate.timeout_s, **msgspec.structs.asdict(numbers))
 
 

@@ -21,12 +21,11 @@ from thunder_train import ThunderError, raise_all
 from thunder_train.agent.client import UnreachableError
 from thunder_train.config.project import is_local
 from thunder_train.core import files, ssh
-from thunder_train.core.terminal import Terminal
+from thunder_train.core.console import Terminal
 from thunder_train.launch import mpi
 from thunder_train.launch.backends import environments
-from thunder_train.launch.pulse import Limits
 from thunder_train.launch.rank_process import Asked, Command, Events, Rank, Seat, end, start
-from thunder_train.launch.supervisor import LOST, MISTAKE, Outcome, asked, follow
+from thunder_train.launch.supervisor import LOST, MISTAKE, Limits, Outcome, asked, follow
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ASK_EVERY_S = 3.0
@@ -173,7 +172,7 @@ def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
     for name, seconds in (("--stall-timeout", limits.stall_s), ("--start-timeout", limits.start_s)):
         passed_on += [name, f"{seconds:g}"] if seconds else []
     command = Command(flags.module, (*rest, *passed_on), flags.folder, flags.python, flags.host_timeout)
-    description = files.read_json(flags.hostfile, mend="run `./doit hostfile`")
+    description = files.read_json(flags.hostfile, hint="run `./doit hostfile`")
     return Job(flags.hostfile, description, flags.log_dir, command, limits, flags.host_timeout)
 
 

@@ -18,7 +18,7 @@ NCCL_PORT = 12345
 PORTS_PER_ATTEMPT, TURNS = 100, 100
 """Fixed ports move by so many at a restart, for a stopped rank on another machine may still hold the old ones; after
 so many turns they come back. The ring's move down: higher ones are given to outgoing connections."""
-MEND = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
+HINT = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
 
 Host = dict[str, Any]
 
@@ -39,11 +39,11 @@ def environments(hostfile: Any, where: str, attempt: int = 1) -> list[dict[str, 
 def problems(hostfile: Any, where: str) -> list[ThunderError]:
     """Everything for which the ranks of this hostfile could not start."""
     if not _is_hostfile(hostfile):
-        return [ThunderError('must be {"backend", "envs", "hosts": [{"ssh", "ips", "rdma"}]}', where=where, mend=MEND)]
+        return [ThunderError('must be {"backend", "envs", "hosts": [{"ssh", "ips", "rdma"}]}', where=where, hint=HINT)]
     backend, hosts = hostfile["backend"], hostfile["hosts"]
     if backend not in ("ring", "jaccl", "jaccl-ring", "mpi", "nccl"):
-        mend = "use ring, jaccl, jaccl-ring, mpi or nccl"
-        return [ThunderError(f"backend {backend!r} is not known", where=f"{where}: backend", mend=mend)]
+        hint = "use ring, jaccl, jaccl-ring, mpi or nccl"
+        return [ThunderError(f"backend {backend!r} is not known", where=f"{where}: backend", hint=hint)]
     found = [
         ThunderError(
             f"{host['ssh']!r} is no name for ssh", f"{where}: hosts[{rank}].ssh", fields.FORMS[fields.SSH_NAME]
@@ -56,7 +56,7 @@ def problems(hostfile: Any, where: str) -> list[ThunderError]:
     if backend == "mpi":
         return found + _mpi_problems(hosts, where)
     found += [
-        ThunderError("has no address on the training link", where=f"{where}: hosts[{rank}].ips", mend=MEND)
+        ThunderError("has no address on the training link", where=f"{where}: hosts[{rank}].ips", hint=HINT)
         for rank, host in enumerate(hosts)
         if not host["ips"] and (backend == "ring" or rank == 0)
     ]
@@ -77,7 +77,7 @@ def _mpi_problems(hosts: list[Host], where: str) -> list[ThunderError]:
                 bad.append(f"{ip!r} is no IPv4 address that another host could reach")
             elif owners.setdefault(ip, machine) != machine:
                 bad.append(f"{ip!r} is another host's too")
-        found += [ThunderError(what, f"{where}: hosts[{rank}].ips", MEND) for what in bad]
+        found += [ThunderError(what, f"{where}: hosts[{rank}].ips", HINT) for what in bad]
     return found
 
 
@@ -123,7 +123,7 @@ def _cable_problems(hosts: list[Host], where: str, is_ring: bool) -> list[Thunde
         missing = sorted(other for other in others - {rank} if not host["rdma"][other])
         if missing:
             names = ", ".join(hosts[other]["ssh"] for other in missing)
-            found.append(ThunderError(f"names no device towards {names}", where=place, mend="read `ibv_devices` there"))
+            found.append(ThunderError(f"names no device towards {names}", where=place, hint="read `ibv_devices` there"))
     return found
 
 
@@ -175,8 +175,8 @@ def _free_port(ip: str, held: list[socket.socket]) -> int:
     try:
         holder.bind((ip, 0))
     except OSError as error:
-        mend = "correct ips in [clusters]"
+        hint = "correct ips in [clusters]"
         raise ThunderError(
-            f"{ip} is no address of this machine: {error.strerror}", where="hostfile", mend=mend
+            f"{ip} is no address of this machine: {error.strerror}", where="hostfile", hint=hint
         ) from error
     return int(holder.getsockname()[1])

@@ -36,7 +36,7 @@ def measure(recipe: Recipe, project: Path, *flags: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="thunder-fit-") as folder:
         output = Path(folder) / "fit.json"
         argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *words, "--output", str(output)]
-        command(argv, where=f"fit {recipe.name}", mend="read the lines above")
+        command(argv, where=f"fit {recipe.name}", hint="read the lines above")
         found: dict[str, Any] = files.read_json(output)
     return found
 
@@ -60,8 +60,8 @@ def config_file(model: Model, project: Path) -> Path:
     if model.kind == "hub":
         return _cached(model, project)
     path = Path(model.path) if model.kind == "path" else Path(models.home(model)) / "files"
-    mend = "give the folder of an mlx-lm model in thunder.toml" if model.kind == "path" else "run `./doit model`"
-    files.require(project / path / "config.json", mend=mend)
+    hint = "give the folder of an mlx-lm model in thunder.toml" if model.kind == "path" else "run `./doit model`"
+    files.require(project / path / "config.json", hint=hint)
     return project / path / "config.json"
 
 
@@ -72,8 +72,8 @@ def _cached(model: Model, project: Path) -> Path:
     found = try_to_load_from_cache(model.repo, "config.json", revision=revision)
     if not isinstance(found, str):
         what = f"the config.json of {model.repo} at {revision} is not in the local cache"
-        mend = f"fetch it alone: `.venv/bin/hf download {model.repo} config.json --revision {revision}`"
-        raise ThunderError(what, where=f"thunder.toml: models.{model.name}", mend=mend)
+        hint = f"fetch it alone: `.venv/bin/hf download {model.repo} config.json --revision {revision}`"
+        raise ThunderError(what, where=f"thunder.toml: models.{model.name}", hint=hint)
     return Path(found)
 
 

@@ -29,7 +29,7 @@ START_S = 60.0
 LOOK_EVERY_S = 0.05
 SHORT_PATH = ("/opt/homebrew/bin", "/usr/local/bin")
 """Where Open MPI may lie on a Mac, whose PATH is short over ssh."""
-MEND = "install Open MPI (Debian: openmpi-bin, macOS: `brew install open-mpi`), or use backend ring"
+HINT = "install Open MPI (Debian: openmpi-bin, macOS: `brew install open-mpi`), or use backend ring"
 UNLINKED = "see that the hosts reach each other over the training link, on any port"
 HOLDER = ("/bin/sh", "-c", 'exec "$THUNDER_MPI_PYTHON" -I -S "$THUNDER_MPI_PROGRAM" hold')
 AGENT = '/bin/sh -c exec\t"$THUNDER_MPI_PYTHON"\t-I\t-S\t"$THUNDER_MPI_PROGRAM"\tagent\t"$@" agent'
@@ -153,7 +153,7 @@ def problems(machines: list[Machine], looks: dict[str, Look]) -> list[ThunderErr
         absent = [address for address in each.addresses if address not in look["interfaces"]]
         if lacks := [name for name in wanted if not look[name]]:
             where = lacks[0] if here else f"host {each.name}: {lacks[0]}"
-            found.append(ThunderError(f"is not installed {'here' if here else 'there'}", where, MEND))
+            found.append(ThunderError(f"is not installed {'here' if here else 'there'}", where, HINT))
         elif absent:
             what = f"{', '.join(absent)} is no address of this host"
             found.append(ThunderError(what, f"host {each.name}", "correct ips in [clusters]"))
@@ -162,9 +162,9 @@ def problems(machines: list[Machine], looks: dict[str, Look]) -> list[ThunderErr
 
 def _version_problems(versions: dict[str, str]) -> list[ThunderError]:
     first = next(iter(versions.values()))
-    mend = "install the same Open MPI on all hosts"
+    hint = "install the same Open MPI on all hosts"
     return [
-        ThunderError(f"has Open MPI {version or '?'}, and rank 0's host {first or '?'}", f"host {name}", mend)
+        ThunderError(f"has Open MPI {version or '?'}, and rank 0's host {first or '?'}", f"host {name}", hint)
         for name, version in versions.items()
         if version != first
     ]

@@ -113,8 +113,8 @@ def _render(template: Path, values: dict[str, Any], finalize: Callable[[Any], st
     try:
         return environment.from_string(template.read_text(encoding="utf-8")).render(values)
     except FileNotFoundError:
-        raise ThunderError("is missing", where=str(template), mend="git checkout it") from None
+        raise ThunderError("is missing", where=str(template), hint="git checkout it") from None
     except TemplateSyntaxError as error:
-        raise ThunderError(str(error.message), where=f"{template}:{error.lineno}", mend="mend that line") from error
+        raise ThunderError(str(error.message), where=f"{template}:{error.lineno}", hint="mend that line") from error
     except TemplateError as error:
-        raise ThunderError(str(error.message), where=str(template), mend="use only the names it is given") from error
+        raise ThunderError(str(error.message), where=str(template), hint="use only the names it is given") from error

@@ -14,18 +14,18 @@ from pathlib import Path
 from thunder_train import ThunderError, models, raise_all
 from thunder_train.cluster import fetch, preflight, sync
 from thunder_train.cluster import hostfile as cluster
-from thunder_train.config import contradictions
+from thunder_train.config import validate
 from thunder_train.config.project import Dataset, Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
 from thunder_train.core import files, paths
+from thunder_train.core.console import counted
 from thunder_train.core.process import command
-from thunder_train.core.progress import counted
 from thunder_train.data import builder as datasets
 from thunder_train.evaluate import collapse, gate, promotion
 from thunder_train.evaluate import conditions as scoring
 from thunder_train.launch import scripts as render
 from thunder_train.pipeline import graph
-from thunder_train.report import page
+from thunder_train.report import run_report
 from thunder_train.report import run_report as reports
 from thunder_train.report import runs_index as pages
 from thunder_train.reproduce import manifest as manifests
@@ -71,7 +71,7 @@ def train(recipe: Recipe, out: Path) -> None:
     """The adapter, its metrics and done.json, by running launch.sh with its output in staging."""
     run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
     unfinished = PARTIAL / graph.train(recipe).key()[:16]
-    raise_all(contradictions.batch_problems(recipe, rows["train"]))
+    raise_all(validate.batch_problems(recipe, rows["train"]))
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
     synced = _sync(recipe)
@@ -90,18 +90,18 @@ def train(recipe: Recipe, out: Path) -> None:
                 str(unfinished),
             ],
             where=f"training {recipe.name}",
-            mend=f"read the lines above and {run}/logs/",
+            hint=f"read the lines above and {run}/logs/",
         )
     except ThunderError:
         with contextlib.suppress(ThunderError):  # what it died of is told, not what came of it
             fetch.checkpoints(recipe, Path(), str(unfinished))
         raise
     fetch.mirror(recipe, Path(), str(staged))
-    done = files.read_json(staged / "adapter" / "done.json", mend="the training ended without it; read its logs")
+    done = files.read_json(staged / "adapter" / "done.json", hint="the training ended without it; read its logs")
     read = {name: done["rows"][name] + done["dropped"][name] - done["split"][name] for name in ("train", "valid")}
     if any(read[name] != rows[name] for name in read):
-        mend = f"run `./doit data:{recipe.dataset.name}`"
-        raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, mend)
+        hint = f"run `./doit data:{recipe.dataset.name}`"
+        raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, hint)
     shutil.rmtree(unfinished, ignore_errors=True)
     fetch.forget(recipe, Path(), [str(unfinished), str(out)])
     facts = {"seconds": round(time.perf_counter() - start, 3), "machine": platform.platform()}
@@ -129,7 +129,7 @@ def _check_split(recipe: Recipe) -> None:
     flags = ["--config", f"{folder}/config.json", "--num-layers", str(recipe.train.num_layers)]
     flags += ["--lora-rank", str(recipe.train.lora_rank), "--tensor-ranks", str(len(recipe.cluster.hosts))]
     argv = [sys.executable, "-m", "thunder_train.worker.inspect.count", *flags]
-    command(argv, where=f"model {recipe.model.name!r}", mend="read the lines above")
+    command(argv, where=f"model {recipe.model.name!r}", hint="read the lines above")
 
 
 def evaluate(recipe: Recipe, out: Path) -> None:
@@ -140,7 +140,7 @@ def evaluate(recipe: Recipe, out: Path) -> None:
     command(
         ["bash", str(run / "evaluate.sh"), "--predictions", str(predictions), "--losses", str(losses)],
         where=f"evaluating {recipe.name}",
-        mend="read the lines above",
+        hint="read the lines above",
     )
     fetch.mirror(recipe, Path(), str(staged), fetch.EVALUATED)
     fetch.forget(recipe, Path(), [f"{PARTIAL}/answers-{recipe.name}", str(out)])
@@ -165,7 +165,7 @@ def report(recipe: Recipe, out: Path) -> None:
     decision = promotion.decide(evaluation, rows, done, recipe.promotion, told)
     files.write_json(staged / "promotion.json", decision)
     files.write_text(staged / "report.md", reports.build(recipe, Path(), decision))
-    files.write_text(staged / "report.html", page.build(reports.gather(recipe, Path(), decision)))
+    files.write_text(staged / "report.html", run_report.build_html(reports.gather(recipe, Path(), decision)))
     print(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html", flush=True)
 
 

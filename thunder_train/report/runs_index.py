@@ -36,7 +36,7 @@ def build(root: Path) -> str:
             problems.append((name, str(problem).replace(str(path), f"runs/{name}/manifest.json")))
         except (KeyError, TypeError, ValueError, AttributeError):
             problems.append((name, "its metrics have another form; run `./doit` to make them again"))
-    script = files.require(root / "templates" / "index.js", mend="git checkout it").read_text(encoding="utf-8")
+    script = files.require(root / "templates" / "index.js", hint="git checkout it").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {
         "rows": rows,

@@ -177,22 +177,22 @@ def is_inside(path: str) -> bool:
 
 def read(path: Path) -> dict[str, Any]:
     """The manifest in a file. Raises ThunderError with every problem when it is not one that can be relied on."""
-    mend = "git checkout it, or make the run with this version"
+    hint = "git checkout it, or make the run with this version"
     try:
         run: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         if run.get("schema") != SCHEMA:
-            raise ThunderError(f"has schema {run.get('schema')!r}, and this version reads {SCHEMA}", str(path), mend)
+            raise ThunderError(f"has schema {run.get('schema')!r}, and this version reads {SCHEMA}", str(path), hint)
         found, run_id = msgspec.convert(run, _Run), _run_id(run)
     except FileNotFoundError:
         raise ThunderError("is missing", str(path), f"run `./doit manifest:{path.parent.name}`") from None
     except OSError as error:
         raise ThunderError(f"cannot be read: {error.strerror}", str(path), "give the path of a manifest.json") from None
     except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
-        raise ThunderError(f"is not the manifest of a run: {error}", str(path), mend) from None
+        raise ThunderError(f"is not the manifest of a run: {error}", str(path), hint) from None
     problems = [*_names(found), *_paths(found)]
     if found.run_id != run_id:
         problems.append(ThunderError(f"is {found.run_id!r}, and what it is made from gives {run_id!r}", "run_id"))
-    raise_all([ThunderError(problem.what, f"{path}: {problem.where}", mend) for problem in problems])
+    raise_all([ThunderError(problem.what, f"{path}: {problem.where}", hint) for problem in problems])
     return run
 
 
@@ -246,6 +246,6 @@ def _hashed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _output(run: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:
-    path = files.require(run / name, mend=f"run `./doit manifest:{run.name}`")
+    path = files.require(run / name, hint=f"run `./doit manifest:{run.name}`")
     facts: dict[str, Any] = {"path": name, "sha256": files.sha256(path), "bytes": path.stat().st_size}
     return facts | ({"tensors": done["adapter"]["tensors"]} if name.endswith("adapters.safetensors") else {})

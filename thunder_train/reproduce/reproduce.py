@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config import checks, load, schema
+from thunder_train.config import load, schema, validate
 from thunder_train.config.toml_io import as_toml
 from thunder_train.core import files, process
 from thunder_train.reproduce import manifest
@@ -201,7 +201,7 @@ def _write_project(
         "datasets": {names["dataset"]: dataset},
     }
     recipe = {"name": wanted["name"], **names, **{part: wanted[part] for part in ("train", "evaluate", "build")}}
-    problems = [*checks.check(project, schema.PROJECT, where)[1], *checks.check(recipe, schema.RECIPE, where)[1]]
+    problems = [*validate.check(project, schema.PROJECT, where)[1], *validate.check(recipe, schema.RECIPE, where)[1]]
     raise_all(problems)
     files.write_text(folder / load.PROJECT_FILE, as_toml(project, where))
     files.write_text(folder / "recipes" / f"{wanted['name']}.toml", as_toml(recipe, where))
@@ -209,7 +209,7 @@ def _write_project(
 
 def _today(root: Path, kind: str, name: str) -> dict[str, Any]:
     """A named table of today's thunder.toml; empty when there is none."""
-    tables = checks.read_toml(root / load.PROJECT_FILE, load.PROJECT_FILE, "git checkout it").get(kind)
+    tables = validate.read_toml(root / load.PROJECT_FILE, load.PROJECT_FILE, "git checkout it").get(kind)
     table = tables.get(name) if isinstance(tables, dict) else None
     return table if isinstance(table, dict) else {}
 

@@ -12,7 +12,7 @@ import sys
 import threading
 
 from thunder_train.worker.args import parse
-from thunder_train.worker.entry import enter, remove_files
+from thunder_train.worker.bootstrap import enter, remove_files
 from thunder_train.worker.watchdog import Watchdog
 
 STOPPED = 128 + signal.SIGTERM
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     settings = parse(argv)
     # Below the flags: mlx and mlx-lm take two seconds to import, and BLAS had to be loaded first.
     from thunder_train.worker import ranks
-    from thunder_train.worker.environment import environment
+    from thunder_train.worker.bootstrap import environment
     from thunder_train.worker.trackers import tracker
     from thunder_train.worker.train import loop, result, setup
 

@@ -35,7 +35,7 @@ def write_adapter(folder: Path, tensors: Tensors, lora: Lora) -> None:
         raise ThunderError(
             f"{len(broken)} adapter tensors are not finite, first {broken[0]}",
             where=str(folder),
-            mend="lower the learning rate",
+            hint="lower the learning rate",
         )
     files.write_json(folder / CONFIG, adapter_config(lora))
     files.write_bytes(folder / ADAPTER, canonical(tensors))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thunder_train.worker.args import Parser
-from thunder_train.worker.entry import enter, remove_files
+from thunder_train.worker.bootstrap import enter, remove_files
 from thunder_train.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--hostfile", type=Path, default=None, help="backend and hosts; without it one process")
     parser.add_argument("--start-timeout", type=float, default=0.0, help="seconds that all of it may take; 0: any")
     flags = parser.parse_args(argv)
-    from thunder_train.worker.environment import environment
+    from thunder_train.worker.bootstrap import environment
     from thunder_train.worker.ranks import join
 
     with Watchdog(0, flags.start_timeout) as watchdog:

@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the error."""
-        raise ThunderError(message, where=self.prog, mend=f"see `python -m {self.prog} --help`")
+        raise ThunderError(message, where=self.prog, hint=f"see `python -m {self.prog} --help`")
 
 
 @dataclass(frozen=True)
@@ -152,16 +152,16 @@ def _contradictions(settings: Settings) -> list[ThunderError]:
     found = []
     if settings.weights and settings.strategy == "tensor":
         what = "share out rows, and with `--strategy tensor` every rank takes all of them"
-        found.append(ThunderError(what, where="--weights", mend="leave it out, or use `--strategy data`"))
+        found.append(ThunderError(what, where="--weights", hint="leave it out, or use `--strategy data`"))
     if settings.global_batch_size and (settings.batch_size > 1 or settings.grad_accumulation > 1):
         what = "says how many rows a step takes, and so do --batch-size and --grad-accumulation"
-        found.append(ThunderError(what, where="--global-batch-size", mend="leave the other two at 1"))
+        found.append(ThunderError(what, where="--global-batch-size", hint="leave the other two at 1"))
     if settings.fine_tune_type == "dora" and settings.strategy == "tensor":
-        mend = "use `--fine-tune-type lora`, or `--strategy data`"
-        found.append(ThunderError("a layer in parts has no DoRA", where="--fine-tune-type", mend=mend))
+        hint = "use `--fine-tune-type lora`, or `--strategy data`"
+        found.append(ThunderError("a layer in parts has no DoRA", where="--fine-tune-type", hint=hint))
     if settings.warmup_steps >= settings.num_iters > 0:
         what = f"is {settings.warmup_steps} of {settings.num_iters} steps"
-        found.append(ThunderError(what, where="--warmup-steps", mend="warm up for fewer steps than there are"))
+        found.append(ThunderError(what, where="--warmup-steps", hint="warm up for fewer steps than there are"))
     return found
 
 

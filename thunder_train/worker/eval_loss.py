@@ -39,7 +39,7 @@ def measure(
     mine = deal([costs.cost(*each.mask.shape) for each in passes], ranks.weights or (1.0,) * ranks.size)[ranks.rank]
     total = _total(network, passes, mine, ranks, tick)
     if not math.isfinite(total):
-        raise ThunderError("the loss is not finite", where="evaluation", mend="look for a broken model or adapter")
+        raise ThunderError("the loss is not finite", where="evaluation", hint="look for a broken model or adapter")
     tokens = sum(each.targets for each in passes)
     loss = total / tokens
     perplexity = round(math.exp(min(loss, 700.0)), 6)

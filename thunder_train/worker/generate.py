@@ -10,7 +10,7 @@ from pathlib import Path
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.worker.args import Parser, Task, weights
-from thunder_train.worker.entry import enter, remove_files
+from thunder_train.worker.bootstrap import enter, remove_files
 from thunder_train.worker.watchdog import Watchdog
 
 
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     task = parse(argv)
     # Below the flags: mlx and mlx-lm take two seconds to import, and BLAS had to be loaded first.
     from thunder_train.worker import evaluation, ranks, saved_adapter
-    from thunder_train.worker.environment import environment
+    from thunder_train.worker.bootstrap import environment
 
     steps = itertools.count(1)
     with Watchdog(task.stall_timeout_s, task.start_timeout_s) as watchdog:
@@ -42,8 +42,8 @@ def parse(argv: list[str]) -> Task:
         if not low <= getattr(task, name) < float("inf")
     ]
     if task.max_tokens == 0 and task.train_data is None:
-        mend = "give --train-data, or a number of tokens"
-        found.append(ThunderError("0 takes the length from the training rows", where="--max-tokens", mend=mend))
+        hint = "give --train-data, or a number of tokens"
+        found.append(ThunderError("0 takes the length from the training rows", where="--max-tokens", hint=hint))
     raise_all(found)
     return task
 

@@ -58,14 +58,14 @@ def load(name: str, revision: str, lazy: bool = False) -> tuple[nn.Module, Any]:
         raise ThunderError(
             f"mlx-lm cannot load it: {error}",
             where=f"--model {name}",
-            mend="give an mlx-lm folder, or convert it first",
+            hint="give an mlx-lm folder, or convert it first",
         ) from error
     return model, tokenizer
 
 
 def pinned_commit(lock: str) -> str:
     """The hub commit that a model.lock.json names; "" without a lock, or for a model that is not from the hub."""
-    return str(files.read_json(lock, mend="run `./doit model`").get("commit", "")) if lock else ""
+    return str(files.read_json(lock, hint="run `./doit model`").get("commit", "")) if lock else ""
 
 
 def locate(name: str, revision: str) -> Path:
@@ -85,7 +85,7 @@ def locate(name: str, revision: str) -> Path:
         raise ThunderError(
             "is neither a folder nor in the hub cache",
             where=f"--model {name}",
-            mend="run `./doit model` on this machine",
+            hint="run `./doit model` on this machine",
         ) from error
 
 
@@ -99,7 +99,7 @@ def add_lora(model: nn.Module, lora: Lora, seed: int) -> None:
     mx.random.seed(seed)
     linear_to_lora_layers(model, lora.num_layers, lora.parameters(), use_dora=lora.kind == "dora")
     if not trainable(model):
-        raise ThunderError("no parameter would be trained", where="--lora-keys", mend="leave it empty for all layers")
+        raise ThunderError("no parameter would be trained", where="--lora-keys", hint="leave it empty for all layers")
 
 
 def _layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
@@ -110,13 +110,13 @@ def _layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
     known = adaptable_names(model.layers)
     for key in sorted(set(lora.keys) - known):
         near = difflib.get_close_matches(key, sorted(known), n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"use some of: {', '.join(sorted(known))}"
-        problems.append(ThunderError(f"no layer is called {key!r}", where="--lora-keys", mend=mend))
+        hint = f"did you mean {near[0]!r}?" if near else f"use some of: {', '.join(sorted(known))}"
+        problems.append(ThunderError(f"no layer is called {key!r}", where="--lora-keys", hint=hint))
     if lora.kind == "dora":
         odd = {module.bits for _, module in model.named_modules() if isinstance(module, nn.QuantizedLinear)} & {3, 5, 6}
         if odd:  # mlx-lm's DoRA takes a wrong input width from them
-            mend = "use fine_tune_type lora, or a base of 4 or 8 bits"
-            problems.append(ThunderError(f"DoRA does not fit a base of {odd.pop()} bits", "--fine-tune-type", mend))
+            hint = "use fine_tune_type lora, or a base of 4 or 8 bits"
+            problems.append(ThunderError(f"DoRA does not fit a base of {odd.pop()} bits", "--fine-tune-type", hint))
     return problems
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
 from thunder_train.worker.args import Parser
-from thunder_train.worker.entry import enter
+from thunder_train.worker.bootstrap import enter
 
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 END_OF_TURN = SPECIAL.index("<end_of_turn>")

@@ -12,11 +12,11 @@ from mlx_lm.tuner.utils import load_adapters
 
 from thunder_train import ThunderError
 from thunder_train.core import files
-from thunder_train.worker import agreement
+from thunder_train.worker import ranks as agreement
 from thunder_train.worker.ranks import Ranks
 
 NAMES = ("adapters.safetensors", "adapter_config.json")
-MEND = "run `./doit train`"
+HINT = "run `./doit train`"
 
 
 @contextlib.contextmanager
@@ -38,16 +38,16 @@ def adapter(folder: Path, ranks: Ranks) -> Iterator[Path]:
 def check(folder: Path) -> None:
     """Raise ThunderError for an adapter that is missing, unreadable or holds a number that is not finite."""
     for name in NAMES:
-        files.require(folder / name, mend=MEND)
+        files.require(folder / name, hint=HINT)
     path = folder / NAMES[0]
     try:
         tensors: Any = mx.load(str(path))
     except RuntimeError as error:
-        raise ThunderError(f"cannot be read: {error}", where=str(path), mend=MEND) from error
+        raise ThunderError(f"cannot be read: {error}", where=str(path), hint=HINT) from error
     broken = sorted(name for name, tensor in tensors.items() if not mx.isfinite(tensor).all().item())
     if broken:
         fact = f"{len(broken)} tensors are not finite, first {broken[0]}"
-        raise ThunderError(fact, where=str(path), mend="train again with a lower learning rate")
+        raise ThunderError(fact, where=str(path), hint="train again with a lower learning rate")
 
 
 def put_on(network: nn.Module, folder: Path) -> None:
@@ -55,4 +55,4 @@ def put_on(network: nn.Module, folder: Path) -> None:
     try:
         load_adapters(network, str(folder))
     except (ValueError, KeyError, AttributeError) as error:
-        raise ThunderError(f"does not fit the model: {error}", where=str(folder), mend=MEND) from error
+        raise ThunderError(f"does not fit the model: {error}", where=str(folder), hint=HINT) from error

@@ -18,9 +18,9 @@ def tracker(names: tuple[str, ...], folder: Path, flags: dict[str, Any]) -> Trac
             ",".join(names), project_name="thunder-train", log_dir=str(folder), config=flags
         )
     except ImportError as error:
-        raise ThunderError(str(error), where="--report-to", mend=f"pip install {' '.join(names)}") from error
+        raise ThunderError(str(error), where="--report-to", hint=f"pip install {' '.join(names)}") from error
     except ValueError as error:
-        raise ThunderError(str(error), where="--report-to", mend="use wandb or swanlab") from error
+        raise ThunderError(str(error), where="--report-to", hint="use wandb or swanlab") from error
 
     def report(event: dict[str, Any]) -> None:
         told = {"iteration": event["step"], **{key: event[key] for key in event if key not in ("event", "step")}}

@@ -1,6 +1,7 @@
 """The nano base that knows words: its lessons, its training, and the folder that is shipped."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +10,11 @@ from examples.nko_nano import rows as nano_rows
 from tests.helpers.project_copy import PROJECT
 from thunder_train import ThunderError
 from thunder_train.core import files
+from thunder_train.worker import nano
 
 SHIPPED = PROJECT / "models" / "nko-nano-base"
+MODULES = {"lexicon": lexicon, "nano": nano, "pretrain": pretrain}
+"""What made the shipped weights, by its name in the manifest."""
 
 
 def lessons(count: int, longest: int = pretrain.FULL) -> list[tuple[str, str, str]]:
@@ -110,7 +114,7 @@ def test_the_shipped_folder_is_the_one_that_its_manifest_tells_of():
     Weights, tokenizer and the code that made them: a change of any of them without the others is found here.
     """
     manifest = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))
-    code = {name: files.code_digest(PROJECT / f"thunder_train/worker/{name}.py") for name in manifest["code"]}
+    code = {name: files.code_digest(Path(module.__file__)) for name, module in MODULES.items()}
 
     assert manifest["files"] == {name: files.sha256(SHIPPED / name) for name in pretrain.WRITTEN}
     assert manifest["code"] == code

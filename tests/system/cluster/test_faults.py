@@ -76,7 +76,7 @@ def test_a_fault_is_named_in_time_and_changes_no_bit(
     long_adapter: bytes,
     name: str,
     breaks: Callable[[Machine], None],
-    mends: Callable[[Machine], None] | None,
+    hints: Callable[[Machine], None] | None,
     told: list[str],
     within_s: float,
 ) -> None:
@@ -91,9 +91,9 @@ def test_a_fault_is_named_in_time_and_changes_no_bit(
     start_s = time.monotonic()
     first = process.stderr.readline()
     named_s = time.monotonic() - start_s
-    if mends:
+    if hints:
         time.sleep(max(0.0, AWAY_S - named_s))
-        mends(two.hosts[1])
+        hints(two.hosts[1])
     status, out, err, _ = finished(process)
 
     print(

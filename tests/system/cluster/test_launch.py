@@ -169,8 +169,8 @@ def test_a_host_with_another_key_is_not_talked_to(two: Lab, smoke: Copy) -> None
     status, _, err, _ = finished(launch(two, "--max-restarts", "0"))
 
     assert 255 == status
-    mend = "make `ssh host2 true` work without a question"
-    assert err.startswith(f"rank 1 (host2): ssh did not get there or was cut off; {mend}; last lines: ")
+    hint = "make `ssh host2 true` work without a question"
+    assert err.startswith(f"rank 1 (host2): ssh did not get there or was cut off; {hint}; last lines: ")
     assert "Host key verification failed." in err
     wait_for(lambda: [] == workers(two), seconds=5)
 

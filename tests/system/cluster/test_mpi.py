@@ -25,7 +25,7 @@ from tests.system.cluster.training import (
     reached,
     workers,
 )
-from thunder_train.launch.mpi import MEND
+from thunder_train.launch.mpi import HINT
 
 pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs Open MPI: apt-get install openmpi-bin")
 
@@ -209,7 +209,7 @@ def test_a_host_without_open_mpi_is_named(two: Lab, smoke: Copy) -> None:
     assert 0 == two.hosts[1].run(["mount", "--bind", "/dev/null", "/usr/bin/orted"]).returncode
     status, _, err, _ = finished(launch(two, "--max-restarts", "3"))
 
-    assert (2, f"host host2: orted: is not installed there; {MEND}\n") == (status, err)
+    assert (2, f"host host2: orted: is not installed there; {HINT}\n") == (status, err)
 
 
 def test_a_host_that_ssh_does_not_reach_is_named(two: Lab, smoke: Copy) -> None:
@@ -220,9 +220,9 @@ def test_a_host_that_ssh_does_not_reach_is_named(two: Lab, smoke: Copy) -> None:
     two.hosts[1].kill("sshd: ")
     status, _, err, _ = finished(launch(two))
 
-    mend = "make `ssh host2 true` work without a password"
+    hint = "make `ssh host2 true` work without a password"
     words = "ssh: connect to host 192.168.77.3 port 22: Connection refused"
-    assert (255, f"host host2: ssh cannot reach it: {words}; {mend}\n") == (status, err)
+    assert (255, f"host host2: ssh cannot reach it: {words}; {hint}\n") == (status, err)
 
 
 @pytest.mark.slow

@@ -20,10 +20,15 @@ from tests.system.cluster.machine import HOME, LINK, PROJECT_FOLDER, Machine, in
 PREFLIGHT = """
 import json, sys
 from pathlib import Path
-from thunder_train import ThunderError, build, fit, load, preflight, session
-recipe = load.load(Path(), build.STATS).recipes["far"]
+from thunder_train import ThunderError
+from thunder_train.agent import client
+from thunder_train.build.stage import STATS
+from thunder_train.cluster import preflight
+from thunder_train.config import load
+from thunder_train.launch import fit
+recipe = load.load(Path(), STATS).recipes["far"]
 flags = json.loads(sys.argv[1])
-session.ANSWER_WITHIN_S = flags.pop("within_s", 30)
+client.ANSWER_WITHIN_S = flags.pop("within_s", 30)
 if not flags.pop("reckons", False):  # it takes two seconds of two cores, in each of these tests
     fit.rank_peaks = lambda *_: [1_000_000] * len(recipe.cluster.hosts)
 try:
@@ -40,8 +45,10 @@ Path.read_text = lambda path, *a, **k: "MemAvailable: 1000 kB" if str(path) == "
 """
 DISCOVER = """
 from pathlib import Path
-from thunder_train import build, hosts, load
-print(hosts.discover(load.load(Path(), build.STATS).recipes["far"].cluster), end="")
+from thunder_train.build.stage import STATS
+from thunder_train.cluster import discover
+from thunder_train.config import load
+print(discover.discover(load.load(Path(), STATS).recipes["far"].cluster), end="")
 """
 PROGRAM = "exec(json.loads"
 """Part of the command line of what a preflight starts on a host."""
@@ -258,7 +265,7 @@ def test_a_frozen_host_is_given_up(far: Lab) -> None:
     )
 
 
-def test_a_worker_of_an_earlier_run_is_found_and_the_mend_ends_it(far: Lab) -> None:
+def test_a_worker_of_an_earlier_run_is_found_and_the_hint_ends_it(far: Lab) -> None:
     """
     It holds memory and ports. The command that is told really ends it.
     """
@@ -272,8 +279,8 @@ def test_a_worker_of_an_earlier_run_is_found_and_the_mend_ends_it(far: Lab) -> N
         "host host1: workers of an earlier run still run there: "
         ".venv/bin/python -m thunder_train.worker.stuck (process "
     )
-    mend = found[0][found[0].index("`") + 1 : -1]
-    assert 0 == far.head.run(shlex.split(mend)).returncode
+    hint = found[0][found[0].index("`") + 1 : -1]
+    assert 0 == far.head.run(shlex.split(hint)).returncode
     assert 0 == looked(far)[0]
 
 
@@ -287,12 +294,12 @@ def test_a_wrong_clock_and_too_little_memory_are_told(far: Lab) -> None:
         (host.home / ".bashrc").write_text("export PYTHONPATH=~/lie\n")
 
     clock, memory = problems(far, reckons=True)
-    mend = "end other programs there, or see `./doit fit:far`"
+    hint = "end other programs there, or see `./doit fit:far`"
     assert (
         "host host1: its clock is 75 s ahead of this machine's; set it: `sudo sntp -sS time.apple.com` on a Mac"
         == clock
     )
-    assert re.fullmatch(rf"host host2: has 1.02 MB of memory, and its ranks need about [0-9.]+ MB; {mend}", memory)
+    assert re.fullmatch(rf"host host2: has 1.02 MB of memory, and its ranks need about [0-9.]+ MB; {hint}", memory)
 
 
 def test_a_full_disk_is_seen_before_the_training(far: Lab) -> None:

@@ -17,7 +17,8 @@ RECIPE = 'cluster = "lab"\nmodel = "nano"\ndataset = "agp-nko-corrections"\n[tra
 SYNC = """
 import sys
 from pathlib import Path
-from thunder_train import ThunderError, mirror, sync
+from thunder_train import ThunderError
+from thunder_train.cluster import fetch, sync
 from thunder_train.config.load import load
 recipe = load(Path()).recipes["lab"]
 try:
@@ -102,8 +103,8 @@ def test_a_training_on_synced_hosts_comes_home(it: Lab, built: Copy) -> None:
     done = it.head.run(["bash", "runs/smoke/launch.sh", *flags])
     assert 0 == done.returncode, done.stderr
 
-    home = f"mirror.checkpoints(recipe, Path(), {kept!r}); mirror.mirror(recipe, Path(), {run!r})"
-    status, said, _ = on_head(it, f"{home}; mirror.forget(recipe, Path(), ['.thunder/staging/train-lab-1', {kept!r}])")
+    home = f"fetch.checkpoints(recipe, Path(), {kept!r}); fetch.mirror(recipe, Path(), {run!r})"
+    status, said, _ = on_head(it, f"{home}; fetch.forget(recipe, Path(), ['.thunder/staging/train-lab-1', {kept!r}])")
 
     assert 0 == status, said
     for name in ("adapter/adapters.safetensors", "adapter/done.json", "last/adapters.safetensors"):

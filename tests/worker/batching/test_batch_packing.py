@@ -28,15 +28,15 @@ def test_packed_logits_equal_those_of_rows_alone(name):
     """
     import mlx.core as mx
 
-    from thunder_train.worker.batching import packing
+    from thunder_train.worker.batching import batch
 
     model = build(name)
     tokens, segments, rows = packed(LENGTHS)
-    together = model(tokens, cache=packing.caches(model, segments))[0, :-PADDING]
+    together = model(tokens, cache=batch.caches(model, segments))[0, :-PADDING]
     apart = mx.concatenate([model(row[None])[0] for row in rows])
     naive = model(tokens)[0, :-PADDING]
 
-    assert "" == packing.why_not(model)
+    assert "" == batch.why_not(model)
     assert mx.abs(together - apart).max().item() < 1e-4
     assert mx.abs(naive - apart).max().item() > 1e-2
 
@@ -50,7 +50,7 @@ def test_packed_gradients_equal_those_of_rows_alone(name):
     import mlx.nn as nn
     from mlx.utils import tree_flatten, tree_map
 
-    from thunder_train.worker.batching import packing
+    from thunder_train.worker.batching import batch
 
     model = build(name)
     tokens, segments, rows = packed(LENGTHS)
@@ -61,7 +61,7 @@ def test_packed_gradients_equal_those_of_rows_alone(name):
         return (model(tokens, cache=cache) ** 2 * counted).mean(-1).sum()
 
     counted = (pair[1] > 0)[..., None]
-    together = nn.value_and_grad(model, square)(model, pair[0], packing.caches(model, pair[1]), counted)[1]
+    together = nn.value_and_grad(model, square)(model, pair[0], batch.caches(model, pair[1]), counted)[1]
     each = [nn.value_and_grad(model, square)(model, row[None])[1] for row in [*rows, *backwards]]
     apart = dict(tree_flatten(tree_map(lambda *leaves: sum(leaves), *each)))
     for path, leaf in tree_flatten(together):
@@ -74,11 +74,11 @@ def test_a_recurrent_model_cannot_be_packed():
     """
     from mlx_lm.models import mamba
 
-    from thunder_train.worker.batching import packing
+    from thunder_train.worker.batching import batch
 
     arguments = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "state_size": 4, "num_hidden_layers": 1}
     more = {"conv_kernel": 2, "use_bias": False, "use_conv_bias": False, "time_step_rank": 2}
     model = mamba.Model(mamba.ModelArgs(model_type="mamba", **arguments, **more))
 
     expected = "packing is proven for gemma3_text, gemma4_text, llama, qwen2, qwen3, not for mamba"
-    assert expected == packing.why_not(model)
+    assert expected == batch.why_not(model)

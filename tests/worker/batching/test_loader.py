@@ -84,8 +84,7 @@ def test_ranks_get_nearly_equal_work(ranks):
     """
     The slowest rank sets the pace; equal numbers of rows, or of tokens, would leave the others waiting.
     """
-    from thunder_train.worker.batching.plan import cost_of, plan
-    from thunder_train.worker.batching.shares import deal
+    from thunder_train.worker.batching.plan import cost_of, deal, plan
 
     waited = []
     for seed in range(20):
@@ -101,8 +100,7 @@ def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights):
     """
     Machines are not alike: what is made equal is the time, work by weight, to which the slowest rank holds all.
     """
-    from thunder_train.worker.batching.plan import cost_of, plan
-    from thunder_train.worker.batching.shares import deal
+    from thunder_train.worker.batching.plan import cost_of, deal, plan
 
     total, waited = [0.0] * len(weights), []
     for seed in range(20):
@@ -122,7 +120,7 @@ def test_many_rows_are_dealt_by_weight_at_once():
     """
     So many are even without exchanges, which would cost time at every step.
     """
-    from thunder_train.worker.batching.shares import REFINED, deal
+    from thunder_train.worker.batching.plan import REFINED, deal
 
     lengths = lognormal(2 * REFINED)
     fast, slow = (sum(lengths[row] for row in rows) for rows in deal(lengths, 2, costs(), (3.0, 1.0)))
@@ -134,7 +132,7 @@ def test_weights_that_are_alike_change_nothing():
     """
     Only relations count, and a cluster without weights deals as it always did.
     """
-    from thunder_train.worker.batching.shares import deal
+    from thunder_train.worker.batching.plan import deal
 
     assert deal(lognormal(40), 3, costs()) == deal(lognormal(40), 3, costs(), (7.0, 7.0, 7.0))
 
@@ -165,7 +163,7 @@ def test_every_row_is_dealt_once_and_alike_everywhere(lengths, weights, is_even)
     """
     Each rank deals for itself: a row that two of them, or none, believe to hold would be trained twice or never.
     """
-    from thunder_train.worker.batching.shares import deal
+    from thunder_train.worker.batching.plan import deal
 
     chosen = () if is_even else tuple(weights)
     dealt = deal(lengths, len(weights), costs(), chosen)

@@ -80,7 +80,7 @@ def test_bytes_of_a_quantised_base_are_exact(name: str) -> None:
 
     from thunder_train.worker import model
     from thunder_train.worker.inspect import memory
-    from thunder_train.worker.inspect.sizes import facts
+    from thunder_train.worker.inspect.memory import facts
 
     config = {**CONFIGS[name], "torch_dtype": "float32", "quantization": {"bits": 4, "group_size": 32}}
     real = sum(leaf.nbytes for _, leaf in tree_flatten(build(name, bits=4).parameters()))
@@ -96,7 +96,7 @@ def test_a_rank_of_a_split_model_keeps_half_of_each_block() -> None:
 
     from thunder_train.worker import model
     from thunder_train.worker.inspect import memory
-    from thunder_train.worker.inspect.sizes import facts
+    from thunder_train.worker.inspect.memory import facts
 
     config = CONFIGS["gemma3_text"] | {"torch_dtype": "float32"}
     base = model.build(config)
@@ -149,8 +149,8 @@ def test_seconds_grow_with_tokens_blocks_and_words() -> None:
     """
     Trained blocks cost forward and backward, the others forward alone, and a checkpointed one both and forward again.
     """
-    from thunder_train.worker.inspect.probe import Times
-    from thunder_train.worker.inspect.sizes import facts
+    from thunder_train.worker.inspect.memory import facts
+    from thunder_train.worker.inspect.step_seconds import Times
 
     sizes, times = facts(SHAPES["gemma3_text, deep"]), Times(10, 3.0, 1.0, 0.5, "cpu")
 
@@ -175,20 +175,20 @@ def test_a_config_without_sizes_is_refused() -> None:
     """
     A recurrent model has other sizes, and the formula would be wrong for it.
     """
-    from thunder_train.worker.inspect.sizes import facts
+    from thunder_train.worker.inspect.memory import facts
 
     with pytest.raises(ThunderError) as caught:
         facts({"num_hidden_layers": 2})
 
-    mend = "fit knows dense transformers; use a config.json of one"
-    assert f"--config: has no usable 'num_attention_heads'; {mend}" == str(caught.value)
+    hint = "fit knows dense transformers; use a config.json of one"
+    assert f"--config: has no usable 'num_attention_heads'; {hint}" == str(caught.value)
 
 
 def test_an_unknown_weight_type_is_told_by_its_name() -> None:
     """
     Guessing four bytes for float8 would be wrong fourfold.
     """
-    from thunder_train.worker.inspect.sizes import facts
+    from thunder_train.worker.inspect.memory import facts
 
     with pytest.raises(ThunderError, match="has no usable 'float8'"):
         facts(SHAPES["llama, wide"] | {"torch_dtype": "float8"})

@@ -137,7 +137,7 @@ def test_quantiles_are_lengths_of_rows():
     """
     No row is 43.5 tokens long, so nothing lies between two rows.
     """
-    from thunder_train.worker.inspect.token_facts import quantiles
+    from thunder_train.worker.inspect.tokens import quantiles
 
     assert {"min": 1, "median": 10, "p95": 19, "max": 20} == quantiles(range(1, 21))
     assert {"min": 7, "median": 7, "p95": 7, "max": 7} == quantiles([7])
@@ -148,8 +148,7 @@ def test_a_histogram_counts_every_row_in_at_most_ten_bins():
     """
     One long row must not hide among the rest: its bin has a bar, however low.
     """
-    from thunder_train.worker.inspect.token_facts import histogram
-    from thunder_train.worker.inspect.tokens import bars
+    from thunder_train.worker.inspect.tokens import bars, histogram
 
     found = histogram([3] * 500 + [4, 25])
 
@@ -162,8 +161,8 @@ def test_of_many_rows_a_part_is_laid_out_and_told(told, monkeypatch):
     """
     Whole steps of the first epoch: a share of padding needs no million rows.
     """
-    from thunder_train.worker.inspect import token_facts
     from thunder_train.worker.inspect import tokens as preview
+    from thunder_train.worker.inspect import tokens as token_facts
 
     monkeypatch.setattr(token_facts, "LAID_OUT", 5)
     found = told([row(i, "ߊ" * (i + 1)) for i in range(6)], batch_size=2)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.mlx
 def pieces(tokenizer):
     """A function: what user and assistant say in turn -> the row in pieces, every answer a target."""
     from thunder_train.worker.batching import tokens
-    from thunder_train.worker.inspect import token_text
+    from thunder_train.worker.inspect import tokens as token_text
 
     def pieces(*contents):
         messages = [{"role": ("user", "assistant")[i % 2], "content": each} for i, each in enumerate(contents)]
@@ -23,7 +23,7 @@ def pieces(tokenizer):
 @pytest.fixture
 def plain(pieces):
     """A function: what user and assistant say in turn -> lines for a pipe."""
-    from thunder_train.worker.inspect import token_text
+    from thunder_train.worker.inspect import tokens as token_text
 
     return lambda *contents, width=200: token_text.plain(pieces(*contents), width)
 
@@ -56,7 +56,7 @@ def test_shown_text_is_one_printable_word(text):
     """
     Neither a line break nor a space nor a bidi control of the data is left, and a separator is always escaped.
     """
-    from thunder_train.worker.inspect.token_text import shown
+    from thunder_train.worker.inspect.tokens import shown
 
     made = shown(text)
 
@@ -69,7 +69,7 @@ def test_text_of_a_file_cannot_steer_a_terminal():
     """
     Row ids and the words of templates come from anyone.
     """
-    from thunder_train.worker.inspect.token_text import safe
+    from thunder_train.worker.inspect.tokens import safe
 
     assert r"a ߊ\u001b[31m\u000a\U000e0001" == safe("a ߊ\x1b[31m\n\U000e0001")
 
@@ -92,7 +92,7 @@ def test_tokens_that_are_parts_of_letters_are_shown_as_letters():
     from transformers import PreTrainedTokenizerFast
 
     from thunder_train.worker.batching.tokens import Example
-    from thunder_train.worker.inspect.token_text import pieces, plain, shown
+    from thunder_train.worker.inspect.tokens import pieces, plain, shown
 
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     first, *middle, last = level.pre_tokenize_str("ߞߊ")[0][0]
@@ -139,7 +139,7 @@ def test_on_a_terminal_trained_tokens_stand_out_without_colour_too(pieces):
     """
     Bold and underlined, the rest dim; no brackets.
     """
-    from thunder_train.worker.inspect.token_text import REST, TRAINED, coloured
+    from thunder_train.worker.inspect.tokens import REST, TRAINED, coloured
 
     made = coloured(pieces("q", "ߊ"), 200)
 

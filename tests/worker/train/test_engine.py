@@ -237,7 +237,8 @@ def test_ranks_that_hold_other_rows_do_not_train(ragged, tmp_path):
     probe = (
         "import os, sys; rank = os.environ['MLX_RANK'];"
         "sys.argv[sys.argv.index('ragged.jsonl')] = f'ragged-{rank}.jsonl';"
-        "from thunder_train.worker import __main__ as w; from thunder_train.worker.entry import enter; enter(w.main)"
+        "from thunder_train.worker import __main__ as w;"
+        "from thunder_train.worker.bootstrap import enter; enter(w.main)"
     )
     (ragged / "other_rows.py").write_text(probe)
     for rank, rows in enumerate((text, text + text.splitlines()[0].replace("row-0", "row-x") + "\n")):

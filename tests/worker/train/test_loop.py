@@ -142,7 +142,7 @@ def test_the_learning_rate_counts_optimizer_steps(schedule, expected):
     """
     import mlx.core as mx
 
-    from thunder_train.worker.train import schedule as schedules
+    from thunder_train.worker.train import step as schedules
 
     rate = schedules.schedule(schedule, 1.0, steps=5, warmup=2)
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from thunder_train.worker.batching import packing
+from thunder_train.worker.batching import batch as packing
 from thunder_train.worker.batching.batch import Batch, batch
-from thunder_train.worker.batching.plan import Costs, fixed_widths, plan
-from thunder_train.worker.batching.shares import deal
+from thunder_train.worker.batching.plan import Costs, deal, fixed_widths, plan
 from thunder_train.worker.batching.tokens import Example
 
 CPU_OVERHEAD, GPU_OVERHEAD = 55, 1000

@@ -1,17 +1,28 @@
 """Rows to tokens, and which of them are trained on: answers, each up to the token that ends its turn.
 
 Reads train.jsonl or valid.jsonl. A span (start, end) holds token positions, end excluded.
+
+Tokens made before, kept on disk under the hash of all that they were made of.
+
+Reads and writes <folder>/<key>.tokens: 32 bytes of sha256, then a safetensors file. A damaged file counts as none.
 """
 
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import safetensors.numpy
+import transformers
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
-from thunder_train.worker.batching import token_cache
 
 CODE = 1
 """Raise it when this module makes other tokens of the same row: cached ones are then made again."""
@@ -75,24 +86,24 @@ def read(path: Path, tokenizer: Any, policy: Policy, cache: Path | None = None) 
         raise _too_long(long, path, policy.max_seq_len)
     split = _cut(examples, policy)
     if not split.examples:
-        raise ThunderError("holds no row to use", where=str(path), mend="run `./doit data`, or raise --max-seq-len")
+        raise ThunderError("holds no row to use", where=str(path), hint="run `./doit data`, or raise --max-seq-len")
     return split
 
 
 def read_all(path: Path, tokenizer: Any, train_on: str = "last", cache: Path | None = None) -> list[Example]:
     """Every row of a JSONL file in tokens, whatever its length. Raises ThunderError listing every unusable row."""
-    kept = token_cache.place(cache, path, tokenizer, {"code": CODE, "train_on": train_on})
-    if kept and (stored := token_cache.load(kept)):
+    kept = place(cache, path, tokenizer, {"code": CODE, "train_on": train_on})
+    if kept and (stored := load(kept)):
         return [Example(*each) for each in stored]
     examples, problems = [], []
-    for number, row in enumerate(files.read_jsonl(path, mend="run `./doit data`"), start=1):
+    for number, row in enumerate(files.read_jsonl(path, hint="run `./doit data`"), start=1):
         try:
             examples.append(example(row, tokenizer, f"{path}:{number}", train_on))
         except ThunderError as problem:
             problems.append(problem)
     raise_all(problems)
     if kept:
-        token_cache.save(kept, [(each.row_id, each.tokens, each.spans) for each in examples])
+        save(kept, [(each.row_id, each.tokens, each.spans) for each in examples])
     return examples
 
 
@@ -101,7 +112,7 @@ def _too_long(rows: list[Example], path: Path, max_seq_len: int) -> ThunderError
     return ThunderError(
         f"the answers of {len(rows)} rows would be cut at {max_seq_len} tokens: {listed}",
         where=str(path),
-        mend=f"set max_seq_len to {max(len(row.tokens) for row in rows)}, or too_long to drop or split",
+        hint=f"set max_seq_len to {max(len(row.tokens) for row in rows)}, or too_long to drop or split",
     )
 
 
@@ -140,9 +151,9 @@ def example(row: Any, tokenizer: Any, where: str, train_on: str = "last") -> Exa
     """A row in tokens. Raises ThunderError if it has no answer or the chat template does not fit it."""
     messages = row.get("messages") if isinstance(row, dict) else None
     if not messages or not _is_chat(messages):
-        raise ThunderError("has no `messages` with role and content", where=where, mend="write ChatML rows")
+        raise ThunderError("has no `messages` with role and content", where=where, hint="write ChatML rows")
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
-        raise ThunderError("has no target: the last message is no answer", where=where, mend="end it with an answer")
+        raise ThunderError("has no target: the last message is no answer", where=where, hint="end it with an answer")
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     full = render(messages, tokenizer, where, answer=True)
     spans = tuple(_span(messages, i, full, tokenizer, where) for i in (turns if train_on == "all" else turns[-1:]))
@@ -161,17 +172,17 @@ def _span(messages: list[dict[str, str]], turn: int, full: list[int], tokenizer:
     prompt = render(messages[:turn], tokenizer, where, answer=False)
     start = len(prompt)
     if full[:start] != prompt or len(full) == start:
-        raise ThunderError("the prompt is no beginning of the whole row", where=where, mend="mend the chat template")
+        raise ThunderError("the prompt is no beginning of the whole row", where=where, hint="mend the chat template")
     if turn == len(messages) - 1:
         return start, _end_of_turn(full, start, len(full), tokenizer) or len(full)
     if not messages[turn]["content"]:
-        raise ThunderError("has an answer without text", where=where, mend="fill it, or set train_on to last")
+        raise ThunderError("has an answer without text", where=where, hint="fill it, or set train_on to last")
     then = render(messages[: turn + 1], tokenizer, where, answer=True)
     same = next((i for i, pair in enumerate(zip(then, full, strict=False)) if pair[0] != pair[1]), len(then))
     end = _end_of_turn(full, start, same, tokenizer)
     if not end:
         fact = "the chat template changes earlier answers, or does not end them"
-        raise ThunderError(fact, where=where, mend="set train_on to last, or mend the template")
+        raise ThunderError(fact, where=where, hint="set train_on to last, or mend the template")
     return start, end
 
 
@@ -189,11 +200,77 @@ def render(messages: list[dict[str, str]], tokenizer: Any, where: str, answer: b
     answer: whether the messages end with one; if not, the template opens the model's turn.
     """
     if not tokenizer.has_chat_template:
-        raise ThunderError("the tokenizer has no chat template", where="--model", mend="use an instruction-tuned model")
+        raise ThunderError("the tokenizer has no chat template", where="--model", hint="use an instruction-tuned model")
     try:
         tokens = list(tokenizer.apply_chat_template(messages, add_generation_prompt=not answer))
     except (jinja2.TemplateError, ValueError, TypeError) as error:
-        raise ThunderError(f"the chat template refuses it: {error}", where=where, mend="change its roles") from error
+        raise ThunderError(f"the chat template refuses it: {error}", where=where, hint="change its roles") from error
     if len(tokens) > 1 and tokens[0] == tokens[1] == tokenizer.bos_token_id:
-        raise ThunderError("the chat template begins every row twice", where="--model", mend="mend the chat template")
+        raise ThunderError("the chat template begins every row twice", where="--model", hint="mend the chat template")
     return tokens
+
+
+Row = tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]
+"""Row id, tokens, spans of targets."""
+DIGEST = 32
+"""Bytes of the checksum."""
+
+
+def place(folder: Path | None, data: Path, tokenizer: Any, settings: dict[str, Any]) -> Path | None:
+    """Where the tokens of a data file lie. None without a folder, and for what is not sure to give the same tokens
+    again: a tokenizer that cannot tell what it is made of, a chat template that writes today's date.
+
+    The path of the data is part of the key, for rows without an id are called after it.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    template = getattr(tokenizer, "chat_template", None)
+    if folder is None or backend is None or "strftime_now" in str(template) or not data.is_file():
+        return None
+    made_of = {
+        "data": [str(data), files.sha256(data)],
+        "tokenizer": _digest(backend),
+        "template": [template, str(getattr(tokenizer, "_chat_template", None)), tokenizer.has_thinking],
+        "special": [tokenizer.bos_token_id, sorted(tokenizer.eos_token_ids)],
+        "versions": [jinja2.__version__, transformers.__version__],
+        "settings": settings,
+    }
+    return folder / f"{files.digest(made_of)}.tokens"
+
+
+@functools.lru_cache(maxsize=1)
+def _digest(backend: Any) -> str:
+    """Hash of all that a tokenizer is made of: 30 MB of JSON for Gemma, so it is made once."""
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()
+
+
+def load(path: Path) -> list[Row]:
+    """The rows that `save` wrote; none when the file is missing or damaged."""
+    if not path.is_file():
+        return []
+    data = path.read_bytes()
+    if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+        return []
+    arrays = safetensors.numpy.load(data[DIGEST:])
+    ids = json.loads(arrays["ids"].tobytes())
+    rows = np.split(arrays["tokens"], arrays["ends"][:-1])
+    spans = np.split(arrays["spans"], arrays["span_ends"][:-1])
+    return [
+        (name, tuple(row.tolist()), tuple((start, end) for start, end in pairs.tolist()))
+        for name, row, pairs in zip(ids, rows, spans, strict=True)
+    ]
+
+
+def save(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows, if any, whole or not at all. Raises ThunderError when the folder cannot be written."""
+    if not rows:
+        return  # np.split makes one of none
+    ids = json.dumps([name for name, _, _ in rows]).encode()
+    arrays = {
+        "ids": np.frombuffer(ids, np.uint8),
+        "tokens": np.array([token for _, tokens, _ in rows for token in tokens], np.int32),
+        "ends": np.array(list(itertools.accumulate(len(tokens) for _, tokens, _ in rows)), np.int64),
+        "spans": np.array([span for _, _, spans in rows for span in spans], np.int32).reshape(-1, 2),
+        "span_ends": np.array(list(itertools.accumulate(len(spans) for _, _, spans in rows)), np.int64),
+    }
+    data = safetensors.numpy.save(arrays)
+    files.write_bytes(path, hashlib.sha256(data).digest() + data)

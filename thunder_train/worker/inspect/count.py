@@ -5,7 +5,7 @@ from pathlib import Path
 
 from thunder_train.core import files
 from thunder_train.worker.args import Parser
-from thunder_train.worker.entry import enter
+from thunder_train.worker.bootstrap import enter
 
 
 def main(argv: list[str]) -> None:

@@ -1,7 +1,7 @@
 """What a training will need, from config.json and the flags of launch.sh: memory, messages, seconds of a step.
 
 No weight is read. Bytes of activations are a formula with measured factors (memory.py); seconds come from a short probe
-on this machine (probe.py). Writes one JSON object.
+on this machine (step_seconds.py). Writes one JSON object.
 """
 
 import math
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
 from thunder_train.worker.args import Parser, Settings, parse
-from thunder_train.worker.entry import enter
-from thunder_train.worker.inspect.sizes import Facts, facts
+from thunder_train.worker.bootstrap import enter
 
 if TYPE_CHECKING:
     import mlx.nn as nn
 
     from thunder_train.worker.batching.plan import Pass
+    from thunder_train.worker.inspect.memory import Facts
 
 USABLE_BYTES = round(0.75 * 16e9)
 """What a training may have of a 16 GB Mac: macOS lets the GPU have about three quarters of the memory."""
@@ -50,7 +50,7 @@ class Training:
     """What is reckoned. base: the model with its adapter; row_tokens: of each row."""
 
     base: "nn.Module"
-    sizes: Facts
+    sizes: "Facts"
     settings: Settings
     ranks: int
     row_tokens: int
@@ -98,7 +98,8 @@ def report(
     is_timed False: no time of a step, which takes seconds to measure.
     """
     from thunder_train.worker import model, tensor_parallel
-    from thunder_train.worker.inspect import probe
+    from thunder_train.worker.inspect import step_seconds
+    from thunder_train.worker.inspect.memory import facts
 
     base = model.build(config)
     parameters = model.parameters(base)
@@ -111,7 +112,7 @@ def report(
     choices = {name: training.choice(name) for name in _possible(ranks, misfits)}
     peaks = {name: choice.needs["peak"] for name, choice in choices.items()}
     chosen = choices[settings.strategy]
-    times = probe.measure(config, settings, row_tokens) if is_timed else None
+    times = step_seconds.measure(config, settings, row_tokens) if is_timed else None
     return {
         "schema": "thunder.fit/1",
         "parameters": parameters,
@@ -180,8 +181,8 @@ def main(argv: list[str]) -> None:
     flags, rest = parser.parse_known_args(argv)
     settings = parse(rest)
     row_tokens = flags.row_tokens or settings.max_seq_len
-    mend = "run `./doit model` for it"
-    config = files.read_json(flags.config, mend=mend)
+    hint = "run `./doit model` for it"
+    config = files.read_json(flags.config, hint=hint)
     files.write_json(flags.output, report(config, settings, flags.ranks, row_tokens, not flags.memory_only))
 
 

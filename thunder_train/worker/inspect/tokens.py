@@ -1,27 +1,337 @@
-"""What a training will see of its rows, before it runs: their tokens, what becomes of long ones, what is trained on.
+"""Tokens as people read them: one by one in the order the model sees them, those that are trained on marked.
+
+A terminal or editor may lay out N'Ko from the right. So each line begins with a Latin letter, and each letter beyond
+ASCII is followed by its code point, which keeps tokens in their order without a control character in the output.
+
+A file's rows in numbers: their tokens, which cannot be trained on, and what the training makes of the others.
+
+Lengths are those of whole rows, before anything is dropped or split; a row ends with its last answer, as in training.
+
+What a training will see of its rows, before it runs: their tokens, what becomes of long ones, what is trained on.
 
 Reads a model's tokenizer and config.json, no weight, and train.jsonl and valid.jsonl; prints tables and a few rows in
 tokens, or one line of JSON. The training's own functions read, cut and lay out the rows.
 """
 
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from thunder_train.worker.batching.tokens import Example
+
 import math
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.worker.args import Settings
+from thunder_train.worker.batching import tokens
+from thunder_train.worker.batching.tokens import Example, Policy, Split
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+
+    from thunder_train.worker.batching.loader import Feed
+
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from thunder_train import ThunderError, raise_all
-from thunder_train.core import files
-from thunder_train.worker.args import Parser, Settings, parse
-from thunder_train.worker.entry import enter
-from thunder_train.worker.inspect.token_text import Piece, coloured, pieces, plain, safe
+from thunder_train import raise_all
+from thunder_train.worker.args import Parser, parse
+from thunder_train.worker.bootstrap import enter
 
 if TYPE_CHECKING:
     import mlx.nn as nn
 
     from thunder_train.worker.batching.tokens import Example
+
+
+MOST_BYTES = 4
+"""Tokens that may make up one character, each a byte of it."""
+TRAINED, REST = "bold underline black on bright_green", "dim"
+ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "|": "\\|", "[": "\\[", "]": "\\]", " ": "␣"}
+"""What stands for a character that would be unseen, or be taken for one of ours."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token, or the few tokens that are one character together. is_trained: whether they are targets."""
+
+    text: str
+    tokens: tuple[int, ...]
+    is_trained: bool
+
+
+def pieces(example: "Example", tokenizer: Any) -> list[Piece]:
+    """A row in pieces, in order. A token that is no text, nor with those after it, is called as the vocabulary does."""
+    trained = [False] * len(example.tokens)
+    for start, end in example.spans:
+        trained[start:end] = [True] * (end - start)
+    found: list[Piece] = []
+    done = 0
+    while done < len(trained):
+        text, count = _next(example.tokens[done:], trained[done:], tokenizer)
+        found.append(Piece(text, example.tokens[done : done + count], trained[done]))
+        done += count
+    return found
+
+
+def _next(tokens: Sequence[int], trained: Sequence[bool], tokenizer: Any) -> tuple[str, int]:
+    """The text of the first piece, and its tokens."""
+    for count in range(1, min(MOST_BYTES, len(tokens)) + 1):
+        text = tokenizer.decode(list(tokens[:count]))
+        if text and "\N{REPLACEMENT CHARACTER}" not in text and len(set(trained[:count])) == 1:
+            return text, count
+    return str(tokenizer.convert_ids_to_tokens(tokens[0])), 1
+
+
+def shown(text: str) -> str:
+    """The text of a token: what cannot be seen as escapes, and after it the code points of letters beyond ASCII."""
+    letters = "".join(ESCAPES.get(letter) or safe(letter) for letter in text)
+    codes = "".join(_escape(letter) for letter in text if not letter.isascii() and letter.isprintable())
+    is_mark = bool(text) and unicodedata.category(text[0]).startswith("M")  # it would sit on the separator
+    return "\N{DOTTED CIRCLE}" * is_mark + letters + codes
+
+
+def safe(text: str) -> str:
+    """Text of a file on one line, unable to steer a terminal."""
+    return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    return f"\\u{ord(letter):04x}" if ord(letter) < 2**16 else f"\\U{ord(letter):08x}"
+
+
+def lines(row: Sequence[Piece], width: int, brackets: bool) -> Iterator[list[tuple[str, bool]]]:
+    """Lines of a row, each as parts with whether they are trained on; the first part tells which token follows.
+
+    width: letters of a line, unless one piece is longer. brackets: [[ ]] around what is trained on.
+    """
+    line: list[tuple[str, bool]] = []
+    room = position = 0
+    for i, piece in enumerate(row):
+        text = shown(piece.text) + (f"·{len(piece.tokens)}" if len(piece.tokens) > 1 else "")
+        if brackets and piece.is_trained:
+            text = "[[" * (i == 0 or not row[i - 1].is_trained) + text
+            text += "]]" * (i + 1 == len(row) or not row[i + 1].is_trained)
+        if line and 1 + len(text) > room:
+            yield line
+            line = []
+        if line:
+            line.append(("|", False))
+        else:
+            line, room = [(f"  t{position}  ", False)], width - len(f"  t{position}  ") + 1
+        line.append((text, piece.is_trained))
+        room -= 1 + len(text)
+        position += len(piece.tokens)
+    if line:
+        yield line
+
+
+def plain(row: Sequence[Piece], width: int) -> str:
+    """A row for a pipe: trained tokens in [[ ]]."""
+    return "\n".join("".join(text for text, _ in line) for line in lines(row, width, brackets=True))
+
+
+def coloured(row: Sequence[Piece], width: int) -> "Text":
+    """A row for a terminal: trained tokens stand out, without colour too."""
+    from rich.text import Text  # late: only a terminal needs it
+
+    made = Text(no_wrap=True, overflow="ignore")
+    for line in lines(row, width, brackets=False):
+        for text, is_trained in line:
+            made.append(text, TRAINED if is_trained else REST)
+        made.append("\n")
+    return made
+
+
+NAMED = 5
+"""Unusable rows of a kind that are named."""
+BINS = 10
+"""Most bins of the histogram."""
+LAID_OUT = 20_000
+"""Most rows of an epoch that are laid out: a share of padding needs no million."""
+BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""What vocabularies call a byte of a character that they do not know."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a file. usable: each with its tokens; problems: what the training says of the others."""
+
+    usable: list[tuple[Any, Example]]
+    problems: list[ThunderError]
+
+    @property
+    def examples(self) -> list[Example]:
+        """The usable rows in tokens, whole."""
+        return [example for _, example in self.usable]
+
+
+def read(path: Path, tokenizer: Any, train_on: str, cache: Path | None) -> Rows:
+    """Every row of a file, usable or not. Raises ThunderError for a file or a model that gives no row at all."""
+    rows = files.read_jsonl(path, hint="run `./doit data`")
+    if not rows:
+        return Rows([], [])
+    try:
+        return Rows(list(zip(rows, tokens.read_all(path, tokenizer, train_on, cache), strict=True)), [])
+    except ThunderError as error:
+        found = _one_by_one(rows, path, tokenizer, train_on)
+        if not found.problems:
+            raise error
+        return found
+
+
+def _one_by_one(rows: Sequence[Any], path: Path, tokenizer: Any, train_on: str) -> Rows:
+    found = Rows([], [])
+    for number, row in enumerate(rows, start=1):
+        try:
+            found.usable.append((row, tokens.example(row, tokenizer, f"{path}:{number}", train_on)))
+        except ThunderError as problem:
+            if problem.where == "--model":  # no row is at fault
+                raise
+            found.problems.append(problem)
+    return found
+
+
+def facts(rows: Rows, tokenizer: Any, settings: Settings) -> dict[str, Any]:
+    """What the rows are, whatever the training makes of them."""
+    examples = rows.examples
+    lengths = sorted(len(each.tokens) for each in examples)
+    total, targets = sum(lengths), sum(each.targets for each in examples)
+    characters = sum(len(each["content"]) for row, _ in rows.usable for each in row["messages"])
+    taught = sum(len(each["content"]) for row, _ in rows.usable for each in _answers(row, settings.train_on))
+    counts: Counter[int] = Counter()
+    for each in examples:
+        counts.update(each.tokens)
+    unknown, byte = _unknown(counts, tokenizer)
+    return {
+        "rows": len(rows.usable) + len(rows.problems),
+        "unusable": _kinds(rows.problems),
+        "tokens": quantiles(lengths) | {"total": total},
+        "histogram": histogram(lengths),
+        "over_max_seq_len": sum(length > settings.max_seq_len for length in lengths),
+        "targets": targets,
+        "supervised": _share(targets, total),
+        "tokens_per_character": _share(total, characters),
+        "targets_per_character": _share(targets, taught),
+        "unknown_tokens": unknown,
+        "byte_tokens": byte,
+    }
+
+
+def _answers(row: Any, train_on: str) -> list[dict[str, str]]:
+    messages = row["messages"]
+    return messages[-1:] if train_on == "last" else [each for each in messages if each["role"] == "assistant"]
+
+
+def _kinds(problems: Sequence[ThunderError]) -> list[dict[str, Any]]:
+    """Problems by what they say, the most frequent first, each with the places of a few."""
+    counts = Counter(problem.what for problem in problems)
+    return [
+        {"what": what, "rows": count, "first": [each.where for each in problems if each.what == what][:NAMED]}
+        for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def quantiles(lengths: Sequence[int]) -> dict[str, int]:
+    """min, median, p95 and max of sorted lengths, each the length of some row; 0 without rows."""
+    places = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
+    return {name: lengths[max(0, math.ceil(p * len(lengths)) - 1)] if lengths else 0 for name, p in places.items()}
+
+
+def histogram(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(lowest, highest, rows) of bins of equal width over sorted lengths."""
+    if not lengths:
+        return []
+    width = -(-(lengths[-1] - lengths[0] + 1) // BINS)
+    counts = Counter((length - lengths[0]) // width for length in lengths)
+    lows = range(lengths[0], lengths[-1] + 1, width)
+    return [(low, low + width - 1, counts[i]) for i, low in enumerate(lows)]
+
+
+def _unknown(counts: Counter[int], tokenizer: Any) -> tuple[int, int]:
+    """Tokens that stand for anything unknown, and tokens that are a byte of a character without a token of its own."""
+    unknown = {tokenizer.unk_token_id} - set(tokenizer.eos_token_ids)  # some vocabularies have one token for both
+    names = zip(counts, tokenizer.convert_ids_to_tokens(list(counts)), strict=True)
+    return sum(counts[each] for each in unknown), sum(counts[each] for each, name in names if BYTE.fullmatch(str(name)))
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def taken(rows: Rows, path: Path, tokenizer: Any, settings: Settings) -> tuple[Split | None, str]:
+    """The rows as the training takes them; or none, and why it would stop."""
+    if not rows.usable and not rows.problems:
+        return None, "holds no row to use"
+    if rows.problems:
+        return None, f"{len(rows.problems)} rows cannot be trained on"
+    long = sum(len(each.tokens) > settings.max_seq_len for each in rows.examples)
+    if long and settings.too_long == "refuse":
+        return None, f"{long} rows are longer than max_seq_len, and too_long is refuse"
+    if not long:
+        return Split(tuple(rows.examples), 0), ""
+    policy = Policy(settings.max_seq_len, settings.too_long, settings.train_on)
+    try:
+        return tokens.read(path, tokenizer, policy, settings.token_cache), ""
+    except ThunderError as error:
+        return None, error.what
+
+
+def training(split: Split, feeds: Sequence["Feed"]) -> dict[str, Any]:
+    """The rows of train.jsonl over one epoch, as all ranks take them. feeds: one for each rank."""
+    feed = feeds[0]
+    steps = max(1, min(feed.steps_per_epoch, LAID_OUT // feed.global_batch_size))
+    rows = [row for step in range(steps) for row in feed.rows(step)]
+    computed = sum(batch.padded_tokens for each in feeds for step in range(steps) for batch in each.step(step))
+    return _counts(split, feed, rows, computed) | {"steps_per_epoch": feed.steps_per_epoch}
+
+
+def validation(split: Split, feeds: Sequence["Feed"]) -> dict[str, Any]:
+    """The rows of valid.jsonl, all of them scored each time."""
+    computed = sum(batch.padded_tokens for each in feeds for batch in each.validation())
+    return _counts(split, feeds[0], range(len(feeds[0].examples)), computed)
+
+
+def _counts(split: Split, feed: "Feed", rows: Sequence[int], computed: int) -> dict[str, Any]:
+    """rows: those laid out. One of n tokens is n - 1 to the model: its last is a target and nothing else."""
+    real = sum(len(feed.examples[row].tokens) - 1 for row in rows)
+    return {
+        "rows": len(split.examples),
+        "dropped": split.dropped,
+        "split": split.split,
+        "tokens": split.tokens,
+        "targets": split.targets,
+        "supervised": _share(split.targets, split.tokens),
+        "rows_laid_out": len(rows),
+        "real_tokens": real,
+        "computed_tokens": computed,
+        "packing_efficiency": _share(real, computed),
+    }
+
+
+def feeds_of(split: Split, settings: Settings, model: "nn.Module", ranks: int, is_packed: bool) -> list["Feed"]:
+    """What each rank is fed from. ranks: those that rows are spread over."""
+    from thunder_train.worker.batching.loader import Feed, costs_of
+
+    costs = replace(costs_of(model, split.examples, settings.micro_tokens), is_packed=is_packed)
+    rows = settings.rows_per_step(ranks)
+    weights = settings.weights if len(settings.weights) == ranks else ()  # --ranks may ask for another number
+    return [Feed(split.examples, rows, settings.seed, rank, ranks, costs, weights) for rank in range(ranks)]
+
 
 UNUSED = ["--num-iters", "1", "--learning-rate", "1", "--adapter-path", "adapter"]
 """Flags that a training cannot do without, and that change no token."""
@@ -46,14 +356,14 @@ def load(settings: Settings) -> Base:
     from thunder_train.worker import model
 
     folder = model.locate(settings.model, model.pinned_commit(settings.model_lock))
-    mend = "give an mlx-lm folder, or convert it first"
-    files.require(folder / "config.json", mend=mend)
+    hint = "give an mlx-lm folder, or convert it first"
+    files.require(folder / "config.json", hint=hint)
     try:
         config = mlx_lm.utils.load_config(folder)
         tokenizer = mlx_lm.utils.load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
     except Exception as error:  # tokenizers raises Exception itself
         what = f"mlx-lm cannot load its tokenizer: {error}"
-        raise ThunderError(what, where=f"--model {settings.model}", mend=mend) from error
+        raise ThunderError(what, where=f"--model {settings.model}", hint=hint) from error
     return Base(tokenizer, model.build(config))
 
 
@@ -61,9 +371,9 @@ def report(settings: Settings, base: Base, ranks: int, rows: int) -> dict[str, A
     """Facts of both splits, and so many rows of training data in pieces. Schema thunder.tokens/1."""
     import mlx.core as mx
 
-    from thunder_train.worker.batching import packing
+    from thunder_train.worker.batching import batch
 
-    not_packed = packing.why_not(base.model) if settings.packing == "auto" else "packing is off"
+    not_packed = batch.why_not(base.model) if settings.packing == "auto" else "packing is off"
     spread = ranks if settings.strategy == "data" else 1
     found, examples = split_facts("train", settings, base, spread, not not_packed)
     splits = {"train": found, "valid": split_facts("valid", settings, base, spread, not not_packed)[0]}
@@ -90,18 +400,17 @@ def split_facts(
 
     ranks: those that rows are spread over.
     """
-    from thunder_train.worker.inspect import token_facts
 
     path = settings.train_data if name == "train" else settings.valid_data
-    rows = token_facts.read(path, base.tokenizer, settings.train_on, settings.token_cache)
-    found: dict[str, Any] = token_facts.facts(rows, base.tokenizer, settings) | {"path": str(path), "training": None}
-    split, stop = token_facts.taken(rows, path, base.tokenizer, settings)
+    rows = read(path, base.tokenizer, settings.train_on, settings.token_cache)
+    found: dict[str, Any] = facts(rows, base.tokenizer, settings) | {"path": str(path), "training": None}
+    split, stop = taken(rows, path, base.tokenizer, settings)
     needed = settings.rows_per_step(ranks)
     if split and name == "train" and len(split.examples) < needed:
         stop = f"has {len(split.examples)} rows, fewer than the {needed} of one step"
     elif split:
-        feeds = token_facts.feeds(split, settings, base.model, ranks, is_packed)
-        counts = token_facts.training if name == "train" else token_facts.validation
+        feeds = feeds_of(split, settings, base.model, ranks, is_packed)
+        counts = training if name == "train" else validation
         found["training"] = counts(split, feeds)
     return found | {"stop": stop}, split.examples if split else rows.examples
 

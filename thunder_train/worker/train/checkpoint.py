@@ -120,7 +120,7 @@ def check_identity(found: Mapping[str, str], mine: Mapping[str, str], folder: st
         raise ThunderError(
             f"holds a checkpoint of another training: {facts}",
             where=str(folder),
-            mend="delete the folder to begin anew, or give another --checkpoint-path",
+            hint="delete the folder to begin anew, or give another --checkpoint-path",
         )
 
 

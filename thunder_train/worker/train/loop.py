@@ -14,15 +14,13 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from thunder_train import ThunderError
-from thunder_train.worker.agreement import check_parity
 from thunder_train.worker.batching.batch import Batch, loss_sum
 from thunder_train.worker.batching.loader import Feed
 from thunder_train.worker.model import adapter
-from thunder_train.worker.ranks import Ranks, losses_told
+from thunder_train.worker.ranks import Ranks, check_parity, losses_told
 from thunder_train.worker.train.checkpoint import Checkpoint, Progress, Tensors
 from thunder_train.worker.train.metrics_log import Journal
-from thunder_train.worker.train.schedule import schedule
-from thunder_train.worker.train.step import Totals, add_up, local_sums, numbers, update
+from thunder_train.worker.train.step import Totals, add_up, local_sums, numbers, schedule, update
 
 NAMED_ROWS = 20
 """Rows of a broken step that its message names, at most."""
@@ -169,7 +167,7 @@ def evaluate(
         tick()
     loss_total, token_total = numbers(ranks.sum(mx.stack([loss, mx.array(float(tokens))])))
     if not math.isfinite(loss_total):
-        raise ThunderError("the loss is not finite", where="validation", mend="look for a broken model or adapter")
+        raise ThunderError("the loss is not finite", where="validation", hint="look for a broken model or adapter")
     return loss_total / token_total, int(token_total)
 
 
@@ -196,7 +194,7 @@ def _skip(run: Run, state: State, totals: Totals) -> None:
         raise ThunderError(
             f"{progress.skipped_in_a_row} steps in a row had a gradient that {why}; the last one's rows: {rows}",
             where=f"step {progress.step}",
-            mend="lower the learning rate, or look at these rows and the base model",
+            hint="lower the learning rate, or look at these rows and the base model",
         )
 
 

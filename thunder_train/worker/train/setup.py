@@ -11,9 +11,9 @@ import mlx.nn as nn
 
 from thunder_train import ThunderError
 from thunder_train.core import files
-from thunder_train.worker import adapter, agreement, model, ranks, tensor_parallel
+from thunder_train.worker import adapter, model, ranks, tensor_parallel
 from thunder_train.worker.args import Settings
-from thunder_train.worker.batching import packing, tokens
+from thunder_train.worker.batching import batch, tokens
 from thunder_train.worker.batching.loader import Feed, costs_of
 from thunder_train.worker.batching.tokens import Split
 from thunder_train.worker.model import Lora
@@ -49,7 +49,7 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     """Check that the joined ranks agree, load model and rows. Raises ThunderError for what cannot be trained."""
     is_data = settings.strategy == "data"
     told = identity(settings, group)
-    agreement.check_identity(told, group)
+    ranks.check_identity(told, group)
     group = ranks.weighted(group, settings.weights)
     base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock), lazy=not is_data)
     policy = tokens.Policy(settings.max_seq_len, settings.too_long, settings.train_on)
@@ -70,7 +70,7 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     total = model.parameters(base)
     model.add_lora(base, lora, settings.seed)
     counts = Counts(total, model.trainable_parameters(base))
-    not_packed = packing.why_not(base) if settings.packing == "auto" else "packing is off"
+    not_packed = batch.why_not(base) if settings.packing == "auto" else "packing is off"
     if settings.grad_checkpoint:
         model.checkpoint_blocks(base)
     if not is_data:
@@ -125,8 +125,8 @@ def identity(settings: Settings, group: Ranks) -> dict[str, str]:
     """The training in words: flags that decide numbers, ranks, data and model by content, versions."""
     paths = {"--train-data": settings.train_data, "--valid-data": settings.valid_data}
     for flag, path in paths.items():
-        files.require(path, mend=f"run `./doit data`, or correct {flag}")
-    return agreement.identity(
+        files.require(path, hint=f"run `./doit data`, or correct {flag}")
+    return ranks.identity(
         flags={**settings.numeric(), "ranks": group.size},
         paths=paths,
         model=_model_digest(settings),
@@ -137,7 +137,7 @@ def identity(settings: Settings, group: Ranks) -> dict[str, str]:
 def _model_digest(settings: Settings) -> str:
     """The model by the hashes of its lock; without one by its config and the sizes of its files."""
     if settings.model_lock:
-        lock = files.read_json(settings.model_lock, mend="run `./doit model`")
+        lock = files.read_json(settings.model_lock, hint="run `./doit model`")
         return files.digest(lock.get("files"))[:16]
     folder = Path(settings.model)
     if not folder.is_dir():
@@ -150,7 +150,7 @@ def _model_digest(settings: Settings) -> str:
 def _check_rows(rows: int, needed: int, path: Path) -> None:
     if needed > rows:
         what = f"has {rows} rows, fewer than the {needed} of one step"
-        raise ThunderError(what, where=str(path), mend="lower --batch-size or --global-batch-size, or use fewer ranks")
+        raise ThunderError(what, where=str(path), hint="lower --batch-size or --global-batch-size, or use fewer ranks")
 
 
 def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:
@@ -160,9 +160,9 @@ def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:
     """
     mine = resume.latest(settings.checkpoint_path)
     step = resume.decode(mine).progress.step if mine else -1
-    steps = [int(told) for told in agreement.gather(str(step).encode(), ready.ranks)]
+    steps = [int(told) for told in ranks.gather(str(step).encode(), ready.ranks)]
     holder = steps.index(max(steps))
-    data = agreement.share(mine, ready.ranks, holder)
+    data = ranks.share(mine, ready.ranks, holder)
     if data is None:
         return None
     found = resume.decode(data)

@@ -17,7 +17,7 @@ from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.batch import batch, loss_sum
 from thunder_train.worker.batching.plan import Pass
 from thunder_train.worker.batching.tokens import Example
-from thunder_train.worker.inspect.sizes import Facts, dtype
+from thunder_train.worker.inspect.memory import Facts, dtype
 
 SMALL, LARGE = 256, 2048
 """Two vocabularies: what the larger one costs more is the price of a word."""

@@ -1,0 +1,298 @@
+"""JSON as others write it, strictly: what is wrong with it, and where.
+
+Input: bytes of a line or a file.  Output: ThunderErrors that name `file:line:column`; keys that stand twice.
+
+Files as others wrote them: opened only when regular, unpacked, and cut into lines of bounded length.
+
+Input: plain, .gz and .zst files.  Output: bytes.  What is wrong in a file is gathered in `Problems` and told together.
+
+Rows of CSV and Parquet files, as objects like those of JSONL.
+
+Input: CSV with a header line, UTF-8 and comma-separated; Parquet.  Output: (line or row number, object).
+CSV is read with Python's csv, not pyarrow's: only it knows on which line of the file a row starts.
+"""
+
+import csv
+import gzip
+import io
+import json
+import math
+import re
+import stat
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from thunder_train import ThunderError, raise_all
+from thunder_train.data.rows import SHOWN
+
+DECODE = msgspec.json.Decoder().decode
+HALF = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)", re.DOTALL)
+"""Group 1: an escape that is half of a surrogate pair, without the other half."""
+
+
+def repeated_key(content: bytes, value: dict[str, Any]) -> str | None:
+    """A key that some object of a JSON text has twice, where decoders keep the last. value: the text, decoded.
+
+    Every key is followed by a colon, so equal counts of both prove that none is lost; only else it is looked up.
+    """
+    colons = content.count(b":")
+    if colons in (len(value), _shallow(value)) or colons == count_keys(value):
+        return None
+    spaced = any(space in content for space in (b" :", b"\t:", b"\r:", b"\n:"))
+    if not spaced and content.count(b'":') == count_keys(value):
+        return None
+    return first_repeated(content)
+
+
+def _shallow(value: dict[str, Any]) -> int:
+    """Keys of an object and of the objects in it, no deeper: nearly always all there are, and fast."""
+    return len(value) + sum([len(inner) for inner in value.values() if inner.__class__ is dict])
+
+
+def count_keys(value: Any) -> int:
+    """Keys of all objects inside a value."""
+    count, left = 0, [value]
+    while left:
+        inner = left.pop()
+        if isinstance(inner, dict):
+            count += len(inner)
+            left.extend(inner.values())
+        elif isinstance(inner, list):
+            left.extend(inner)
+    return count
+
+
+def first_repeated(content: bytes) -> str | None:
+    """The first key that an object of a JSON text has twice."""
+    repeated: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        repeated.extend(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+    json.loads(content.decode(), object_pairs_hook=look)
+    return repeated[0] if repeated else None
+
+
+def fault(content: bytes, path: str, first_line: int, error: Exception) -> ThunderError:
+    """What keeps bytes from being JSON, and where."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as wrong:
+        return not_text(content, wrong, path, first_line)
+    hint = "mend or remove the line"
+    if isinstance(error, RecursionError):
+        return ThunderError("is nested too deep", where=f"{path}:{first_line}", hint=hint)
+    message, _, byte = str(error).removesuffix(")").rpartition(" (byte ")
+    if isinstance(error, msgspec.ValidationError):  # a number that no float or int holds; msgspec does not say where
+        what = f"is not JSON: {str(error).partition(' - at ')[0]}"
+        return ThunderError(what, where=f"{path}:{first_line}", hint=hint)
+    before = content[: int(byte)] if message else content.rstrip()
+    what = f"is not JSON: {message or error}"
+    half = next((found for found in HALF.finditer(content) if found[1]), None)
+    if half and (not message or "surrogate" in message):
+        before, what = content[: half.start()], f"holds half of a character, {half[1].decode()}"
+    shown = before.decode(errors="ignore")
+    line, column = first_line + shown.count("\n"), len(shown) - shown.rfind("\n")
+    return ThunderError(what, where=f"{path}:{line}:{column}", hint=hint)
+
+
+def not_text(content: bytes, error: UnicodeDecodeError, path: str, first_line: int) -> ThunderError:
+    """What keeps bytes from being UTF-8, and on which line."""
+    line = first_line + content.count(b"\n", 0, error.start)
+    return ThunderError("is not UTF-8", where=f"{path}:{line}", hint="save the file as UTF-8")
+
+
+LINE_LIMIT = 16 * 2**20
+"""Most bytes of a line, its end included: a row is a short text, so a longer one is another format or an accident."""
+WHOLE_LIMIT = 2**30
+"""Most bytes, unpacked, of a file that is read whole."""
+BUFFER = 2**18
+WORD = 80
+"""Most characters of a word that an error shows."""
+FAULTS = (OSError, EOFError, zlib.error, ValueError)
+"""What gzip, zlib and pyarrow raise for a file that is cut short or damaged."""
+
+
+def shown(value: object) -> str:
+    """A word of a file as an error tells it: quoted, escaped, and no longer than a line."""
+    told = repr(value)
+    return told if len(told) <= WORD else f"{told[:WORD]}..."
+
+
+class Problems:
+    """What is wrong in one file: the first few are kept, the others counted, however many there are."""
+
+    def __init__(self) -> None:
+        self.first: list[ThunderError] = []
+        self.more = 0
+
+    def add(self, what: str, where: str, hint: str) -> None:
+        """Put down one mistake."""
+        self.keep(ThunderError(what, where=where, hint=hint))
+
+    def keep(self, problem: ThunderError) -> None:
+        """Put down one mistake that is an error already."""
+        if len(self.first) < SHOWN:
+            self.first.append(problem)
+        else:
+            self.more += 1
+
+    def tell(self) -> None:
+        """Raise one error that holds them all; do nothing when there is none."""
+        raise_all(self.first + ([ThunderError(f"... and {self.more} more")] if self.more else []))
+
+
+@contextmanager
+def opened(path: str, root: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file under root, unpacked as its name says.
+
+    Errors: missing, unreadable, and anything but a regular file, which might never end.
+    """
+    with _regular(path, root) as file:
+        yield _unpacked(path, file)
+
+
+def _regular(path: str, root: Path) -> BinaryIO:
+    try:
+        if not stat.S_ISREG((root / path).stat().st_mode):
+            hint = "name a file; for those of a folder write a pattern, as folder/*.jsonl"
+            raise ThunderError("is not a file", where=path, hint=hint)
+        return open(root / path, "rb", buffering=BUFFER)
+    except FileNotFoundError:
+        raise ThunderError("is missing", where=path, hint="mend the source's path or add the file") from None
+    except ValueError:
+        raise ThunderError("is no path", where=repr(path), hint="mend the source's path") from None
+    except OSError as error:
+        hint = "check the path and its rights"
+        raise ThunderError(f"cannot be read: {error.strerror}", where=path, hint=hint) from error
+
+
+def _unpacked(path: str, file: BinaryIO) -> BinaryIO:
+    if path.lower().endswith(".gz"):
+        return io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER)
+    if path.lower().endswith(".zst"):
+        import pyarrow as pa  # late: few files are packed so, and it takes a fifth of a second
+
+        return io.BufferedReader(pa.CompressedInputStream(file, "zstd"), BUFFER)
+    return file
+
+
+def whole(path: str, root: Path) -> bytes:
+    """The bytes of a file, a byte-order mark skipped. Errors: as `opened`; damaged; over WHOLE_LIMIT."""
+    with opened(path, root) as stream:
+        try:
+            content = stream.read(WHOLE_LIMIT + 1)
+        except FAULTS as error:
+            raise ThunderError(f"is cut short or damaged: {error}", where=path, hint="make or copy it again") from None
+    if len(content) > WHOLE_LIMIT:
+        what = f"is longer than {WHOLE_LIMIT >> 30} GiB"
+        raise ThunderError(what, where=path, hint="write its rows as JSONL, a line each")
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def lines(path: str, root: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
+    """Each line and its number from 1, a byte-order mark skipped; over-long lines and a damaged end are problems."""
+    with opened(path, root) as stream:
+        number = 0
+        try:
+            while line := stream.readline(LINE_LIMIT + 1):
+                number += 1
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if len(line) > LINE_LIMIT:
+                    what = f"is longer than {LINE_LIMIT >> 20} MiB"
+                    problems.add(what, f"{path}:{number}", "write one row a line, as short as a text")
+                    while line and not line.endswith(b"\n"):
+                        line = stream.readline(LINE_LIMIT)
+                else:
+                    yield number, line
+        except FAULTS as error:
+            what = f"is cut short or damaged: {error}"
+            problems.add(what, f"{path}:{number + 1}", "make or copy the file again")
+
+
+Numbered = tuple[int, dict[str, Any]]
+"""Where an object stands: its first line (JSONL, CSV) or its number (Parquet, a list), from 1; and the object."""
+
+
+def csv_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
+    """Each row with the line where it starts; empty cells are left out, the others are text."""
+    csv.field_size_limit(LINE_LIMIT)
+    reader = csv.reader(_decoded(path, root, problems), strict=True)
+    header: list[str] = []
+    line = 1
+    try:
+        for cells in reader:
+            if cells and not header:
+                header = cells
+                _check_header(path, header, problems)
+            elif cells and len(cells) != len(header):
+                what = f"has {len(cells)} cells, the header {len(header)}"
+                problems.add(what, f"{path}:{line}", "mend the row; quote a cell that holds a comma")
+            elif cells:
+                yield line, {name: cell for name, cell in zip(header, cells, strict=True) if cell}
+            line = reader.line_num + 1
+    except csv.Error as error:
+        problems.add(f"is not CSV: {error}", f"{path}:{line}", "mend the quotes of this row")
+
+
+def _decoded(path: str, root: Path, problems: Problems) -> Iterator[str]:
+    for number, line in lines(path, root, problems):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            problems.add("is not UTF-8", f"{path}:{number}", "save the file as UTF-8")
+            yield "\n"
+
+
+def _check_header(path: str, header: list[str], problems: Problems) -> None:
+    for name in sorted({name for name in header if header.count(name) > 1}):
+        problems.add(f"has the column {shown(name)} twice", f"{path}:1", "keep one of them")
+
+
+def parquet_rows(path: str, root: Path, problems: Problems, columns: Collection[str]) -> Iterator[Numbered]:
+    """Each row with its number; nulls are left out. columns: those to read, of which not all need be there."""
+    import pyarrow as pa  # late: few sources are tables
+    import pyarrow.parquet as pq
+
+    number = 0
+    with opened(path, root) as stream:
+        try:
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
+            names = file.schema_arrow.names
+            for name in sorted({name for name in names if names.count(name) > 1}):
+                problems.add(f"has the column {shown(name)} twice", path, "keep one of them")
+            chosen = [name for name in names if name in columns] or names
+            for batch in file.iter_batches(batch_size=4096, columns=chosen, use_threads=False):
+                for row in batch.to_pylist(maps_as_pydicts="strict"):
+                    number += 1
+                    try:
+                        value = {name: _plain(inner, name) for name, inner in row.items() if inner is not None}
+                    except _OddError as odd:
+                        problems.add(str(odd), f"{path}: row {number}", "write text or a number, or leave it empty")
+                    else:
+                        yield number, value
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # KeyError: a map with a key twice
+            told = " ".join(str(error).split())[:200]
+            problems.add(f"is not whole Parquet: {told}", f"{path}: row {number + 1}", "make or copy it again")
+
+
+class _OddError(Exception):
+    """A value that JSON cannot say: NaN, a time, bytes."""
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A value of a table without the nulls inside it. name: its column, for the error."""
+    if isinstance(value, dict):
+        return {str(member): _plain(inner, name) for member, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_plain(inner, name) for inner in value]
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise _OddError(f"{name} holds {value if isinstance(value, float) else f'a {type(value).__name__}'}")

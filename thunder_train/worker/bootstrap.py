@@ -1,0 +1,153 @@
+"""A fast BLAS for Linux CPUs: must run before the first `import mlx`.
+
+The Linux CPU wheel of mlx links the reference BLAS. OpenBLAS, loaded first with global symbols, takes its place.
+Pinning the kernel gives every x86-64 machine with AVX2 the same bits.
+
+The environment that can change numbers: it goes into done.json and from there into the run's identity.
+
+How every worker program starts and ends: watchdog, files from the launcher, BLAS, one clean line for a mistake.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import platform
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+from thunder_train import ThunderError
+from thunder_train.worker.errors import RanksLostError
+from thunder_train.worker.watchdog import follow_launcher
+
+WARNING = (
+    "thunder: OpenBLAS is missing, so float32 products run about 30-70 times slower; "
+    "mend: apt-get install -y libopenblas0-pthread"
+)
+
+
+@functools.cache
+def preload() -> dict[str, str]:
+    """Load OpenBLAS on Linux and say what computes: {"blas", "blas_kernel", "blas_threads"}.
+
+    Values already in OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS stand. Without OpenBLAS rank 0 warns once on stderr.
+    """
+    if sys.platform == "darwin":
+        return {"blas": "accelerate", "blas_kernel": "", "blas_threads": ""}
+    if platform.machine() == "x86_64" and _has_avx2():
+        os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        return _describe(ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL))
+    except OSError:
+        if os.environ.get("MLX_RANK", "0") == "0":
+            print(WARNING, file=sys.stderr)
+        return {"blas": "reference", "blas_kernel": "", "blas_threads": "1"}
+
+
+def _has_avx2() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and " avx2 " in cpuinfo.read_text(encoding="utf-8", errors="replace")
+
+
+def _describe(library: ctypes.CDLL) -> dict[str, str]:
+    return {
+        "blas": " ".join(_ask(library, "config").lower().split()[:2]),
+        "blas_kernel": _ask(library, "corename"),
+        "blas_threads": str(library.openblas_get_num_threads()),  # another number adds up in another order
+    }
+
+
+def _ask(library: ctypes.CDLL, what: str) -> str:
+    function = library[f"openblas_get_{what}"]
+    function.restype = ctypes.c_char_p
+    return bytes(function()).decode()
+
+
+def environment() -> dict[str, str]:
+    """Python minor, platform, device, mlx, mlx-lm, BLAS and its kernel; no host name, no path."""
+    import mlx.core as mx  # late: BLAS must be loaded first
+
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "platform": f"{sys.platform}-{platform.machine()}",
+        "device": mx.default_device().type.name,
+        "mlx": version("mlx"),
+        "mlx_lm": version("mlx-lm"),
+        **preload(),
+    }
+
+
+FILE_PREFIX = "THUNDER_FILE_"
+MPI_RANK = "OMPI_COMM_WORLD_RANK"
+"""Set in every rank of Open MPI."""
+MISTAKE = 2
+"""Exit status of a user's mistake."""
+LOST = 75
+"""Exit status of a rank that lost the others: the launcher looks for the cause among those, and may start all again."""
+
+
+def enter(main: Callable[[list[str]], None]) -> NoReturn:
+    """Run a worker program's main with the command line and exit: 0, or 2 with one line per mistake on stderr.
+
+    75 when the other ranks are gone.
+    """
+    follow_launcher()
+    with _failing_at_once():
+        try:
+            unpack_files()
+            preload()
+            main(sys.argv[1:])
+        except ThunderError as error:
+            sys.stdout.flush()
+            print(error, file=sys.stderr, flush=True)
+            sys.exit(LOST if isinstance(error, RanksLostError) else MISTAKE)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        finally:
+            remove_files()
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def _failing_at_once() -> Iterator[None]:
+    """At a Python's end MLX waits in MPI_Finalize for the other MPI ranks; one that has failed must not."""
+    try:
+        yield
+    except BaseException as error:
+        status = error.code if isinstance(error, SystemExit) else 1
+        if MPI_RANK not in os.environ or not isinstance(status, int) or status == 0:
+            raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def unpack_files() -> None:
+    """For each THUNDER_FILE_<NAME>=content write a temporary file and set <NAME> to its path.
+
+    So the launcher needs no file on another machine.
+    """
+    for name in _file_names():
+        number, path = tempfile.mkstemp(prefix="thunder-")
+        with open(number, "w", encoding="utf-8") as file:
+            file.write(os.environ[FILE_PREFIX + name])
+        os.environ[name] = path
+
+
+def remove_files() -> None:
+    """Remove what unpack_files wrote; once MLX has read them, so that a killed rank leaves none behind."""
+    for name in _file_names():
+        Path(os.environ[name]).unlink(missing_ok=True)
+
+
+def _file_names() -> list[str]:
+    return sorted(name.removeprefix(FILE_PREFIX) for name in os.environ if name.startswith(FILE_PREFIX))
