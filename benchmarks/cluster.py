@@ -2,8 +2,8 @@
 
 .venv/bin/python benchmarks/cluster.py [--steps 160] [--turns 3] [--write]
 
-Hosts are network namespaces with a real sshd each (tests/system/cluster/lab.py), bare but for an environment. --write: put the
-tables into benchmarks/CLUSTER.md. The scaling wants a quiet machine of two cores: each host gets one.
+Hosts are network namespaces with a real sshd each (tests/system/cluster/lab.py), bare but for an environment.
+--write: put the tables into benchmarks/CLUSTER.md. The scaling wants a quiet machine of two cores: each host gets one.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Open MPI's mpirun or orted on this machine, in a folder of its own, and holders of the places it makes for ranks.
 
 thunder_train.launch.mpi sends this program to a machine and asks it, a JSON line per question; all that it started
-ends when stdin does. Open MPI starts it too, from that folder: `hold` in each place of a rank, `agent` where it would start ssh.
-Both leave a word for the answers, as a file. Standard library and Python 3.9 only.
+ends when stdin does. Open MPI starts it too, from that folder: `hold` in each place of a rank, `agent` where it would
+start ssh. Both leave a word for the answers, as a file. Standard library and Python 3.9 only.
 """
 
 from __future__ import annotations
