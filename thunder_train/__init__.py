@@ -1,13 +1,16 @@
-"""Thunder Train: recipes in, verified LoRA adapters out. This leaf holds what every module may import."""
+"""Thunder Train trains LoRA adapters from declarative recipes. The root holds only what every module may import."""
 
 __version__ = "0.1.0"
 
+SHOWN_PROBLEMS = 20
+"""Maximum number of problems that raise_some lists."""
+
 
 class ThunderError(Exception):
-    """A mistake of the user's or of their machines, told in one line: where it is, what is wrong, how to mend it.
+    """A mistake of the user or a fault of their machines, with the text `where: what; hint`.
 
     what: the fact, as a sentence without a full stop.  where: `file: key`, a path, or a host.
-    mend: the edit or command that mends it.  The text is `where: what; mend`.
+    hint: the edit or command that corrects it.
     """
 
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
@@ -16,8 +19,14 @@ class ThunderError(Exception):
 
 
 def raise_all(problems: list[ThunderError]) -> None:
-    """Raise one error that holds every problem, a line each; do nothing when there is none."""
+    """Raise one error that holds every problem, one per line; do nothing if there is none."""
     if len(problems) == 1:
         raise problems[0]
     if problems:
         raise ThunderError("\n".join(str(problem) for problem in problems))
+
+
+def raise_some(problems: list[ThunderError]) -> None:
+    """Raise one error as raise_all does, but list only the first SHOWN_PROBLEMS and count the others."""
+    more = len(problems) - SHOWN_PROBLEMS
+    raise_all(problems[:SHOWN_PROBLEMS] + ([ThunderError(f"... and {more} more")] if more > 0 else []))

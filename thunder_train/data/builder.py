@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thunder_train import ThunderError
+from thunder_train import ThunderError, raise_some
 from thunder_train.config.project import Dataset, Source
 from thunder_train.core import files
 from thunder_train.data import (
@@ -30,7 +30,7 @@ from thunder_train.data import (
 from thunder_train.data import examples as compose
 from thunder_train.data.collect import Gathered, Shelf, Watch
 from thunder_train.data.near_duplicates import Neighbours
-from thunder_train.data.rows import Dropped, Ledger, raise_some
+from thunder_train.data.rows import Dropped, Ledger
 from thunder_train.data.splits import SPLITS, Parted
 
 SCHEMA = "thunder.dataset/2"

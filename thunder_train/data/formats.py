@@ -27,8 +27,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from thunder_train import ThunderError, raise_all
-from thunder_train.data.rows import SHOWN
+from thunder_train import SHOWN_PROBLEMS, ThunderError, raise_all
 
 DECODE = msgspec.json.Decoder().decode
 HALF = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)", re.DOTALL)
@@ -138,7 +137,7 @@ class Problems:
 
     def keep(self, problem: ThunderError) -> None:
         """Put down one mistake that is an error already."""
-        if len(self.first) < SHOWN:
+        if len(self.first) < SHOWN_PROBLEMS:
             self.first.append(problem)
         else:
             self.more += 1

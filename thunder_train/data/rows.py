@@ -5,10 +5,6 @@ from typing import Any
 
 import msgspec
 
-from thunder_train import ThunderError, raise_all
-
-SHOWN = 20
-"""Most problems of one file that an error lists."""
 GROUP_KEYS = ("video_id", "audio_path", "segment_id", "feat_id")
 """What a row may carry that others share, coarsest first."""
 
@@ -72,9 +68,3 @@ class Ledger:
     def reasons(self) -> dict[str, int]:
         """Dropped rows by reason."""
         return dict(Counter(each.reason for each in self.dropped))
-
-
-def raise_some(problems: list[ThunderError]) -> None:
-    """As raise_all, but a file with a thousand bad lines is told in twenty."""
-    more = len(problems) - SHOWN
-    raise_all(problems[:SHOWN] + ([ThunderError(f"... and {more} more")] if more > 0 else []))

@@ -17,9 +17,8 @@ from typing import IO, Any, NamedTuple, cast
 
 import msgspec
 
-from thunder_train import ThunderError
+from thunder_train import ThunderError, raise_some
 from thunder_train.core import files, process
-from thunder_train.data.rows import raise_some
 
 FIELDS = {"id": "id", "partition": "partition", "hypothesis": "asr_text", "proposal": "adapter"}
 """All that a gate may see of a prediction, besides telemetry: no field that knows the reference is here."""
