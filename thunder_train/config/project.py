@@ -15,6 +15,7 @@ from thunder_train.config.config_evaluate import Probe as Probe
 from thunder_train.config.config_evaluate import Promotion as Promotion
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
+THIS_MACHINE = LOCAL[0]
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_KEY")
 """Variables of this process that remote ranks get too: in no file, no log and no command line."""
 
@@ -22,6 +23,11 @@ SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_K
 def is_local(host: str) -> bool:
     """Whether a host of a hostfile is this machine."""
     return host in LOCAL
+
+
+def machine_name(host: str) -> str:
+    """The machine that an ssh name means: "localhost" for this one, however it is spelled."""
+    return THIS_MACHINE if is_local(host) else host
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +40,11 @@ class Host:
     ips: tuple[str, ...]
     rdma: tuple[str, ...]
     weight: float = 1.0
+
+    @property
+    def machine(self) -> str:
+        """Name of the machine; several ranks may share one."""
+        return machine_name(self.ssh)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +59,11 @@ class Cluster:
     """Project folder on remote hosts."""
     python: str
     """Interpreter on remote hosts, relative to their project folder."""
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Names of the distinct machines, in rank order."""
+        return tuple(dict.fromkeys(host.machine for host in self.hosts))
 
     @property
     def is_remote(self) -> bool:

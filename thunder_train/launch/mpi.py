@@ -22,7 +22,7 @@ from thunder_train.agent import client
 from thunder_train.agent.client import Project, Session, UnreachableError
 from thunder_train.config.project import is_local
 
-PARTS = ("interfaces", "mpirun")
+PARTS = ("interfaces", "mpi_holder")
 """Modules of worker/ that make the program of a session."""
 START_S = 60.0
 """Seconds that Open MPI may take to make the places."""
