@@ -95,7 +95,7 @@ def train(model: Any, rows: Any, add_up: Callable[[Any], Any]) -> dict[str, Any]
     import numpy as np
     from mlx.utils import tree_unflatten
 
-    from thunder_train.worker.model import adapter, trainable
+    from thunder_train.worker.model import adapter_tensors, trainable
     from thunder_train.worker.train.step import local_sums, named
 
     # Epsilon is above the rounding of gradients, or Adam makes whole steps of what should be nothing.
@@ -111,7 +111,7 @@ def train(model: Any, rows: Any, add_up: Callable[[Any], Any]) -> dict[str, Any]
         gradients.append(np.array(gradient))
     model.eval()
     logits = np.array(model(rows.tokens))
-    return {"losses": np.array(losses), "gradient": gradients[0], "adapter": adapter(model), "logits": logits}
+    return {"losses": np.array(losses), "gradient": gradients[0], "adapter": adapter_tensors(model), "logits": logits}
 
 
 def run(name: str, ranks: Any, out: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from thunder_train import ThunderError
 from thunder_train.worker.batching.batch import Batch, loss_sum
-from thunder_train.worker.batching.loader import Feed, costs_of
+from thunder_train.worker.batching.loader import DataLoader, costs_of
 from thunder_train.worker.batching.tokens import Example
 from thunder_train.worker.ranks import Ranks
 
@@ -35,7 +35,7 @@ def measure(
     if not fitting:
         return {"loss": None, "perplexity": None, "tokens": 0, "dropped": dropped}
     costs = costs_of(network, fitting, micro_tokens)
-    passes = Feed(fitting, len(fitting), seed=0, rank=0, world=1, costs=costs).validation()
+    passes = DataLoader(fitting, len(fitting), seed=0, rank=0, world=1, costs=costs).validation()
     mine = deal([costs.cost(*each.mask.shape) for each in passes], ranks.weights or (1.0,) * ranks.size)[ranks.rank]
     total = _total(network, passes, mine, ranks, tick)
     if not math.isfinite(total):

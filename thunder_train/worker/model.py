@@ -144,7 +144,7 @@ def trainable(model: nn.Module) -> dict[str, mx.array]:
     return dict(sorted(tree_flatten(model.trainable_parameters())))
 
 
-def adapter(model: nn.Module) -> dict[str, Any]:
+def adapter_tensors(model: nn.Module) -> dict[str, Any]:
     """The trained parameters as numpy arrays."""
     return {name: np.array(leaf) for name, leaf in trainable(model).items()}
 

@@ -36,7 +36,7 @@ def test_packed_logits_equal_those_of_rows_alone(name):
     apart = mx.concatenate([model(row[None])[0] for row in rows])
     naive = model(tokens)[0, :-PADDING]
 
-    assert "" == batch.why_not(model)
+    assert "" == batch.packing_problem(model)
     assert mx.abs(together - apart).max().item() < 1e-4
     assert mx.abs(naive - apart).max().item() > 1e-2
 
@@ -81,4 +81,4 @@ def test_a_recurrent_model_cannot_be_packed():
     model = mamba.Model(mamba.ModelArgs(model_type="mamba", **arguments, **more))
 
     expected = "packing is proven for gemma3_text, gemma4_text, llama, qwen2, qwen3, not for mamba"
-    assert expected == batch.why_not(model)
+    assert expected == batch.packing_problem(model)

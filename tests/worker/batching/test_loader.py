@@ -24,11 +24,11 @@ def costs(**changed):
 
 
 def feed(lengths, global_batch_size, rank=0, world=1, seed=0, weights=()):
-    from thunder_train.worker.batching.loader import Feed
+    from thunder_train.worker.batching.loader import DataLoader
     from thunder_train.worker.batching.tokens import Example
 
     examples = [Example(str(i), (7,) * length, ((1, length),)) for i, length in enumerate(lengths)]
-    return Feed(examples, global_batch_size, seed, rank, world, costs(), weights)
+    return DataLoader(examples, global_batch_size, seed, rank, world, costs(), weights)
 
 
 def ids(batches):

@@ -17,7 +17,7 @@ def run(folder, tokenizer, tmp_path):
     """A function that makes a run of the nano base on eight rows, two of them a step."""
     from thunder_train.worker import model
     from thunder_train.worker.batching import tokens
-    from thunder_train.worker.batching.loader import Feed, costs_of
+    from thunder_train.worker.batching.loader import DataLoader, costs_of
     from thunder_train.worker.ranks import Ranks
     from thunder_train.worker.train import loop
     from thunder_train.worker.train.checkpoint import Progress
@@ -34,8 +34,8 @@ def run(folder, tokenizer, tmp_path):
         costs, saved = costs_of(loaded, rows, 512), []
         return loop.Run(
             model=loaded,
-            rows=Feed(rows, 2, seed=0, rank=0, world=1, costs=costs),
-            validation=Feed(valid, 2, seed=0, rank=0, world=1, costs=costs).validation(),
+            rows=DataLoader(rows, 2, seed=0, rank=0, world=1, costs=costs),
+            validation=DataLoader(valid, 2, seed=0, rank=0, world=1, costs=costs).validation(),
             plan=loop.Plan(**values),
             ranks=Ranks(0, 1),
             row_ranks=Ranks(0, 1),
@@ -62,7 +62,7 @@ def digest(one):
     """The adapter's tensors in one hash."""
     from thunder_train.worker import adapter, model
 
-    return adapter.tensor_digest(model.adapter(one.model))
+    return adapter.tensor_digest(model.adapter_tensors(one.model))
 
 
 def test_validating_more_often_changes_nothing_in_training(run):

@@ -101,7 +101,7 @@ class SegmentMask:
         return self.mask & (position[:, None] < position[None, :] + window_size)
 
 
-def why_not(model: nn.Module) -> str:
+def packing_problem(model: nn.Module) -> str:
     """Why the model's rows cannot be packed; "" if they can."""
     family = _family(model)
     if family in WRAPPERS:

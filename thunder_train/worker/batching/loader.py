@@ -26,7 +26,7 @@ VALIDATED_TOGETHER = 256
 
 
 @dataclass(frozen=True)
-class Feed:
+class DataLoader:
     """The rows of a split for one rank. global_batch_size: rows of an optimizer step, over all ranks.
 
     weights: the speed of each rank; empty: all alike.
@@ -81,7 +81,7 @@ def costs_of(model: nn.Module, examples: Sequence[Example], micro_tokens: int) -
         micro_tokens,
         knee=KNEE * _width(model),
         overhead=CPU_OVERHEAD if on_cpu else GPU_OVERHEAD,
-        is_packed=not packing.why_not(model),
+        is_packed=not packing.packing_problem(model),
         widths=() if on_cpu else fixed_widths(longest, micro_tokens),
     )
 

@@ -39,7 +39,7 @@ from thunder_train.worker.batching.tokens import Example, Policy, Split
 if TYPE_CHECKING:
     import mlx.nn as nn
 
-    from thunder_train.worker.batching.loader import Feed
+    from thunder_train.worker.batching.loader import DataLoader
 
 import shutil
 import signal
@@ -291,7 +291,7 @@ def taken(rows: Rows, path: Path, tokenizer: Any, settings: Settings) -> tuple[S
         return None, error.what
 
 
-def training(split: Split, feeds: Sequence["Feed"]) -> dict[str, Any]:
+def training(split: Split, feeds: Sequence["DataLoader"]) -> dict[str, Any]:
     """The rows of train.jsonl over one epoch, as all ranks take them. feeds: one for each rank."""
     feed = feeds[0]
     steps = max(1, min(feed.steps_per_epoch, LAID_OUT // feed.global_batch_size))
@@ -300,13 +300,13 @@ def training(split: Split, feeds: Sequence["Feed"]) -> dict[str, Any]:
     return _counts(split, feed, rows, computed) | {"steps_per_epoch": feed.steps_per_epoch}
 
 
-def validation(split: Split, feeds: Sequence["Feed"]) -> dict[str, Any]:
+def validation(split: Split, feeds: Sequence["DataLoader"]) -> dict[str, Any]:
     """The rows of valid.jsonl, all of them scored each time."""
     computed = sum(batch.padded_tokens for each in feeds for batch in each.validation())
     return _counts(split, feeds[0], range(len(feeds[0].examples)), computed)
 
 
-def _counts(split: Split, feed: "Feed", rows: Sequence[int], computed: int) -> dict[str, Any]:
+def _counts(split: Split, feed: "DataLoader", rows: Sequence[int], computed: int) -> dict[str, Any]:
     """rows: those laid out. One of n tokens is n - 1 to the model: its last is a target and nothing else."""
     real = sum(len(feed.examples[row].tokens) - 1 for row in rows)
     return {
@@ -323,14 +323,14 @@ def _counts(split: Split, feed: "Feed", rows: Sequence[int], computed: int) -> d
     }
 
 
-def feeds_of(split: Split, settings: Settings, model: "nn.Module", ranks: int, is_packed: bool) -> list["Feed"]:
+def feeds_of(split: Split, settings: Settings, model: "nn.Module", ranks: int, is_packed: bool) -> list["DataLoader"]:
     """What each rank is fed from. ranks: those that rows are spread over."""
-    from thunder_train.worker.batching.loader import Feed, costs_of
+    from thunder_train.worker.batching.loader import DataLoader, costs_of
 
     costs = replace(costs_of(model, split.examples, settings.micro_tokens), is_packed=is_packed)
     rows = settings.rows_per_step(ranks)
     weights = settings.weights if len(settings.weights) == ranks else ()  # --ranks may ask for another number
-    return [Feed(split.examples, rows, settings.seed, rank, ranks, costs, weights) for rank in range(ranks)]
+    return [DataLoader(split.examples, rows, settings.seed, rank, ranks, costs, weights) for rank in range(ranks)]
 
 
 UNUSED = ["--num-iters", "1", "--learning-rate", "1", "--adapter-path", "adapter"]
@@ -373,7 +373,7 @@ def report(settings: Settings, base: Base, ranks: int, rows: int) -> dict[str, A
 
     from thunder_train.worker.batching import batch
 
-    not_packed = batch.why_not(base.model) if settings.packing == "auto" else "packing is off"
+    not_packed = batch.packing_problem(base.model) if settings.packing == "auto" else "packing is off"
     spread = ranks if settings.strategy == "data" else 1
     found, examples = split_facts("train", settings, base, spread, not not_packed)
     splits = {"train": found, "valid": split_facts("valid", settings, base, spread, not not_packed)[0]}

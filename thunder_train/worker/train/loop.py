@@ -15,8 +15,8 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from thunder_train import ThunderError
 from thunder_train.worker.batching.batch import Batch, loss_sum
-from thunder_train.worker.batching.loader import Feed
-from thunder_train.worker.model import adapter
+from thunder_train.worker.batching.loader import DataLoader
+from thunder_train.worker.model import adapter_tensors
 from thunder_train.worker.ranks import Ranks, check_parity, losses_told
 from thunder_train.worker.train.checkpoint import Checkpoint, Progress, Tensors
 from thunder_train.worker.train.metrics_log import Journal
@@ -57,7 +57,7 @@ class Run:
     """
 
     model: nn.Module
-    rows: Feed
+    rows: DataLoader
     validation: list[Batch]
     plan: Plan
     ranks: Ranks
@@ -178,7 +178,7 @@ def checkpoint(run: Run, state: State) -> Checkpoint:
         parameter, _, moment = name.rpartition(".")
         if moment in moments and parameter:
             moments[moment][parameter] = np.array(leaf)
-    return Checkpoint(run.identity, state.progress, adapter(run.model), moments["m"], moments["v"], state.best)
+    return Checkpoint(run.identity, state.progress, adapter_tensors(run.model), moments["m"], moments["v"], state.best)
 
 
 def _skip(run: Run, state: State, totals: Totals) -> None:
@@ -207,7 +207,7 @@ def _after_step(run: Run, state: State) -> None:
     if is_last or step % plan.eval_every == 0:
         _validate(run, state)
     if is_last or step % plan.save_every == 0:
-        check_parity(adapter(run.model), run.ranks, step)
+        check_parity(adapter_tensors(run.model), run.ranks, step)
         # Told first, so that the checkpoint knows of it and a run that goes on tells it once.
         run.journal.event("save", step, f"step {step}/{plan.steps}  saving")
         run.save(checkpoint(run, state))
@@ -220,7 +220,7 @@ def _validate(run: Run, state: State) -> None:
         loss, tokens = evaluate(run.model, run.validation, run.row_ranks, alive)
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
-        state.best = adapter(run.model)
+        state.best = adapter_tensors(run.model)
     else:
         progress.without_gain += 1
     line = f"step {progress.step}/{run.plan.steps}  valid loss {loss:.4f}"

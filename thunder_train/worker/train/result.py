@@ -5,7 +5,7 @@ from typing import Any
 
 from thunder_train.worker import adapter as checkpoint
 from thunder_train.worker.args import Settings
-from thunder_train.worker.model import adapter
+from thunder_train.worker.model import adapter_tensors
 from thunder_train.worker.train.loop import Run, State
 from thunder_train.worker.train.setup import Setup
 
@@ -15,7 +15,7 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
 
     environment: versions, platform and BLAS that computed it.
     """
-    last = adapter(run.model)
+    last = adapter_tensors(run.model)
     if run.ranks.rank != 0:
         return
     is_best = settings.choose == "best" and bool(state.best)

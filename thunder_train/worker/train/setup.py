@@ -14,7 +14,7 @@ from thunder_train.core import files
 from thunder_train.worker import adapter, model, ranks, tensor_parallel
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import batch, tokens
-from thunder_train.worker.batching.loader import Feed, costs_of
+from thunder_train.worker.batching.loader import DataLoader, costs_of
 from thunder_train.worker.batching.tokens import Split
 from thunder_train.worker.model import Lora
 from thunder_train.worker.ranks import Ranks
@@ -70,7 +70,7 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     total = model.parameters(base)
     model.add_lora(base, lora, settings.seed)
     counts = Counts(total, model.trainable_parameters(base))
-    not_packed = batch.why_not(base) if settings.packing == "auto" else "packing is off"
+    not_packed = batch.packing_problem(base) if settings.packing == "auto" else "packing is off"
     if settings.grad_checkpoint:
         model.checkpoint_blocks(base)
     if not is_data:
@@ -171,11 +171,11 @@ def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:
     return found
 
 
-def _feed(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> Feed:
+def _feed(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> DataLoader:
     examples = ready.splits[name].examples
     costs = replace(costs_of(ready.model, examples, settings.micro_tokens), is_packed=not ready.not_packed)
     rows = settings.rows_per_step(row_ranks.size)
-    return Feed(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs, settings.weights)
+    return DataLoader(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs, settings.weights)
 
 
 def _plan(settings: Settings) -> Plan:
