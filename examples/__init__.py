@@ -1,1 +1,1 @@
-"""Programs that made the committed demonstration data and base model."""
+"""Programs that generated the committed example data and base model."""

@@ -1,1 +1,1 @@
-"""Makes the rows and the base model of the recipe nko-nano."""
+"""Generates the rows and the base model of the recipe nko-nano."""

@@ -1,26 +1,25 @@
-"""Everyday Bambara for the nano base: words, and sentences made of them by a small grammar, in bridge-toneless N'Ko.
+"""Vocabulary and grammar of the nko-nano example: random everyday Bambara sentences in bridge-toneless N'Ko.
 
-Words and grammar were written for this project. A sentence belongs for ever either to the base's pretraining or to the
-data set `nko-nano`, by the hash of its letters; so no held-out sentence was ever shown to the base.
+Both were written for this project. The hash of a sentence's letters assigns it either to the pretraining of the base
+model or to the data set `nko-nano`, so the base never sees a sentence of the data set.
 """
 
 import functools
 import hashlib
 import random
 
-BRIDGE = dict(
-    zip("abcdefghijklmnoprstuwyɔɛɲ", "ߊߓߗߘߍߝߜߤߌߖߞߟߡߣߋߔߙߛߕߎߥߦߏߐߢ", strict=True)  # the bridge's own vowels
-)
+BRIDGE = dict(zip("abcdefghijklmnoprstuwyɔɛɲ", "ߊߓߗߘߍߝߜߤߌߖߞߟߡߣߋߔߙߛߕߎߥߦߏߐߢ", strict=True))
+"""Latin letter -> N'Ko letter of the `bridge-toneless` orthography; four vowels differ from standard N'Ko."""
 SHORTEST, LONGEST = 8, 32
-"""Code points of a sentence."""
-KEPT_BACK = 0.1
-"""Share of all sentences that the base never sees."""
+"""Allowed length of a sentence, in code points."""
+HELD_OUT = 0.1
+"""Share of all sentences that is kept for the data set."""
 
 PRONOUNS = ["n", "i", "a", "an", "aw", "u"]
 NAMES = ["awa", "musa", "fanta", "amadu", "umu", "modibo", "sali", "bakari"]
 KIN = ["fa", "ba", "den", "muso", "cɛ", "dɔgɔ", "kɔrɔ", "teri", "dunan"]
 PEOPLE = ["muso", "cɛ", "den", "dugutigi", "karamɔgɔ", "cikɛla", "jagokɛla", "dunan", "denmuso"]
-DEEDS = {
+TRANSITIVE = {
     "dun": "malo jɛgɛ sogo buru mangoro tiga",
     "min": "ji nɔnɔ dute",
     "san": "malo jɛgɛ sogo buru mangoro tiga nɔnɔ kɔgɔ fini gafe mobili negeso muru daga misi",
@@ -35,8 +34,8 @@ DEEDS = {
     "sɔrɔ": "wari baara gafe malo ji",
     "bila": "gafe daga kɔgɔ muru misi",
 }
-"""Verb -> what it is done to."""
-MOVES = {
+"""Transitive verb -> its possible objects."""
+INTRANSITIVE = {
     "taa": "taara",
     "na": "nana",
     "bɔ": "bɔra",
@@ -47,7 +46,7 @@ MOVES = {
     "kuma": "kumana",
     "yaala": "yaalala",
 }
-"""Verb without an object -> its past."""
+"""Intransitive verb -> its past form."""
 PLACES = [
     "sugu la",
     "foro la",
@@ -64,109 +63,100 @@ PLACES = [
 ]
 PAST, NOW, FUTURE = ["kunun", "bi", "sɔgɔma"], ["bi", "sisan"], ["sini", "sisan"]
 TENSES = {"bɛ": NOW, "tɛ": NOW, "ye": PAST, "ma": PAST, "na": FUTURE}
-"""What stands between subject and object -> when."""
+"""Auxiliary between subject and object -> matching adverbs of time."""
 QUALITIES = ["ɲi", "bon", "jan", "surun", "suma", "di", "gɛlɛn", "nɔgɔn", "ca", "girin"]
-THINGS = sorted({thing for things in DEEDS.values() for thing in things.split()})
+FUNCTION_WORDS = ["bɛ", "tɛ", "ye", "ma", "na", "ka", "man", "nin", "in", "o", "fɛ", "mun", "jɔn", "min"]
+THINGS = sorted({thing for things in TRANSITIVE.values() for thing in things.split()})
 
 
 def nko(latin: str) -> str:
-    """Latin Bambara in the bridge's letters."""
+    """Bambara in Latin letters, transliterated to bridge-toneless N'Ko."""
     return "".join(BRIDGE.get(letter, letter) for letter in latin)
 
 
 @functools.cache
 def words() -> tuple[str, ...]:
-    """Every word that a sentence may hold, in N'Ko, sorted."""
-    lists = [PRONOUNS, NAMES, KIN, PEOPLE, THINGS, [*DEEDS], [*MOVES], [*MOVES.values()], PAST, NOW, FUTURE, QUALITIES]
-    found = {word for each in lists for word in each} | {word for place in PLACES for word in place.split()}
-    found |= {f"{person}w" for person in PEOPLE} | {
-        "bɛ",
-        "tɛ",
-        "ye",
-        "ma",
-        "na",
-        "ka",
-        "man",
-        "nin",
-        "in",
-        "o",
-        "fɛ",
-        "mun",
-        "jɔn",
-        "min",
-    }
-    return tuple(sorted(map(nko, found)))
+    """All words that a sentence can contain, in N'Ko, sorted."""
+    lists = [PRONOUNS, NAMES, KIN, PEOPLE, THINGS, [*TRANSITIVE], [*INTRANSITIVE], [*INTRANSITIVE.values()]]
+    lists += [PAST, NOW, FUTURE, QUALITIES, FUNCTION_WORDS]
+    vocabulary = {word for each in lists for word in each} | {word for place in PLACES for word in place.split()}
+    vocabulary |= {f"{person}w" for person in PEOPLE}  # plurals
+    return tuple(sorted(map(nko, vocabulary)))
 
 
-def sentence(draw: random.Random, for_base: bool) -> str:
-    """A sentence in N'Ko. for_base: one of those that the base may see, else one of those kept back."""
+def sentence(rng: random.Random, for_base: bool) -> str:
+    """A random sentence in N'Ko. for_base: from the base's share of all sentences, else from the held-out share."""
     while True:
-        text = nko(draw.choice((_deed, _deed, _deed, _move, _move, _state, _wish, _question))(draw))
+        text = nko(rng.choice(SENTENCES)(rng))
         if SHORTEST <= len(text) <= LONGEST and is_for_base(text) == for_base:
             return text
 
 
 def is_for_base(text: str) -> bool:
-    """Whether the base may see a text; spaces and punctuation make no difference."""
+    """Whether the base may see a text; spaces and punctuation do not change the answer."""
     digest = hashlib.sha256(f"nko-nano:{normal(text)}".encode()).hexdigest()
-    return int(digest[:13], 16) / 16**13 >= KEPT_BACK
+    return int(digest[:13], 16) / 16**13 >= HELD_OUT  # 13 hex digits: exact in a float
 
 
 def normal(text: str) -> str:
-    """The letters of a text alone."""
+    """The letters and digits of a text, without spaces and punctuation."""
     return "".join(filter(str.isalnum, text))
 
 
-def _who(draw: random.Random) -> str:
-    kind = draw.random()
+def _subject(rng: random.Random) -> str:
+    kind = rng.random()
     if kind < 0.4:
-        return draw.choice(PRONOUNS)
+        return rng.choice(PRONOUNS)
     if kind < 0.55:
-        return draw.choice(NAMES)
+        return rng.choice(NAMES)
     if kind < 0.8:
-        return f"{draw.choice(PRONOUNS)} {draw.choice(KIN)}"
-    return draw.choice(PEOPLE) + draw.choice(("", "w"))
+        return f"{rng.choice(PRONOUNS)} {rng.choice(KIN)}"
+    return rng.choice(PEOPLE) + rng.choice(("", "w"))
 
 
-def _maybe(draw: random.Random, choices: list[str], chance: float) -> str:
-    return f" {draw.choice(choices)}" if draw.random() < chance else ""
+def _optional(rng: random.Random, choices: list[str], chance: float) -> str:
+    return f" {rng.choice(choices)}" if rng.random() < chance else ""
 
 
-def _deed(draw: random.Random) -> str:
-    verb = draw.choice([*DEEDS])
-    thing, tense = draw.choice(DEEDS[verb].split()), draw.choice([*TENSES])
-    place = _maybe(draw, PLACES, 0.2)
-    return f"{_who(draw)} {tense} {thing} {verb}{place}{_maybe(draw, TENSES[tense], 0.35)}"
+def _transitive(rng: random.Random) -> str:
+    verb = rng.choice([*TRANSITIVE])
+    thing, tense = rng.choice(TRANSITIVE[verb].split()), rng.choice([*TENSES])
+    place = _optional(rng, PLACES, 0.2)
+    return f"{_subject(rng)} {tense} {thing} {verb}{place}{_optional(rng, TENSES[tense], 0.35)}"
 
 
-def _move(draw: random.Random) -> str:
-    verb, past = draw.choice([*MOVES.items()])
-    place = _maybe(draw, PLACES, 0.8)
-    if draw.random() < 0.4:
-        return f"{_who(draw)} {past}{place}{_maybe(draw, PAST, 0.4)}"
-    tense = draw.choice(("bɛ", "tɛ", "ma", "na"))
-    return f"{_who(draw)} {tense} {verb}{place}{_maybe(draw, TENSES[tense], 0.3)}"
+def _intransitive(rng: random.Random) -> str:
+    verb, past = rng.choice([*INTRANSITIVE.items()])
+    place = _optional(rng, PLACES, 0.8)
+    if rng.random() < 0.4:
+        return f"{_subject(rng)} {past}{place}{_optional(rng, PAST, 0.4)}"
+    tense = rng.choice(("bɛ", "tɛ", "ma", "na"))
+    return f"{_subject(rng)} {tense} {verb}{place}{_optional(rng, TENSES[tense], 0.3)}"
 
 
-def _state(draw: random.Random) -> str:
-    kind = draw.random()
+def _stative(rng: random.Random) -> str:
+    kind = rng.random()
     if kind < 0.4:
-        return f"{draw.choice(('nin ', ''))}{draw.choice(THINGS)} {draw.choice(('ka', 'man'))} {draw.choice(QUALITIES)}"
+        return f"{rng.choice(('nin ', ''))}{rng.choice(THINGS)} {rng.choice(('ka', 'man'))} {rng.choice(QUALITIES)}"
     if kind < 0.7:
-        return f"{_who(draw)} {draw.choice(('bɛ', 'tɛ'))} {draw.choice(PLACES)}{_maybe(draw, NOW, 0.4)}"
+        return f"{_subject(rng)} {rng.choice(('bɛ', 'tɛ'))} {rng.choice(PLACES)}{_optional(rng, NOW, 0.4)}"
     if kind < 0.85:
-        return f"{draw.choice(NAMES)} ye {draw.choice(PEOPLE)} ye"
-    return f"{draw.choice(('o', 'nin'))} ye {draw.choice(PRONOUNS)} {draw.choice(THINGS)} ye"
+        return f"{rng.choice(NAMES)} ye {rng.choice(PEOPLE)} ye"
+    return f"{rng.choice(('o', 'nin'))} ye {rng.choice(PRONOUNS)} {rng.choice(THINGS)} ye"
 
 
-def _wish(draw: random.Random) -> str:
-    verb = draw.choice([*DEEDS])
-    return f"{_who(draw)} bɛ a fɛ ka {draw.choice(DEEDS[verb].split())} {verb}{_maybe(draw, PLACES, 0.15)}"
+def _wish(rng: random.Random) -> str:
+    verb = rng.choice([*TRANSITIVE])
+    return f"{_subject(rng)} bɛ a fɛ ka {rng.choice(TRANSITIVE[verb].split())} {verb}{_optional(rng, PLACES, 0.15)}"
 
 
-def _question(draw: random.Random) -> str:
-    verb = draw.choice([*DEEDS])
-    if draw.random() < 0.5:
-        tense, thing = draw.choice(("bɛ", "ye", "ma")), draw.choice(DEEDS[verb].split())
-        return f"jɔn {tense} {thing} {verb}{_maybe(draw, PLACES, 0.3)}"
-    return f"{_who(draw)} {draw.choice(('bɛ', 'ye', 'na'))} mun {verb}{_maybe(draw, PLACES, 0.4)}"
+def _question(rng: random.Random) -> str:
+    verb = rng.choice([*TRANSITIVE])
+    if rng.random() < 0.5:
+        tense, thing = rng.choice(("bɛ", "ye", "ma")), rng.choice(TRANSITIVE[verb].split())
+        return f"jɔn {tense} {thing} {verb}{_optional(rng, PLACES, 0.3)}"
+    return f"{_subject(rng)} {rng.choice(('bɛ', 'ye', 'na'))} mun {verb}{_optional(rng, PLACES, 0.4)}"
+
+
+SENTENCES = (_transitive, _transitive, _transitive, _intransitive, _intransitive, _stative, _wish, _question)
+"""Kinds of sentences; a frequent kind is listed more than once."""

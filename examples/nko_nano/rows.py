@@ -1,8 +1,9 @@
-"""The pairs of the data set `nko-nano`: a sentence of the lexicon, and what a made-up recogniser heard.
+"""Makes the pairs of the data set `nko-nano`: a sentence of the lexicon, and a copy with simulated ASR errors.
 
-Writes nko_nano_predictions.jsonl and nko_nano_references.jsonl in the ASR row contract. No audio and no recogniser
-stand behind them. The errors are of the kinds that recognisers of N'Ko make: a word split or two run together, a final
-nasal or a vowel lost, neighbouring vowels or voiced and voiceless consonants taken for each other, a word said twice.
+Run as `python -m examples.nko_nano.rows`. Writes nko_nano_predictions.jsonl and nko_nano_references.jsonl in the ASR
+row contract. There is no audio and no recogniser. The errors are of the kinds that recognisers of N'Ko make: a word
+split, two words joined, a final nasal or a vowel lost, similar vowels or voiced and voiceless consonants confused, a
+word repeated.
 """
 
 import random
@@ -24,66 +25,70 @@ VOWELS = {nko(a): nko(b) for a, b in ("ɛe", "ei", "aɛ", "oɔ", "ɔo", "uo", "i
 VOICES = {nko(a): nko(b) for a, b in ("gk", "kg", "bp", "pb", "dt", "td")}
 NASAL = nko("n")
 ERRORS = (0, 0, 1, 1, 1, 1, 2, 2, 3)
-"""How many errors a row gets: one of these."""
+"""Numbers of errors in a row, each equally likely; a frequent number is listed more than once."""
 MISJUDGED = 0.1
-"""Share of rows whose partition does not tell how many errors they have."""
+"""Share of rows with a random partition, as a real router misjudges some rows."""
 
 Words = list[str]
 
 
 def rows(count: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(predictions, references), no two of them of the same sentence."""
-    draw = random.Random(f"nko-nano:{seed}")  # noqa: S311 (not for secrets)
+    """(predictions, references), `count` of each; no sentence occurs twice."""
+    rng = random.Random(f"nko-nano:{seed}")  # noqa: S311 (not for secrets)
     seen: set[str] = set()
     predictions: list[dict[str, Any]] = []
     references: list[dict[str, Any]] = []
     while len(predictions) < count:
-        text = lexicon.sentence(draw, for_base=False)
+        text = lexicon.sentence(rng, for_base=False)
         if lexicon.normal(text) in seen:
             continue
         seen.add(lexicon.normal(text))
         name = f"nko-nano-{len(predictions) + 1:04}"
-        predictions.append(_prediction(name, text, hear(text, draw.choice(ERRORS), draw), draw))
+        predictions.append(_prediction(name, text, add_errors(text, rng.choice(ERRORS), rng), rng))
         references.append({"feat_id": name, "audio_path": f"{name}.wav", "reference_text": text})
     return predictions, references
 
 
-def hear(text: str, errors: int, draw: random.Random) -> str:
-    """The text with errors, each in words that no other has touched.
+def add_errors(text: str, errors: int, rng: random.Random) -> str:
+    """A text with up to this number of errors, each in another word; then two other words may be joined.
 
-    No error makes another word of the lexicon, so that each can be seen by who knows the words.
+    No error turns a word into another word of the lexicon, so every error can be recognised from the vocabulary alone.
     """
-    known, heard = set(lexicon.words()), text.split(" ")
-    touched: set[int] = set()
-    for _ in range(20 * errors):
-        if len(touched) >= errors:
+    lexicon_words, heard = set(lexicon.words()), text.split(" ")
+    changed_places: set[int] = set()
+    for _ in range(20 * errors):  # some words cannot have some kinds of errors
+        if len(changed_places) >= errors:
             break
-        place = draw.randrange(len(heard))
-        if place in touched:
+        place = rng.randrange(len(heard))
+        if place in changed_places:
             continue
-        changed = draw.choice(KINDS)(heard[place], draw)
-        if changed and not known & set(changed.split(" ")) - {heard[place]}:
+        changed = rng.choice(KINDS)(heard[place], rng)
+        if changed and not lexicon_words & set(changed.split(" ")) - {heard[place]}:
             heard[place] = changed
-            touched.add(place)
-    return _run_together(heard, touched, known, draw)
+            changed_places.add(place)
+    return _join_some(heard, changed_places, lexicon_words, rng)
 
 
-def _run_together(heard: Words, touched: set[int], known: set[str], draw: random.Random) -> str:
-    """The words; where there are errors, sometimes two that none has touched are joined."""
+def _join_some(heard: Words, changed_places: set[int], lexicon_words: set[str], rng: random.Random) -> str:
+    """The words as text; if it has errors, two unchanged neighbours are sometimes joined."""
     pairs = zip(range(len(heard)), heard, heard[1:], strict=False)
-    clean = [place for place, a, b in pairs if not touched & {place, place + 1} and a + b not in known]
-    if touched and clean and draw.random() < 0.35:
-        place = draw.choice(clean)
+    joinable = [
+        place for place, a, b in pairs if not changed_places & {place, place + 1} and a + b not in lexicon_words
+    ]
+    if changed_places and joinable and rng.random() < 0.35:
+        place = rng.choice(joinable)
         heard = [*heard[:place], heard[place] + heard[place + 1], *heard[place + 2 :]]
     return " ".join(heard)
 
 
 def _swap(table: dict[str, str]) -> Callable[[str, random.Random], str]:
-    def change(word: str, draw: random.Random) -> str:
+    """A kind of error that replaces one letter by the table."""
+
+    def change(word: str, rng: random.Random) -> str:
         places = [place for place, letter in enumerate(word) if letter in table]
         if not places:
             return ""
-        place = draw.choice(places)
+        place = rng.choice(places)
         return word[:place] + table[word[place]] + word[place + 1 :]
 
     return change
@@ -93,18 +98,18 @@ def _lose_nasal(word: str, _: random.Random) -> str:
     return word[:-1] if len(word) > 2 and word.endswith(NASAL) else ""
 
 
-def _lose_vowel(word: str, draw: random.Random) -> str:
+def _lose_vowel(word: str, rng: random.Random) -> str:
     places = [place for place, letter in enumerate(word) if letter in VOWELS and place]
-    place = draw.choice(places) if places and len(word) > 3 else 0
+    place = rng.choice(places) if places and len(word) > 3 else 0
     return word[:place] + word[place + 1 :] if place else ""
 
 
-def _split(word: str, draw: random.Random) -> str:
-    place = draw.randrange(2, len(word) - 1) if len(word) > 3 else 0
+def _split(word: str, rng: random.Random) -> str:
+    place = rng.randrange(2, len(word) - 1) if len(word) > 3 else 0
     return f"{word[:place]} {word[place:]}" if place else ""
 
 
-def _say_twice(word: str, _: random.Random) -> str:
+def _repeat(word: str, _: random.Random) -> str:
     return f"{word} {word}"
 
 
@@ -114,20 +119,20 @@ SHARES = {
     _lose_nasal: 3,
     _lose_vowel: 1,
     _split: 3,
-    _say_twice: 1,
+    _repeat: 1,
 }
 KINDS = [kind for kind, share in SHARES.items() for _ in range(share)]
-"""Kinds of errors, frequent ones more than once."""
+"""Kinds of errors; a frequent kind is listed more than once. Each gives "" for a word that cannot have the error."""
 
 
-def _prediction(name: str, reference: str, heard: str, draw: random.Random) -> dict[str, Any]:
-    """A row of the contract. Confidence and trajectory follow the number of errors, roughly, as telemetry would."""
+def _prediction(name: str, reference: str, heard: str, rng: random.Random) -> dict[str, Any]:
+    """A row of the contract. Confidence and trajectory depend on the number of errors, plus noise, as in real rows."""
     edits = Levenshtein.distance(heard, reference)
-    twice = any(a == b for a, b in zip(heard.split(" "), heard.split(" ")[1:], strict=False))
-    partition = "recovery" if twice else "stable" if not edits else "boundary" if edits == 1 else "uncertain"
-    if draw.random() < MISJUDGED:
-        partition = draw.choice(("stable", "boundary", "uncertain", "novelty"))
-    doubt = edits / len(reference) + draw.uniform(0.0, 0.1)
+    has_repetition = any(a == b for a, b in zip(heard.split(" "), heard.split(" ")[1:], strict=False))
+    partition = "recovery" if has_repetition else "stable" if not edits else "boundary" if edits == 1 else "uncertain"
+    if rng.random() < MISJUDGED:
+        partition = rng.choice(("stable", "boundary", "uncertain", "novelty"))
+    doubt = edits / len(reference) + rng.uniform(0.0, 0.1)
     return {
         "feat_id": name,
         "audio_path": f"{name}.wav",

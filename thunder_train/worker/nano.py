@@ -1,4 +1,6 @@
-"""A small Gemma-like base model, made here to the byte: no download, for tests and first runs.
+"""Generates a small Gemma-like base model with random weights, for tests and first runs without a download.
+
+The same arguments give the same bytes on every machine.
 
 Writes an mlx-lm folder: config.json, generation_config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
 """
@@ -27,7 +29,7 @@ TEMPLATE = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of the model. layers: blocks; width: residual stream; heads, kv_heads: attention; hidden: inside the MLP."""
+    """Sizes. layers: blocks; width: of the residual stream; heads, kv_heads: of attention; hidden: units of an MLP."""
 
     layers: int
     width: int
@@ -51,7 +53,7 @@ def write(folder: Path, shape: Shape, seed: int) -> None:
 
 
 def check(shape: Shape) -> None:
-    """Raise every problem of a shape."""
+    """Raise ThunderError with every problem of a shape."""
     problems = [
         ThunderError(f"must be 1 or more, not {value}", where=f"--{name.replace('_', '-')}")
         for name, value in vars(shape).items()
@@ -66,14 +68,14 @@ def check(shape: Shape) -> None:
 
 
 def characters() -> list[str]:
-    """The vocabulary in order of id: special tokens, 256 bytes to fall back on, then one token per character."""
+    """The vocabulary in order of id: special tokens, 256 bytes for other characters, then one token per character."""
     nko = [chr(code) for code in range(0x7C0, 0x800)]
     ascii_letters = ["\t", "\n", *(chr(code) for code in range(0x20, 0x7F))]
     return [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *nko, *ascii_letters, *PUNCTUATION]
 
 
 def gemma_config(shape: Shape, vocabulary: int) -> dict[str, Any]:
-    """config.json of a gemma3_text model; the last of every six layers sees the whole text, as in Gemma."""
+    """config.json of a gemma3_text model. vocabulary: number of tokens."""
     head = shape.width // shape.heads
     return {
         "architectures": ["Gemma3ForCausalLM"],
@@ -91,7 +93,7 @@ def gemma_config(shape: Shape, vocabulary: int) -> dict[str, Any]:
         "query_pre_attn_scalar": head,
         "rms_norm_eps": 1e-6,
         "sliding_window": 512,
-        "sliding_window_pattern": min(6, shape.layers),
+        "sliding_window_pattern": min(6, shape.layers),  # every sixth layer has global attention, as in Gemma 3
         "tie_word_embeddings": True,
         "torch_dtype": "float32",
         "vocab_size": vocabulary,
@@ -99,30 +101,37 @@ def gemma_config(shape: Shape, vocabulary: int) -> dict[str, Any]:
 
 
 def weights(config: dict[str, Any], seed: int) -> bytes:
-    """Canonical safetensors bytes. Matrices are uniform with variance 1 / inputs, norms are neutral (zero in Gemma)."""
+    """Random weights as safetensors bytes: matrices uniform with variance 1 / inputs, norms zero.
+
+    Gemma multiplies by 1 + the norm's weight, so zero is neutral.
+    """
     from mlx.utils import tree_flatten
     from mlx_lm.models import gemma3_text
     from safetensors.numpy import save
 
     model = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(config))
-    model.sanitize({})  # without an lm_head among the weights the output shares the embedding
+    model.sanitize({})  # without lm_head in the weights, mlx-lm ties the output layer to the embedding
     shapes = sorted((name, tuple(leaf.shape)) for name, leaf in tree_flatten(model.parameters()))
     return save({name: draw(f"{seed}:{name}", shape) for name, shape in shapes})
 
 
 def draw(key: str, shape: tuple[int, ...]) -> Any:
-    """A float32 array drawn from a key: shake-256 bits, so no library's generator is part of the model's identity."""
+    """Random float32 array that depends on the key alone; zeros if it has one dimension.
+
+    The bits come from SHAKE-256 and not from a library's generator, which a new release could change.
+    """
     import numpy as np
 
     if len(shape) == 1:
         return np.zeros(shape, np.float32)
+    # The upper 24 bits of each word: float32 holds them exactly, so no rounding depends on the machine.
     bits = np.frombuffer(hashlib.shake_256(key.encode()).digest(4 * math.prod(shape)), "<u4") >> 8
-    centred = bits.astype(np.float32) * np.float32(2**-23) - np.float32(1)
+    centred = bits.astype(np.float32) * np.float32(2**-23) - np.float32(1)  # uniform in [-1, 1), variance 1/3
     return (centred * np.float32(math.sqrt(3 / shape[-1]))).reshape(shape)
 
 
 def tokenizer(vocabulary: list[str]) -> dict[str, Any]:
-    """tokenizer.json: BPE without merges, so one token per character, bytes for a character it does not know."""
+    """tokenizer.json: BPE without merges, so one token per character; other characters become bytes."""
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
@@ -149,7 +158,7 @@ def tokenizer(vocabulary: list[str]) -> dict[str, Any]:
 
 
 def tokenizer_config() -> dict[str, Any]:
-    """tokenizer_config.json with a Gemma-like chat template in which the system message is a turn of its own."""
+    """tokenizer_config.json with Gemma's chat template, except that the system message is a separate turn."""
     return {
         "add_bos_token": False,
         "bos_token": "<bos>",
@@ -164,7 +173,7 @@ def tokenizer_config() -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """Write the folder that the flags describe."""
+    """Write the model that the flags describe."""
     parser = Parser(prog="thunder_train.worker.nano", description="make a small Gemma-like base model")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--layers", type=int, default=6, help="transformer blocks")

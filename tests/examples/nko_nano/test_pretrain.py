@@ -1,33 +1,32 @@
-"""The nano base that knows words: its lessons, its training, and the folder that is shipped."""
+"""The nko-nano base model: its lessons, its training, and the committed folder."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from examples.nko_nano import lexicon, pretrain
-from examples.nko_nano import rows as nano_rows
+from examples.nko_nano import lexicon, pretrain, rows
 from tests.helpers.project_copy import PROJECT
 from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker import nano
 
-SHIPPED = PROJECT / "models" / "nko-nano-base"
+COMMITTED = PROJECT / "models" / "nko-nano-base"
 MODULES = {"lexicon": lexicon, "nano": nano, "pretrain": pretrain}
-"""What made the shipped weights, by its name in the manifest."""
+"""Code that decides the committed weights, by its name in the manifest."""
 
 
-def lessons(count: int, longest: int = pretrain.FULL) -> list[tuple[str, str, str]]:
+def lessons(count: int, longest: int = pretrain.LONGEST_LIMIT) -> list[tuple[str, str, str]]:
     """(lesson, last question, answer) of the first rows of seed 3."""
-    made = pretrain.Lessons(seed=3)
-    made.longest = longest
-    rows = [(name, row) for name, batch in (made.batch(8) for _ in range(count)) for row in batch]
-    return [(name, row[-2]["content"], row[-1]["content"]) for name, row in rows]
+    stream = pretrain.Lessons(seed=3)
+    stream.longest = longest
+    chats = [(name, chat) for name, batch in (stream.batch(8) for _ in range(count)) for chat in batch]
+    return [(name, chat[-2]["content"], chat[-1]["content"]) for name, chat in chats]
 
 
-def test_the_same_seed_gives_the_same_lessons():
+def test_the_same_seed_gives_the_same_lessons() -> None:
     """
-    The manifest's digest of the lessons is a promise that they can be made again.
+    The manifest contains the digest of the lessons, so they must be reproducible.
     """
     first, again, other = pretrain.Lessons(0), pretrain.Lessons(0), pretrain.Lessons(1)
     for each in (first, again, other):
@@ -36,22 +35,22 @@ def test_the_same_seed_gives_the_same_lessons():
     assert first.digest == again.digest != other.digest
 
 
-def test_no_lesson_shows_a_sentence_of_the_data_set():
+def test_no_lesson_shows_a_sentence_of_the_data_set() -> None:
     """
-    Whatever the base says of a held-out row comes from its words, not from having read the row.
+    The base answers a held-out row from its vocabulary, and not because it has seen the row.
     """
-    _, references = nano_rows.rows(1000, seed=0)
-    kept_back = {lexicon.normal(row["reference_text"]) for row in references}
+    _, references = rows.rows(1000, seed=0)
+    held_out = {lexicon.normal(row["reference_text"]) for row in references}
 
     answers = {lexicon.normal(answer) for longest in (6, 15, 36) for _, _, answer in lessons(200, longest)}
 
-    assert set() == kept_back & answers
+    assert set() == held_out & answers
     assert all(map(lexicon.is_for_base, answers))
 
 
-def test_the_answer_of_a_copy_is_its_hypothesis():
+def test_the_answer_of_a_copy_is_its_hypothesis() -> None:
     """
-    The base learns to repeat and not to correct: correcting is what the adapter adds.
+    The base learns to repeat and not to correct: correction is what the adapter adds.
     """
     asked = {(question.split("Hypothesis: ")[1], answer) for name, question, answer in lessons(100) if name == "copy"}
 
@@ -59,14 +58,14 @@ def test_the_answer_of_a_copy_is_its_hypothesis():
     assert all(hypothesis == answer for hypothesis, answer in asked)
 
 
-def test_the_copy_prompt_is_the_recipes_prompt():
+def test_the_copy_prompt_is_the_recipes_prompt() -> None:
     """
-    The base knows the very prompt of recipes/nko-nano.toml, so its blind answers are about the recogniser's own text.
+    The base has seen the prompt of recipes/nko-nano.toml, so without an adapter it copies the hypothesis.
     """
-    made = pretrain.Lessons(0)
-    made.longest = pretrain.FULL
-    rows = next(batch for name, batch in (made.batch(1) for _ in range(50)) if name == "copy")
-    system, user, answer = (message["content"] for message in rows[0])
+    stream = pretrain.Lessons(0)
+    stream.longest = pretrain.LONGEST_LIMIT
+    chats = next(batch for name, batch in (stream.batch(1) for _ in range(50)) if name == "copy")
+    system, user, answer = (message["content"] for message in chats[0])
     template = (PROJECT / "templates/prompts/correct.j2").read_text(encoding="utf-8").strip()
     partition = user.splitlines()[0].removeprefix("Partition: ")
     expected = template.replace("{{ partition }}", partition).replace("{{ asr_text }}", answer)
@@ -75,9 +74,9 @@ def test_the_copy_prompt_is_the_recipes_prompt():
     assert expected == user
 
 
-def test_texts_begin_short():
+def test_texts_are_short_at_first() -> None:
     """
-    Long rows from the start teach a small model nothing; short ones are learnt in minutes.
+    A small model learns nothing from long rows at first, and short rows in minutes.
     """
     answers = [answer for name, _, answer in lessons(100, longest=6) if name == "repeat"]
 
@@ -86,9 +85,9 @@ def test_texts_begin_short():
 
 
 @pytest.mark.mlx
-def test_the_same_flags_give_the_same_folder(tmp_path):
+def test_the_same_flags_give_the_same_folder(tmp_path: Path) -> None:
     """
-    Seed, lessons and one thread decide every bit, so the shipped weights can be made again.
+    Seed, lessons and one thread decide every bit, so the committed weights are reproducible.
     """
     flags = ["--steps", "3", "--rows", "4", "--layers", "1", "--width", "32", "--heads", "2", "--kv-heads", "1"]
     for name in ("a", "b"):
@@ -99,9 +98,9 @@ def test_the_same_flags_give_the_same_folder(tmp_path):
     assert {*pretrain.WRITTEN, "manifest.json"} == digests[0].keys()
 
 
-def test_steps_below_one_are_refused(tmp_path):
+def test_steps_below_one_are_refused(tmp_path: Path) -> None:
     """
-    An untrained base has a program of its own, nano.
+    thunder_train.worker.nano writes an untrained model.
     """
     with pytest.raises(ThunderError) as caught:
         pretrain.main(["--output", str(tmp_path), "--steps", "0"])
@@ -109,31 +108,31 @@ def test_steps_below_one_are_refused(tmp_path):
     assert "--steps, --rows: must be 1 or more" == str(caught.value)
 
 
-def test_the_shipped_folder_is_the_one_that_its_manifest_tells_of():
+def test_the_committed_folder_matches_its_manifest() -> None:
     """
-    Weights, tokenizer and the code that made them: a change of any of them without the others is found here.
+    Weights, tokenizer and the code that decides them: a change of one without the others fails here.
     """
-    manifest = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))
-    code = {name: files.code_digest(Path(module.__file__)) for name, module in MODULES.items()}
+    manifest = json.loads((COMMITTED / "manifest.json").read_text(encoding="utf-8"))
+    code = {name: files.code_digest(Path(str(module.__file__))) for name, module in MODULES.items()}
 
-    assert manifest["files"] == {name: files.sha256(SHIPPED / name) for name in pretrain.WRITTEN}
+    assert manifest["files"] == {name: files.sha256(COMMITTED / name) for name in pretrain.WRITTEN}
     assert manifest["code"] == code
-    assert 4_000_000 > (SHIPPED / "model.safetensors").stat().st_size
+    assert 4_000_000 > (COMMITTED / "model.safetensors").stat().st_size
 
 
 @pytest.mark.mlx
-def test_the_shipped_base_copies_what_it_reads():
+def test_the_committed_base_copies_its_prompt() -> None:
     """
-    Its blind answers to rows with errors are those rows, nearly always: no correction is hidden in the base.
+    Without an adapter it nearly always repeats rows with errors: the base corrects nothing.
     """
     from mlx_lm.generate import batch_generate
 
     from thunder_train.worker import model
     from thunder_train.worker.batching import tokens
 
-    network, tokenizer = model.load(str(SHIPPED), "")
-    predictions, _ = nano_rows.rows(40, seed=9)
-    heard = [row["asr_text"] for row in predictions]
+    network, tokenizer = model.load(str(COMMITTED), "")
+    predictions, _ = rows.rows(40, seed=9)
+    hypotheses = [row["asr_text"] for row in predictions]
     prompts = [
         tokens.render(
             [
@@ -144,8 +143,8 @@ def test_the_shipped_base_copies_what_it_reads():
             "test",
             answer=False,
         )
-        for text in heard
+        for text in hypotheses
     ]
     answers = batch_generate(network, tokenizer, prompts, max_tokens=50).texts
 
-    assert 30 <= sum(text == answer for text, answer in zip(heard, answers, strict=True))
+    assert 30 <= sum(text == answer for text, answer in zip(hypotheses, answers, strict=True))
