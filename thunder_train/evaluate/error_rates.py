@@ -1,11 +1,8 @@
-"""What "error rate" means: profiles, each with a name and a hash that stand beside every number made with it.
+"""Error rates under named profiles, with bootstrap intervals.
 
-Input: a text and its reference.  Output: edits and length in the profile's unit; pooled or averaged to one rate.
-
-How far a rate would move on other rows of the same kind: paired bootstrap intervals.
-
-Input: errors and weight of each row under each condition.  Output: 95 % intervals.  numpy is imported when first used.
-Shapes: R rows, C conditions, S samples.
+Input: texts and their references.  Output: edits and length of each row, the rate of a set of rows, 95 % intervals.
+"CER" alone has several definitions, so every reported rate carries the name and the hash of its profile.
+Shapes: R rows, C conditions, S bootstrap samples.
 """
 
 import math
@@ -23,107 +20,36 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
 CLUSTER, MARK = regex.compile(r"\X"), regex.compile(r"\p{M}")
+PERCENTILES = (2.5, 97.5)
+DIGITS = 6
+"""Decimals of an interval's ends. Further digits depend on the order in which a machine adds."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One definition of an error rate. Two rates compare only if every field of theirs is equal."""
+    """One definition of an error rate. Two rates are comparable only if all fields of their profiles are equal."""
 
     name: str
     unit: str = "code point"
-    """code point, grapheme cluster (a letter with its marks, as in Unicode's UAX 29) or word (between white space)."""
+    """code point, grapheme cluster (a letter with its marks, Unicode UAX 29) or word (separated by white space)."""
     spaces: str = "kept"
-    """kept: a space is a character like any other; removed: white space is left out first."""
+    """kept: a space is a character like any other; removed: white space is removed before counting."""
     normalisation: str = "NFC"
-    """NFC or none. Without it, marks typed in another order are errors."""
+    """NFC or none. Without NFC, the same marks in another order count as errors."""
     marks: str = "kept"
-    """kept, or stripped: combining marks (Unicode category M: tone, nasal, dots) are left out first."""
+    """kept, or stripped: combining marks (Unicode category M: tone, nasal, dots) are removed before counting."""
     average: str = "pooled"
-    """pooled: all edits over all reference units; per row: the mean of each row's own rate."""
+    """pooled: all edits divided by all reference units; per row: the mean of the rates of the rows."""
     clamp: bool = False
-    """A row's own rate is at most 1."""
+    """Whether the rate of a row is limited to 1 (per-row averages only)."""
 
 
 class Counted(NamedTuple):
-    """One row under one profile: insertions, deletions and substitutions, and the units of the reference."""
+    """One row under one profile. edits: insertions, deletions and substitutions; length: units of the reference."""
 
     edits: int
     length: int
-
-
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile("cer-codepoint-nfc-pooled"),
-        Profile("cer-cluster-nfc-pooled", unit="grapheme cluster"),
-        Profile("cer-toneless-nfc-pooled", marks="stripped"),
-        # The three definitions in the first users' repository, whose reports cannot be compared with each other.
-        Profile("cer-spaceless-raw-pooled", spaces="removed", normalisation="none"),
-        Profile("cer-codepoint-raw-clamped-per-row", normalisation="none", average="per row", clamp=True),
-        Profile("cer-codepoint-raw-per-row", normalisation="none", average="per row"),
-        Profile("wer-nfc-pooled", unit="word"),
-    )
-}
-"""Name -> profile, the default first. schema_evaluate.PROFILES lists the same names."""
-
-
-def described(profile: Profile) -> dict[str, str | bool]:
-    """The profile as reports tell it: its fields and their hash."""
-    fields = asdict(profile)
-    return fields | {"sha256": files.digest(fields)}
-
-
-def count(text: str, reference: str, profile: Profile) -> Counted:
-    """Edits that lead from the text to the reference, after what the profile leaves out of both."""
-    units = _units(reference, profile)
-    return Counted(Levenshtein.distance(_units(text, profile), units), len(units))
-
-
-def weighed(counted: Counted, profile: Profile) -> tuple[float, int]:
-    """What a row adds to the two sums that a rate is the quotient of: (errors, weight).
-
-    A row's own rate over an empty reference is 0 for an empty text, else 1, as the historical definitions have it.
-    """
-    if profile.average == "pooled":
-        return counted.edits, counted.length
-    rate = counted.edits / counted.length if counted.length else float(counted.edits > 0)
-    return min(1.0, rate) if profile.clamp else rate, 1
-
-
-def rate(rows: Iterable[Counted], profile: Profile) -> float | None:
-    """The error rate of rows, as a share: it can exceed 1 unless clamped. None when there is nothing to divide by."""
-    pairs = [weighed(row, profile) for row in rows]
-    weight = sum(weight for _, weight in pairs)
-    return math.fsum(errors for errors, _ in pairs) / weight if weight else None
-
-
-def clusters(text: str) -> list[str]:
-    """Grapheme clusters of a text: in N'Ko a letter with the tone and nasal marks on it."""
-    return CLUSTER.findall(text)
-
-
-def nfc(text: str) -> str:
-    """The text with its marks in canonical order: one text has one spelling."""
-    return unicodedata.normalize("NFC", text)
-
-
-def _units(text: str, profile: Profile) -> Sequence[str]:
-    if profile.marks == "stripped":
-        text = MARK.sub("", unicodedata.normalize("NFD", text))  # NFD, else the mark of a composed letter would stay
-    if profile.normalisation == "NFC":
-        text = nfc(text)
-    if profile.spaces == "removed":
-        text = "".join(text.split())
-    if profile.unit == "word":
-        return text.split()
-    return clusters(text) if profile.unit == "grapheme cluster" else text
-
-
-PERCENTILES = (2.5, 97.5)
-DIGITS = 6
-"""Of an interval's ends: more would tell the order in which a machine adds."""
 
 
 class Interval(NamedTuple):
@@ -135,32 +61,103 @@ class Interval(NamedTuple):
     delta_high: float
 
 
-def paired(errors: list[list[float]], weights: list[int], samples: int, seed: int) -> list[Interval]:
-    """An interval for each condition, by the percentile bootstrap over rows (Efron and Tibshirani 1993, 13.3).
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("cer-codepoint-nfc-pooled"),
+        Profile("cer-cluster-nfc-pooled", unit="grapheme cluster"),
+        Profile("cer-toneless-nfc-pooled", marks="stripped"),
+        # Three definitions used by the first users' repository under the one name CER.
+        Profile("cer-spaceless-raw-pooled", spaces="removed", normalisation="none"),
+        Profile("cer-codepoint-raw-clamped-per-row", normalisation="none", average="per row", clamp=True),
+        Profile("cer-codepoint-raw-per-row", normalisation="none", average="per row"),
+        Profile("wer-nfc-pooled", unit="word"),
+    )
+}
+"""Name -> profile, the default first. The keys of [evaluate] list the same names; a test compares the two lists."""
 
-    errors: (C, R), the baseline first.  weights: (R,), the same for all conditions: a rate is sum of errors / sum of
-    weights.  Paired: each sample draws the same rows for all conditions, so what makes a row hard cancels out in the
-    differences.
+
+def described(profile: Profile) -> dict[str, str | bool]:
+    """The fields of a profile and `sha256`, their hash."""
+    fields = asdict(profile)
+    return fields | {"sha256": files.digest(fields)}
+
+
+def count(text: str, reference: str, profile: Profile) -> Counted:
+    """Fewest edits that turn the text into the reference (Levenshtein distance), after the profile's normalisation."""
+    units = _units(reference, profile)
+    return Counted(Levenshtein.distance(_units(text, profile), units), len(units))
+
+
+def weighed(counted: Counted, profile: Profile) -> tuple[float, int]:
+    """(errors, weight) of a row. The rate of several rows is sum of errors / sum of weights.
+
+    With per-row averages, an empty reference has rate 0 for an empty text and 1 for any other.
     """
-    import numpy as np
+    if profile.average == "pooled":
+        return counted.edits, counted.length
+    rate = counted.edits / counted.length if counted.length else float(counted.edits > 0)
+    return min(1.0, rate) if profile.clamp else rate, 1
+
+
+def rate(rows: Iterable[Counted], profile: Profile) -> float | None:
+    """The error rate of rows as a share, above 1 if there are more edits than units; None if the weights sum to 0."""
+    pairs = [weighed(row, profile) for row in rows]
+    weight = sum(weight for _, weight in pairs)
+    return math.fsum(errors for errors, _ in pairs) / weight if weight else None
+
+
+def paired(errors: list[list[float]], weights: list[int], samples: int, seed: int) -> list[Interval]:
+    """An interval for each condition, by the percentile bootstrap over rows (Efron and Tibshirani 1993, section 13.3).
+
+    errors: (C, R), the baseline first.  weights: (R,), the same for all conditions.  Both as returned by `weighed`.
+    Paired: each sample draws the same rows for all conditions, so that differences in difficulty between rows cancel
+    out in the difference from the baseline.
+    """
+    import numpy as np  # late: `import dodo` must not load numpy
 
     sums = _sums(np.array([*errors, weights], dtype=np.float64).T, samples, seed)
-    rates = sums[:, :-1] / np.maximum(sums[:, -1:], 1)  # a sample of nothing but empty references has no error either
+    rates = sums[:, :-1] / np.maximum(sums[:, -1:], 1)  # a sample may hold only empty references, whose weight is 0
     ends = np.percentile(rates, PERCENTILES, axis=0)
     deltas = np.percentile(100 * (rates - rates[:, :1]), PERCENTILES, axis=0)
-    rounded = np.round(np.concatenate([ends, deltas]), DIGITS) + 0.0  # no -0.0, which JSON would tell
+    rounded = np.round(np.concatenate([ends, deltas]), DIGITS) + 0.0  # + 0.0 turns -0.0 into 0.0
     return [Interval(*column) for column in rounded.T.tolist()]
 
 
 def _sums(table: "NDArray[np.float64]", samples: int, seed: int) -> "NDArray[np.float64]":
-    """(S, C + 1): column sums of R rows that are drawn with replacement, sample by sample. table: (R, C + 1)."""
+    """Column sums of R rows drawn with replacement, for each sample: (S, C + 1). table: (R, C + 1)."""
     import numpy as np
 
     rows, columns = table.shape
-    # Raw bits, because numpy keeps only these the same from version to version; R is far too small for a modulo's bias.
+    # numpy guarantees the same raw bits in all versions, but not the same results of Generator.integers. The modulo
+    # bias is below R / 2^64.
     bits = np.random.PCG64(seed)
     sums = np.empty((samples, columns))
     for sample in range(samples):
         drawn = (bits.random_raw(rows) % np.uint64(rows)).astype(np.int64)
         sums[sample] = np.bincount(drawn, minlength=rows) @ table
     return sums
+
+
+def clusters(text: str) -> list[str]:
+    """Grapheme clusters of a text: in N'Ko a letter with the tone and nasal marks on it."""
+    return CLUSTER.findall(text)
+
+
+def nfc(text: str) -> str:
+    """The text in Unicode normal form NFC, which puts marks into one order."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _units(text: str, profile: Profile) -> Sequence[str]:
+    """The text as the profile counts it: a string of code points, or a list of clusters or words."""
+    if profile.marks == "stripped":
+        # NFD first: a composed letter such as é would keep its mark.
+        text = MARK.sub("", unicodedata.normalize("NFD", text))
+    if profile.normalisation == "NFC":
+        text = nfc(text)
+    if profile.spaces == "removed":
+        text = "".join(text.split())
+    if profile.unit == "word":
+        return text.split()
+    return clusters(text) if profile.unit == "grapheme cluster" else text
