@@ -234,7 +234,7 @@ def test_a_signal_to_us_ends_the_gate(tmp_path: Path) -> None:
         signal.signal(signal.SIGALRM, kept)
 
     assert not is_alive(int((tmp_path / "pid").read_text()))
-    assert not process._LIVE
+    assert not process._running
 
 
 def test_a_signal_to_us_ends_the_gate_of_another_thread(tmp_path: Path) -> None:

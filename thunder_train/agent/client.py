@@ -17,7 +17,8 @@ from typing import IO, Any, Protocol
 
 from thunder_train import ThunderError
 from thunder_train.config.project import is_local
-from thunder_train.core import console, ssh
+from thunder_train.core import console, process, ssh
+from thunder_train.core.exit_codes import SSH_FAILED
 
 PARTS = ("interfaces", "link", "relay", "main")
 """Modules of agent/ that make a program, in the order of their imports; the last one's main is its start."""
@@ -65,9 +66,7 @@ class Session:
         remote = ["sh", "-c", FIND_PYTHON, "sh", where.folder, where.python, START]
         argv = own if is_local(host) else ssh.argv(host, shlex.join(remote))
         try:
-            self.process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True
-            )
+            self.process = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
         except FileNotFoundError as error:
             raise ThunderError(f"{error.filename} is not installed here", where=f"host {host}") from error
         self._send(LOAD)
@@ -106,7 +105,7 @@ class Session:
         if not silence and status == 127 and said and "no python3" in said[-1]:
             return ThunderError("has no Python", where, "install Python 3.11 or newer there")
         words = silence or console.plain(" | ".join(said[-3:])) or "no message"
-        if not is_local(self.host) and (silence or status == ssh.FAILED):
+        if not is_local(self.host) and (silence or status == SSH_FAILED):
             hint = f"make `ssh {self.host} true` work without a password"
             if "Host key verification failed" in words:
                 hint = f"find out why its key changed; if rightly, `ssh-keygen -R {self.host}`, then `ssh {self.host}`"

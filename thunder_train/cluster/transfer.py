@@ -4,7 +4,6 @@ No value of a configuration reaches a shell unquoted: questions go over stdin, n
 an rsync command line is quoted here, since old versions (as on macOS) do not do it themselves.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -20,7 +19,8 @@ from thunder_train import ThunderError, raise_all
 from thunder_train.agent import files
 from thunder_train.config.fields import FORMS, SSH_NAME
 from thunder_train.config.project import Cluster, is_local
-from thunder_train.core import ssh
+from thunder_train.core import process, ssh
+from thunder_train.core.exit_codes import SSH_FAILED
 
 ANSWER_WITHIN_S = 3600
 """The first look at a large model reads all of it. A host that has gone is noticed by ssh itself, in half a minute."""
@@ -131,35 +131,26 @@ def _name(host: str) -> str:
 
 
 def _run(argv: list[str], told: bytes, within_s: float | None) -> "subprocess.CompletedProcess[bytes]":
-    """A command to its end, in a session of its own; status ssh.FAILED when it took too long."""
+    """A command to its end, in a session of its own; status SSH_FAILED when it took too long."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
+        with process.started(argv, **pipes) as child:
+            _LIVE.add(child)
+            try:
+                out, err = child.communicate(told, timeout=within_s)
+            finally:
+                _LIVE.discard(child)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(argv, SSH_FAILED, b"", f"no end within {within_s} s".encode())
     except FileNotFoundError as error:
         hint = f"install it: apt-get install {error.filename}, or brew install {error.filename}"
         raise ThunderError("is not installed here", str(error.filename), hint) from None
-    _LIVE.add(child)
-    try:
-        out, err = child.communicate(told, timeout=within_s)
-        return subprocess.CompletedProcess(argv, child.returncode, out, err)
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(argv, ssh.FAILED, b"", f"no end within {within_s} s".encode())
-    finally:
-        _end(child)
-        _LIVE.discard(child)
+    return subprocess.CompletedProcess(argv, child.returncode, out, err)
 
 
 def _end_all() -> None:
     for child in list(_LIVE):
-        _end(child)
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End a command and what it started, if it still runs."""
-    if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+        process.signal_group(child, signal.SIGTERM)
 
 
 def _failure(host: str, done: "subprocess.CompletedProcess[bytes]") -> ThunderError:
@@ -176,7 +167,7 @@ def _failure(host: str, done: "subprocess.CompletedProcess[bytes]") -> ThunderEr
         hint = f"find out why its key changed; if rightly, `ssh-keygen -R {host}`, then `ssh {host}`"
     elif any(sign in words for sign in LOST):
         words, hint = f"was lost: {words}", f"see that it is on the network, and {hint}"
-    elif done.returncode == ssh.FAILED:
+    elif done.returncode == SSH_FAILED:
         words, hint = f"ssh cannot reach it: {words}", f"make `ssh {host} true` work without a password"
     return ThunderError(words, f"host {host}", hint)
 

@@ -1,17 +1,23 @@
-"""Running commands whose life is bound to ours: no child outlives a signal, an error or a kill -9 of this process."""
+"""Child processes: started in a session of their own, and ended with all that they started.
 
+No child outlives a signal to this process or an error in it; our own programs do not even outlive its kill -9.
+"""
+
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from thunder_train import ThunderError
 
-_LIVE: set["subprocess.Popen[bytes]"] = set()
-"""Children that run now. Under `doit -n` several threads wait, and a signal reaches only the main one."""
-GRACE_S = 15
+GRACE_S = 15.0
 """Seconds between SIGTERM and SIGKILL: the launcher needs five to end its ranks."""
+
+_running: set["subprocess.Popen[bytes]"] = set()
+"""Children inside `started`. Under `doit -n` several threads wait, and a signal reaches only the main one."""
 
 
 def command(argv: list[str], where: str, hint: str) -> None:
@@ -21,41 +27,66 @@ def command(argv: list[str], where: str, hint: str) -> None:
     """
     # Rendered scripts run our own interpreter, whatever environment we were started from.
     environment = {**os.environ, "THUNDER_PYTHON": sys.executable, "THUNDER_STDIN": "1"}
-    _finish(argv, subprocess.PIPE, environment, where, hint)
+    _run(argv, where, hint, stdin=subprocess.PIPE, env=environment)
 
 
 def tool(argv: list[str], where: str, hint: str) -> None:
-    """Run another program, as pytest, to its end; ThunderError when it fails."""
-    _finish(argv, subprocess.DEVNULL, dict(os.environ), where, hint)
+    """Run another program, such as pytest, to its end; ThunderError when it fails."""
+    _run(argv, where, hint, stdin=subprocess.DEVNULL)
+
+
+def start(argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a command in a session, and so a process group, of its own. options: those of Popen. Raises OSError."""
+    return subprocess.Popen(argv, start_new_session=True, **options)
+
+
+@contextlib.contextmanager
+def started(argv: Sequence[str], grace_s: float = GRACE_S, **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a command as `start` does; `end_group` it and close its pipes when the block ends, however it ends."""
+    child = start(argv, **options)
+    _running.add(child)
+    try:
+        yield child
+    finally:
+        end_group(child, grace_s)
+        _running.discard(child)
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe:
+                with contextlib.suppress(OSError):  # text that a child no longer reads
+                    pipe.close()
+
+
+def end_group(child: "subprocess.Popen[bytes]", grace_s: float = GRACE_S) -> None:
+    """End a child that still runs, with all of its group: SIGTERM, and SIGKILL after grace_s seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is None:
+            signal_group(child, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(grace_s)
+
+
+def signal_group(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Send a signal to all processes of a child's group; nothing happens if none of them is left."""
+    # Of a group that has just ended Linux says ESRCH and macOS EPERM.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
 
 
 def interrupt(*_: Any) -> None:
-    """Signal handler: ask every child to end, then end as Ctrl-C does."""
-    for child in list(_LIVE):
+    """Signal handler: ask every child inside `started` to end, then end as Ctrl-C does."""
+    for child in list(_running):
         child.send_signal(signal.SIGTERM)
     raise KeyboardInterrupt
 
 
-def _finish(argv: list[str], stdin: int, environment: dict[str, str], where: str, hint: str) -> None:
-    sys.stdout.flush()  # into a pipe, our own lines would follow the child's
-    child = subprocess.Popen(argv, start_new_session=True, stdin=stdin, env=environment)
-    _LIVE.add(child)
-    try:
-        status = child.wait()
-    except BaseException:
-        child.send_signal(signal.SIGTERM)  # the launcher ends its ranks on this, remote ones too
-        try:
-            child.wait(timeout=GRACE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-        raise
-    finally:
-        _LIVE.discard(child)
-        if child.stdin:
-            child.stdin.close()
-    if status:
-        raise ThunderError(_how(status), where=where, hint=hint)
-
-
-def _how(status: int) -> str:
+def failure(status: int) -> str:
+    """A child's exit status, which subprocess gives as a negative number for a signal, in words."""
     return f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
+
+
+def _run(argv: list[str], where: str, hint: str, **options: Any) -> None:
+    sys.stdout.flush()  # into a pipe, our own lines would follow the child's
+    with started(argv, **options) as child:
+        status = child.wait()
+    if status:
+        raise ThunderError(failure(status), where=where, hint=hint)

@@ -21,8 +21,6 @@ OPTIONS = (
     "PermitLocalCommand=no",
 )
 """No prompt, no unknown host, no wait without end, no way back into this machine."""
-FAILED = 255
-"""Exit status when ssh itself failed: host not reached, not trusted, or lost."""
 END, HERE = b"end\n", b"here\n"
 """Written to a script's stdin: the first sends the command SIGTERM, the second says that somebody still listens."""
 TICK_S = 5

@@ -8,7 +8,6 @@ import math
 import os
 import selectors
 import shlex
-import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -110,24 +109,14 @@ def ask(command: tuple[str, ...], timeout_s: float, requests: list[dict[str, Any
 
 def _run(command: tuple[str, ...], timeout_s: float, talk: _Talk, most_bytes: int, where: str) -> None:
     """Start the command, talk with it, and see it end, whatever happens to us."""
-    try:
-        child = subprocess.Popen(
-            command,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:  # ValueError: a NUL in a word
-        what = f"cannot be started: {getattr(error, 'strerror', None) or error}"
-        raise ThunderError(what, where, "install it, or mend the command") from None
-    process._LIVE.add(child)  # private, but the one list of children that a signal ends
-    try:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+    with contextlib.ExitStack() as stack:
+        try:
+            child = stack.enter_context(process.started(command, GRACE_S, **pipes))
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a word
+            what = f"cannot be started: {getattr(error, 'strerror', None) or error}"
+            raise ThunderError(what, where, "install it, or mend the command") from None
         _converse(child, timeout_s, talk, most_bytes)
-    finally:
-        _end(child)
-        process._LIVE.discard(child)
 
 
 def _converse(child: "subprocess.Popen[bytes]", timeout_s: float, talk: _Talk, most_bytes: int) -> None:
@@ -152,8 +141,8 @@ def _converse(child: "subprocess.Popen[bytes]", timeout_s: float, talk: _Talk, m
                 return
         if not pipes.stderr.closed:
             _serve(pipes.stderr, pipes, selector, talk)
-    if status := child.returncode:
-        talk.failure = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
+    if child.returncode:
+        talk.failure = process.failure(child.returncode)
 
 
 def _serve(pipe: Any, pipes: _Pipes, selector: selectors.BaseSelector, talk: _Talk) -> int:
@@ -178,17 +167,6 @@ def _serve(pipe: Any, pipes: _Pipes, selector: selectors.BaseSelector, talk: _Ta
         selector.unregister(pipe)
         pipe.close()
     return moved
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    for pipe in _pipes(child):
-        pipe.close()
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if child.poll() is None:
-            # Not waited for yet, so the group is still its own; macOS says EPERM of one that has just ended.
-            with contextlib.suppress(subprocess.TimeoutExpired, PermissionError):
-                os.killpg(child.pid, number)
-                child.wait(GRACE_S)
 
 
 def _pipes(child: "subprocess.Popen[bytes]") -> _Pipes:

@@ -22,10 +22,11 @@ from thunder_train.agent.client import UnreachableError
 from thunder_train.config.project import is_local
 from thunder_train.core import files, ssh
 from thunder_train.core.console import Terminal
+from thunder_train.core.exit_codes import MISTAKE, RANKS_LOST, SIGNAL, SSH_FAILED
 from thunder_train.launch import mpi
 from thunder_train.launch.backends import environments
 from thunder_train.launch.rank_process import Asked, Command, Events, Rank, Seat, end, start
-from thunder_train.launch.supervisor import LOST, MISTAKE, Limits, Outcome, asked, follow
+from thunder_train.launch.supervisor import Limits, Outcome, asked, follow
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ASK_EVERY_S = 3.0
@@ -48,7 +49,7 @@ class Job:
 def launch(job: Job, max_restarts: int) -> int:
     """Run one process per host and return the exit status: 0 only when every rank ended with 0.
 
-    Else the status of the first rank to fail, 128 + its signal, or 128 + the signal that this process got.
+    Else the status of the first rank to fail, SIGNAL + its signal, or SIGNAL + the signal that this process got.
     """
     job.log_dir.mkdir(parents=True, exist_ok=True)
     events: Events = SimpleQueue()
@@ -76,7 +77,7 @@ def _when_all_answer(job: Job, failure: Outcome, events: Events, terminal: Termi
             terminal.problem(f"{', '.join(absent)}: no answer to ssh; waiting {job.host_timeout_s:g} s at most")
         told = absent
         if event := asked(events, ASK_EVERY_S):
-            return Outcome(128 + event.signal, is_final=True)
+            return Outcome(SIGNAL + event.signal, is_final=True)
         if time.monotonic() > limit:
             terminal.problem(f"giving up: still no answer from {', '.join(absent)}")
             return Outcome(failure.status, is_final=True)
@@ -105,9 +106,9 @@ def _not_placed(error: ThunderError, events: Events, terminal: Terminal) -> Outc
     """An attempt that ended before its ranks began."""
     if event := asked(events, 0.01):
         terminal.problem(f"ended by {signal.Signals(event.signal).name}; no rank had started")
-        return Outcome(128 + event.signal, is_final=True)
+        return Outcome(SIGNAL + event.signal, is_final=True)
     terminal.problem(str(error))
-    return Outcome(ssh.FAILED if isinstance(error, UnreachableError) else LOST, is_final=False)
+    return Outcome(SSH_FAILED if isinstance(error, UnreachableError) else RANKS_LOST, is_final=False)
 
 
 @contextlib.contextmanager

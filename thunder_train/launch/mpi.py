@@ -23,7 +23,7 @@ from thunder_train.agent.client import Project, Session, UnreachableError
 from thunder_train.config.project import is_local
 
 PARTS = ("interfaces", "mpi_holder")
-"""Modules of worker/ that make the program of a session."""
+"""Modules of agent/ that make the program of a session."""
 START_S = 60.0
 """Seconds that Open MPI may take to make the places."""
 LOOK_EVERY_S = 0.05

@@ -17,7 +17,8 @@ from queue import SimpleQueue
 
 from thunder_train import ThunderError
 from thunder_train.config.project import SECRETS, is_local
-from thunder_train.core import ssh
+from thunder_train.core import process, ssh
+from thunder_train.core.exit_codes import SIGNAL
 
 PACKAGE_FOLDER = str(Path(__file__).resolve().parent.parent.parent)
 GRACE_S = 5.0
@@ -103,17 +104,16 @@ def start(seat: Seat, command: Command, events: Events) -> Rank:
     env = {"PYTHONUNBUFFERED": "1", "THUNDER_BEATS": "1", **seat.env}
     argv = [sys.executable if here else command.python, "-m", command.module, *command.flags]
     try:
-        process = subprocess.Popen(
+        child = process.start(
             argv if here else ssh.run_script(seat.host),
             env=_environment_here(env) if here else None,
             stdin=subprocess.PIPE,  # held open: when this process dies, the rank reads its end and dies too
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise ThunderError(f"{error.filename} is not installed here", where=f"rank {seat.number}") from error
-    rank = Rank(seat, process)
+    rank = Rank(seat, child)
     if not here:
         _say(rank, ssh.script(argv, {**_secrets(), **env}, command.folder, command.silence_s))
         threading.Thread(target=_say_here, args=(rank,), daemon=True).start()
@@ -171,10 +171,10 @@ def without_beat(line: bytes) -> tuple[bytes, int | None]:
 
 def _wait(rank: Rank, events: Events) -> None:
     status = rank.process.wait()
-    _signal_group(rank, signal.SIGKILL)  # children that it left behind
+    process.signal_group(rank.process, signal.SIGKILL)  # children that it left behind
     rank.threads[0].join(timeout=1)  # its last lines come before its end
-    if not is_local(rank.seat.host) and status - 128 in signal.valid_signals():
-        status = 128 - status  # as the shell there tells a signal
+    if not is_local(rank.seat.host) and status - SIGNAL in signal.valid_signals():
+        status = SIGNAL - status  # as the shell there tells a signal
     events.put(Ended(rank, status))
 
 
@@ -190,18 +190,13 @@ def end(ranks: list[Rank]) -> None:
     running = [rank for rank in ranks if rank.process.poll() is None]
     for rank in running:
         if is_local(rank.seat.host):
-            _signal_group(rank, signal.SIGTERM)
-            _signal_group(rank, signal.SIGCONT)  # a stopped process hears SIGTERM only when it goes on
+            process.signal_group(rank.process, signal.SIGTERM)
+            process.signal_group(rank.process, signal.SIGCONT)  # a stopped process hears SIGTERM only when it goes on
         else:
             _say(rank, ssh.END)  # SIGTERM would end ssh, and the rank with it before it could save
     limit = time.monotonic() + GRACE_S
     for rank in running:
         rank.threads[1].join(timeout=max(0.0, limit - time.monotonic()))
         if rank.threads[1].is_alive():
-            _signal_group(rank, signal.SIGKILL)
+            process.signal_group(rank.process, signal.SIGKILL)
             rank.threads[1].join(timeout=KILL_S)
-
-
-def _signal_group(rank: Rank, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(rank.process.pid, number)

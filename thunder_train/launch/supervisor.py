@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from queue import Empty
 
 from thunder_train.config.project import is_local
-from thunder_train.core import ssh
 from thunder_train.core.console import Terminal
+from thunder_train.core.exit_codes import MISTAKE, MPI_DAEMON_LOST, RANKS_LOST, SIGNAL, SSH_FAILED, STALLED
 from thunder_train.launch.rank_process import Asked, Beat, Ended, Event, Events, Line, Rank, describe
 
 LOOK_EVERY_S = 1.0
@@ -75,14 +75,6 @@ class Pulse:
         return bool(limit_s) and self.looked_s - heard_s >= limit_s
 
 
-MISTAKE = 2
-"""Exit status of a user's mistake."""
-STALLED = 70
-"""Exit status when a rank fell silent; a rank that ends itself has the same."""
-LOST = 75
-"""Exit status of a rank that lost the others: most often one of those is the cause."""
-DAEMON_LOST = 195
-"""Exit status that Open MPI gives a rank whose mpirun or orted has gone, perhaps with another rank's host."""
 SETTLE_S = 2.0
 """Seconds to look for the cause of a lost rank, and for others that fell silent with it."""
 
@@ -103,11 +95,11 @@ def follow(ranks: list[Rank], events: Events, terminal: Terminal, limits: Limits
         event = _next(events, limits.look_every_s)
         if event and not isinstance(event, Asked) and event.rank not in ranks:
             continue  # of an earlier attempt
-        if isinstance(event, Ended) and event.status in (LOST, DAEMON_LOST):
+        if isinstance(event, Ended) and event.status in (RANKS_LOST, MPI_DAEMON_LOST):
             event = _cause(event, ranks, events)
         if isinstance(event, Asked):
             terminal.problem(f"ended by {signal.Signals(event.signal).name}; ending {len(running)} ranks")
-            return Outcome(128 + event.signal, is_final=True)
+            return Outcome(SIGNAL + event.signal, is_final=True)
         if isinstance(event, Ended):
             running.discard(event.rank.seat.number)
             pulse.forget(event.rank.seat.number)
@@ -149,7 +141,7 @@ def _cause(lost: Ended, ranks: list[Rank], events: Events) -> Ended | Asked:
     for event in _all(events, SETTLE_S):
         if isinstance(event, Asked):
             return event
-        if isinstance(event, Ended) and event.rank in ranks and event.status not in (0, LOST, DAEMON_LOST):
+        if isinstance(event, Ended) and event.rank in ranks and event.status not in (0, RANKS_LOST, MPI_DAEMON_LOST):
             return event
     return lost
 
@@ -159,15 +151,15 @@ def _failed(event: Ended, ranks: list[Rank], events: Events, terminal: Terminal)
     if event.status == STALLED:  # when a link is cut, all wait and end within a moment, and each knows a part of it
         for other in _all(events, SETTLE_S):
             if isinstance(other, Asked):
-                return Outcome(128 + other.signal, is_final=True)
+                return Outcome(SIGNAL + other.signal, is_final=True)
             if isinstance(other, Ended) and other.rank in ranks and other.status == STALLED:
                 terminal.problem(describe(other.rank, _how(other)))
-    status = event.status if event.status > 0 else 128 - event.status
+    status = event.status if event.status > 0 else SIGNAL - event.status
     return Outcome(status, is_final=status == MISTAKE)
 
 
 def _how(event: Ended) -> str:
     host = event.rank.seat.host
-    if event.status == ssh.FAILED and not is_local(host):
+    if event.status == SSH_FAILED and not is_local(host):
         return f"ssh did not get there or was cut off; make `ssh {host} true` work without a question"
     return f"ended with exit status {event.status}" if event.status > 0 else f"ended by signal {-event.status}"

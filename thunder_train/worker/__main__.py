@@ -11,12 +11,10 @@ import signal
 import sys
 import threading
 
+from thunder_train.core.exit_codes import SIGNAL
 from thunder_train.worker.args import parse
 from thunder_train.worker.bootstrap import enter, remove_files
 from thunder_train.worker.watchdog import Watchdog
-
-STOPPED = 128 + signal.SIGTERM
-"""Exit status after SIGTERM."""
 
 
 def main(argv: list[str]) -> None:
@@ -41,7 +39,7 @@ def main(argv: list[str]) -> None:
         state = loop.start(run, checkpoint)
         if loop.train(run, state):
             run.save(loop.checkpoint(run, state))
-            sys.exit(STOPPED)
+            sys.exit(SIGNAL + signal.SIGTERM)
         result.write(settings, ready, run, state, environment())
 
 

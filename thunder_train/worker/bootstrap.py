@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from thunder_train import ThunderError
+from thunder_train.core.exit_codes import MISTAKE, RANKS_LOST, SIGNAL
 from thunder_train.worker.errors import RanksLostError
 from thunder_train.worker.watchdog import follow_launcher
 
@@ -87,10 +88,6 @@ def environment() -> dict[str, str]:
 FILE_PREFIX = "THUNDER_FILE_"
 MPI_RANK = "OMPI_COMM_WORLD_RANK"
 """Set in every rank of Open MPI."""
-MISTAKE = 2
-"""Exit status of a user's mistake."""
-LOST = 75
-"""Exit status of a rank that lost the others: the launcher looks for the cause among those, and may start all again."""
 
 
 def enter(main: Callable[[list[str]], None]) -> NoReturn:
@@ -107,9 +104,9 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
         except ThunderError as error:
             sys.stdout.flush()
             print(error, file=sys.stderr, flush=True)
-            sys.exit(LOST if isinstance(error, RanksLostError) else MISTAKE)
+            sys.exit(RANKS_LOST if isinstance(error, RanksLostError) else MISTAKE)
         except KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
+            sys.exit(SIGNAL + signal.SIGINT)
         finally:
             remove_files()
     sys.exit(0)

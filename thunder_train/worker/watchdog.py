@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-STALLED = 70
-"""Exit status of a rank that ended itself."""
+from thunder_train.core.exit_codes import STALLED
+
 BEAT_EVERY_S = 1.0
 WAIT_LONGER_S = 3.0
 """A rank that waits for the others ends itself so much later, for the one they wait for is to be named."""
