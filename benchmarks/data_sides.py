@@ -36,7 +36,7 @@ def theirs(bench: Path, pairs: Path, out: Path) -> list[str]:
 def main(pairs: Path, out: Path) -> None:
     """Build a dataset of the pairs and say how many rows came out, with the digest of each split."""
     sys.path.insert(0, str(PROJECT))
-    from thunder_train.config.project import Dataset, Source
+    from thunder_train.config.dataset import Dataset, Source
     from thunder_train.data import builder
 
     (pairs / "prompt.j2").write_text(PROMPT, encoding="utf-8")

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from tests.helpers.project_copy import PROJECT
-from thunder_train.config import project, reference, schema
+from thunder_train.config import dataset, evaluate, project, reference, schema, train
 from thunder_train.config.fields import Table
 
 
@@ -23,10 +23,10 @@ def test_generated_pages_are_current(path: str) -> None:
 @pytest.mark.parametrize(
     ("table", "kind"),
     [
-        (schema.TRAIN, project.Train),
-        (schema.EVALUATE, project.Evaluate),
+        (schema.TRAIN, train.Train),
+        (schema.EVALUATE, evaluate.Evaluate),
         (schema.BUILD, project.Build),
-        (schema.SOURCE, project.Source),
+        (schema.SOURCE, dataset.Source),
         (schema.HOST, project.Host),
     ],
 )
@@ -41,7 +41,7 @@ def test_every_key_has_its_field(table: Table, kind: type) -> None:
     ("table", "kind", "instead"),
     [
         (schema.MODEL, project.Model, {"name"}),
-        (schema.DATASET, project.Dataset, {"name"}),
+        (schema.DATASET, dataset.Dataset, {"name"}),
         (schema.CLUSTER, project.Cluster, {"name"}),
     ],
 )

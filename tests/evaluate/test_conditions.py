@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.helpers.evaluations import LOSSES, prediction, settings
-from thunder_train.config import project
+from thunder_train.config.evaluate import Evaluate
 from thunder_train.core import files
 from thunder_train.evaluate.conditions import evaluate
 from thunder_train.evaluate.error_rates import PROFILES, described
@@ -26,7 +26,7 @@ ROWS = [
 TEXTS = st.text(alphabet="ߊߓߞ ", max_size=8)
 
 
-def scored(rows: list[dict[str, Any]], own: project.Evaluate | None = None) -> dict[str, Any]:
+def scored(rows: list[dict[str, Any]], own: Evaluate | None = None) -> dict[str, Any]:
     """eval.json of predictions that the built-in gate has judged."""
     own = own or settings()
     return evaluate(rows, judge(rows, own.gate, "test"), LOSSES, own, "5" * 64)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.helpers.promotions import DATASET, DONE, EVALUATION, RUN, changed, reasons
-from thunder_train.config.project import Promotion
+from thunder_train.config.evaluate import Promotion
 from thunder_train.evaluate.promotion import decide
 
 LENIENT = Promotion(min_rows=1, max_worse=10**9, needs_witness=False, provenance="")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.gates import HYPOTHESIS, LOOP, PROPOSAL, WHERE, WITNESS, external, policy, prediction
 from thunder_train import ThunderError
-from thunder_train.config.project import Gate
+from thunder_train.config.evaluate import Gate
 from thunder_train.core import files
 from thunder_train.evaluate import gate
 from thunder_train.evaluate.replay import replay

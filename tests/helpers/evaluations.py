@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from thunder_train.config.project import Evaluate, Gate, Probe
+from thunder_train.config.evaluate import Evaluate, Gate, Probe
 
 LOSSES = {"base": {"valid": {"loss": 5.0}}, "adapter": {"valid": {"loss": 4.0}}, "environment": {"mlx": "0.32.4"}}
 GATE = {"command": (), "timeout_s": 60, "preserved": ("stable",), "blocked": ("novelty",), "floor": 2, "relative": 0.2}

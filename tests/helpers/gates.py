@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from thunder_train import ThunderError
-from thunder_train.config.project import Gate
+from thunder_train.config.evaluate import Gate
 from thunder_train.evaluate import gate
 
 HYPOTHESIS, PROPOSAL = "ߊ ߓߊ ߕߊ߯", "ߊ ߓߍ ߕߊ߯"

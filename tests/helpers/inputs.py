@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from thunder_train import ThunderError
-from thunder_train.config.project import Source
+from thunder_train.config.dataset import Source
 from thunder_train.data import sources
 from thunder_train.data.rows import Ledger, Row
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.helpers.inputs import FIELDS, report_row
 from tests.helpers.inputs import source as any_source
-from thunder_train.config.project import Dataset, Source
+from thunder_train.config.dataset import Dataset, Source
 from thunder_train.data import builder
 from thunder_train.data.rows import GROUP_KEYS
 

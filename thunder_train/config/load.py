@@ -13,21 +13,10 @@ from typing import Any, TypeVar
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import validate
-from thunder_train.config.project import (
-    Build,
-    Cluster,
-    Dataset,
-    Evaluate,
-    Gate,
-    Host,
-    Model,
-    Probe,
-    Project,
-    Promotion,
-    Recipe,
-    Source,
-    Train,
-)
+from thunder_train.config.dataset import Dataset, Source
+from thunder_train.config.evaluate import Evaluate, Gate, Probe, Promotion
+from thunder_train.config.project import Build, Cluster, Host, Model, Project, Recipe
+from thunder_train.config.train import Train
 from thunder_train.core import code_hash, files
 from thunder_train.core.stat_cache import StatCache
 

@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from thunder_train.config.config_evaluate import Evaluate as Evaluate
-from thunder_train.config.config_evaluate import Gate as Gate
-from thunder_train.config.config_evaluate import Probe as Probe
-from thunder_train.config.config_evaluate import Promotion as Promotion
+from thunder_train.config.dataset import Dataset
+from thunder_train.config.evaluate import Evaluate, Promotion
+from thunder_train.config.train import Train
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 THIS_MACHINE = LOCAL[0]
@@ -92,99 +91,6 @@ class Model:
     kv_heads: int
     hidden: int
     seed: int
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """One input of a dataset; schema.py tells kinds and meanings. Paths may be patterns of several files."""
-
-    kind: str
-    path: str
-    references: str
-    """Row contract only: the references; `path` is the predictions."""
-    evidence_kind: str
-    rows: str
-    """Report only: dotted path to the list of rows, "" when the file itself is the list."""
-    fields: dict[str, str]
-    """Canonical field -> dotted path inside a row."""
-    constants: dict[str, str]
-    """Canonical field -> constant."""
-    enums: dict[str, dict[str, str]]
-    """Canonical field -> word of the file -> canonical word."""
-    reference_side: tuple[str, ...]
-    """Canonical fields that know the reference: no prompt sees them."""
-    use: tuple[str, ...]
-    """Which rows teach: accepted, corrected, unchanged, stable."""
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Sources, prompt and split of a dataset."""
-
-    name: str
-    sources: tuple[Source, ...]
-    system: str
-    templates: tuple[str, ...]
-    """User messages; a row takes one by its id."""
-    orthography: str
-    orthography_table: dict[str, Any]
-    """What an orthography that is not built in allows; empty for those that are."""
-    split_seed: int
-    valid: float
-    """Share of source groups that go to validation."""
-    test: float
-    """Share of source groups that go to the test rows."""
-    group_keys: tuple[str, ...]
-    """No value of any of them is in two splits; the first that a row carries is its group."""
-    max_dropped: float
-    """Share of the rows read that may be dropped."""
-    provenance: str
-    """Where the rows come from, as a promotion may ask."""
-
-
-@dataclass(frozen=True, eq=False)
-class Train:
-    """The [train] table; schema.py tells units and meanings."""
-
-    strategy: str
-    num_iters: int
-    batch_size: int
-    num_layers: int
-    lora_rank: int
-    learning_rate: float
-    log_every: int
-    eval_every: int
-    save_every: int
-    max_seq_len: int
-    fine_tune_type: str
-    lora_scale: float
-    lora_dropout: float
-    lora_keys: tuple[str, ...]
-    global_batch_size: int
-    grad_accumulation: int
-    micro_tokens: int
-    packing: str
-    train_on: str
-    too_long: str
-    schedule: str
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    grad_checkpoint: bool
-    choose: str
-    patience: int
-    max_skipped: int
-    keep_checkpoints: int
-    stall_timeout_s: int
-    start_timeout_s: int
-    max_restarts: int
-    report_to: tuple[str, ...]
-    seed: int
-
-    def rows_per_step(self, ranks: int) -> int:
-        """Rows that one optimizer step takes on all ranks together; in tensor strategy the ranks share them."""
-        spread = ranks if self.strategy == "data" else 1
-        return self.global_batch_size or self.batch_size * spread * self.grad_accumulation
 
 
 @dataclass(frozen=True, eq=False)

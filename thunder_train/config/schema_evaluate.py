@@ -1,17 +1,7 @@
 """Every key of [evaluate], its gate and its probe, and of [promotion]; schema.py tells what a table is. Data only."""
 
+from thunder_train.config.evaluate import PROFILES
 from thunder_train.config.fields import Table, real, switch, text, texts, whole
-
-PROFILES = [
-    "cer-codepoint-nfc-pooled",
-    "cer-cluster-nfc-pooled",
-    "cer-toneless-nfc-pooled",
-    "cer-spaceless-raw-pooled",
-    "cer-codepoint-raw-clamped-per-row",
-    "cer-codepoint-raw-per-row",
-    "wer-nfc-pooled",
-]
-"""Names of the error rates; profiles.py says what each counts."""
 
 GATE: Table = {
     "command": texts(
@@ -47,7 +37,7 @@ EVALUATE: Table = {
         "longest answer; 0: half as long again as the longest of the training rows", "tokens", 0, 65_536, default=0
     ),
     "batch_size": whole("rows scored at once", "rows", 1, 4096, default=8),
-    "profile": text("the error rate that decides", allowed=PROFILES, default=PROFILES[0]),
+    "profile": text("the error rate that decides", allowed=[*PROFILES], default=PROFILES[0]),
     "bootstrap": whole("samples behind each interval", "samples", 100, 100_000, default=1000),
     "seed": whole("seed of these samples", "", 0, 2**31 - 1, default=0),
     "gate": {"type": "dict", "schema": GATE, "default": {}, "meta": {"help": "what judges each proposal"}},

@@ -15,8 +15,9 @@ from cerberus import TypeDefinition, Validator
 from cerberus.errors import BaseErrorHandler
 
 from thunder_train import ThunderError
+from thunder_train.config.dataset import ORTHOGRAPHIES, Dataset
 from thunder_train.config.fields import FORMS, Table
-from thunder_train.config.project import SECRETS, Cluster, Dataset, Model, Recipe
+from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
 from thunder_train.core import files
 
 TYPES = {
@@ -142,10 +143,6 @@ def _keys(table: Table, path: tuple[str | int, ...]) -> list[str]:
     return sorted(_rules(table, path).get("schema", {}))
 
 
-ORTHOGRAPHIES = ("", "bridge-toneless", "standard-toned")
-"""Those that need no table; orthography.py describes them."""
-
-
 def of(part: Cluster | Model | Dataset, where: str) -> list[ThunderError]:
     """Contradictions inside one named table of thunder.toml."""
     if isinstance(part, Cluster):
@@ -248,10 +245,10 @@ def _of_dataset(dataset: Dataset, where: str) -> list[ThunderError]:
     problems = []
     if not dataset.templates:
         problems.append(ThunderError("is missing", f"{where}.template", "name the Jinja2 file of the user message"))
-    if not dataset.orthography_table and dataset.orthography not in ORTHOGRAPHIES:
-        hint = f"use one of: {', '.join(ORTHOGRAPHIES[1:])}; or describe it in an orthography_table of its own"
+    if not dataset.orthography_table and dataset.orthography not in ("", *ORTHOGRAPHIES):
+        hint = f"use one of: {', '.join(ORTHOGRAPHIES)}; or describe it in an orthography_table of its own"
         problems.append(ThunderError(f"is {dataset.orthography!r}", f"{where}.orthography", hint))
-    if dataset.orthography_table and dataset.orthography in ORTHOGRAPHIES:
+    if dataset.orthography_table and dataset.orthography in ("", *ORTHOGRAPHIES):
         what = f"describes {dataset.orthography!r}, which is built in" if dataset.orthography else "has no name"
         problems.append(ThunderError(what, f"{where}.orthography_table", "give orthography a name of its own"))
     if dataset.valid + dataset.test >= 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from thunder_train import ThunderError
-from thunder_train.config.project import Source
+from thunder_train.config.dataset import Source
 from thunder_train.data.field_map import Map
 from thunder_train.data.formats import shown
 from thunder_train.data.readers import Reader, own_id, paths, place, stem

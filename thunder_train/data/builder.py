@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_some
-from thunder_train.config.project import Dataset, Source
+from thunder_train.config.dataset import Dataset, Source
 from thunder_train.core import files
 from thunder_train.data import (
     asr_rows,

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from thunder_train.config.project import Dataset
+from thunder_train.config.dataset import Dataset
 from thunder_train.core import files
 from thunder_train.data import examples, near_duplicates, sources, splits, statistics
 from thunder_train.data.rows import Ledger, Row

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from thunder_train import ThunderError
-from thunder_train.config.project import Source
+from thunder_train.config.dataset import Source
 from thunder_train.data.field_map import Map, group_keys
 from thunder_train.data.formats import DECODE, Numbered, count_keys, fault, first_repeated, shown, whole
 from thunder_train.data.readers import Reader, own_id, paths, stem

@@ -12,7 +12,7 @@ import msgspec
 from jinja2.sandbox import SandboxedEnvironment
 
 from thunder_train import ThunderError
-from thunder_train.config.project import Dataset
+from thunder_train.config.dataset import Dataset
 from thunder_train.data import orthography, readers
 from thunder_train.data.rows import GROUP_KEYS, Row
 

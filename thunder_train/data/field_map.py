@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config.project import Source
+from thunder_train.config.dataset import Source
 from thunder_train.data.formats import shown
 from thunder_train.data.readers import Reader
 from thunder_train.data.rows import GROUP_KEYS

@@ -17,6 +17,7 @@ from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from thunder_train import ThunderError, raise_all
+from thunder_train.config.dataset import BRIDGE_TONELESS, STANDARD_TONED
 
 REPLACED, CONTROL, SURROGATE = "replacement character U+FFFD", "control character", "lone surrogate"
 BIDI, BREAK = "bidi control", "line break or tab"
@@ -81,8 +82,8 @@ YE = ("\u07e6\u07cd", "\u07e6\u07cb")
 TABLES: dict[str, Orthography] = {
     # Measured on 1,000 bridged references: no mark; "ko" is KO[0] in 95 %, "ye" is YE[0] in 99.8 % of the words.
     # A recogniser's confusions lower these to 80 % and 96 %, so its hypotheses fit too.
-    "bridge-toneless": Orthography(
-        name="bridge-toneless",
+    BRIDGE_TONELESS: Orthography(
+        name=BRIDGE_TONELESS,
         letters=r"\u07ca-\u07ea\u07fa\u02bc\u0294",
         marks=NKO_MARKS,
         shared=NKO_SIGNS,
@@ -90,8 +91,8 @@ TABLES: dict[str, Orthography] = {
         ratios=(Ratio(KO[0], KO, 0.6, 1.0), Ratio(YE[0], YE, 0.9, 1.0)),
     ),
     # Real texts have 0.38 marks per letter (a primer has more), and write "ko" and "ye" with the other vowel.
-    "standard-toned": Orthography(
-        name="standard-toned",
+    STANDARD_TONED: Orthography(
+        name=STANDARD_TONED,
         letters=r"\u07ca-\u07ea\u07fa",
         marks=NKO_MARKS,
         shared=r"\u07f4\u07f5" + NKO_SIGNS,

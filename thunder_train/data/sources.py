@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from thunder_train.config.project import Source
+from thunder_train.config.dataset import Source
 from thunder_train.data import asr_rows, correction_reports
 from thunder_train.data.field_map import Map, group_keys
 from thunder_train.data.formats import shown

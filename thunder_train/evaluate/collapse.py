@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from thunder_train import ThunderError
-from thunder_train.config.project import Probe
+from thunder_train.config.evaluate import Probe
 from thunder_train.evaluate.error_rates import nfc
 
 MODELS = ("base", "adapter")

@@ -17,7 +17,7 @@ from thunder_train.evaluate import collapse, error_rates, gate
 from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, clusters, count, nfc, weighed
 
 if TYPE_CHECKING:  # the code hash of the stage leaves this out; the values of [evaluate] are hashed themselves
-    from thunder_train.config.project import Evaluate
+    from thunder_train.config.evaluate import Evaluate
 
 SCHEMA = "thunder.eval/2"
 ALL = "all"

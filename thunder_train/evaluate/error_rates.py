@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import regex
 from rapidfuzz.distance import Levenshtein
 
+from thunder_train.config import evaluate
 from thunder_train.core import files
 
 if TYPE_CHECKING:
@@ -64,17 +65,17 @@ class Interval(NamedTuple):
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("cer-codepoint-nfc-pooled"),
-        Profile("cer-cluster-nfc-pooled", unit="grapheme cluster"),
-        Profile("cer-toneless-nfc-pooled", marks="stripped"),
+        Profile(evaluate.CER_CODEPOINT),
+        Profile(evaluate.CER_CLUSTER, unit="grapheme cluster"),
+        Profile(evaluate.CER_TONELESS, marks="stripped"),
         # Three definitions used by the first users' repository under the one name CER.
-        Profile("cer-spaceless-raw-pooled", spaces="removed", normalisation="none"),
-        Profile("cer-codepoint-raw-clamped-per-row", normalisation="none", average="per row", clamp=True),
-        Profile("cer-codepoint-raw-per-row", normalisation="none", average="per row"),
-        Profile("wer-nfc-pooled", unit="word"),
+        Profile(evaluate.CER_SPACELESS_RAW, spaces="removed", normalisation="none"),
+        Profile(evaluate.CER_CODEPOINT_RAW_CLAMPED, normalisation="none", average="per row", clamp=True),
+        Profile(evaluate.CER_CODEPOINT_RAW, normalisation="none", average="per row"),
+        Profile(evaluate.WER, unit="word"),
     )
 }
-"""Name -> profile, the default first. The keys of [evaluate] list the same names; a test compares the two lists."""
+"""Name -> profile, in the order of config.evaluate.PROFILES, the default first."""
 
 
 def described(profile: Profile) -> dict[str, str | bool]:

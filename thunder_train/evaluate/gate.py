@@ -16,7 +16,7 @@ import msgspec
 from rapidfuzz.distance import Levenshtein
 
 from thunder_train import ThunderError
-from thunder_train.config import project
+from thunder_train.config.evaluate import Gate
 from thunder_train.core import files
 from thunder_train.evaluate import external_gate
 
@@ -82,7 +82,7 @@ class _Decision(msgspec.Struct):
     """External gates only: why a witness is not carried."""
 
 
-def judge(predictions: list[dict[str, Any]], gate: project.Gate, where: str) -> Judged:
+def judge(predictions: list[dict[str, Any]], gate: Gate, where: str) -> Judged:
     """Every proposal decided; an external gate is run in the current folder, which is the project's.
 
     predictions: lines of predictions.jsonl; only what external_gate.request takes of them is read.
@@ -106,7 +106,7 @@ def judge(predictions: list[dict[str, Any]], gate: project.Gate, where: str) -> 
     return Judged(header, rule_all(requests, gate, where))
 
 
-def rule(partition: str, hypothesis: str, proposal: str, gate: project.Gate) -> Ruling:
+def rule(partition: str, hypothesis: str, proposal: str, gate: Gate) -> Ruling:
     """The built-in policy's word on one proposal. A proposal that changes nothing is none, and so is not accepted."""
     edits, budget = edits_between(hypothesis, proposal), edit_budget(hypothesis, gate)
     against = (
@@ -120,7 +120,7 @@ def rule(partition: str, hypothesis: str, proposal: str, gate: project.Gate) -> 
     return Ruling(REJECT if reason else ACCEPT, reason or WITHIN, edits, budget)
 
 
-def edit_budget(hypothesis: str, gate: project.Gate) -> int:
+def edit_budget(hypothesis: str, gate: Gate) -> int:
     """Code points by which a hypothesis may be edited: max(floor, relative x its length), rounded down."""
     # Exact: 0.29 x 100 is 28.999999999999996 in floating point.
     return max(gate.floor, int(Fraction(str(gate.relative)) * len(_nfc(hypothesis))))
@@ -131,7 +131,7 @@ def edits_between(hypothesis: str, proposal: str) -> int:
     return Levenshtein.distance(_nfc(hypothesis), _nfc(proposal))
 
 
-def policy_of(gate: project.Gate) -> dict[str, Any]:
+def policy_of(gate: Gate) -> dict[str, Any]:
     """Who decides and by which numbers, as data; its digest is the policy's hash. Told without absolute paths."""
     if gate.command:
         told = [Path(word).name if Path(word).is_absolute() else word for word in gate.command]
@@ -200,7 +200,7 @@ def _reasons(judged: Judged) -> dict[str, int]:
     return dict(sorted(most[:REASONS])) | ({"other reasons": others} if others else {})
 
 
-def _builtin(requests: list[dict[str, Any]], gate: project.Gate, where: str) -> list[dict[str, Any]]:
+def _builtin(requests: list[dict[str, Any]], gate: Gate, where: str) -> list[dict[str, Any]]:
     """Decisions of the built-in policy. It has no kernel to bear witness, and so gives none."""
     decisions = []
     for request in requests:
@@ -210,7 +210,7 @@ def _builtin(requests: list[dict[str, Any]], gate: project.Gate, where: str) -> 
     return decisions
 
 
-def _external(requests: list[dict[str, Any]], gate: project.Gate, where: str) -> list[dict[str, Any]]:
+def _external(requests: list[dict[str, Any]], gate: Gate, where: str) -> list[dict[str, Any]]:
     """Decisions of the recipe's command. A malformed witness is not carried; what is wrong with it is."""
     answers = external_gate.ask(gate.command, gate.timeout_s, requests, where)
     decisions = []

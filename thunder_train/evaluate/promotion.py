@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from thunder_train.config import project
+from thunder_train.config.evaluate import Promotion
 from thunder_train.core import files
 
 SCHEMA = "thunder.promotion/2"
@@ -41,7 +41,7 @@ class Run:
         return f"./doit reproduce:{self.recipe}"
 
 
-def decide(evaluation: Facts, dataset: Facts, done: Facts, limits: project.Promotion, run: Run) -> Facts:
+def decide(evaluation: Facts, dataset: Facts, done: Facts, limits: Promotion, run: Run) -> Facts:
     """The content of promotion.json: GO only when there is no reason against it, and what it is decided from."""
     reasons = [
         *_evidence(dataset, limits),
@@ -67,7 +67,7 @@ def decide(evaluation: Facts, dataset: Facts, done: Facts, limits: project.Promo
     }
 
 
-def _evidence(dataset: Facts, limits: project.Promotion) -> Iterator[str]:
+def _evidence(dataset: Facts, limits: Promotion) -> Iterator[str]:
     told = {
         *dataset.get("evidence_kinds", []),
         *(each.get("evidence_kind", "unknown") for each in dataset.get("sources", [])),
@@ -94,7 +94,7 @@ def _training(dataset: Facts, done: Facts) -> Iterator[str]:
         yield f"Training steps skipped because a number was not finite: {_told(done.get('skipped_steps'))}."
 
 
-def _references(evaluation: Facts, limits: project.Promotion) -> Iterator[str]:
+def _references(evaluation: Facts, limits: Promotion) -> Iterator[str]:
     rows = evaluation.get("rows", {})
     scored, test = _count(rows.get("scored")) or 0, _count(rows.get("test")) or 0
     if scored < limits.min_rows:
@@ -103,7 +103,7 @@ def _references(evaluation: Facts, limits: project.Promotion) -> Iterator[str]:
         yield f"{test - scored} of {test} test rows have no reference."
 
 
-def _scores(evaluation: Facts, limits: project.Promotion) -> Iterator[str]:
+def _scores(evaluation: Facts, limits: Promotion) -> Iterator[str]:
     """What the gated adapter fails to show against the baseline on all scored rows."""
     gated, baseline = _line(evaluation, CONDITION), _line(evaluation, BASELINE)
     scored = evaluation.get("rows", {}).get("scored")
@@ -132,7 +132,7 @@ def _behaviour(evaluation: Facts) -> Iterator[str]:
         yield f"The adapter has collapsed: {sentence}."
 
 
-def _decisions(evaluation: Facts, limits: project.Promotion) -> Iterator[str]:
+def _decisions(evaluation: Facts, limits: Promotion) -> Iterator[str]:
     """Whether the gate decided on each row, and bore witness."""
     gate, test = evaluation.get("gate", {}), evaluation.get("rows", {}).get("test")
     verdicts = [_count(gate.get(verdict)) for verdict in ("accepted", "rejected")]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from thunder_train import ThunderError
-from thunder_train.config import project
+from thunder_train.config.evaluate import Gate
 from thunder_train.core import files
 from thunder_train.evaluate import gate as gates
 from thunder_train.evaluate.external_gate import FIELDS
@@ -28,7 +28,7 @@ class _Policy(msgspec.Struct):
     relative: Annotated[float, msgspec.Meta(ge=0, le=10)]
 
 
-def replay(run: Path, gate: project.Gate) -> list[str]:
+def replay(run: Path, gate: Gate) -> list[str]:
     """Each difference as a sentence; none when every verdict comes out again.
 
     run: the run's folder.  gate: the recipe's.  A built-in policy is taken from the file and also compared with the
@@ -52,13 +52,13 @@ def replay(run: Path, gate: project.Gate) -> list[str]:
     return differences + _of_header(judged.header, again.header) + _of_rows(judged.decisions, again.decisions)
 
 
-def _builtin(policy: dict[str, Any], gate: project.Gate, path: Path) -> project.Gate:
+def _builtin(policy: dict[str, Any], gate: Gate, path: Path) -> Gate:
     try:
         numbers = msgspec.convert(policy, _Policy)
     except msgspec.ValidationError as error:
         hint = f"run `./doit evaluate:{path.parent.name}`"
         raise ThunderError(f"gate: {error}", where=f"{path}:1", hint=hint) from None
-    return project.Gate(command=(), timeout_s=gate.timeout_s, **msgspec.structs.asdict(numbers))
+    return Gate(command=(), timeout_s=gate.timeout_s, **msgspec.structs.asdict(numbers))
 
 
 def _prediction(decision: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from thunder_train import models
 from thunder_train.build.stage import STATS, Stage
-from thunder_train.config.project import Dataset, Model, Recipe, section
+from thunder_train.config.dataset import Dataset
+from thunder_train.config.project import Model, Recipe, section
 from thunder_train.core import code_hash, files
 from thunder_train.core import paths as layout
 

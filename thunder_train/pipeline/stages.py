@@ -15,7 +15,8 @@ from thunder_train import ThunderError, models, raise_all
 from thunder_train.cluster import fetch, preflight, sync
 from thunder_train.cluster import hostfile as cluster
 from thunder_train.config import validate
-from thunder_train.config.project import Dataset, Model, Recipe
+from thunder_train.config.dataset import Dataset
+from thunder_train.config.project import Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
 from thunder_train.core import files, paths
 from thunder_train.core.console import counted

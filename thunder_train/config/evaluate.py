@@ -2,6 +2,24 @@
 
 from dataclasses import dataclass
 
+CER_CODEPOINT = "cer-codepoint-nfc-pooled"
+CER_CLUSTER = "cer-cluster-nfc-pooled"
+CER_TONELESS = "cer-toneless-nfc-pooled"
+CER_SPACELESS_RAW = "cer-spaceless-raw-pooled"
+CER_CODEPOINT_RAW_CLAMPED = "cer-codepoint-raw-clamped-per-row"
+CER_CODEPOINT_RAW = "cer-codepoint-raw-per-row"
+WER = "wer-nfc-pooled"
+PROFILES = (
+    CER_CODEPOINT,
+    CER_CLUSTER,
+    CER_TONELESS,
+    CER_SPACELESS_RAW,
+    CER_CODEPOINT_RAW_CLAMPED,
+    CER_CODEPOINT_RAW,
+    WER,
+)
+"""Names of the error rates, the default first; evaluate/error_rates.py defines what each counts."""
+
 
 @dataclass(frozen=True, eq=False)
 class Gate:
