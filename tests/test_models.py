@@ -180,3 +180,17 @@ def test_a_hub_model_that_is_not_there_says_how_to_get_it(tmp_path: Path, offlin
         "thunder.toml: models.tiny: owner/name is not in the local cache and cannot be fetched ("
     )
     assert str(caught.value).endswith("); connect once and run `./doit model:tiny`")
+
+
+def test_a_hub_model_s_config_is_asked_for_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    `doit fit` helps to decide on a download of gigabytes, so the hint fetches one file.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    with pytest.raises(ThunderError) as caught:
+        models.config_file(replace(NANO, kind="hub", repo="owner/name"), tmp_path)
+
+    what = "the config.json of owner/name at main is not in the local cache"
+    hint = "fetch it alone: `.venv/bin/hf download owner/name config.json --revision main`"
+    assert f"thunder.toml: models.tiny: {what}; {hint}" == str(caught.value)

@@ -11,7 +11,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.project import Model, section
-from thunder_train.core import files
+from thunder_train.core import files, hub_cache
 from thunder_train.core.process import command
 
 NANO_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -29,7 +29,7 @@ def home(model: Model) -> str:
 def on_hosts(model: Model, lock: dict[str, Any]) -> str:
     """The folder of the model's files on the hosts of a cluster, from the project folder. lock: model.lock.json."""
     if model.kind == "hub":
-        return f"{files.HUB}/{files.snapshot(model.repo, lock['commit'])}"
+        return hub_cache.snapshot_in_project(model.repo, lock["commit"])
     return model.path if model.kind == "path" else f"{home(model)}/files"
 
 
@@ -64,6 +64,28 @@ def build(model: Model, project: Path, root: Path) -> None:
         {"path": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)} for path in _files(folder)
     ]
     files.write_json(root / home(model) / "model.lock.json", lock)
+
+
+def config_file(model: Model, project: Path) -> Path:
+    """The model's config.json: made, in the user's folder, or in the hub cache, where it may lie without any weight.
+
+    Raises ThunderError when it is not there.
+    """
+    if model.kind == "hub":
+        return _cached_config(model, project)
+    path = Path(model.path) if model.kind == "path" else Path(home(model)) / "files"
+    hint = "give the folder of an mlx-lm model in thunder.toml" if model.kind == "path" else "run `./doit model`"
+    return files.require(project / path / "config.json", hint=hint)
+
+
+def _cached_config(model: Model, project: Path) -> Path:
+    revision = pinned(model, project / home(model) / "model.lock.json")
+    path = hub_cache.file_here(model.repo, "config.json", revision)
+    if path is None:
+        what = f"the config.json of {model.repo} at {revision} is not in the local cache"
+        hint = f"fetch it alone: `.venv/bin/hf download {model.repo} config.json --revision {revision}`"
+        raise ThunderError(what, where=f"thunder.toml: models.{model.name}", hint=hint)
+    return path
 
 
 def problems(folder: Path, name: str) -> list[ThunderError]:

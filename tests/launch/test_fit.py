@@ -1,14 +1,10 @@
 """`doit fit:<recipe>`: the config is found without weights, and the numbers are shown."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.helpers.project_copy import PROJECT, Copy
-from thunder_train import ThunderError
-from thunder_train.config import load
-from thunder_train.core.stat_cache import StatCache
+from tests.helpers.project_copy import Copy
 from thunder_train.launch import fit
 
 GIGA = 10**9
@@ -53,22 +49,6 @@ def test_ranks_with_the_whole_model_exchange_nothing_inside_it() -> None:
 
     assert "block messages" not in rows
     assert "10 bytes a step" == rows["gradient message"]
-
-
-def test_a_hub_model_needs_its_config_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Whether gigabytes are worth a download is what fit is asked, so the mend fetches one file.
-    """
-    monkeypatch.chdir(PROJECT)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    recipe = load.load(Path(), StatCache(tmp_path / "stats.sqlite")).recipes["agp-nko-correction"]
-
-    with pytest.raises(ThunderError) as caught:
-        fit.config_file(recipe.model, tmp_path)
-
-    what = "the config.json of mlx-community/gemma-4-e2b-4bit at main is not in the local cache"
-    hint = "fetch it alone: `.venv/bin/hf download mlx-community/gemma-4-e2b-4bit config.json --revision main`"
-    assert f"thunder.toml: models.gemma-4-e2b-4bit: {what}; {hint}" == str(caught.value)
 
 
 @pytest.mark.ranks

@@ -21,7 +21,7 @@ from thunder_train.agent import client
 from thunder_train.agent import files as host_files
 from thunder_train.cluster import relay, transfer
 from thunder_train.config.project import Cluster, Recipe
-from thunder_train.core import files
+from thunder_train.core import files, hub_cache
 from thunder_train.core import paths as layout
 from thunder_train.core.stat_cache import StatCache
 
@@ -91,7 +91,7 @@ def _with_model(known: Needs, recipe: Recipe, root: Path, stats: StatCache) -> N
     lock = files.read_json(root / models.home(model) / "model.lock.json")
     hashes = {each["path"]: each["sha256"] for each in lock["files"]}
     place = models.on_hosts(model, lock)
-    folder = _hub_cache() / files.snapshot(model.repo, lock["commit"]) if model.kind == "hub" else root / place
+    folder = hub_cache.snapshot_here(model.repo, lock["commit"]) if model.kind == "hub" else root / place
     hint = f"run `./doit model:{model.name}`"
     raise_all(
         [
@@ -104,12 +104,6 @@ def _with_model(known: Needs, recipe: Recipe, root: Path, stats: StatCache) -> N
     if model.kind == "hub":
         return replace(_with(known, named), snapshot=place, snapshot_here=folder)
     return _with(known, named) if files.is_inside(place) else replace(known, elsewhere=named)
-
-
-def _hub_cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE  # late: it costs half a second
-
-    return Path(HF_HUB_CACHE)
 
 
 def _newest_tokens(root: Path) -> list[str]:

@@ -14,13 +14,6 @@ from thunder_train import ThunderError
 
 DRAFT = ".draft"
 """Suffix of a file that is still being written; nothing reads one."""
-HUB = ".thunder/hub"
-"""The hub cache of the project on remote hosts: what a sync brings there goes when the project's folder goes."""
-
-
-def snapshot(repo: str, commit: str) -> str:
-    """Where a hub cache keeps a repository's files at a commit, as huggingface_hub looks for them."""
-    return f"models--{repo.replace('/', '--')}/snapshots/{commit}"
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -32,7 +32,7 @@ def measure(recipe: Recipe, project: Path, *flags: str) -> dict[str, Any]:
     flags: more of them for the worker.
     """
     words = [*worker_words(recipe), *flags]
-    words += ["--config", str(config_file(recipe.model, project)), "--ranks", str(len(recipe.cluster.hosts))]
+    words += ["--config", str(models.config_file(recipe.model, project)), "--ranks", str(len(recipe.cluster.hosts))]
     with tempfile.TemporaryDirectory(prefix="thunder-fit-") as folder:
         output = Path(folder) / "fit.json"
         argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *words, "--output", str(output)]
@@ -50,31 +50,9 @@ def worker_words(recipe: Recipe) -> list[str]:
 def has_config(model: Model, project: Path) -> bool:
     """Whether the model's config.json is here; before it is made or fetched it is not."""
     try:
-        return config_file(model, project).is_file()
+        return models.config_file(model, project).is_file()
     except ThunderError:
         return False
-
-
-def config_file(model: Model, project: Path) -> Path:
-    """The model's config.json: made, in the user's folder, or in the hub cache, where it may lie without any weight."""
-    if model.kind == "hub":
-        return _cached(model, project)
-    path = Path(model.path) if model.kind == "path" else Path(models.home(model)) / "files"
-    hint = "give the folder of an mlx-lm model in thunder.toml" if model.kind == "path" else "run `./doit model`"
-    files.require(project / path / "config.json", hint=hint)
-    return project / path / "config.json"
-
-
-def _cached(model: Model, project: Path) -> Path:
-    from huggingface_hub import try_to_load_from_cache  # late: it costs half a second
-
-    revision = models.pinned(model, project / models.home(model) / "model.lock.json")
-    found = try_to_load_from_cache(model.repo, "config.json", revision=revision)
-    if not isinstance(found, str):
-        what = f"the config.json of {model.repo} at {revision} is not in the local cache"
-        hint = f"fetch it alone: `.venv/bin/hf download {model.repo} config.json --revision {revision}`"
-        raise ThunderError(what, where=f"thunder.toml: models.{model.name}", hint=hint)
-    return Path(found)
 
 
 def table(found: Mapping[str, Any]) -> list[tuple[str, str]]:

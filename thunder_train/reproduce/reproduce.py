@@ -15,7 +15,7 @@ from typing import Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import load, schema, validate
 from thunder_train.config.toml_io import as_toml
-from thunder_train.core import files, process
+from thunder_train.core import files, hub_cache, process
 from thunder_train.reproduce import manifest
 from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, judge
 
@@ -148,7 +148,7 @@ def _model(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thund
     home, commit = root / _home(model, root), run["model"].get("commit", "")
     found, problems = {}, []
     for name in (file["path"] for file in locked):
-        found[name] = _cached(model["repo"], name, commit) if model["kind"] == "hub" else home / name
+        found[name] = _hub_file(model["repo"], name, commit) if model["kind"] == "hub" else home / name
     for file in locked:
         problems += _check(found[file["path"]], f"model {model['name']}: {file['path']}", file["sha256"])
     return found, problems
@@ -160,15 +160,9 @@ def _home(model: dict[str, Any], root: Path) -> str:
     return today if isinstance(today, str) and files.portable(today) == model["path"] else str(model["path"])
 
 
-def _cached(repo: str, name: str, commit: str) -> Path:
-    """A file of a hub model in the local cache, at the locked commit."""
-    from huggingface_hub import try_to_load_from_cache  # late: it costs half a second, and only hub models need it
-
-    try:
-        path = try_to_load_from_cache(repo, name, revision=commit)
-    except ValueError:  # no repository can have that name
-        path = None
-    return Path(path) if isinstance(path, str) else Path(f"{repo}@{commit}") / name
+def _hub_file(repo: str, name: str, commit: str) -> Path:
+    """A file of a hub model in the local cache, at the locked commit; a path that is not there when it is missing."""
+    return hub_cache.file_here(repo, name, commit) or Path(f"{repo}@{commit}") / name
 
 
 def _place_model(run: dict[str, Any], found: dict[str, Path], root: Path, folder: Path) -> dict[str, Any]:

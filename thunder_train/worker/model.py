@@ -16,7 +16,7 @@ from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files
+from thunder_train.core import files, hub_cache
 
 ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
 """What mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
@@ -70,7 +70,7 @@ def pinned_commit(lock: str) -> str:
 
 def locate(name: str, revision: str) -> Path:
     """The model's folder: the path itself, or the revision's snapshot that a sync brought, or that of the hub cache."""
-    brought = Path(files.HUB, files.snapshot(name, revision))
+    brought = Path(hub_cache.snapshot_in_project(name, revision))
     if Path(name).is_dir():
         return Path(name)
     if revision and brought.is_dir():
