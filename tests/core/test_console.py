@@ -1,36 +1,56 @@
-"""Progress of a long read: told on a terminal only, and only when it takes long."""
+"""Text on a terminal: a counter only when a read takes long, a bar that follows the steps, plain lines in a pipe."""
 
 import io
+import sys
+
+import pytest
 
 from thunder_train.core import console
 
 
-class Terminal(io.StringIO):
-    """Stands for stderr on a terminal."""
+class FakeTerminal(io.StringIO):
+    """Stands for a stream on a terminal."""
 
-    def isatty(self):
+    def isatty(self) -> bool:
         """It is one."""
         return True
 
 
-def test_short_work_and_logs_show_nothing(monkeypatch):
+def test_short_work_and_logs_show_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A build that takes a second needs no bar, and a log file wants none.
+    A build that takes a second needs no counter, and a log file wants none.
     """
-    for stream in (Terminal(), io.StringIO()):
+    for stream in (FakeTerminal(), io.StringIO()):
         monkeypatch.setattr("sys.stderr", stream)
 
         assert 10_000 == sum(1 for _ in console.counted(range(10_000), "data:x"))
         assert "" == stream.getvalue()
 
 
-def test_long_work_tells_rows_and_rate(monkeypatch):
+def test_long_work_shows_rows_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    After two seconds somebody wonders whether it hangs.
+    After two seconds a user wonders whether it hangs.
     """
-    stream = Terminal()
+    stream = FakeTerminal()
     monkeypatch.setattr("sys.stderr", stream)
-    monkeypatch.setattr(console, "PATIENCE_S", -1.0)
+    monkeypatch.setattr(console, "COUNTER_AFTER_S", -1.0)
 
     assert 9000 == len(list(console.counted(range(9000), "data:x")))
     assert "data:x: 8,192 rows" in stream.getvalue()
+
+
+def test_a_terminal_gets_a_progress_bar_that_follows_the_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    In a pipe or a log the same lines come out plain.
+    """
+    with console.Terminal() as plain:
+        plain.line("step 1/4  train loss 5.1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with console.Terminal() as terminal:
+        terminal.line("step 3/4  train loss 5.0")
+        task = terminal.progress.tasks[0]
+
+    assert (3, 4) == (task.completed, task.total)
+    assert "step 1/4  train loss 5.1\n" == capsys.readouterr().out.splitlines(keepends=True)[0]

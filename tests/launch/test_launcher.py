@@ -219,20 +219,3 @@ def test_a_missing_hostfile_is_one_line_and_status_2(folder):
     _, err = process.communicate(timeout=30)
 
     assert (2, "none.json: is missing; run `./doit hostfile`\n") == (process.returncode, err)
-
-
-def test_a_terminal_gets_a_progress_bar_that_follows_the_steps(monkeypatch, capsys):
-    """
-    In a pipe or a log the same lines come out plain.
-    """
-    from thunder_train.core.console import Terminal
-
-    with Terminal() as plain:
-        plain.line("step 1/4  train loss 5.1")
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    with Terminal() as terminal:
-        terminal.line("step 3/4  train loss 5.0")
-        task = terminal.progress.tasks[0]
-
-    assert (3, 4) == (task.completed, task.total)
-    assert "step 1/4  train loss 5.1\n" == capsys.readouterr().out.splitlines(keepends=True)[0]

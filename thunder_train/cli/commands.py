@@ -166,6 +166,6 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns in a pipe, a table on a terminal; of many rows the first."""
-    console.show(titles, rows[:SHOWN])
+    console.print_table(titles, rows[:SHOWN])
     if len(rows) > SHOWN:
         print(f"... and {len(rows) - SHOWN} more; --json tells all")

@@ -280,9 +280,9 @@ def _facts(each: Session, recipe: Recipe, known: list[Wanted]) -> Facts:
 
 
 def _show(hosts: list[tuple[str, ...]], rows: list[dict[str, Any]]) -> None:
-    console.show(("host", "state", "Python", "mlx", "mlx-lm", "memory", "disk", "clock"), hosts)
+    console.print_table(("host", "state", "Python", "mlx", "mlx-lm", "memory", "disk", "clock"), hosts)
     if rows:
-        console.show(("link", "address", "over", "round trip", "bandwidth"), [_link_row(row) for row in rows])
+        console.print_table(("link", "address", "over", "round trip", "bandwidth"), [_link_row(row) for row in rows])
 
 
 def _state(ills: int, lacks: int, is_synced: bool) -> str:
@@ -312,7 +312,7 @@ def _show_ranks(ranks: list[dict[str, Any]]) -> None:
         (str(each["rank"]), each["host"], f"size={each['size']}", "right", f"{fit.size(each['bytes_per_second'])}/s")
         for each in ranks
     ]
-    console.show(("rank", "host", "ranks", "all-sum", "bandwidth"), rows)
+    console.print_table(("rank", "host", "ranks", "all-sum", "bandwidth"), rows)
 
 
 def _smoke(recipe: Recipe, logs: Path) -> list[dict[str, Any]]:

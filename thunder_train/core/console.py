@@ -1,8 +1,7 @@
-"""Rows of text as people read them: columns in a pipe, a table on a terminal.
+"""What a person watches: a table, a count of rows during a long read, the progress bar of a training.
 
-A line that moves while rows are read: only after two seconds, and only where somebody looks.
-
-Rank 0's lines for people: a progress bar on a terminal, plain lines in a pipe or a log.
+On a terminal rich draws them; in a pipe or a log the same text comes out as plain lines. Rich is imported late, because
+a pipe needs none of it and short work never shows it.
 """
 
 import re
@@ -12,12 +11,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+Item = TypeVar("Item")
 
-def show(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table. Cells may hold anything: nothing in them can steer a terminal."""
+COUNTER_AFTER_S = 2.0
+"""Shorter work shows no counter."""
+ITEMS_PER_UPDATE = 4096
+"""Items between two looks at the clock, which costs more than an item."""
+STEP_LINE = re.compile(r"^step (\d+)/(\d+)\b")
+"""How a line of rank 0 about a step begins."""
+
+
+def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows below their titles, columns aligned. Cells may hold any text: none of it can control a terminal."""
     lines = [tuple(map(plain, row)) for row in (titles, *rows)]
     if sys.stdout.isatty():
-        _show_rich(lines)
+        _print_rich_table(lines)
         return
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -25,12 +33,12 @@ def show(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def plain(text: str) -> str:
-    """The text on one line, and each letter that cannot be printed as a mark."""
+    """The text on one line, with a mark for each character that cannot be printed."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _show_rich(lines: list[tuple[str, ...]]) -> None:
-    from rich.console import Console  # late: a pipe needs none of it
+def _print_rich_table(lines: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -42,44 +50,36 @@ def _show_rich(lines: list[tuple[str, ...]]) -> None:
     Console().print(table)
 
 
-Item = TypeVar("Item")
-PATIENCE_S = 2.0
-"""Shorter work shows nothing."""
-LOOK = 4096
-"""Items between two looks at the clock."""
-
-
-def counted(items: Iterable[Item], what: str) -> Iterator[Item]:
-    """The items; on a terminal their count and rate from the third second on. what: "data:nko", told before them."""
-    start, status = time.monotonic(), None
+def counted(items: Iterable[Item], label: str) -> Iterator[Item]:
+    """Yield the items. On a terminal their count and rate appear on stderr after two seconds. label: as "data:nko"."""
+    start_s, status = time.monotonic(), None
     try:
         for number, item in enumerate(items, start=1):
             yield item
-            if number % LOOK or not sys.stderr.isatty():
+            if number % ITEMS_PER_UPDATE or not sys.stderr.isatty():
                 continue
-            seconds = time.monotonic() - start
-            if status is None and seconds > PATIENCE_S:
-                from rich.console import Console  # late, both: short work never shows it
+            seconds = time.monotonic() - start_s
+            if status is None and seconds > COUNTER_AFTER_S:
+                from rich.console import Console
                 from rich.text import Text
 
                 status = Console(stderr=True).status("")
                 status.start()
-            if status:  # as Text, for rich reads markup and smileys into a dataset's name
-                status.update(Text(f"{what}: {number:,} rows, {number / seconds:,.0f} a second"))
+            if status:  # Text, because rich reads markup and emoji codes in a plain string
+                status.update(Text(f"{label}: {number:,} rows, {number / seconds:,.0f} a second"))
     finally:
         if status:
             status.stop()
 
 
-STEP = re.compile(r"^step (\d+)/(\d+)\b")
-
-
 class Terminal:
-    """A context in which lines are shown. On a terminal `step i/n` moves a bar, which is gone at the end."""
+    """A context that shows rank 0's lines; on a terminal the line of a step also moves a progress bar."""
 
     def __init__(self) -> None:
         self.progress: Any = None
+        """rich's Progress; None unless stdout is a terminal."""
         self.task: Any = None
+        """The bar inside it, from the first step on."""
 
     def __enter__(self) -> "Terminal":
         if sys.stdout.isatty():
@@ -97,13 +97,13 @@ class Terminal:
             self.progress.stop()
 
     def line(self, text: str) -> None:
-        """Show a line; move the bar if it tells of a step."""
+        """Show a line on stdout; if it reports step i of n, set the bar to it."""
         if not self.progress:
             print(text, flush=True)
             return
         self.progress.console.print(text, markup=False, highlight=False)
-        if found := STEP.match(text):
-            step, steps = int(found[1]), int(found[2])
+        if match := STEP_LINE.match(text):
+            step, steps = int(match[1]), int(match[2])
             if self.task is None:
                 self.task = self.progress.add_task("train", total=steps)
             self.progress.update(self.task, completed=step)
