@@ -39,7 +39,7 @@ CHECKED_S = 60
 
 def data(dataset: Dataset, out: Path) -> None:
     """A dataset's rows and manifest."""
-    watch = partial(counted, what=f"data:{dataset.name}")
+    watch = partial(counted, label=f"data:{dataset.name}")
     datasets.build(dataset, Path(), out / "data" / dataset.name, watch)
 
 
