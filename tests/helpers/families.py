@@ -1,4 +1,4 @@
-"""Tiny random models of the five families that packing and tensor parallelism know, sliding windows of 6 tokens."""
+"""Tiny random models of the five families that packing and tensor parallelism support; sliding windows of 6 tokens."""
 
 import copy
 from typing import Any
@@ -74,7 +74,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def build(name: str, bits: int = 0, seed: int = 0) -> Any:
-    """A random model, norms and biases included, of CONFIGS[name]; bits: 4 quantises it in groups of 32."""
+    """A model of CONFIGS[name] with random weights, norms and biases. bits: 4 for weights quantised in groups of 32."""
     import mlx.core as mx
     import mlx.nn as nn
     from mlx.utils import tree_flatten, tree_unflatten

@@ -1,4 +1,4 @@
-"""A training whose ranks lie in folders of their own, rank-0, rank-1 ..., as on machines of their own."""
+"""A training rank that runs in its own folder, rank-0, rank-1 ..., as on a separate machine."""
 
 import os
 import sys
@@ -8,6 +8,6 @@ from thunder_train.worker.bootstrap import enter
 
 if __name__ == "__main__":
     os.chdir(f"rank-{os.environ['MLX_RANK']}")
-    # The launcher passes its own hostfile on last, as a path from where it was started.
-    sys.argv = [f"../{word}" if word.endswith("hosts.json") else word for word in sys.argv]
+    # The launcher adds its own hostfile last, as a path relative to where the launcher was started.
+    sys.argv = [f"../{argument}" if argument.endswith("hosts.json") else argument for argument in sys.argv]
     enter(main)

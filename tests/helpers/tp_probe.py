@@ -1,7 +1,7 @@
-"""One rank of the tensor-parallel tests: trains each case alone and with the others, and writes how far they differ.
+"""One rank of the tensor-parallel tests: trains each case as a whole model and split, and writes their differences.
 
-Writes OUT/rank-N.json and, on rank 0, for each case OUT/CASE/ with the adapter in mlx-lm's form and the split model's
-logits. Started by thunder_train.launch.
+Writes OUT/rank-N.json and, on rank 0, for each case OUT/CASE/ with the adapter in mlx-lm's format and the logits of
+the split model. Started by thunder_train.launch.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from thunder_train.worker.bootstrap import enter
 
 @dataclass(frozen=True)
 class Case:
-    """A model of families.CONFIGS, and what is special about its training."""
+    """A model of families.CONFIGS and the options of its training."""
 
     name: str
     bits: int = 0
@@ -29,7 +29,7 @@ class Case:
 CASES = {f"{name}-{bits}": Case(name, bits) for name in families.CONFIGS for bits in (0, 4)} | {
     "dropout": Case("qwen2", dropout=0.3),
     "packed": Case("gemma4_e2b", is_packed=True),
-    # Last, for it patches the class of the blocks.
+    # The last case, because it patches the class of the blocks.
     "checkpointed": Case("gemma4_e2b", 4, is_checkpointed=True),
 }
 LORA = {"rank": 4, "scale": 2.0}
@@ -37,7 +37,7 @@ STEPS = 5
 
 
 def main(argv: list[str]) -> None:
-    """Run the cases that are asked for."""
+    """Run the cases that the flags name."""
     from thunder_train.worker.ranks import join
 
     parser = argparse.ArgumentParser()
@@ -46,31 +46,31 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--cases", type=lambda text: text.split(","))
     flags = parser.parse_args(argv)
     ranks = join(flags.hostfile)
-    facts: dict[str, Any] = {case: run(case, ranks, flags.out) for case in flags.cases}
-    facts["memory"] = memory(ranks)
-    (flags.out / f"rank-{ranks.rank}.json").write_text(json.dumps(facts))
+    results: dict[str, Any] = {case: run(case, ranks, flags.out) for case in flags.cases}
+    results["memory"] = memory(ranks)
+    (flags.out / f"rank-{ranks.rank}.json").write_text(json.dumps(results))
 
 
 def adapted(case: Case) -> Any:
-    """The case's model with a random adapter, both halves of it."""
+    """The case's model with an adapter whose two matrices are both random."""
     import mlx.core as mx
     from mlx.utils import tree_unflatten
 
     from thunder_train.worker import model
 
-    made = families.build(case.name, case.bits)
-    lora = model.Lora(len(made.layers), LORA["rank"], LORA["scale"], case.dropout)
-    model.add_lora(made, lora, seed=0)
-    trained = model.trainable(made)
-    made.update(tree_unflatten([(path, 0.1 * mx.random.normal(leaf.shape)) for path, leaf in trained.items()]))
+    network = families.build(case.name, case.bits)
+    lora = model.Lora(len(network.layers), LORA["rank"], LORA["scale"], case.dropout)
+    model.add_lora(network, lora, seed=0)
+    trained = model.trainable(network)
+    network.update(tree_unflatten([(path, 0.1 * mx.random.normal(leaf.shape)) for path, leaf in trained.items()]))
     if case.is_checkpointed:
-        model.checkpoint_blocks(made)
-    mx.eval(made.parameters())
-    return made
+        model.checkpoint_blocks(network)
+    mx.eval(network.parameters())
+    return network
 
 
 def batch(is_packed: bool) -> Any:
-    """Three sequences of unequal length; packed: two rows in two of them, one in the last but for its padding."""
+    """Three sequences of unequal length; is_packed: each contains two rows, the last one row and padding."""
     import mlx.core as mx
     import numpy as np
 
@@ -89,7 +89,7 @@ def batch(is_packed: bool) -> Any:
 
 
 def train(model: Any, rows: Any, add_up: Callable[[Any], Any]) -> dict[str, Any]:
-    """Losses, first gradient, adapter and logits of a few AdamW steps. add_up: sums a flat gradient over ranks."""
+    """Losses, first gradient, adapter and logits of STEPS AdamW steps. add_up: sums a flat gradient over ranks."""
     import mlx.core as mx
     import mlx.optimizers as optimizers
     import numpy as np
@@ -98,7 +98,7 @@ def train(model: Any, rows: Any, add_up: Callable[[Any], Any]) -> dict[str, Any]
     from thunder_train.worker.model import adapter_tensors, trainable
     from thunder_train.worker.train.step import local_sums, named
 
-    # Epsilon is above the rounding of gradients, or Adam makes whole steps of what should be nothing.
+    # Epsilon is above the rounding error of gradients; otherwise Adam turns rounding errors into whole steps.
     optimizer = optimizers.AdamW(1e-3, eps=1e-6, bias_correction=True)
     losses, gradients = [], []
     for step in range(STEPS):
@@ -115,7 +115,7 @@ def train(model: Any, rows: Any, add_up: Callable[[Any], Any]) -> dict[str, Any]
 
 
 def run(name: str, ranks: Any, out: Path) -> dict[str, Any]:
-    """Train a case alone and split; the largest differences, and the digest of the split one's adapter."""
+    """Train a case whole and split: the largest differences, and the digest of the split model's adapter."""
     import numpy as np
 
     from thunder_train.worker.adapter import tensor_digest
@@ -123,23 +123,24 @@ def run(name: str, ranks: Any, out: Path) -> dict[str, Any]:
 
     case = CASES[name]
     rows = batch(case.is_packed)
-    alone = train(adapted(case), rows, lambda gradient: gradient)
+    whole = train(adapted(case), rows, lambda gradient: gradient)
     split = adapted(case)
     shard(split, ranks)
-    together = train(split, rows, ranks.sum)
+    parts = train(split, rows, ranks.sum)
     if ranks.rank == 0:
-        save(out / name, len(split.layers), together)
-    whole, parts = alone["adapter"], together["adapter"]
+        save(out / name, len(split.layers), parts)
     return {
-        "loss": float(np.abs(alone["losses"] / together["losses"] - 1).max()),
-        "gradient": float(np.abs(alone["gradient"] - together["gradient"]).max() / np.abs(alone["gradient"]).max()),
-        "adapter": max(float(np.abs(whole[path] - parts[path]).max()) for path in whole),
-        "digest": tensor_digest(parts),
+        "loss": float(np.abs(whole["losses"] / parts["losses"] - 1).max()),
+        "gradient": float(np.abs(whole["gradient"] - parts["gradient"]).max() / np.abs(whole["gradient"]).max()),
+        "adapter": max(
+            float(np.abs(tensor - parts["adapter"][path]).max()) for path, tensor in whole["adapter"].items()
+        ),
+        "digest": tensor_digest(parts["adapter"]),
     }
 
 
 def save(folder: Path, layers: int, trained: dict[str, Any]) -> None:
-    """Write adapter and logits of a split model."""
+    """Write the adapter and logits of a split model."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -151,7 +152,7 @@ def save(folder: Path, layers: int, trained: dict[str, Any]) -> None:
 
 
 def memory(ranks: Any) -> float:
-    """Bytes of weights that a split model holds, as a share of the whole one's. No weight is shared by all ranks."""
+    """Bytes of a split model's weights, as a fraction of the whole model's. The shape has almost no unsplit weights."""
     import mlx.core as mx
     from mlx_lm.models import llama
 

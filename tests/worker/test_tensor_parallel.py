@@ -1,7 +1,10 @@
-"""A model split over ranks trains as a whole one does."""
+"""A model split over ranks trains like the whole model."""
 
 import copy
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from thunder_train import ThunderError
 
 GEMMA = PROJECT / "tests/helpers/gemma-4-e2b-4bit.config.json"
 LAUNCHES = {2: list(CASES), 4: ["llama-4", "qwen2-0", "qwen3-4", "gemma3-0", "gemma4-4", "gemma4_31b-0"]}
-"""The cases that so many ranks run: on a machine of two cores, four of them are slow."""
+"""Number of ranks -> cases that they run; four ranks are slow on a machine with two cores."""
 RUNS = [
     pytest.param(ranks, case, marks=() if ranks == 2 else pytest.mark.slow)
     for ranks, cases in LAUNCHES.items()
@@ -22,12 +25,15 @@ RUNS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def launched(tmp_path_factory):
-    """(number of ranks) -> the folder where the probe wrote, after one launch for all its cases."""
-    folders = {}
+Launched = Callable[[int], Path]
 
-    def folder(ranks):
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """(number of ranks) -> the folder with the probe's results, after one launch for all its cases."""
+    folders: dict[int, Path] = {}
+
+    def folder(ranks: int) -> Path:
         if ranks not in folders:
             folders[ranks] = tmp_path_factory.mktemp(f"ranks-{ranks}")
             host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
@@ -49,38 +55,38 @@ def launched(tmp_path_factory):
     return folder
 
 
-def facts(folder, ranks):
-    """What each rank wrote."""
+def results(folder: Path, ranks: int) -> list[dict[str, Any]]:
+    """What each rank wrote, by case."""
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
 
 
 @pytest.mark.ranks
 @pytest.mark.parametrize(("ranks", "case"), RUNS)
-def test_a_split_model_trains_as_a_whole_one_does(launched, ranks, case):
+def test_a_split_model_trains_like_the_whole_model(launched: Launched, ranks: int, case: str) -> None:
     """
-    The first Thunder Train's tensor mode ran, printed a loss, and computed something else.
+    The tensor mode of the first Thunder Train ran and printed a loss, but computed something else.
     """
-    found = [each[case] for each in facts(launched(ranks), ranks)]
+    differences = [each[case] for each in results(launched(ranks), ranks)]
 
-    assert 1e-5 > max(each["loss"] for each in found), "losses of 5 steps, relative"
-    assert 1e-4 > max(each["gradient"] for each in found), "first gradient, relative to its largest number"
-    assert 1e-4 > max(each["adapter"] for each in found), "adapter after 5 steps of AdamW"
+    assert 1e-5 > max(each["loss"] for each in differences), "losses of 5 steps, relative"
+    assert 1e-4 > max(each["gradient"] for each in differences), "first gradient, relative to its largest number"
+    assert 1e-4 > max(each["adapter"] for each in differences), "adapter after 5 steps of AdamW"
 
 
 @pytest.mark.ranks
 @pytest.mark.parametrize(("ranks", "case"), RUNS)
-def test_every_rank_ends_with_the_same_whole_adapter(launched, ranks, case):
+def test_every_rank_ends_with_the_same_whole_adapter(launched: Launched, ranks: int, case: str) -> None:
     """
-    Any rank can save it; a rank that drifts would compute another model.
+    Any rank can save it; a rank whose adapter differs would compute another model.
     """
-    assert 1 == len({each[case]["digest"] for each in facts(launched(ranks), ranks)})
+    assert 1 == len({each[case]["digest"] for each in results(launched(ranks), ranks)})
 
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("case", [case for case in CASES if case != "packed"])
-def test_mlx_lm_loads_the_adapter_into_the_whole_model(launched, case):
+def test_mlx_lm_loads_the_adapter_into_the_whole_model(launched: Launched, case: str) -> None:
     """
-    What was trained on two machines is used on one, by programs that know nothing of ranks.
+    The adapter is trained on two machines and used on one, by programs without ranks.
     """
     import mlx.core as mx
     from mlx_lm.tuner.utils import load_adapters
@@ -97,16 +103,16 @@ def test_mlx_lm_loads_the_adapter_into_the_whole_model(launched, case):
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_rank_holds_its_share_of_the_weights_alone(launched, ranks):
+def test_a_rank_holds_only_its_part_of_the_weights(launched: Launched, ranks: int) -> None:
     """
-    A view of a share would keep the whole weight in memory, and the model would still not fit.
+    A view of a part would keep the whole weight in memory, and the model would still not fit.
     """
-    for each in facts(launched(ranks), ranks):
+    for each in results(launched(ranks), ranks):
         assert 1 / ranks == pytest.approx(each["memory"], rel=0.02)
 
 
-def built(name, **changed):
-    """A model of families.CONFIGS, its config changed."""
+def built(name: str, **changed: object) -> Any:
+    """A model of families.CONFIGS with a changed config."""
     from mlx_lm.utils import _get_classes
 
     config = copy.deepcopy(families.CONFIGS[name]) | changed
@@ -114,7 +120,7 @@ def built(name, **changed):
     return model_class(arguments.from_dict(config))
 
 
-def texts(model, ranks):
+def texts(model: Any, ranks: int) -> list[str]:
     """The problems as users read them."""
     from thunder_train.worker.tensor_parallel import problems
 
@@ -123,9 +129,9 @@ def texts(model, ranks):
 
 @pytest.mark.mlx
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
-def test_gemma_4_e2b_can_be_split_though_it_has_one_key_value_head(ranks):
+def test_gemma_4_e2b_can_be_split_although_it_has_one_key_value_head(ranks: int) -> None:
     """
-    The seed's model, built from its config alone: no weight is computed to ask.
+    The model of the seed project, built from its config alone: the check computes no weight.
     """
     import mlx.nn as nn
     from mlx_lm.utils import _get_classes
@@ -139,9 +145,9 @@ def test_gemma_4_e2b_can_be_split_though_it_has_one_key_value_head(ranks):
 
 
 @pytest.mark.mlx
-def test_heads_and_units_that_do_not_divide_are_refused_with_what_would_do():
+def test_indivisible_heads_and_units_are_refused_with_possible_numbers_of_ranks() -> None:
     """
-    Before launch, and all at once: each try costs a loading of the model on every machine.
+    Before launch, and all at once: each attempt would load the model on every machine.
     """
     expected = [
         "--strategy tensor: 8 query heads cannot be split over 3 ranks; use 2 or 4 or 8 ranks",
@@ -151,9 +157,9 @@ def test_heads_and_units_that_do_not_divide_are_refused_with_what_would_do():
 
 
 @pytest.mark.mlx
-def test_key_value_heads_that_neither_split_nor_repeat_are_refused():
+def test_key_value_heads_that_neither_split_nor_repeat_are_refused() -> None:
     """
-    With 6 of them on 4 ranks a rank's query heads would need one and a half.
+    With 6 of them on 4 ranks, the query heads of a rank would need one and a half.
     """
     model = built("llama", num_attention_heads=12, num_key_value_heads=6, intermediate_size=144)
 
@@ -162,9 +168,9 @@ def test_key_value_heads_that_neither_split_nor_repeat_are_refused():
 
 
 @pytest.mark.mlx
-def test_quantised_groups_are_not_cut():
+def test_quantised_groups_are_not_cut() -> None:
     """
-    A group has one scale, so half of it means nothing.
+    A group has one scale, so half a group has no meaning.
     """
     import mlx.nn as nn
 
@@ -176,9 +182,9 @@ def test_quantised_groups_are_not_cut():
 
 
 @pytest.mark.mlx
-def test_other_families_are_refused_with_the_list_of_supported_ones():
+def test_other_families_are_refused_with_the_list_of_supported_ones() -> None:
     """
-    mlx-lm converts nothing on such a model, and says nothing.
+    mlx-lm's own sharding silently does nothing for such a model.
     """
     listed = "gemma3, gemma3_text, gemma4, gemma4_text, llama, qwen2, qwen3"
     multipliers = ("logits_scaling", "attention_multiplier", "embedding_multiplier", "residual_multiplier")
@@ -189,9 +195,9 @@ def test_other_families_are_refused_with_the_list_of_supported_ones():
 
 
 @pytest.mark.mlx
-def test_experts_and_dora_are_refused():
+def test_experts_and_dora_are_refused() -> None:
     """
-    Both would be split wrongly without a word.
+    Both would be split wrongly without an error.
     """
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
@@ -200,13 +206,13 @@ def test_experts_and_dora_are_refused():
     linear_to_lora_layers(dora, 1, {"rank": 2, "scale": 1.0, "dropout": 0.0}, use_dora=True)
 
     assert ["--strategy tensor: layers of experts cannot be split; use --strategy data"] == texts(experts, 2)
-    assert ["--strategy tensor: DoRA cannot be split; use LoRA"] == texts(dora, 2)
+    assert ["--strategy tensor: DoRA is not supported; use LoRA"] == texts(dora, 2)
 
 
 @pytest.mark.mlx
-def test_what_cannot_be_split_is_not_touched():
+def test_a_model_that_cannot_be_split_is_not_changed() -> None:
     """
-    A refusal comes before the first change.
+    The error comes before the first change.
     """
     from thunder_train.worker.ranks import Ranks
     from thunder_train.worker.tensor_parallel import shard
