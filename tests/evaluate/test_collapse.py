@@ -127,13 +127,13 @@ def test_each_broken_limit_of_the_adapter_has_its_sentence():
     counted = behaviour(rows(**{"": 2, HYPOTHESIS: 11, "<pad>": 7}), own)
 
     assert [
-        "2 of 20 answers (10.0%) are empty, and at most 5.0% may",
-        "7 of 20 answers (35.0%) hold pad or other control tokens, and at most 0.0% may",
-        "11 of 20 answers (55.0%) copy the hypothesis, and at most 50.0% may",
+        "2 of 20 answers (10.0%) are empty; the limit is 5.0%",
+        "7 of 20 answers (35.0%) hold pad or other control tokens; the limit is 0.0%",
+        "11 of 20 answers (55.0%) copy the hypothesis; the limit is 50.0%",
     ] == counted["collapsed"]
     assert (
-        "recipes/nko.toml: evaluate.probe.max_empty: the adapter has collapsed: 2 of 20 answers (10.0%) are empty, and "
-        "at most 5.0% may; read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise "
+        "recipes/nko.toml: evaluate.probe.max_empty: the adapter has collapsed: 2 of 20 answers (10.0%) are empty; the "
+        "limit is 5.0%; read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise "
         "the limit"
     ) == str(problems(counted, own, "recipes/nko.toml")[0])
     assert 3 == len(problems(counted, own, "recipes/nko.toml"))

@@ -124,7 +124,7 @@ def test_an_id_that_stands_for_two_rows_is_refused() -> None:
     with pytest.raises(ThunderError) as error:
         gate.judge([prediction("a"), prediction("b"), prediction("a")], policy(), WHERE)
 
-    assert f"{WHERE}: 1 ids stand for several rows, first 'a'; build the data again" == str(error.value)
+    assert f"{WHERE}: 1 ids occur in several rows, first 'a'; build the data again" == str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,9 @@ def test_an_adapter_that_holds_every_limit_goes():
         (
             "conditions.1.delta_high",
             math.nan,
-            "How sure the change of CER is, is unknown: it has no interval.",
+            "The change of CER has no 95 % interval.",
         ),
-        ("conditions.1.delta_high", ABSENT, "How sure the change of CER is, is unknown: it has no interval."),
+        ("conditions.1.delta_high", ABSENT, "The change of CER has no 95 % interval."),
         ("conditions.1.worse", 1, "Rows made worse by adapter_gated: 1; the limit is 0."),
         ("conditions.1.worse", -1, "Rows made worse by adapter_gated: unknown; the limit is 0."),
         ("conditions.1.n", 499, "The evaluation has no condition adapter_gated or baseline over all scored rows."),
@@ -77,12 +77,12 @@ def test_an_adapter_that_holds_every_limit_goes():
         ),
         ("rows.scored", 499, "499 test rows were scored; the limit is 500."),
         ("rows.scored", 499, "1 of 500 test rows have no reference."),
-        ("probe", {}, "The behaviour of the adapter was not probed on all test rows."),
-        ("probe.adapter.rows", 20, "The behaviour of the adapter was not probed on all test rows."),
+        ("probe", {}, "The adapter was not checked for degenerate answers on all test rows."),
+        ("probe.adapter.rows", 20, "The adapter was not checked for degenerate answers on all test rows."),
         (
             "probe.collapsed",
-            ["30 of 500 answers (6.0%) are empty, and at most 5.0% may"],
-            "The adapter has collapsed: 30 of 500 answers (6.0%) are empty, and at most 5.0% may.",
+            ["30 of 500 answers (6.0%) are empty; the limit is 5.0%"],
+            "The adapter has collapsed: 30 of 500 answers (6.0%) are empty; the limit is 5.0%.",
         ),
         ("gate.rejected", 0, "The gate decided on 300 of 500 test rows."),
         (
@@ -93,9 +93,9 @@ def test_an_adapter_that_holds_every_limit_goes():
         (
             "adapter_sha256",
             "9" * 64,
-            f"The adapter of the training is {SHA[:12]}, the one that was evaluated 999999999999.",
+            f"The trained adapter is {SHA[:12]}, the evaluated one is 999999999999.",
         ),
-        ("adapter_sha256", "", f"The adapter of the training is {SHA[:12]}, the one that was evaluated unknown."),
+        ("adapter_sha256", "", f"The trained adapter is {SHA[:12]}, the evaluated one is unknown."),
     ],
 )
 def test_each_limit_of_the_evaluation_has_its_sentence(place: str, value: Any, reason: str):
@@ -109,12 +109,12 @@ def test_each_limit_of_the_evaluation_has_its_sentence(place: str, value: Any, r
         (
             "steps",
             0,
-            "The proposals are not known to be learned: done.json tells of no training step or no trained parameter.",
+            "The adapter may be untrained: done.json records no training step or no trained parameter.",
         ),
         (
             "trainable_parameters",
             ABSENT,
-            "The proposals are not known to be learned: done.json tells of no training step or no trained parameter.",
+            "The adapter may be untrained: done.json records no training step or no trained parameter.",
         ),
         ("rows.train", 17, "Rows of train used in training: 15; in the dataset: 16."),
         ("rows", {}, "Rows of valid used in training: unknown; in the dataset: 4."),
@@ -123,14 +123,14 @@ def test_each_limit_of_the_evaluation_has_its_sentence(place: str, value: Any, r
         (
             "adapter",
             {},
-            f"The adapter of the training is unknown, the one that was evaluated {SHA[:12]}.",
+            f"The trained adapter is unknown, the evaluated one is {SHA[:12]}.",
         ),
         (
             "environment",
             {},
-            "The run cannot be reproduced: its environment does not tell mlx, mlx_lm, platform, python.",
+            "The run cannot be reproduced: its environment lacks mlx, mlx_lm, platform, python.",
         ),
-        ("environment.mlx", "", "The run cannot be reproduced: its environment does not tell mlx."),
+        ("environment.mlx", "", "The run cannot be reproduced: its environment lacks mlx."),
     ],
 )
 def test_each_limit_of_the_training_has_its_sentence(place: str, value: Any, reason: str):
@@ -189,20 +189,20 @@ def test_nothing_known_is_no_go():
     """What the files do not say counts against the adapter: every limit complains, and none fails."""
     assert [
         "The evidence is unknown; only real evidence can promote an adapter.",
-        "The proposals are not known to be learned: done.json tells of no training step or no trained parameter.",
+        "The adapter may be untrained: done.json records no training step or no trained parameter.",
         "Rows of train used in training: unknown; in the dataset: unknown.",
         "Rows of valid used in training: unknown; in the dataset: unknown.",
         "Training steps skipped because a number was not finite: unknown.",
         "0 test rows were scored; the limit is 500.",
         "The evaluation has no condition adapter_gated or baseline over all scored rows.",
         "The CER of adapter_gated or of the baseline is unknown.",
-        "How sure the change of CER is, is unknown: it has no interval.",
+        "The change of CER has no 95 % interval.",
         "Rows made worse by adapter_gated: unknown; the limit is 0.",
-        "The behaviour of the adapter was not probed on all test rows.",
+        "The adapter was not checked for degenerate answers on all test rows.",
         "The gate decided on 0 of unknown test rows.",
         "Decisions without a witness: unknown, with a malformed one: unknown, of 0.",
-        "The adapter of the training is unknown, the one that was evaluated unknown.",
-        "The run cannot be reproduced: its environment does not tell mlx, mlx_lm, platform, python.",
+        "The trained adapter is unknown, the evaluated one is unknown.",
+        "The run cannot be reproduced: its environment lacks mlx, mlx_lm, platform, python.",
         "The run cannot be reproduced: it has no run id or no manifest of its dataset.",
         "The run cannot be reproduced: its base model is not locked.",
     ] == reasons({}, {}, {}, run=Run("nko", "", "", {}))

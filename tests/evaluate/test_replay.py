@@ -86,7 +86,7 @@ def test_what_was_decided_is_decided_again(tmp_path: Path) -> None:
             lambda lines: lines[0]["gate"].update(floor=1),
             [
                 "gate: floor was 1, in the recipe it is 2",
-                "header: policy_sha256 is not that of the gate beside it",
+                "header: policy_sha256 is not the hash of the gate beside it",
                 "row 'a': budget is 2, decided again 1",
                 "row 'b': budget is 2, decided again 1",
                 "row 'c': budget is 2, decided again 1",
@@ -153,7 +153,7 @@ def test_a_file_never_tells_which_command_to_run(tmp_path: Path) -> None:
 
     told = replay(run, policy())
 
-    assert "no verdict was decided again: the recipe names no external gate" == told[-1]
+    assert "no row was decided again: the recipe names no external gate" == told[-1]
     assert not (tmp_path / "trap").exists()
 
 

@@ -138,7 +138,7 @@ def test_a_collapse_is_said_in_words(tmp_path: Path) -> None:
     It must not hide in a table.
     """
     texts = [(partition, asr, reference, base, "") for partition, asr, reference, base, _ in recipes.TEXTS]
-    told = "6 of 6 answers (100.0%) are empty, and at most "
+    told = "6 of 6 answers (100.0%) are empty; the limit is "
 
     assert f"<li>{told}" in recipes.reported(tmp_path, texts=texts).read_text(encoding="utf-8")
     assert f"- **collapsed**: {told}" in (tmp_path / RUN / "report.md").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Do the answers behave like corrections at all? Counts of degenerate answers, base and adapter on the same rows.
+"""Counts degenerate answers of the base model and the adapter, and detects a collapsed adapter.
 
-Input: predictions.  Output: the "probe" part of eval.json; sentences when the adapter has collapsed.  A loss can fall
-while every answer is rubbish, so this asks the answers themselves.
+Input: predictions.  Output: the "probe" part of eval.json, and an error for each limit that the adapter exceeds.  A
+loss can fall while every answer is useless, so the answers themselves are checked.
 """
 
 import re
@@ -23,21 +23,21 @@ BEHAVIOURS = {
     "wrong_script": "are in another script",
     "over_long": "do not end",
 }
-"""What is counted -> how it is told. Each has its limit max_<name> in [evaluate.probe]."""
+"""Kind of degenerate answer -> predicate for reports. Each kind has a limit max_<kind> in [evaluate.probe]."""
 CONTROL = re.compile(
     r"<(?:pad|unk|bos|eos|mask|s|/s|unused\d+|start_of_turn|end_of_turn)>|<\|[^|<>]*\|>|\[(?:PAD|UNK)\]"
 )
-"""Control tokens that were written out as letters."""
+"""Control tokens spelled out as text."""
 LOOP_TIMES, LOOP_POINTS, LOOP_SHARE = 4, 8, 0.5
-"""A loop: a unit so many times in a row at the end of a text, so many code points and this share of it, at least."""
+"""A loop at the end of a text: at least this many repetitions, code points, and share of the text."""
 LONGEST_UNIT = 60
-"""Code points of such a unit, at most: real ones are up to a short sentence long."""
+"""Maximum length of a repeated unit in code points; observed ones are up to a short sentence long."""
 GRAM, FEW_GRAMS = 4, 0.3
-"""A text that did not end is a loop, too, if its runs of 4 code points have a smaller share of different ones."""
+"""An answer cut at max_tokens is also a loop if a smaller share of its 4-grams of code points is distinct."""
 FOREIGN = 0.25
-"""Share of letters in a script that neither hypothesis nor reference uses."""
+"""Maximum share of letters in a script that neither the hypothesis nor the reference uses."""
 LONG_TIMES, LONG_MORE = 2, 10
-"""Over-long: more code points than this many times the longer of hypothesis and reference, and some more."""
+"""Over-long: more code points than LONG_TIMES x the longer of hypothesis and reference + LONG_MORE."""
 
 
 class Answer(NamedTuple):
@@ -45,70 +45,71 @@ class Answer(NamedTuple):
 
     text: str
     finish: str
-    """stop, or length when the limit of tokens ended it."""
+    """stop, or length if the limit of tokens ended it."""
     special: int
-    """Control tokens in it."""
+    """Number of control tokens in it."""
     hypothesis: str
     reference: str
 
 
 def behaviour(predictions: list[dict[str, Any]], limits: Probe) -> dict[str, Any]:
-    """Rows and degenerate answers of each model, and `collapsed`: a sentence for each limit that the adapter breaks."""
-    found: dict[str, Any] = {model: _counts(_answers(predictions, model)) for model in MODELS}
-    return found | {"collapsed": [what for _, what in _broken(found["adapter"], limits)]}
+    """Rows and degenerate answers of each model, and `collapsed`: a sentence for each limit the adapter exceeds."""
+    counts: dict[str, Any] = {model: _counts(_answers(predictions, model)) for model in MODELS}
+    return counts | {"collapsed": [what for _, what in _exceeded(counts["adapter"], limits)]}
 
 
-def problems(found: dict[str, Any], limits: Probe, where: str) -> list[ThunderError]:
-    """An error for each limit that the adapter breaks. found: from `behaviour`. where: the recipe's file."""
+def problems(counts: dict[str, Any], limits: Probe, where: str) -> list[ThunderError]:
+    """An error for each limit that the adapter exceeds. counts: from `behaviour`. where: the recipe's file."""
     hint = "read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise the limit"
     return [
         ThunderError(f"the adapter has collapsed: {what}", f"{where}: evaluate.probe.{key}", hint)
-        for key, what in _broken(found["adapter"], limits)
+        for key, what in _exceeded(counts["adapter"], limits)
     ]
 
 
 def faults(answer: Answer) -> list[str]:
-    """What one answer is counted as, of BEHAVIOURS and in their order.
+    """The kinds of BEHAVIOURS that one answer shows, in their order.
 
-    What its hypothesis or reference does, too, is no fault: a recogniser may stammer, and its speaker may.
+    What the hypothesis or the reference shows, too, is not counted: speakers repeat themselves, and so do recognisers.
     """
-    text, known = answer.text, (answer.hypothesis, answer.reference)
-    room = LONG_TIMES * max(map(len, known)) + LONG_MORE
+    text, given = answer.text, (answer.hypothesis, answer.reference)
+    longest = LONG_TIMES * max(map(len, given)) + LONG_MORE
     is_cut = answer.finish == "length"
-    is_so = {
+    has = {
         "empty": not text.strip(),
-        "pad": answer.special > 0 or (CONTROL.search(text) and not any(map(CONTROL.search, known))),
-        "loop": (loops(text) or (is_cut and has_few_grams(text))) and not any(map(loops, known)),
+        "pad": answer.special > 0 or (CONTROL.search(text) and not any(map(CONTROL.search, given))),
+        "loop": (loops(text) or (is_cut and has_few_grams(text))) and not any(map(loops, given)),
         "copied": nfc(text) == nfc(answer.hypothesis),
-        "wrong_script": _is_foreign(text, known),
-        "over_long": is_cut or len(text) > room,
+        "wrong_script": _is_foreign(text, given),
+        "over_long": is_cut or len(text) > longest,
     }
-    return [name for name, fact in is_so.items() if fact]
+    return [name for name, fact in has.items() if fact]
 
 
 def loops(text: str) -> bool:
-    """Whether a text ends in one unit said again and again. Twice or three times is speech: not counted."""
+    """Whether a text ends in one unit repeated at least LOOP_TIMES times. Speech repeats words two or three times."""
     text = text.rstrip()
     for unit in range(1, min(LONGEST_UNIT, (len(text) + 1) // LOOP_TIMES) + 1):
         start = len(text) - unit
         while start and text[start - 1] == text[start - 1 + unit]:
             start -= 1
         looped = len(text) - start
-        if looped >= max(LOOP_TIMES * unit - 1, LOOP_POINTS, LOOP_SHARE * len(text)):  # 1: the last unit's own space
+        # - 1: the space after the last repetition was stripped above.
+        if looped >= max(LOOP_TIMES * unit - 1, LOOP_POINTS, LOOP_SHARE * len(text)):
             return True
     return False
 
 
 def has_few_grams(text: str) -> bool:
-    """Whether a text says few different things: a loop that drifts, or one in the middle."""
+    """Whether a text has few different 4-grams: a loop that varies, or one in the middle of the text."""
     grams = [text[start : start + GRAM] for start in range(len(text) - GRAM + 1)]
     return len(set(grams)) < FEW_GRAMS * len(grams)
 
 
 def _answers(predictions: list[dict[str, Any]], model: str) -> Iterable[Answer]:
     for row in predictions:
-        own = (row[model], row[f"{model}_finish"], row[f"{model}_special"])
-        yield Answer(*own, row["asr_text"], row["reference_text"])
+        answer = (row[model], row[f"{model}_finish"], row[f"{model}_special"])
+        yield Answer(*answer, row["asr_text"], row["reference_text"])
 
 
 def _counts(answers: Iterable[Answer]) -> dict[str, int]:
@@ -120,20 +121,20 @@ def _counts(answers: Iterable[Answer]) -> dict[str, int]:
     return counts | {"rows": rows}
 
 
-def _broken(counts: dict[str, int], limits: Probe) -> list[tuple[str, str]]:
-    """(key of the limit, sentence) for each limit that is broken; a share equal to its limit is not."""
-    rows, broken = counts["rows"], []
-    for name, told in BEHAVIOURS.items():
+def _exceeded(counts: dict[str, int], limits: Probe) -> list[tuple[str, str]]:
+    """(key of the limit, sentence) for each limit that is exceeded; a share equal to its limit is allowed."""
+    rows, exceeded = counts["rows"], []
+    for name, predicate in BEHAVIOURS.items():
         limit: float = getattr(limits, f"max_{name}")
         if rows and counts[name] / rows > limit:
             share = f"{counts[name]} of {rows} answers ({counts[name] / rows:.1%})"
-            broken.append((f"max_{name}", f"{share} {told}, and at most {limit:.1%} may"))
-    return broken
+            exceeded.append((f"max_{name}", f"{share} {predicate}; the limit is {limit:.1%}"))
+    return exceeded
 
 
-def _is_foreign(text: str, known: Iterable[str]) -> bool:
-    """Whether more than FOREIGN of a text's letters are of a script that no known text uses."""
-    used = {script for each in known for script in _scripts(each)}
+def _is_foreign(text: str, given: Iterable[str]) -> bool:
+    """Whether more than FOREIGN of a text's letters are in a script that no given text uses."""
+    used = {script for each in given for script in _scripts(each)}
     scripts = _scripts(CONTROL.sub("", text))
     return bool(used) and sum(script not in used for script in scripts) > FOREIGN * len(scripts)
 
@@ -145,6 +146,6 @@ def _scripts(text: str) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _script(character: str) -> str:
-    """The first word of a letter's Unicode name, such as NKO or LATIN; "" for what is no letter."""
+    """The first word of a letter's Unicode name, such as NKO or LATIN; "" for any other character."""
     is_letter = unicodedata.category(character)[0] == "L"
     return unicodedata.name(character, "unnamed").partition(" ")[0] if is_letter else ""

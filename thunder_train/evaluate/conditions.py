@@ -9,15 +9,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rapidfuzz.distance import Editops, Levenshtein
 
+from thunder_train.config.evaluate import Evaluate
 from thunder_train.evaluate import collapse, error_rates, gate
 from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, clusters, count, nfc, weighed
-
-if TYPE_CHECKING:  # the code hash of the stage leaves this out; the values of [evaluate] are hashed themselves
-    from thunder_train.config.evaluate import Evaluate
 
 SCHEMA = "thunder.eval/2"
 ALL = "all"
@@ -54,7 +52,7 @@ def judge(
     predictions: list[Prediction],
     decisions: dict[str, dict[str, Any]],
     losses: dict[str, Any],
-    settings: "Evaluate",
+    settings: Evaluate,
     where: str,
 ) -> tuple[gate.Judged, dict[str, Any]]:
     """Run the gate on the predictions and score them: (the gate's decisions, the content of eval.json).
@@ -71,7 +69,7 @@ def evaluate(
     predictions: list[Prediction],
     judged: gate.Judged,
     losses: dict[str, Any],
-    settings: "Evaluate",
+    settings: Evaluate,
     adapter_sha256: str = "",
 ) -> dict[str, Any]:
     """The content of eval.json. Without a row that has a reference, "conditions" is empty.
@@ -98,7 +96,7 @@ def evaluate(
     }
 
 
-def conditions(rows: list[Prediction], judged: gate.Judged, settings: "Evaluate") -> dict[str, list[Text]]:
+def conditions(rows: list[Prediction], judged: gate.Judged, settings: Evaluate) -> dict[str, list[Text]]:
     """Condition -> the text of each row, the baseline first.
 
     Blind: every proposal is accepted.  Gated: only those that the gate accepted.  Oracle: the best text that the gate
@@ -115,7 +113,7 @@ def conditions(rows: list[Prediction], judged: gate.Judged, settings: "Evaluate"
     }
 
 
-def _oracle(row: Prediction, decision: dict[str, Any], settings: "Evaluate") -> Text:
+def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate) -> Text:
     """The best text that the gate would accept for a row.
 
     Built-in gate: the reference, or the text that the edit budget reaches on the way to it; no other accepted text is
@@ -175,7 +173,7 @@ def _count(row: Prediction, text: str, profile: Profile) -> Counted:
     return count(text, row["reference_text"], profile)
 
 
-def _table(rows: list[Prediction], texts: dict[str, list[Text]], settings: "Evaluate") -> list[dict[str, Any]]:
+def _table(rows: list[Prediction], texts: dict[str, list[Text]], settings: Evaluate) -> list[dict[str, Any]]:
     """A line per condition and partition, the group "all" first; empty without rows."""
     counted = _counted(rows, texts, PROFILES[settings.profile])
     scored = {
@@ -197,7 +195,7 @@ def _table(rows: list[Prediction], texts: dict[str, list[Text]], settings: "Eval
     ]
 
 
-def _lines(scored: dict[str, list[Scored]], settings: "Evaluate") -> dict[str, dict[str, Any]]:
+def _lines(scored: dict[str, list[Scored]], settings: Evaluate) -> dict[str, dict[str, Any]]:
     """Condition -> its line of the table, over one group of rows."""
     profile, baseline = PROFILES[settings.profile], scored["baseline"]
     weights = [weighed(row.counted, profile)[1] for row in baseline]

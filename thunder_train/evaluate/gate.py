@@ -1,7 +1,7 @@
-"""Which proposals may stand: the built-in policy decides, or an external gate does. Neither sees a reference.
+"""Accepts or rejects each proposal, by the built-in policy or by an external gate. Neither sees a reference.
 
-Input: predictions.  Output: decisions.jsonl, a header and a line per row, from which replay.py decides again.
-docs/gate.md tells the policy and the format.
+Input: predictions.  Output: decisions.jsonl, a header and a line per row, which replay.py can decide again.
+docs/gate.md describes the policy and the file.
 """
 
 import re
@@ -22,13 +22,15 @@ from thunder_train.evaluate import external_gate
 
 SCHEMA = "thunder.decisions/1"
 FILE = "decisions.jsonl"
-"""Its name in a run's folder."""
+"""Name of the file in a run's folder."""
 PARTITIONS = frozenset({"stable", "boundary", "uncertain", "recovery", "novelty"})
-"""What a router is known to say. Rows of any other partition are judged by the edit budget, and counted."""
+"""Partitions that the router is known to assign. Rows of others are decided by the edit budget, and counted."""
 WITNESS = ("slice_id", "graph_snapshot_hash", "policy_hash", "token")
+"""Fields of a witness."""
 WITNESS_CHARACTERS = 200
+"""Maximum length of each field."""
 REASONS = 50
-"""Most reasons that a summary tells apart: an external gate may give every row its own."""
+"""Maximum number of reasons that a summary lists: an external gate may give every row a different one."""
 TOKEN = re.compile(r"[0-9a-f]{32}")
 
 ACCEPT, REJECT = "accept", "reject"
@@ -40,7 +42,7 @@ WITHIN = "within the edit budget"
 
 @dataclass(frozen=True)
 class Judged:
-    """Every decision of a gate, sorted by id, and the header that tells who decided."""
+    """The header of decisions.jsonl, which describes the gate, and its decisions, sorted by id."""
 
     header: dict[str, Any]
     decisions: list[dict[str, Any]]
@@ -48,7 +50,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Ruling:
-    """What the built-in policy says of one proposal. edits, budget: code points."""
+    """The built-in policy's decision on one proposal. edits, budget: in code points."""
 
     verdict: str
     reason: str
@@ -77,24 +79,23 @@ class _Decision(msgspec.Struct):
     witness: dict[str, str] | None
     final: str
     telemetry: dict[str, float] = {}
-    """External gates only: what was told besides, so that the question can be put again."""
+    """External gates only: what the gate was given besides the texts; replay needs it to ask again."""
     witness_problem: str = ""
-    """External gates only: why a witness is not carried."""
+    """External gates only: why the witness was left out."""
 
 
 def judge(predictions: list[dict[str, Any]], gate: Gate, where: str) -> Judged:
-    """Every proposal decided; an external gate is run in the current folder, which is the project's.
+    """Decide on every proposal. An external gate is run in the current folder, which is the project's.
 
-    predictions: lines of predictions.jsonl; only what external_gate.request takes of them is read.
-    where: the recipe's key that an error names.  Raises ThunderError, and then nothing is accepted.
+    predictions: lines of predictions.jsonl; only the fields that external_gate.request selects are read.
+    where: the recipe's key, for errors.  Raises ThunderError if any row cannot be decided.
     """
     requests = sorted(map(external_gate.request, predictions), key=lambda request: request["id"])
-    twice = [name for name, count in Counter(request["id"] for request in requests).items() if count > 1]
-    if twice:
-        raise ThunderError(
-            f"{len(twice)} ids stand for several rows, first {twice[0]!r}", where, "build the data again"
-        )
-    rule_all = _external if gate.command else _builtin
+    repeated = [name for name, count in Counter(request["id"] for request in requests).items() if count > 1]
+    if repeated:
+        what = f"{len(repeated)} ids occur in several rows, first {repeated[0]!r}"
+        raise ThunderError(what, where, "build the data again")
+    decide = _external if gate.command else _builtin
     policy = policy_of(gate)
     header = {
         "schema": SCHEMA,
@@ -103,26 +104,26 @@ def judge(predictions: list[dict[str, Any]], gate: Gate, where: str) -> Judged:
         "rows": len(requests),
         "unknown_partitions": dict(Counter(r["partition"] for r in requests if r["partition"] not in PARTITIONS)),
     }
-    return Judged(header, rule_all(requests, gate, where))
+    return Judged(header, decide(requests, gate, where))
 
 
 def rule(partition: str, hypothesis: str, proposal: str, gate: Gate) -> Ruling:
-    """The built-in policy's word on one proposal. A proposal that changes nothing is none, and so is not accepted."""
+    """The built-in policy's decision. A proposal equal to the hypothesis is rejected: there is nothing to accept."""
     edits, budget = edits_between(hypothesis, proposal), edit_budget(hypothesis, gate)
-    against = (
+    objections = (
         (edits == 0, UNCHANGED),
         (partition in gate.preserved, f"partition {partition} is left unchanged"),
         (partition in gate.blocked, f"partition {partition} is blocked"),
-        (not proposal.strip(), EMPTY),  # short rows would fit the floor, and lose their text
+        (not proposal.strip(), EMPTY),  # within the floor of the budget, a short row could be erased
         (edits > budget, OVER),
     )
-    reason = next((reason for holds, reason in against if holds), "")
+    reason = next((reason for holds, reason in objections if holds), "")
     return Ruling(REJECT if reason else ACCEPT, reason or WITHIN, edits, budget)
 
 
 def edit_budget(hypothesis: str, gate: Gate) -> int:
-    """Code points by which a hypothesis may be edited: max(floor, relative x its length), rounded down."""
-    # Exact: 0.29 x 100 is 28.999999999999996 in floating point.
+    """Maximum number of edits of a hypothesis: max(floor, relative x its length), rounded down, in code points."""
+    # A fraction is exact: 0.29 x 100 is 28.999999999999996 in floating point.
     return max(gate.floor, int(Fraction(str(gate.relative)) * len(_nfc(hypothesis))))
 
 
@@ -132,18 +133,18 @@ def edits_between(hypothesis: str, proposal: str) -> int:
 
 
 def policy_of(gate: Gate) -> dict[str, Any]:
-    """Who decides and by which numbers, as data; its digest is the policy's hash. Told without absolute paths."""
+    """The gate as data: its kind and settings, without absolute paths. The digest of this is the policy's hash."""
     if gate.command:
-        told = [Path(word).name if Path(word).is_absolute() else word for word in gate.command]
-        return {"kind": "external", "command": told, "files": external_gate.programs(gate.command)}
+        words = [Path(word).name if Path(word).is_absolute() else word for word in gate.command]
+        return {"kind": "external", "command": words, "files": external_gate.programs(gate.command)}
     partitions = {"preserved": sorted(gate.preserved), "blocked": sorted(gate.blocked)}
     return {"kind": "builtin", **partitions, "floor": gate.floor, "relative": gate.relative}
 
 
 def witness_problem(witness: Any) -> str:
-    """What is wrong with a witness's format; "" when nothing is, or when there is none.
+    """What is wrong with the format of a witness; "" if it is well formed or None.
 
-    Only the format: whether a token is genuine, only the kernel that made it can tell.
+    Only the kernel that issued a token can check whether it is genuine.
     """
     if witness is None:
         return ""
@@ -159,7 +160,7 @@ def witness_problem(witness: Any) -> str:
 
 
 def summary(judged: Judged) -> dict[str, Any]:
-    """What eval.json tells of a gate: kind, policy_sha256, accepted, rejected, reasons and witnesses, counted."""
+    """The "gate" part of eval.json: kind, policy_sha256, and counts of verdicts, reasons and witnesses."""
     accepted = sum(each["verdict"] == ACCEPT for each in judged.decisions)
     valid = sum(each["witness"] is not None for each in judged.decisions)
     malformed = sum("witness_problem" in each for each in judged.decisions)
@@ -180,7 +181,7 @@ def as_jsonl(judged: Judged) -> str:
 
 
 def read(path: Path) -> Judged:
-    """decisions.jsonl as written, its shape checked. Raises ThunderError naming the line."""
+    """decisions.jsonl as written, after a check of each line. Raises ThunderError that names the line."""
     hint = f"run `./doit evaluate:{path.parent.name}`"
     lines = files.read_jsonl(path, hint)
     if not lines:
@@ -194,6 +195,7 @@ def read(path: Path) -> Judged:
 
 
 def _reasons(judged: Judged) -> dict[str, int]:
+    """Reason -> rows, by name; reasons beyond the REASONS most frequent are counted together."""
     counts = Counter(each["reason"] for each in judged.decisions)
     most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     others = sum(count for _, count in most[REASONS:])
@@ -201,34 +203,35 @@ def _reasons(judged: Judged) -> dict[str, int]:
 
 
 def _builtin(requests: list[dict[str, Any]], gate: Gate, where: str) -> list[dict[str, Any]]:
-    """Decisions of the built-in policy. It has no kernel to bear witness, and so gives none."""
+    """Decisions of the built-in policy. It has no kernel that could issue witnesses."""
     decisions = []
     for request in requests:
-        request.pop("telemetry", None)  # not read by this policy
+        request.pop("telemetry", None)  # this policy does not use it
         ruling = rule(request["partition"], request["hypothesis"], request["proposal"], gate)
         decisions.append(_decision(request, "builtin", **vars(ruling)))
     return decisions
 
 
 def _external(requests: list[dict[str, Any]], gate: Gate, where: str) -> list[dict[str, Any]]:
-    """Decisions of the recipe's command. A malformed witness is not carried; what is wrong with it is."""
+    """Decisions of the recipe's command. A malformed witness is replaced by a description of what is wrong with it."""
     answers = external_gate.ask(gate.command, gate.timeout_s, requests, where)
     decisions = []
     for request in requests:
         answer = answers[request["id"]]
         edits = edits_between(request["hypothesis"], request["proposal"])
-        told = {"verdict": answer.verdict, "reason": answer.reason, "edits": edits, "budget": None}
+        fields = {"verdict": answer.verdict, "reason": answer.reason, "edits": edits, "budget": None}
         if problem := witness_problem(answer.witness):
-            told["witness_problem"] = problem
+            fields["witness_problem"] = problem
         elif answer.witness is not None:
-            told["witness"] = {name: answer.witness[name] for name in WITNESS}
-        decisions.append(_decision(request, "external", **told))
+            fields["witness"] = {name: answer.witness[name] for name in WITNESS}
+        decisions.append(_decision(request, "external", **fields))
     return decisions
 
 
-def _decision(request: dict[str, Any], kind: str, **told: Any) -> dict[str, Any]:
-    final = request["proposal" if told["verdict"] == ACCEPT else "hypothesis"]
-    return {**request, "gate": kind, "witness": None, "final": final, **told}
+def _decision(request: dict[str, Any], kind: str, **fields: Any) -> dict[str, Any]:
+    """A line of decisions.jsonl; `fields` override the defaults."""
+    final = request["proposal" if fields["verdict"] == ACCEPT else "hypothesis"]
+    return {**request, "gate": kind, "witness": None, "final": final, **fields}
 
 
 def _nfc(text: str) -> str:

@@ -1,7 +1,7 @@
-"""GO or NO-GO for an adapter, with every reason.
+"""Decides GO or NO-GO for an adapter and lists every reason against it.
 
-Input: eval.json, the dataset's manifest, the worker's done.json, and what identifies the run.  Output: promotion.json.
-The answer is NO-GO unless every limit is shown to hold: what the files do not say counts against the adapter.
+Input: eval.json, the dataset's manifest, the worker's done.json, and the run's identity.  Output: promotion.json.
+The decision is NO-GO unless the files show that every limit holds: a missing value counts against the adapter.
 """
 
 import math
@@ -14,35 +14,36 @@ from thunder_train.core import files
 
 SCHEMA = "thunder.promotion/2"
 CONDITION = "adapter_gated"
-"""The condition that is judged: only gated text would reach a reader."""
+"""The condition that is judged, because only gated text reaches a reader."""
 BASELINE = "baseline"
 EVIDENCE = "real"
-"""No recipe can change this: synthetic, smoke and oracle rows show nothing about a recogniser."""
+"""The only accepted kind. No recipe can change it: other rows show nothing about a real recogniser."""
 ENVIRONMENT = ("mlx", "mlx_lm", "platform", "python")
-"""What a training must have written down of its environment."""
+"""Parts of the environment that done.json must record."""
 
 Facts = dict[str, Any]
+"""The content of a JSON file."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What identifies a run, and leads back to it."""
+    """What identifies a run and makes it reproducible."""
 
     recipe: str
     run_id: str
     dataset_sha256: str
-    """Of data/<dataset>/manifest.json."""
+    """sha256 of data/<dataset>/manifest.json."""
     model: Facts
     """The content of model.lock.json."""
 
     @property
     def reproduction(self) -> str:
-        """The command that makes the run again, in a checkout of the commit that holds its manifest."""
+        """The command that repeats the run, in a checkout of the commit that holds its manifest."""
         return f"./doit reproduce:{self.recipe}"
 
 
 def decide(evaluation: Facts, dataset: Facts, done: Facts, limits: Promotion, run: Run) -> Facts:
-    """The content of promotion.json: GO only when there is no reason against it, and what it is decided from."""
+    """The content of promotion.json: the decision, the reasons against GO, the limits, and what was judged."""
     reasons = [
         *_evidence(dataset, limits),
         *_training(dataset, done),
@@ -68,11 +69,12 @@ def decide(evaluation: Facts, dataset: Facts, done: Facts, limits: Promotion, ru
 
 
 def _evidence(dataset: Facts, limits: Promotion) -> Iterator[str]:
-    told = {
+    """Whether all rows are real, and of the provenance that the recipe requires."""
+    declared = {
         *dataset.get("evidence_kinds", []),
         *(each.get("evidence_kind", "unknown") for each in dataset.get("sources", [])),
     }
-    kinds = sorted(map(str, told)) or ["unknown"]
+    kinds = sorted(map(str, declared)) or ["unknown"]
     if kinds != [EVIDENCE]:
         yield f"The evidence is {', '.join(kinds)}; only {EVIDENCE} evidence can promote an adapter."
     provenance = dataset.get("provenance") or "unknown"
@@ -81,20 +83,21 @@ def _evidence(dataset: Facts, limits: Promotion) -> Iterator[str]:
 
 
 def _training(dataset: Facts, done: Facts) -> Iterator[str]:
-    """Whether the proposals are learned, from all rows, without a mishap."""
+    """Whether the adapter was trained, on all rows, and without skipped steps."""
     if not _count(done.get("steps")) or not _count(done.get("trainable_parameters")):
-        yield "The proposals are not known to be learned: done.json tells of no training step or no trained parameter."
+        yield "The adapter may be untrained: done.json records no training step or no trained parameter."
     for split in ("train", "valid"):
         used, given = _count(done.get("rows", {}).get(split)), dataset.get("splits", {}).get(split, {}).get("rows")
         if used is not None:
-            used -= done.get("split", {}).get(split, 0)  # a long row that was cut in two is one row
+            used -= done.get("split", {}).get(split, 0)  # a long row cut into two is one row of the dataset
         if used is None or used != given:
-            yield f"Rows of {split} used in training: {_told(used)}; in the dataset: {_told(given)}."
+            yield f"Rows of {split} used in training: {_shown(used)}; in the dataset: {_shown(given)}."
     if done.get("skipped_steps") != 0:
-        yield f"Training steps skipped because a number was not finite: {_told(done.get('skipped_steps'))}."
+        yield f"Training steps skipped because a number was not finite: {_shown(done.get('skipped_steps'))}."
 
 
 def _references(evaluation: Facts, limits: Promotion) -> Iterator[str]:
+    """Whether enough test rows were scored, and all of them."""
     rows = evaluation.get("rows", {})
     scored, test = _count(rows.get("scored")) or 0, _count(rows.get("test")) or 0
     if scored < limits.min_rows:
@@ -104,7 +107,7 @@ def _references(evaluation: Facts, limits: Promotion) -> Iterator[str]:
 
 
 def _scores(evaluation: Facts, limits: Promotion) -> Iterator[str]:
-    """What the gated adapter fails to show against the baseline on all scored rows."""
+    """Whether the gated adapter is better than the baseline on all scored rows."""
     gated, baseline = _line(evaluation, CONDITION), _line(evaluation, BASELINE)
     scored = evaluation.get("rows", {}).get("scored")
     if not gated or gated.get("n") != scored or baseline.get("n") != scored:
@@ -116,49 +119,50 @@ def _scores(evaluation: Facts, limits: Promotion) -> Iterator[str]:
         yield f"The CER of {CONDITION} is {cer:.4f}, not below the baseline's {was:.4f}."
     low, high = _number(gated.get("delta_low")), _number(gated.get("delta_high"))
     if low is None or high is None:
-        yield "How sure the change of CER is, is unknown: it has no interval."
+        yield "The change of CER has no 95 % interval."
     elif high >= 0:
         yield f"The change of CER may be none: its 95 % interval is {low:+.2f} to {high:+.2f} percentage points."
     worse = _count(gated.get("worse"))
     if worse is None or worse > limits.max_worse:
-        yield f"Rows made worse by {CONDITION}: {_told(worse)}; the limit is {limits.max_worse}."
+        yield f"Rows made worse by {CONDITION}: {_shown(worse)}; the limit is {limits.max_worse}."
 
 
 def _behaviour(evaluation: Facts) -> Iterator[str]:
+    """Whether the answers were checked on all test rows, and no limit is exceeded."""
     probe = evaluation.get("probe", {})
     if "collapsed" not in probe or probe.get("adapter", {}).get("rows") != evaluation.get("rows", {}).get("test"):
-        yield "The behaviour of the adapter was not probed on all test rows."
+        yield "The adapter was not checked for degenerate answers on all test rows."
     for sentence in probe.get("collapsed", []):
         yield f"The adapter has collapsed: {sentence}."
 
 
 def _decisions(evaluation: Facts, limits: Promotion) -> Iterator[str]:
-    """Whether the gate decided on each row, and bore witness."""
+    """Whether the gate decided on each row and, where required, gave a valid witness."""
     gate, test = evaluation.get("gate", {}), evaluation.get("rows", {}).get("test")
     verdicts = [_count(gate.get(verdict)) for verdict in ("accepted", "rejected")]
     decided = sum(count or 0 for count in verdicts)
     if None in verdicts or decided != test:
-        yield f"The gate decided on {decided} of {_told(test)} test rows."
+        yield f"The gate decided on {decided} of {_shown(test)} test rows."
     witnesses = gate.get("witnesses", {})
     if limits.needs_witness and witnesses.get("valid") != decided:
-        missing, malformed = _told(witnesses.get("missing")), _told(witnesses.get("malformed"))
-        own = "; the built-in gate gives none" if gate.get("kind") == "builtin" else ""
-        yield f"Decisions without a witness: {missing}, with a malformed one: {malformed}, of {decided}{own}."
+        missing, malformed = _shown(witnesses.get("missing")), _shown(witnesses.get("malformed"))
+        note = "; the built-in gate gives none" if gate.get("kind") == "builtin" else ""
+        yield f"Decisions without a witness: {missing}, with a malformed one: {malformed}, of {decided}{note}."
 
 
 def _adapter(evaluation: Facts, done: Facts) -> Iterator[str]:
-    """Whether the answers come from the very file that the training left, read back."""
+    """Whether the evaluated adapter is the file that the training wrote, by its hash."""
     trained, answered = done.get("adapter", {}).get("sha256"), evaluation.get("adapter_sha256")
     if not files.is_sha256(trained) or trained != answered:
         names = [str(name)[:12] if name else "unknown" for name in (trained, answered)]
-        yield f"The adapter of the training is {names[0]}, the one that was evaluated {names[1]}."
+        yield f"The trained adapter is {names[0]}, the evaluated one is {names[1]}."
 
 
 def _reproduction(done: Facts, run: Run) -> Iterator[str]:
-    """Whether the run could be made again from what is written down."""
+    """Whether the environment, the data and the base model are recorded."""
     unknown = [name for name in ENVIRONMENT if not done.get("environment", {}).get(name)]
     if unknown:
-        yield f"The run cannot be reproduced: its environment does not tell {', '.join(unknown)}."
+        yield f"The run cannot be reproduced: its environment lacks {', '.join(unknown)}."
     if not run.run_id or not files.is_sha256(run.dataset_sha256):
         yield "The run cannot be reproduced: it has no run id or no manifest of its dataset."
     locked = run.model.get("files") or []
@@ -168,7 +172,7 @@ def _reproduction(done: Facts, run: Run) -> Iterator[str]:
 
 
 def _metrics(evaluation: Facts) -> Facts:
-    """The figures that the decision rests on, with the profile that says what they mean."""
+    """The figures that the decision rests on, with their error-rate profile."""
     gated, baseline = _line(evaluation, CONDITION), _line(evaluation, BASELINE)
     names = ("n", "cer", "cer_low", "cer_high", "delta_pp", "delta_low", "delta_high", "changed", "worse")
     return {
@@ -180,24 +184,25 @@ def _metrics(evaluation: Facts) -> Facts:
 
 
 def _line(evaluation: Facts, condition: str) -> Facts:
-    """A condition's line over all partitions; empty when there is none, or more than one."""
-    found = [
+    """A condition's line over all partitions; empty if there is none, or more than one."""
+    lines = [
         line
         for line in evaluation.get("conditions", [])
         if (line.get("condition"), line.get("partition")) == (condition, "all")
     ]
-    return found[0] if len(found) == 1 else {}
+    return lines[0] if len(lines) == 1 else {}
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, else None: a comparison with NaN would prove anything."""
+    """A finite number, else None: NaN would pass every limit, because its comparisons are false."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and math.isfinite(value) else None
 
 
 def _count(value: Any) -> int | None:
+    """A whole number of at least 0, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _told(count: Any) -> str:
+def _shown(count: Any) -> str:
     return "unknown" if count is None else str(count)
