@@ -135,7 +135,7 @@ def test_near_duplicates_between_splits_are_counted(tmp_path):
     manifest = built(tmp_path, report)
 
     assert manifest["near_duplicates"] > 0
-    assert "near-duplicates" in (tmp_path / "out" / "audit.md").read_text(encoding="utf-8").lower()
+    assert "near-duplicates" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8").lower()
 
 
 def test_a_table_of_ones_own_is_an_orthography(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from thunder_train.config import evaluate
 from thunder_train.core import files
-from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, clusters, count, described, rate
+from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, count, described, rate
 
 DEFAULT = PROFILES["cer-codepoint-nfc-pooled"]
 PAIRS = [
@@ -100,11 +100,6 @@ def test_a_letter_without_its_two_marks(name: str, expected: tuple[int, int]):
 def test_toneless_also_strips_the_mark_of_a_composed_letter():
     """French words in Bambara have letters whose accent NFC puts into the letter."""
     assert Counted(0, 4) == count("cafe", "café", PROFILES["cer-toneless-nfc-pooled"])
-
-
-def test_a_cluster_is_a_letter_with_its_marks():
-    """The unit that a reader sees; a joiner belongs to the letter before it."""
-    assert ["ߊ\u07f2\u07eb", "ߓ\u200d", " ", "ߞ"] == clusters("ߊ\u07f2\u07ebߓ\u200d ߞ")
 
 
 def test_errors_are_pooled_over_all_characters():

@@ -1,15 +1,13 @@
-"""A small dataset's facts for the audit pages, and readers of the pages."""
+"""A small dataset's facts for the audit page, and a reader of HTML pages."""
 
 import re
 from html.parser import HTMLParser
 from typing import Any
 
-from markdown_it import MarkdownIt
-
 from tests.helpers.project_copy import PROJECT
 from thunder_train.data import audit
 
-TEMPLATES = PROJECT / "templates"
+TEMPLATE = PROJECT / "templates" / "audit.html.j2"
 SPREAD = {"min": 12, "median": 20.5, "max": 1024, "total": 4096}
 VOID = {"meta", "br"}
 NKO = re.compile("[\u07c0-\u07ff]")
@@ -74,9 +72,9 @@ EMPTY = facts(
 )
 
 
-def page(kind: str, **changes: Any) -> str:
-    """One page of the small dataset."""
-    return audit.pages(facts(**changes), TEMPLATES)[f"audit.{kind}"]
+def page(**changes: Any) -> str:
+    """The page of the small dataset."""
+    return audit.page(facts(**changes), TEMPLATE)
 
 
 class Page(HTMLParser):
@@ -101,12 +99,7 @@ class Page(HTMLParser):
         assert tag == self.open.pop()[0]
 
     def handle_data(self, data: str) -> None:
-        """Gathers text."""
+        """Collects text."""
         self.text += data
         if ("bdi", {"lang": "nqo", "dir": "rtl"}) not in self.open:
             self.loose += "".join(NKO.findall(data))
-
-
-def as_html(markdown: str) -> str:
-    """A Markdown page as GitHub would show it."""
-    return MarkdownIt("gfm-like", {"linkify": False}).render(markdown)

@@ -17,8 +17,9 @@ from typing import IO, Any, Protocol
 
 from thunder_train import ThunderError
 from thunder_train.config.project import is_local
-from thunder_train.core import console, process, ssh
+from thunder_train.core import process, ssh
 from thunder_train.core.exit_codes import SSH_FAILED
+from thunder_train.core.text import printable
 
 PARTS = ("interfaces", "link", "relay", "main")
 """Modules of agent/ that make a program, in the order of their imports; the last one's main is its start."""
@@ -104,7 +105,7 @@ class Session:
         said = self.errors.read().decode(errors="replace").strip().splitlines()
         if not silence and status == 127 and said and "no python3" in said[-1]:
             return ThunderError("has no Python", where, "install Python 3.11 or newer there")
-        words = silence or console.plain(" | ".join(said[-3:])) or "no message"
+        words = silence or printable(" | ".join(said[-3:])) or "no message"
         if not is_local(self.host) and (silence or status == SSH_FAILED):
             hint = f"make `ssh {self.host} true` work without a password"
             if "Host key verification failed" in words:

@@ -11,6 +11,7 @@ from doit.cmd_base import Command
 
 from thunder_train import ThunderError
 from thunder_train.core import console, files, process
+from thunder_train.core.text import printable_lines
 from thunder_train.reproduce import compare, manifest
 from thunder_train.reproduce.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
 from thunder_train.reproduce.reproduce import reproduce
@@ -46,7 +47,7 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
                 raise ThunderError("needs one manifest", "doit reproduce", hint)
             verdict = reproduce(Path(opt_values["manifest"]), Path())
         except ThunderError as error:
-            print(plain(str(error)), file=sys.stderr)
+            print(printable_lines(str(error)), file=sys.stderr)
             return MISTAKE
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -73,7 +74,7 @@ class Compare(Command):  # type: ignore[misc]
             paths = [_manifest_path(word) for word in words]
             left, right = (manifest.read(path) for path in paths)
         except ThunderError as error:
-            print(plain(str(error)), file=sys.stderr)
+            print(printable_lines(str(error)), file=sys.stderr)
             return MISTAKE
         found = compare.differences(left, right)
         if opt_values["as_json"] or len(words) < len(pos_args):
@@ -96,7 +97,7 @@ def show(verdict: Verdict, as_json: bool) -> None:
         print_json(_as_json(verdict))
         return
     lines = [f"{verdict.recipe}, run {verdict.run_id}: {headline(verdict)}", *verdict.problems]
-    print(plain("\n".join(lines if verdict.word == IMPOSSIBLE else [*lines, _counts(verdict)])))
+    print(printable_lines("\n".join(lines if verdict.word == IMPOSSIBLE else [*lines, _counts(verdict)])))
     changed = [file for file in verdict.files if file.before != file.now]
     rows = [(file.path, _text(file.before or ABSENT), _text(file.now or ABSENT)) for file in changed]
     rows += [_row(difference) for difference in verdict.differences if difference.section != "outputs"]
@@ -152,11 +153,6 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and value:
         return value[:12] if SHA256.fullmatch(value) else value
     return "-" if value is ABSENT else files.json_line(value).strip()
-
-
-def plain(text: str) -> str:
-    """Text that cannot steer a terminal: a manifest may come from anyone."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
-from thunder_train.cli.commands import headline, plain, print_json, print_table, show
+from thunder_train.cli.commands import headline, print_json, print_table, show
 from thunder_train.cluster import discover, sync
 from thunder_train.config.project import Cluster, Recipe
 from thunder_train.core import process
+from thunder_train.core.text import printable_lines
 from thunder_train.evaluate import gate, replay
 from thunder_train.launch import fit
 from thunder_train.reproduce.reproduce import reproduce
@@ -21,9 +22,9 @@ def reproduce_task(path: str, as_json: bool) -> TaskFailed | None:
     try:
         verdict = reproduce(Path(path), Path())
     except ThunderError as error:
-        return TaskFailed(plain(str(error)))
+        return TaskFailed(printable_lines(str(error)))
     show(verdict, as_json)
-    return None if verdict.is_reproduced else TaskFailed(plain(f"{path}: {headline(verdict)}"))
+    return None if verdict.is_reproduced else TaskFailed(printable_lines(f"{path}: {headline(verdict)}"))
 
 
 def fit_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
@@ -31,7 +32,7 @@ def fit_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
     try:
         found = fit.measure(recipe, Path())
     except ThunderError as error:
-        return TaskFailed(plain(str(error)))
+        return TaskFailed(printable_lines(str(error)))
     if as_json:
         print_json(found)
     else:
@@ -44,11 +45,11 @@ def hosts_task(cluster: Cluster, as_json: bool) -> TaskFailed | None:
     try:
         text = discover.discover(cluster)
     except ThunderError as error:
-        return TaskFailed(plain(str(error)))
+        return TaskFailed(printable_lines(str(error)))
     if as_json:
         print_json({"schema": "thunder.hosts/1", "toml": text})
     else:
-        sys.stdout.write(plain(text))
+        sys.stdout.write(printable_lines(text))
     return None
 
 
@@ -57,11 +58,11 @@ def sync_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
     try:
         found = sync.sync(recipe, Path())
     except ThunderError as error:
-        return TaskFailed(plain(str(error)))
+        return TaskFailed(printable_lines(str(error)))
     if as_json:
         print_json({"schema": "thunder.sync/1", **asdict(found)})
     else:
-        print(plain("\n".join(sync.lines(found) or ["every rank runs on this machine"])))
+        print(printable_lines("\n".join(sync.lines(found) or ["every rank runs on this machine"])))
     return None
 
 
@@ -71,12 +72,12 @@ def replay_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
     try:
         differences = replay.replay(run, recipe.evaluate.gate)
     except ThunderError as error:
-        return TaskFailed(plain(str(error)))
+        return TaskFailed(printable_lines(str(error)))
     if as_json:
         print_json({"schema": "thunder.replay/1", "differences": differences})
     else:
-        print(plain("\n".join(differences or [f"{run / gate.FILE}: every verdict came out again"])))
-    return TaskFailed(plain(f"{run / gate.FILE}: {len(differences)} differences")) if differences else None
+        print(printable_lines("\n".join(differences or [f"{run / gate.FILE}: every verdict came out again"])))
+    return TaskFailed(printable_lines(f"{run / gate.FILE}: {len(differences)} differences")) if differences else None
 
 
 def tokens_task(recipe: Recipe, as_json: bool, rows: int) -> TaskFailed | None:
@@ -86,5 +87,5 @@ def tokens_task(recipe: Recipe, as_json: bool, rows: int) -> TaskFailed | None:
     try:
         process.command(argv, where=f"tokens {recipe.name}", hint="read the lines above")
     except ThunderError as error:
-        return TaskFailed(plain(str(error)))
+        return TaskFailed(printable_lines(str(error)))
     return None

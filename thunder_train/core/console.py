@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from thunder_train.core.text import printable
+
 Item = TypeVar("Item")
 
 COUNTER_AFTER_S = 2.0
@@ -23,18 +25,13 @@ STEP_LINE = re.compile(r"^step (\d+)/(\d+)\b")
 
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows below their titles, columns aligned. Cells may hold any text: none of it can control a terminal."""
-    lines = [tuple(map(plain, row)) for row in (titles, *rows)]
+    lines = [tuple(map(printable, row)) for row in (titles, *rows)]
     if sys.stdout.isatty():
         _print_rich_table(lines)
         return
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def plain(text: str) -> str:
-    """The text on one line, with a mark for each character that cannot be printed."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _print_rich_table(lines: list[tuple[str, ...]]) -> None:

@@ -1,8 +1,8 @@
 """Names of the files that stages hand to each other, below data/<dataset>/ and runs/<recipe>/."""
 
-AUDIT = ("audit.html", "audit.md")
-"""Rendered from templates/<name>.j2."""
-DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "decisions.jsonl", "dropped.jsonl", *AUDIT, "manifest.json")
+AUDIT = "audit.html"
+"""Rendered from templates/audit.html.j2."""
+DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "decisions.jsonl", "dropped.jsonl", AUDIT, "manifest.json")
 SCRIPTS = ("launch.sh", "evaluate.sh")
 """Rendered from templates/<name>.j2."""
 SENT = (*SCRIPTS, "hostfile.json", "recipe.toml")

@@ -12,8 +12,8 @@ import msgspec
 
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
+from thunder_train.core.text import quoted
 from thunder_train.data.field_map import Map
-from thunder_train.data.formats import shown
 from thunder_train.data.readers import Reader, own_id, paths, place, stem
 from thunder_train.data.rows import Ledger, Row
 
@@ -180,7 +180,7 @@ class Join:
 
     def _tell_twice(self, reader: Reader, line: int, name: str, first: int) -> None:
         also = place(*self._at(first))
-        reader.problems.add(f"{self.key} {shown(name)} is also at {also}", reader.where(line), UNIQUE)
+        reader.problems.add(f"{self.key} {quoted(name)} is also at {also}", reader.where(line), UNIQUE)
 
     def _at(self, where: int) -> tuple[str, int]:
         """File and line of a place."""

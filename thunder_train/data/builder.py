@@ -12,12 +12,11 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_some
 from thunder_train.config.dataset import Dataset, Source
-from thunder_train.core import files
+from thunder_train.core import files, paths
 from thunder_train.data import (
     asr_rows,
     audit,
     correction_reports,
-    facts,
     field_map,
     formats,
     near_duplicates,
@@ -76,8 +75,7 @@ def build(dataset: Dataset, root: Path, out: Path, watch: Watch = iter) -> dict[
         files.write_lines(out / "dropped.jsonl", map(_dropped_line, sorted(made.ledger.dropped)))
         near = _near(made, parted)
         manifest = _manifest(made, parted, out, near)
-        for name, page in audit.pages(facts.of(made, parted, near, manifest)).items():
-            files.write_text(out / name, page)
+        files.write_text(out / paths.AUDIT, audit.page(audit.facts(made, parted, near, manifest)))
     files.write_json(out / "manifest.json", manifest)
     return manifest
 

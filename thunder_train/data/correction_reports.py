@@ -11,8 +11,9 @@ import msgspec
 
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
+from thunder_train.core.text import quoted
 from thunder_train.data.field_map import Map, group_keys
-from thunder_train.data.formats import DECODE, Numbered, count_keys, fault, first_repeated, shown, whole
+from thunder_train.data.formats import DECODE, Numbered, count_keys, fault, first_repeated, whole
 from thunder_train.data.readers import Reader, own_id, paths, stem
 from thunder_train.data.rows import Ledger, Row
 
@@ -133,11 +134,11 @@ class Report(Reader):
             hint = "set `rows` to the dotted path of the list of rows"
             raise ThunderError("is not a list of objects", f"{self.path}: {self.rows or 'the file'}", hint)
         if repeated is not None:
-            raise ThunderError(f"has the key {shown(repeated)} twice", self.path, "keep one of them")
+            raise ThunderError(f"has the key {quoted(repeated)} twice", self.path, "keep one of them")
         return listed
 
     def _tell_schema(self, schema: Any, where: str) -> None:
-        self.problems.add(f"unknown schema {shown(schema)}", where, f"this version reads {REPORT_SCHEMA!r}")
+        self.problems.add(f"unknown schema {quoted(schema)}", where, f"this version reads {REPORT_SCHEMA!r}")
 
 
 def _decision(row: ReportRow, reader: Reader, line: int) -> str:
@@ -146,7 +147,7 @@ def _decision(row: ReportRow, reader: Reader, line: int) -> str:
     if word in ACCEPTED or word in REJECTED:
         return "accepted" if word in ACCEPTED else "rejected"
     hint = f"use one of: {', '.join(sorted(ACCEPTED + REJECTED))}; or list it in enums.decision"
-    reader.problems.add(f"unknown decision {shown(word)}", reader.where(line), hint)
+    reader.problems.add(f"unknown decision {quoted(word)}", reader.where(line), hint)
     return ""
 
 

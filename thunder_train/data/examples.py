@@ -3,16 +3,15 @@
 Input: `rows.Row`.  Output: `Example`, or why the row cannot teach.
 """
 
-import unicodedata
 import zlib
 from pathlib import Path
 
-import jinja2
 import msgspec
-from jinja2.sandbox import SandboxedEnvironment
 
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Dataset
+from thunder_train.core import templates
+from thunder_train.core.text import nfc
 from thunder_train.data import orthography, readers
 from thunder_train.data.rows import GROUP_KEYS, Row
 
@@ -50,15 +49,15 @@ class Composer:
         self.census: dict[str, orthography.Census] = {}
         self._dataset = dataset
         self._where = f"thunder.toml: datasets.{dataset.name}"
-        self._templates = [_template(path, root) for path in dataset.templates]
+        self._templates = [templates.prompt(readers.text(path, root), path) for path in dataset.templates]
         self._values = [dict(template.globals) for template in self._templates]
-        self._system = (Message(_nfc(dataset.system), "system"),) if dataset.system else ()
+        self._system = (Message(nfc(dataset.system), "system"),) if dataset.system else ()
         self.table = table_of(dataset)
 
     def compose(self, row: Row) -> Example | str:
         """The example, or the reason to drop the row."""
-        asr, reference = _nfc(row.asr_text), _nfc(row.reference_text)
-        target = reference if row.target_text == row.reference_text else _nfc(row.target_text)
+        asr, reference = nfc(row.asr_text), nfc(row.reference_text)
+        target = reference if row.target_text == row.reference_text else nfc(row.target_text)
         if not target.strip():
             return "empty target"
         if not row.messages and row.needs_hypothesis and not asr.strip():
@@ -71,7 +70,7 @@ class Composer:
             asr_text=asr,
             group=next((row.keys[key] for key in self._dataset.group_keys if key in row.keys), "") or _own(row),
             id=row.row_id,
-            messages=tuple(Message(_nfc(each["content"]), each["role"]) for each in row.messages)
+            messages=tuple(Message(nfc(each["content"]), each["role"]) for each in row.messages)
             or self._messages(row, asr, target),
             partition=row.partition,
             reference_text=reference,
@@ -96,7 +95,7 @@ class Composer:
         except Exception as error:  # a template is the user's code: whatever it raises is theirs to mend
             hint = "a prompt may use asr_text, partition and telemetry"
             raise ThunderError(f"row {row.row_id}: {error}", self._dataset.templates[number], hint) from None
-        return (*self._system, Message(_nfc(user), "user"), Message(target, "assistant"))
+        return (*self._system, Message(nfc(user), "user"), Message(target, "assistant"))
 
     def _check_leak(self, example: Example) -> None:
         """A problem if the prompt says the reference anywhere but in the hypothesis itself."""
@@ -122,7 +121,7 @@ def table_of(dataset: Dataset) -> orthography.Orthography | None:
 def _unfit_turn(row: Row) -> str:
     """What in the questions of a conversation no row may hold; "" for nothing. Line breaks and tabs are fine."""
     for message in row.messages[:-1]:
-        for fault in orthography.faults(_nfc(message["content"]), None):
+        for fault in orthography.faults(nfc(message["content"]), None):
             if fault != orthography.BREAK:
                 return f"{fault} in a {message['role']} message"
     return ""
@@ -131,21 +130,6 @@ def _unfit_turn(row: Row) -> str:
 def _own(row: Row) -> str:
     """The group of a row that shares nothing: its coarsest key of whatever kind, else itself."""
     return next((row.keys[key] for key in GROUP_KEYS if key in row.keys), row.row_id)
-
-
-def _template(path: str, root: Path) -> jinja2.Template:
-    """A prompt template, compiled in a sandbox where an undefined name is an error."""
-    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
-    try:
-        return environment.from_string(readers.text(path, root))
-    except jinja2.TemplateSyntaxError as error:
-        where = f"{path}:{error.lineno}"
-        raise ThunderError(f"is not a Jinja template: {error.message}", where=where, hint="mend the line") from None
-
-
-def _nfc(text: str) -> str:
-    """The text in NFC: N'Ko marks typed in another order are the same text."""
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
 def _says(prompt: str, reference: str) -> bool:

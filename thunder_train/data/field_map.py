@@ -9,7 +9,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.dataset import Source
-from thunder_train.data.formats import shown
+from thunder_train.core.text import quoted
 from thunder_train.data.readers import Reader
 from thunder_train.data.rows import GROUP_KEYS
 
@@ -55,7 +55,7 @@ class Map:
                     faults = True
                     listed = ", ".join(self.source.enums[name])
                     hint = f"list it in enums.{name} beside {listed}"
-                    reader.problems.add(f"{name} {shown(word)} is in no enum", reader.where(line), hint)
+                    reader.problems.add(f"{name} {quoted(word)} is in no enum", reader.where(line), hint)
             _put(values, head, member, value)
         for head, member, value, _ in self.constants:
             _put(values, head, member, value)

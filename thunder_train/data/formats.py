@@ -28,6 +28,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from thunder_train import SHOWN_PROBLEMS, ThunderError, raise_all
+from thunder_train.core.text import quoted
 
 DECODE = msgspec.json.Decoder().decode
 HALF = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)", re.DOTALL)
@@ -112,16 +113,8 @@ LINE_LIMIT = 16 * 2**20
 WHOLE_LIMIT = 2**30
 """Most bytes, unpacked, of a file that is read whole."""
 BUFFER = 2**18
-WORD = 80
-"""Most characters of a word that an error shows."""
 FAULTS = (OSError, EOFError, zlib.error, ValueError)
 """What gzip, zlib and pyarrow raise for a file that is cut short or damaged."""
-
-
-def shown(value: object) -> str:
-    """A word of a file as an error tells it: quoted, escaped, and no longer than a line."""
-    told = repr(value)
-    return told if len(told) <= WORD else f"{told[:WORD]}..."
 
 
 class Problems:
@@ -252,7 +245,7 @@ def _decoded(path: str, root: Path, problems: Problems) -> Iterator[str]:
 
 def _check_header(path: str, header: list[str], problems: Problems) -> None:
     for name in sorted({name for name in header if header.count(name) > 1}):
-        problems.add(f"has the column {shown(name)} twice", f"{path}:1", "keep one of them")
+        problems.add(f"has the column {quoted(name)} twice", f"{path}:1", "keep one of them")
 
 
 def parquet_rows(path: str, root: Path, problems: Problems, columns: Collection[str]) -> Iterator[Numbered]:
@@ -266,7 +259,7 @@ def parquet_rows(path: str, root: Path, problems: Problems, columns: Collection[
             file = pq.ParquetFile(stream, page_checksum_verification=True)
             names = file.schema_arrow.names
             for name in sorted({name for name in names if names.count(name) > 1}):
-                problems.add(f"has the column {shown(name)} twice", path, "keep one of them")
+                problems.add(f"has the column {quoted(name)} twice", path, "keep one of them")
             chosen = [name for name in names if name in columns] or names
             for batch in file.iter_batches(batch_size=4096, columns=chosen, use_threads=False):
                 for row in batch.to_pylist(maps_as_pydicts="strict"):

@@ -10,10 +10,11 @@ Shapes: R texts.
 """
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from thunder_train.core.text import nfc
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,17 +43,17 @@ _JUNK = re.compile(r"[\W_]")
 
 def normal(text: str) -> str:
     """Letters and digits only, casefolded, NFC: texts with the same normal text are the same text."""
-    text = unicodedata.normalize("NFC", text)
+    text = nfc(text)
     folded = text.casefold()
     if folded != text:
-        text = unicodedata.normalize("NFC", folded)
+        text = nfc(folded)
     text = text.replace(" ", "")
     for _ in range(8):  # a text has few signs, and each often: to replace one everywhere is faster than to find it
         found = None if text.isalnum() else _JUNK.search(text)
         if not found:
-            return unicodedata.normalize("NFC", text)
+            return nfc(text)
         text = text.replace(found[0], "")
-    return unicodedata.normalize("NFC", _JUNK.sub("", text))
+    return nfc(_JUNK.sub("", text))
 
 
 class Prints(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.dataset import BRIDGE_TONELESS, STANDARD_TONED
+from thunder_train.core.text import nfc
 
 REPLACED, CONTROL, SURROGATE = "replacement character U+FFFD", "control character", "lone surrogate"
 BIDI, BREAK = "bidi control", "line break or tab"
@@ -281,7 +282,7 @@ class Census:
 
     def _composed(self, text: str) -> str:
         """The text in NFC; counts what NFC had to mend."""
-        composed = unicodedata.normalize("NFC", text)
+        composed = nfc(text)
         if text != composed:
             self._tally.not_nfc += 1
             self._tally.mark_order += sorted(text) == sorted(composed)

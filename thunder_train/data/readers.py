@@ -15,6 +15,7 @@ import msgspec
 
 from thunder_train import ThunderError
 from thunder_train.core import files
+from thunder_train.core.text import quoted
 from thunder_train.data.formats import (
     DECODE,
     Numbered,
@@ -25,7 +26,6 @@ from thunder_train.data.formats import (
     not_text,
     parquet_rows,
     repeated_key,
-    shown,
     whole,
 )
 from thunder_train.data.rows import Ledger
@@ -135,7 +135,7 @@ class Reader:
             self.problems.keep(fault(content, self.path, line, error))
             return True
         if key is not None:
-            self.problems.add(f"has the key {shown(key)} twice", self.where(line), "keep one of them")
+            self.problems.add(f"has the key {quoted(key)} twice", self.where(line), "keep one of them")
         return key is not None
 
     def shaped(self, line: int, value: dict[str, Any], shape: type[Shape]) -> Shape | None:

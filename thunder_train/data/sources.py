@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from thunder_train.config.dataset import Source
+from thunder_train.core.text import quoted
 from thunder_train.data import asr_rows, correction_reports
 from thunder_train.data.field_map import Map, group_keys
-from thunder_train.data.formats import shown
 from thunder_train.data.readers import Reader, own_id, paths, stem
 from thunder_train.data.rows import Ledger, Row
 
@@ -92,7 +92,7 @@ def _is_wrong(row: Conversation, reader: Reader, line: int) -> bool:
     roles = [message.role for message in row.messages]
     unknown = [role for role in roles if role not in ROLES]
     for role in unknown:
-        reader.problems.add(f"unknown role {shown(role)}", reader.where(line), f"use one of: {', '.join(ROLES)}")
+        reader.problems.add(f"unknown role {quoted(role)}", reader.where(line), f"use one of: {', '.join(ROLES)}")
     is_answered = roles[-1:] == ["assistant"] and "user" in roles
     if not is_answered:
         hint = "end it with the answer to learn"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from thunder_train import ThunderError
 from thunder_train.config.evaluate import Probe
-from thunder_train.evaluate.error_rates import nfc
+from thunder_train.core.text import nfc
 
 MODELS = ("base", "adapter")
 BEHAVIOURS = {

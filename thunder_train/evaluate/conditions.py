@@ -14,8 +14,9 @@ from typing import Any
 from rapidfuzz.distance import Editops, Levenshtein
 
 from thunder_train.config.evaluate import Evaluate
+from thunder_train.core.text import clusters, nfc
 from thunder_train.evaluate import collapse, error_rates, gate
-from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, clusters, count, nfc, weighed
+from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, count, weighed
 
 SCHEMA = "thunder.eval/2"
 ALL = "all"

@@ -16,12 +16,13 @@ from rapidfuzz.distance import Levenshtein
 
 from thunder_train.config import evaluate
 from thunder_train.core import files
+from thunder_train.core.text import clusters, nfc
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CLUSTER, MARK = regex.compile(r"\X"), regex.compile(r"\p{M}")
+MARK = regex.compile(r"\p{M}")
 PERCENTILES = (2.5, 97.5)
 DIGITS = 6
 """Decimals of an interval's ends. Further digits depend on the order in which a machine adds."""
@@ -138,16 +139,6 @@ def _sums(table: "NDArray[np.float64]", samples: int, seed: int) -> "NDArray[np.
         drawn = (bits.random_raw(rows) % np.uint64(rows)).astype(np.int64)
         sums[sample] = np.bincount(drawn, minlength=rows) @ table
     return sums
-
-
-def clusters(text: str) -> list[str]:
-    """Grapheme clusters of a text: in N'Ko a letter with the tone and nasal marks on it."""
-    return CLUSTER.findall(text)
-
-
-def nfc(text: str) -> str:
-    """The text in Unicode normal form NFC, which puts marks into one order."""
-    return unicodedata.normalize("NFC", text)
 
 
 def _units(text: str, profile: Profile) -> Sequence[str]:

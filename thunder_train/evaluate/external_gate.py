@@ -18,6 +18,7 @@ import msgspec
 
 from thunder_train import ThunderError, raise_some
 from thunder_train.core import files, process
+from thunder_train.core.text import printable
 
 FIELDS = {"id": "id", "partition": "partition", "hypothesis": "asr_text", "proposal": "adapter"}
 """All that a gate may see of a prediction, besides telemetry: no field that knows the reference is here."""
@@ -211,8 +212,7 @@ def _answer(line: bytes) -> tuple[str, Answer, str]:
 def _last_words(said: bytes) -> str:
     """The end of a gate's stderr, as lines below an error."""
     lines = said.decode(errors="replace").strip().splitlines()[-LAST_WORDS:]
-    shown = ["".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in x) for x in lines]
-    return "; it said:" + "".join(f"\n  {line}" for line in shown) if shown else ""
+    return "; it said:" + "".join(f"\n  {printable(line)}" for line in lines) if lines else ""
 
 
 def _is_number(value: Any) -> bool:

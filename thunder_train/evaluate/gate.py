@@ -5,7 +5,6 @@ docs/gate.md describes the policy and the file.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +17,7 @@ from rapidfuzz.distance import Levenshtein
 from thunder_train import ThunderError
 from thunder_train.config.evaluate import Gate
 from thunder_train.core import files
+from thunder_train.core.text import nfc
 from thunder_train.evaluate import external_gate
 
 SCHEMA = "thunder.decisions/1"
@@ -124,12 +124,12 @@ def rule(partition: str, hypothesis: str, proposal: str, gate: Gate) -> Ruling:
 def edit_budget(hypothesis: str, gate: Gate) -> int:
     """Maximum number of edits of a hypothesis: max(floor, relative x its length), rounded down, in code points."""
     # A fraction is exact: 0.29 x 100 is 28.999999999999996 in floating point.
-    return max(gate.floor, int(Fraction(str(gate.relative)) * len(_nfc(hypothesis))))
+    return max(gate.floor, int(Fraction(str(gate.relative)) * len(nfc(hypothesis))))
 
 
 def edits_between(hypothesis: str, proposal: str) -> int:
     """Insertions, deletions and substitutions of code points, after NFC."""
-    return Levenshtein.distance(_nfc(hypothesis), _nfc(proposal))
+    return Levenshtein.distance(nfc(hypothesis), nfc(proposal))
 
 
 def policy_of(gate: Gate) -> dict[str, Any]:
@@ -232,7 +232,3 @@ def _decision(request: dict[str, Any], kind: str, **fields: Any) -> dict[str, An
     """A line of decisions.jsonl; `fields` override the defaults."""
     final = request["proposal" if fields["verdict"] == ACCEPT else "hypothesis"]
     return {**request, "gate": kind, "witness": None, "final": final, **fields}
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)

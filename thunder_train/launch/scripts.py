@@ -1,37 +1,12 @@
-"""Template + values -> text. An undefined name is an error; each value is quoted for where it lands.
+"""The flags of launch.sh and evaluate.sh.
 
-Templates run in Jinja2's sandbox: recipes and rows are untrusted text.
+Input: a recipe.  Output: (flag, value) pairs, in the order in which the scripts show them.
 """
 
-import shlex
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
-from jinja2.sandbox import SandboxedEnvironment
-
-from thunder_train import ThunderError
 from thunder_train.config.project import Recipe
 from thunder_train.config.schema_train import TRAIN
-
-
-def shell(template: Path, values: dict[str, Any]) -> str:
-    """A shell script; every value becomes exactly one word."""
-    return _render(template, values, lambda value: shlex.quote(str(value)))
-
-
-def markdown(template: Path, values: dict[str, Any]) -> str:
-    """A Markdown page; no value can add markup of its own."""
-    return _render(template, values, escape_markdown)
-
-
-def escape_markdown(value: Any) -> str:
-    """Text that Markdown and HTML show as it is, on one line, also inside a table."""
-    text = " ".join(str(value).splitlines())
-    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`")):
-        text = text.replace(mark, shown)
-    return text
 
 
 def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
@@ -104,17 +79,3 @@ def model_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     model, home = recipe.model, f"runs/models/{recipe.model.name}"
     place = {"nano": f"{home}/files", "path": model.path, "hub": model.repo}[model.kind]
     return [("--model", place), ("--model-lock", f"{home}/model.lock.json")]
-
-
-def _render(template: Path, values: dict[str, Any], finalize: Callable[[Any], str]) -> str:
-    environment = SandboxedEnvironment(
-        undefined=StrictUndefined, finalize=finalize, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
-    )
-    try:
-        return environment.from_string(template.read_text(encoding="utf-8")).render(values)
-    except FileNotFoundError:
-        raise ThunderError("is missing", where=str(template), hint="git checkout it") from None
-    except TemplateSyntaxError as error:
-        raise ThunderError(str(error.message), where=f"{template}:{error.lineno}", hint="mend that line") from error
-    except TemplateError as error:
-        raise ThunderError(str(error.message), where=str(template), hint="use only the names it is given") from error

@@ -21,12 +21,12 @@ def data(dataset: Dataset) -> Stage:
     """Sources -> rows and their manifest. A source that is not there is no input; making the stage tells of it."""
     patterns = [pattern for source in dataset.sources for pattern in (source.path, source.references)]
     paths = [path for pattern in patterns for path in files.expand(pattern, Path())]
-    pages = [f"templates/{name}.j2" for name in layout.AUDIT]
+    page = f"templates/{layout.AUDIT}.j2"
     return Stage(
         name=f"data:{dataset.name}",
         make=partial(_make, "data", dataset),
         targets=tuple(f"data/{dataset.name}/{name}" for name in layout.DATA),
-        inputs=tuple(path for path in (*paths, *dataset.templates, *pages) if Path(path).is_file()),
+        inputs=tuple(path for path in (*paths, *dataset.templates, page) if Path(path).is_file()),
         reads={"dataset": section(dataset)},
         code=("data.builder",),
     )

@@ -18,7 +18,7 @@ from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
-from thunder_train.core import files, paths
+from thunder_train.core import files, paths, templates
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import builder as datasets
@@ -57,7 +57,7 @@ def scripts(recipe: Recipe, out: Path) -> None:
     """launch.sh, evaluate.sh and the resolved recipe."""
     flags = {"launch.sh": render.launch_flags(recipe), "evaluate.sh": render.evaluate_flags(recipe)}
     for name in paths.SCRIPTS:
-        text = render.shell(Path("templates") / f"{name}.j2", {"recipe": recipe.name, "flags": flags[name]})
+        text = templates.shell(Path("templates") / f"{name}.j2", {"recipe": recipe.name, "flags": flags[name]})
         files.write_text(_run(recipe, out) / name, text)
     files.write_text(_run(recipe, out) / "recipe.toml", resolved_toml(recipe))
 

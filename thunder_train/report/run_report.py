@@ -4,7 +4,7 @@ Input: what the stages left of a run.  Output: values for the pages, and report.
 
 The same report as one HTML file that needs nothing else: figures, tables and rows, from templates/report.html.j2.
 
-Rows are untrusted text: audit.py shows them, here as on the audit page.
+Rows are untrusted text: core/html.py shows them, here as on the audit page.
 """
 
 import shlex
@@ -14,10 +14,9 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from thunder_train.config.project import Recipe
-from thunder_train.core import files
-from thunder_train.data import audit
+from thunder_train.core import files, html, templates
+from thunder_train.core.text import nfc
 from thunder_train.evaluate import collapse, gate
-from thunder_train.evaluate.error_rates import nfc
 from thunder_train.launch import scripts
 from thunder_train.report import plots
 from thunder_train.report.plots import Interval, Labels, Series
@@ -35,7 +34,7 @@ CONDITIONS = {
 
 def build(recipe: Recipe, root: Path, promotion: dict[str, Any]) -> str:
     """The report's text. Raises ThunderError when a stage's file is missing."""
-    return scripts.markdown(root / "templates" / "report.md.j2", gather(recipe, root, promotion))
+    return templates.markdown(root / "templates" / "report.md.j2", gather(recipe, root, promotion))
 
 
 def gather(recipe: Recipe, root: Path, promotion: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +94,7 @@ def build_html(values: dict[str, Any], templates: Path = Path("templates")) -> s
         "figures": figures(values),
         "code_points": code_points,
     }
-    return audit.rendered(templates / "report.html.j2", told)
+    return html.page(templates / "report.html.j2", told)
 
 
 def figures(values: dict[str, Any]) -> dict[str, Any]:

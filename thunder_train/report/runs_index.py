@@ -12,8 +12,8 @@ from typing import Any
 from markupsafe import Markup
 
 from thunder_train import ThunderError
-from thunder_train.core import files
-from thunder_train.data import audit
+from thunder_train.core import files, html
+from thunder_train.core.html import visible
 from thunder_train.reproduce import compare, manifest
 
 CONDITIONS = ("baseline", "adapter_blind", "adapter_gated")
@@ -45,7 +45,7 @@ def build(root: Path) -> str:
         "script": Markup(script),  # noqa: S704 - a file of the project
         "script_hash": Markup(f"sha256-{digest}"),  # noqa: S704 - base64
     }
-    return audit.rendered(root / "templates" / "index.html.j2", values)
+    return html.page(root / "templates" / "index.html.j2", values)
 
 
 def facts(run: dict[str, Any]) -> dict[str, str]:
@@ -70,11 +70,6 @@ def as_json(value: Any) -> Markup:
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return Markup(text)  # noqa: S704 - its marks are escaped in the line above
-
-
-def visible(text: str) -> str:
-    """A text whose control and bidi characters are spelled out."""
-    return audit.UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def _text(value: Any) -> str:

@@ -65,15 +65,6 @@ def test_shown_text_is_one_printable_word(text):
     assert "|" not in made.replace("\\\\", "").replace("\\|", "")
 
 
-def test_text_of_a_file_cannot_steer_a_terminal():
-    """
-    Row ids and the words of templates come from anyone.
-    """
-    from thunder_train.worker.inspect.tokens import safe
-
-    assert r"a ߊ\u001b[31m\u000a\U000e0001" == safe("a ߊ\x1b[31m\n\U000e0001")
-
-
 def test_bytes_of_a_character_are_shown_together(plain):
     """
     ɛ is two bytes to nano, neither of which is text; a replacement character is three, and no text at all.

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from thunder_train import ThunderError
 from thunder_train.core import files
+from thunder_train.core.text import code_point, escaped
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import tokens
 from thunder_train.worker.batching.tokens import Example, Policy, Split
@@ -99,19 +100,10 @@ def _next(tokens: Sequence[int], trained: Sequence[bool], tokenizer: Any) -> tup
 
 def shown(text: str) -> str:
     """The text of a token: what cannot be seen as escapes, and after it the code points of letters beyond ASCII."""
-    letters = "".join(ESCAPES.get(letter) or safe(letter) for letter in text)
-    codes = "".join(_escape(letter) for letter in text if not letter.isascii() and letter.isprintable())
+    letters = "".join(ESCAPES.get(letter) or escaped(letter) for letter in text)
+    codes = "".join(code_point(letter) for letter in text if not letter.isascii() and letter.isprintable())
     is_mark = bool(text) and unicodedata.category(text[0]).startswith("M")  # it would sit on the separator
     return "\N{DOTTED CIRCLE}" * is_mark + letters + codes
-
-
-def safe(text: str) -> str:
-    """Text of a file on one line, unable to steer a terminal."""
-    return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
-
-
-def _escape(letter: str) -> str:
-    return f"\\u{ord(letter):04x}" if ord(letter) < 2**16 else f"\\U{ord(letter):08x}"
 
 
 def lines(row: Sequence[Piece], width: int, brackets: bool) -> Iterator[list[tuple[str, bool]]]:
@@ -444,7 +436,7 @@ def tell(found: Mapping[str, Any]) -> Iterator[str]:
         if split["stop"]:
             yield f"\nthe training would stop: {split['path']}: {split['stop']}"
         yield from (
-            f"  {safe(each['what'])}: {each['rows']} rows, {', '.join(each['first'])}" for each in split["unusable"]
+            f"  {escaped(each['what'])}: {each['rows']} rows, {', '.join(each['first'])}" for each in split["unusable"]
         )
         if split["histogram"]:
             yield from ("", f"{name}, rows by tokens", *bars(split["histogram"]))
@@ -503,7 +495,7 @@ def show(found: Mapping[str, Any]) -> None:
     console = Console(width=width)
     for each in found["preview"]:
         row = [Piece(**piece) for piece in each["pieces"]]
-        print(f"\ntrain row of {each['tokens']} tokens, {each['targets']} targets: {safe(each['id'])}", flush=True)
+        print(f"\ntrain row of {each['tokens']} tokens, {each['targets']} targets: {escaped(each['id'])}", flush=True)
         if console.is_terminal and not console.is_dumb_terminal:
             console.print(coloured(row, width), end="")
         else:

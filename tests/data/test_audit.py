@@ -1,0 +1,168 @@
+"""The audit page: what is in a dataset, in tables, bars and examples."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.audits import EMPTY, TEMPLATE, Page, example, facts, page
+from thunder_train import ThunderError
+from thunder_train.data import audit
+
+BDI = '<bdi lang="nqo" dir="rtl">'
+
+
+def test_the_page_says_what_is_in_the_dataset() -> None:
+    """
+    Splits in their usual order whatever the facts' order, unnamed decisions told, unmeasured rates not shown as zero.
+    """
+    text = page()
+    figures = "".join(f'<td class="n">{each}</td>' for each in ("12", "20.5", "1,024", "4,096"))
+
+    assert [
+        '<tr><th scope="row">train</th><td class="n">3</td><td class="n">75.0%</td>'
+        f'{figures}<td class="n">0.3125</td></tr>',
+        '<tr><th scope="row">valid</th><td class="n">1</td><td class="n">25.0%</td>'
+        f'{figures}<td class="n"><i>not measured</i></td></tr>',
+    ] == [line for line in text.splitlines() if "%</td>" in line]
+    heads = "".join(f'<th scope="col" class="n">{each}</th>' for each in ("train", "valid", "all"))
+    assert [
+        f'<tr><th scope="col">Decision</th>{heads}</tr>',
+        "</thead>",
+        "<tbody>",
+        _counts("<i>not stated</i>", 2, 1, 3),
+        _counts("accepted", 1, 0, 1),
+        "</tbody>",
+    ] == text[text.index('<tr><th scope="col">Decision') :].splitlines()[:6]
+    dropped = [line for line in text.splitlines() if "a.jsonl:7" in line or "exact duplicate" in line]
+    assert [
+        '<tr><th scope="row">empty target</th><td class="n">2</td><td>a.jsonl:7 a:7</td></tr>',
+        '<tr><th scope="row">exact duplicate</th><td class="n">1</td><td></td></tr>',
+    ] == dropped
+    assert '<tr><th scope="row">doubled marks</th><td class="n">1,200</td></tr>' in text
+    assert "1 pair of rows in different splits say nearly the same." in text
+
+
+def _counts(name: str, *counts: int) -> str:
+    cells = "".join(f'<td class="n">{count}</td>' for count in counts)
+    return f'<tr><th scope="row">{name}</th>{cells}</tr>'
+
+
+def test_tables_have_captions_and_scopes() -> None:
+    """
+    A screen reader must be able to tell which number belongs to what.
+    """
+    text = page()
+
+    assert text.count("<table") == text.count("<caption>") == 6
+    assert "<th>" not in text
+
+
+def test_a_histogram_is_bars_beside_their_numbers() -> None:
+    """
+    The longest bar fills the column.
+    """
+    text = page(histograms={"rate": [[0, 9, 8], [10, 19, 2], [20, 29, 0], [0.25, 0.5, 1], [0.5, 0.5, 1]]})
+
+    assert ["100.0", "25.0", "0.0", "12.5", "12.5"] == re.findall(r'<rect width="(.*?)"', text)
+    bars = re.findall(r'<th scope="row" class="n">(.*?)</th>.*<td class="n">(.*?)</td>', text)
+    assert [("0 to 9", "8"), ("10 to 19", "2"), ("20 to 29", "0"), ("0.25 to 0.5", "1"), ("0.5", "1")] == bars
+
+
+def test_hypothesis_and_reference_stand_side_by_side_with_their_changes_marked() -> None:
+    """
+    Struck out and underlined, so that the change is seen without colours too.
+    """
+    text = page()
+
+    assert f"<div><dt>Hypothesis</dt><dd>{BDI}ߊߟ<del>ߐ</del></bdi></dd></div>" in text
+    assert f"<div><dt>Reference</dt><dd>{BDI}ߊߟ<ins>ߎ</ins></bdi></dd></div>" in text
+    assert "<div><dt>Answer</dt><dd><i>the reference</i></dd></div>" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({"target_text": "ߊߟߐ"}, "<i>the hypothesis, unchanged</i>"),
+        ({"target_text": "ߊߟߐ", "reference_text": "ߊߟߐ"}, "<i>the hypothesis, unchanged</i>"),
+        ({"target_text": "ߋߟߐ"}, f"{BDI}<ins>ߋ</ins>ߟߐ</bdi>"),
+        ({"asr_text": "", "reference_text": "", "target_text": "text"}, "text"),
+        ({"target_text": ""}, "<i>empty</i>"),
+    ],
+)
+def test_the_answer_is_told_by_what_it_changes(changes: dict[str, str], answer: str) -> None:
+    """
+    What a row teaches is a change of the hypothesis, or none; a plain text has no hypothesis.
+    """
+    assert f"\n<div><dt>Answer</dt><dd>{answer}</dd></div>\n" in page(examples=[example(**changes)])
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ("counts", "Rows by source: none."),
+        ("histograms", "Characters of the answer: no rows to measure."),
+        ("dropped", "No row was dropped."),
+        ("orthography_findings", "Nothing was found."),
+        ("near_duplicates", "0 pairs of rows in different splits say nearly the same."),
+        ("examples", "There is no row to show."),
+    ],
+)
+def test_an_empty_part_is_said_in_words(part: str, sentence: str) -> None:
+    """
+    A table without rows leaves the reader in doubt.
+    """
+    assert sentence in Page(page(**{part: EMPTY[part]})).text
+    assert sentence in Page(audit.page(EMPTY, TEMPLATE)).text
+
+
+def test_a_search_that_stopped_early_says_so() -> None:
+    """
+    A count that is a lower bound must not read as the whole truth.
+    """
+    near = {"count": 20, "is_complete": False, "examples": []}
+    sentence = "At least 20 pairs of rows in different splits say nearly the same; "
+
+    assert f"{sentence}the search stops at a limit, so there may be more." in page(near_duplicates=near)
+
+
+def test_the_same_facts_are_the_same_page_whatever_their_order() -> None:
+    """
+    The page is part of a dataset, which is the same bytes every time.
+    """
+    turned = facts(
+        splits=dict(reversed(facts()["splits"].items())),
+        dropped=dict(reversed(facts()["dropped"].items())),
+        counts={name: dict(reversed(table.items())) for name, table in facts()["counts"].items()},
+    )
+
+    assert audit.page(facts(), TEMPLATE) == audit.page(turned, TEMPLATE)
+
+
+def test_the_page_needs_nothing_else() -> None:
+    """
+    One file, no script, no network: it can be mailed, and opened years later.
+    """
+    text = page()
+
+    assert not re.search(r"https?:|src=|url\(|@import|<script|<link", text)
+    assert ["manifest.json", "dropped.jsonl", "dropped.jsonl"] == re.findall('href="(.*?)"', text)
+
+
+def test_a_template_that_is_gone_or_wrong_is_told_by_its_name(tmp_path: Path) -> None:
+    """
+    Templates are files of the project, so they can be lost or mistyped.
+    """
+    template = tmp_path / "audit.html.j2"
+    with pytest.raises(ThunderError) as caught:
+        audit.page(facts(), template)
+    assert f"{template}: is missing; git checkout it" == str(caught.value)
+
+    template.write_text("\n{% if %}", encoding="utf-8")
+    with pytest.raises(ThunderError, match=r"audit\.html\.j2:2: .*; correct that line"):
+        audit.page(facts(), template)
+
+    template.write_text("{{ nothing }}", encoding="utf-8")
+    with pytest.raises(ThunderError) as caught:
+        audit.page(facts(), template)
+    assert f"{template}: 'nothing' is undefined; use only the names it is given" == str(caught.value)
