@@ -61,7 +61,8 @@ def test_reference_is_found_as_words_only(tmp_path):
         ),
         (
             "\n{% if %}",
-            "prompt.j2:2: is not a Jinja template: Expected an expression, got 'end of statement block'; mend the line",
+            "prompt.j2:2: is not a Jinja template: Expected an expression, got 'end of statement block'; "
+            "correct the line",
         ),
     ],
 )

@@ -175,7 +175,7 @@ def test_the_markdown_page_has_the_sections_of_the_first_status_page(shown: Path
 
 
 @pytest.mark.parametrize(
-    ("gone", "mend"),
+    ("gone", "hint"),
     [("decisions.jsonl", "; run `./doit evaluate:smoke`"), ("predictions.jsonl", ""), ("metrics.jsonl", "")],
 )
 def test_a_missing_file_is_told_by_name(tmp_path: Path, gone: str, hint: str) -> None:
