@@ -28,7 +28,7 @@ from thunder_train import ThunderError
 from thunder_train.core import process
 from thunder_train.evaluate import external_gate, gate
 
-HINT = "mend the gate; docs/gate.md tells what it must answer"
+HINT = "correct the gate; docs/gate.md describes the answers it must give"
 SAY = """
 import json, os, signal, sys, time
 rows = [json.loads(line) for line in sys.stdin]
@@ -170,7 +170,8 @@ def test_a_crash_shows_the_last_words(tmp_path: Path) -> None:
 
     told = refusal(ROWS, external(tmp_path, code))
 
-    expected = f"ended with status 1; 0 of 3 rows were judged, 'a' was not; {HINT}; it said:{last}\n  �[2Jbad slice"
+    what = "ended with status 1; 0 of 3 rows were judged, 'a' was not"
+    expected = f"{what}; {HINT}; its last output on stderr:{last}\n  �[2Jbad slice"
     assert f"{WHERE}: `GATE`: {expected}" == told
 
 
@@ -313,7 +314,7 @@ def test_a_command_that_cannot_start_is_told(
     with pytest.raises(ThunderError) as error:
         gate.judge(ROWS, policy(command=(word,)), WHERE)
 
-    assert f"{WHERE}: {expected}; install it, or mend the command" == str(error.value)
+    assert f"{WHERE}: {expected}; install it, or correct the command" == str(error.value)
 
 
 def test_no_shell_reads_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

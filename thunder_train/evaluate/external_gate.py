@@ -1,6 +1,7 @@
-"""An external gate: a command that gets proposals as JSON lines on its stdin and answers a verdict for each.
+"""An external gate: a command that reads proposals as JSON lines and writes a verdict for each.
 
-docs/gate.md tells the protocol. Its verdicts are final, so anything but one whole and orderly answer is an error.
+Input: predictions and the recipe's command.  Output: an answer for every row.  The verdicts are final, so any missing
+or malformed answer is an error.  docs/gate.md describes the protocol.
 """
 
 import contextlib
@@ -21,30 +22,29 @@ from thunder_train.core import files, process
 from thunder_train.core.text import printable
 
 FIELDS = {"id": "id", "partition": "partition", "hypothesis": "asr_text", "proposal": "adapter"}
-"""All that a gate may see of a prediction, besides telemetry: no field that knows the reference is here."""
+"""Field of a request -> field of a prediction. With TELEMETRY, all that a gate may see: nothing from the reference."""
 TELEMETRY = frozenset(
     {"ctc_confidence", "mean_entropy", "velocity", "jerk", "commitment", "uncertainty", "transition_pressure"}
     | {"recovery_margin", "phase_stiffness", "novelty", "stability"}
 )
-"""Numbers of the recogniser that a gate may see, by the names of the row contract."""
+"""Telemetry of the recogniser that a gate may see, by the names of the row format."""
 VERDICTS = ("accept", "reject")
 REASON_CHARACTERS = 500
-ROW_BYTES = 4096
-"""Of an answer, on average; with SPARE_BYTES more for all of them, anything beyond is a flood."""
-SPARE_BYTES = 1 << 20
+ROW_BYTES, SPARE_BYTES = 4096, 1 << 20
+"""All answers together may have ROW_BYTES for each row and SPARE_BYTES more, which bounds the memory they use."""
 CHUNK_BYTES = 1 << 16
-LAST_WORDS_BYTES = 4096
-LAST_WORDS = 10
-"""Lines of a gate's stderr that an error shows."""
+STDERR_BYTES, STDERR_LINES = 4096, 10
+"""The end of a gate's stderr that is kept, and the lines of it that an error shows."""
 GRACE_S = 2
 """Seconds between SIGTERM and SIGKILL."""
 END_POLL_S = 0.02
-HINT = "mend the gate; docs/gate.md tells what it must answer"
+"""Seconds between two checks whether a gate that has closed its stdout has ended."""
+HINT = "correct the gate; docs/gate.md describes the answers it must give"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A gate's word on one row. The witness is as given, its format not yet checked."""
+    """A gate's answer for one row. The format of the witness is not checked yet."""
 
     verdict: str
     reason: str
@@ -52,17 +52,19 @@ class Answer:
 
 
 @dataclass
-class _Talk:
-    """What was said between us and a gate, so far."""
+class _Exchange:
+    """The requests that are still to be sent to a gate, and its output so far."""
 
     unsent: memoryview
-    said: bytearray = field(default_factory=bytearray)
-    last_words: bytes = b""
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytes = b""
+    """The last STDERR_BYTES of it."""
     failure: str = ""
+    """Why the gate failed as a process; "" if it did not."""
 
 
 class _Pipes(NamedTuple):
-    """A gate's ends of our pipes."""
+    """The pipes to a gate's standard streams."""
 
     stdin: IO[bytes]
     stdout: IO[bytes]
@@ -70,99 +72,99 @@ class _Pipes(NamedTuple):
 
 
 def request(prediction: dict[str, Any]) -> dict[str, Any]:
-    """What a gate is told of a prediction: the fields of FIELDS, and finite numbers named in TELEMETRY."""
-    asked: dict[str, Any] = {name: prediction[source] for name, source in FIELDS.items()}
-    told = prediction.get("telemetry") or {}
-    numbers = {name: told[name] for name in sorted(TELEMETRY & set(told)) if _is_number(told[name])}
-    return {**asked, "telemetry": numbers} if numbers else asked
+    """The request for one prediction: its fields of FIELDS, and its finite numbers of TELEMETRY."""
+    fields: dict[str, Any] = {name: prediction[source] for name, source in FIELDS.items()}
+    telemetry = prediction.get("telemetry") or {}
+    numbers = {name: telemetry[name] for name in sorted(TELEMETRY & set(telemetry)) if _is_number(telemetry[name])}
+    return {**fields, "telemetry": numbers} if numbers else fields
 
 
 def programs(command: tuple[str, ...]) -> dict[str, str]:
-    """The words of a command that are files of the project, with their sha256; interpreters elsewhere are not."""
-    own = [word for word in command if files.is_inside(word) and os.path.isfile(word) and os.access(word, os.R_OK)]
-    return {word: files.sha256(word) for word in own if Path(word).resolve().is_relative_to(Path.cwd().resolve())}
+    """Argument -> sha256, for each argument that is a file of the project. An interpreter elsewhere is not hashed."""
+    paths = [word for word in command if files.is_inside(word) and os.path.isfile(word) and os.access(word, os.R_OK)]
+    return {word: files.sha256(word) for word in paths if Path(word).resolve().is_relative_to(Path.cwd().resolve())}
 
 
 def ask(command: tuple[str, ...], timeout_s: float, requests: list[dict[str, Any]], where: str) -> dict[str, Answer]:
-    """id -> answer, one for every request, by running the command once without a shell.
+    """Run the command once, without a shell: id -> answer, one for every request.
 
-    timeout_s: longest time in which it may neither take a row nor answer one.  where: what an error names.
-    Raises ThunderError for every way of not answering each row exactly once, then ending with status 0.
+    timeout_s: longest time in which the gate may neither read a row nor answer one.  where: the place that errors name.
+    Raises ThunderError unless the gate answers each row exactly once and ends with status 0.
     """
     if not requests:
         return {}
     where = f"{where}: `{shlex.join(command)}`"
-    talk = _Talk(unsent=memoryview("".join(map(files.json_line, requests)).encode()))
-    _run(command, timeout_s, talk, SPARE_BYTES + ROW_BYTES * len(requests), where)
+    exchange = _Exchange(unsent=memoryview("".join(map(files.json_line, requests)).encode()))
+    _run(command, timeout_s, exchange, SPARE_BYTES + ROW_BYTES * len(requests), where)
     names = [each["id"] for each in requests]
-    answers, problems = _answers(talk, set(names), where)
+    answers, problems = _answers(exchange.stdout, set(names), where)
     missing = [name for name in names if name not in answers]
-    if talk.failure:
-        judged = f"; {len(names) - len(missing)} of {len(names)} rows were judged"
-        what = talk.failure + judged + (f", {missing[0]!r} was not" if missing else "")
-        raise ThunderError(what, where, HINT + _last_words(talk.last_words))
+    hint = HINT + _stderr_lines(exchange.stderr)
+    if exchange.failure:
+        what = f"{exchange.failure}; {len(names) - len(missing)} of {len(names)} rows were judged"
+        raise ThunderError(what + (f", {missing[0]!r} was not" if missing else ""), where, hint)
     if missing:
         what = f"gave no verdict for {len(missing)} of {len(names)} rows, first {missing[0]!r}"
-        problems.append(ThunderError(what, where, HINT + _last_words(talk.last_words)))
+        problems.append(ThunderError(what, where, hint))
     raise_some(problems)
     return answers
 
 
-def _run(command: tuple[str, ...], timeout_s: float, talk: _Talk, most_bytes: int, where: str) -> None:
-    """Start the command, talk with it, and see it end, whatever happens to us."""
+def _run(command: tuple[str, ...], timeout_s: float, exchange: _Exchange, most_bytes: int, where: str) -> None:
+    """Run the command and fill `exchange`. The command has ended on return, also after an error or a signal."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
     with contextlib.ExitStack() as stack:
         try:
             child = stack.enter_context(process.started(command, GRACE_S, **pipes))
-        except (OSError, ValueError) as error:  # ValueError: a NUL in a word
+        except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
             what = f"cannot be started: {getattr(error, 'strerror', None) or error}"
-            raise ThunderError(what, where, "install it, or mend the command") from None
-        _converse(child, timeout_s, talk, most_bytes)
+            raise ThunderError(what, where, "install it, or correct the command") from None
+        _communicate(child, timeout_s, exchange, most_bytes)
 
 
-def _converse(child: "subprocess.Popen[bytes]", timeout_s: float, talk: _Talk, most_bytes: int) -> None:
-    """Write and read at once, for either pipe may be full, until the gate has closed its stdout and ended."""
-    pipes, last = _pipes(child), time.monotonic()
+def _communicate(child: "subprocess.Popen[bytes]", timeout_s: float, exchange: _Exchange, most_bytes: int) -> None:
+    """Write and read until the gate has closed its stdout and ended, or failed; any pipe may be full meanwhile."""
+    pipes, last_progress = _pipes(child), time.monotonic()
     with selectors.DefaultSelector() as selector:
         for pipe in pipes:
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_WRITE if pipe is pipes.stdin else selectors.EVENT_READ)
         while not pipes.stdout.closed or child.poll() is None:
-            left = max(0.0, last + timeout_s - time.monotonic())
-            # Its end itself wakes no selector, so it is looked for.
+            left = max(0.0, last_progress + timeout_s - time.monotonic())
+            # The end of a process does not wake a selector, so it is polled for.
             ready = selector.select(min(left, END_POLL_S) if pipes.stdout.closed else left)
-            # Progress: rows taken and answers given; a gate that only complains makes none.
-            if sum([_serve(key.fileobj, pipes, selector, talk) for key, _ in ready]):
-                last = time.monotonic()
+            # Only rows read and answers written count as progress, not output on stderr.
+            if sum([_serve(key.fileobj, pipes, selector, exchange) for key, _ in ready]):
+                last_progress = time.monotonic()
             elif not left:
-                talk.failure = f"was silent for {timeout_s:g} s"
+                exchange.failure = f"was silent for {timeout_s:g} s"
                 return
-            if len(talk.said) > most_bytes:
-                talk.failure = f"wrote more than {most_bytes} bytes"
+            if len(exchange.stdout) > most_bytes:
+                exchange.failure = f"wrote more than {most_bytes} bytes"
                 return
         if not pipes.stderr.closed:
-            _serve(pipes.stderr, pipes, selector, talk)
+            _serve(pipes.stderr, pipes, selector, exchange)
     if child.returncode:
-        talk.failure = process.failure(child.returncode)
+        exchange.failure = process.failure(child.returncode)
 
 
-def _serve(pipe: Any, pipes: _Pipes, selector: selectors.BaseSelector, talk: _Talk) -> int:
-    """Move what one pipe takes or gives, and close it at its end. Bytes of rows and answers moved."""
+def _serve(pipe: Any, pipes: _Pipes, selector: selectors.BaseSelector, exchange: _Exchange) -> int:
+    """Write to or read from one ready pipe, and close it at its end. Returns the bytes of rows and answers moved."""
     try:
         if pipe is pipes.stdin:
-            moved = os.write(pipe.fileno(), talk.unsent[:CHUNK_BYTES])
-            talk.unsent = talk.unsent[moved:]
-            is_over = not talk.unsent
+            moved = os.write(pipe.fileno(), exchange.unsent[:CHUNK_BYTES])
+            exchange.unsent = exchange.unsent[moved:]
+            is_over = not exchange.unsent
         else:
-            said = os.read(pipe.fileno(), CHUNK_BYTES)
-            moved, is_over = len(said) * (pipe is pipes.stdout), not said
+            chunk = os.read(pipe.fileno(), CHUNK_BYTES)
+            moved, is_over = len(chunk) * (pipe is pipes.stdout), not chunk
             if pipe is pipes.stdout:
-                talk.said += said
+                exchange.stdout += chunk
             else:
-                talk.last_words = (talk.last_words + said)[-LAST_WORDS_BYTES:]
+                exchange.stderr = (exchange.stderr + chunk)[-STDERR_BYTES:]
     except BlockingIOError:
         return 0
-    except BrokenPipeError:  # it reads no further; its answers tell whether that is right
+    except BrokenPipeError:  # the gate reads no further; whether that is an error depends on its answers
         moved, is_over = 0, True
     if is_over:
         selector.unregister(pipe)
@@ -174,11 +176,11 @@ def _pipes(child: "subprocess.Popen[bytes]") -> _Pipes:
     return _Pipes(*cast(tuple[IO[bytes], IO[bytes], IO[bytes]], (child.stdin, child.stdout, child.stderr)))
 
 
-def _answers(talk: _Talk, names: set[str], where: str) -> tuple[dict[str, Answer], list[ThunderError]]:
-    """The answers by id, a doubled or faulty one among them, and what is wrong with them."""
+def _answers(stdout: bytearray, names: set[str], where: str) -> tuple[dict[str, Answer], list[ThunderError]]:
+    """(id -> answer, also a repeated or malformed one; an error for each line that is wrong)."""
     answers: dict[str, Answer] = {}
     problems = []
-    for number, line in enumerate(bytes(talk.said).removesuffix(b"\n").split(b"\n") if talk.said else [], start=1):
+    for number, line in enumerate(bytes(stdout).removesuffix(b"\n").split(b"\n") if stdout else [], start=1):
         name, answer, fault = _answer(line)
         if not fault and name not in names:
             fault = f"row {name[:80]!r} was not asked about"
@@ -192,7 +194,7 @@ def _answers(talk: _Talk, names: set[str], where: str) -> tuple[dict[str, Answer
 
 
 def _answer(line: bytes) -> tuple[str, Answer, str]:
-    """Id and answer of a line, and what is wrong with it, or ""."""
+    """(id, answer, what is wrong with the line or "")."""
     nothing = Answer("", "", None)
     try:
         value = msgspec.json.decode(line)
@@ -209,10 +211,10 @@ def _answer(line: bytes) -> tuple[str, Answer, str]:
     return name, answer, ""
 
 
-def _last_words(said: bytes) -> str:
-    """The end of a gate's stderr, as lines below an error."""
-    lines = said.decode(errors="replace").strip().splitlines()[-LAST_WORDS:]
-    return "; it said:" + "".join(f"\n  {printable(line)}" for line in lines) if lines else ""
+def _stderr_lines(stderr: bytes) -> str:
+    """The last lines of a gate's stderr, to be appended to an error."""
+    lines = stderr.decode(errors="replace").strip().splitlines()[-STDERR_LINES:]
+    return "; its last output on stderr:" + "".join(f"\n  {printable(line)}" for line in lines) if lines else ""
 
 
 def _is_number(value: Any) -> bool:
