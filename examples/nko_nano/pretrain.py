@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from examples.nko_nano import lexicon
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import code_hash, files
 from thunder_train.worker import nano
 from thunder_train.worker.args import Parser
 from thunder_train.worker.bootstrap import enter
@@ -198,7 +198,7 @@ def make(folder: Path, shape: nano.Shape, settings: Settings) -> None:
         "shape": asdict(shape),
         "lessons": LESSONS,
         "code": {
-            Path(path).stem: files.code_digest(Path(path)) for path in (lexicon.__file__, nano.__file__, __file__)
+            Path(path).stem: code_hash.code_digest(Path(path)) for path in (lexicon.__file__, nano.__file__, __file__)
         },
         "parameters": sum(tensor.size for tensor in weights.values()),
         "environment": environment(),

@@ -1,59 +1,89 @@
-"""Which of our own modules decide a stage's output, and a hash of what each does.
+"""Which of our own modules decide a stage's output, and a hash of what each of them does.
 
-A stage names the modules it starts from; everything they import of the package counts too, so no list is kept by hand
-and no change is missed. Imports below `if TYPE_CHECKING:` do not count: they never run.
+A stage names the modules it starts from. Every module of the package that they import counts too, so no list is kept
+by hand and no change is missed. Imports below `if TYPE_CHECKING:` do not count, because they never run.
 """
 
 import ast
+import hashlib
 import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thunder_train.core import files
-from thunder_train.core.stat_cache import StatCache
+
+if TYPE_CHECKING:
+    from thunder_train.core.stat_cache import StatCache
 
 PACKAGE = Path(__file__).parent.parent
+NEUTRAL_KEYWORDS = frozenset({"help"})
+"""Keyword arguments that hold a text for people; they change no output."""
 
 
 @cache
-def digest(starts: tuple[str, ...], stats: StatCache) -> str:
+def digest(starts: tuple[str, ...], stats: "StatCache") -> str:
     """One hash over `hashes`."""
     return files.digest(hashes(starts, stats))
 
 
 @cache
-def hashes(starts: tuple[str, ...], stats: StatCache) -> dict[str, str]:
-    """{path in the project: sha256 of its syntax tree} for modules as `worker.loop` and all that they import."""
+def hashes(starts: tuple[str, ...], stats: "StatCache") -> dict[str, str]:
+    """{path in the project: sha256 of its syntax tree} of modules, as `worker.loop`, and of all that they import.
+
+    The answer is kept for the life of the process. Raises LookupError for a start that is no module.
+    """
+    known = _modules()
+    waiting = [f"{PACKAGE.name}.{start}" for start in starts]
+    if missing := sorted(set(waiting) - set(known)):
+        raise LookupError(f"no such module: {', '.join(missing)}")
     seen: dict[str, str] = {}
-    waiting = [f"thunder_train.{start}" for start in starts]
     while waiting:
-        path = _path(waiting.pop())
-        if path and path not in seen:
-            seen[path] = stats.memo("code", path, files.code_digest)
-            waiting += stats.memo("imports", path, _imports).split()
-    root = os.path.relpath(PACKAGE.parent)
-    return {os.path.relpath(path, root): seen[path] for path in sorted(seen)}
+        name = waiting.pop()
+        if name in known and name not in seen:
+            seen[name], imports = _module(known[name], stats)
+            waiting += imports
+            waiting.append(name.rpartition(".")[0])  # importing a module runs the __init__ of its package
+    paths = {known[name]: sha for name, sha in seen.items()}
+    root = os.path.dirname(os.path.relpath(PACKAGE))
+    return {os.path.relpath(path, root) if root else path: paths[path] for path in sorted(paths)}
 
 
-def _path(module: str) -> str | None:
-    """A module of the package as a path from here; None for a name inside one."""
-    place = PACKAGE.parent / module.replace(".", "/")
-    for candidate in (place.with_suffix(".py"), place / "__init__.py"):
-        if candidate.is_file():
-            return os.path.relpath(candidate)
-    return None
+@cache
+def _modules() -> dict[str, str]:
+    """{name: path from here} of every module of the package."""
+    top = os.path.relpath(PACKAGE)
+    found = {}
+    for folder, _, names in os.walk(top):
+        package = ".".join([PACKAGE.name, *os.path.relpath(folder, top).split(os.sep)]).removesuffix("..")
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix == ".py":
+                found[package if stem == "__init__" else f"{package}.{stem}"] = os.path.join(folder, name)
+    return found
 
 
-def _imports(path: Path) -> str:
-    """Names that a file imports of the package, space-separated; also those inside functions."""
+@cache
+def _module(path: str, stats: "StatCache") -> tuple[str, list[str]]:
+    """The hash of a module's code, and the names that it imports of the package."""
+    sha, *imports = stats.memo("module", path, _describe).split()
+    return sha, imports
+
+
+def _describe(path: Path) -> str:
+    return " ".join([code_digest(path), *_imports(path)])
+
+
+def _imports(path: Path) -> list[str]:
+    """Names that a file imports of the package, also those inside functions; some name an object of a module."""
     names = set()
     for node in _running(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return " ".join(sorted(name for name in names if name.partition(".")[0] == "thunder_train"))
+    return sorted(name for name in names if name.partition(".")[0] == PACKAGE.name)
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
@@ -63,3 +93,29 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
     children = node.orelse if is_typing and isinstance(node, ast.If) else ast.iter_child_nodes(node)
     for child in children:
         yield from _running(child)
+
+
+def code_digest(path: Path) -> str:
+    """Hex sha256 of what a Python file does: its syntax tree without comments, docstrings and texts of `help=`.
+
+    The tree is written out here, because ast.dump and ast.unparse change between Python versions.
+    """
+    return hashlib.sha256(_tree(ast.parse(path.read_bytes()).body).encode()).hexdigest()
+
+
+def _tree(node: object) -> str:
+    if isinstance(node, list):
+        return f"[{','.join(_tree(item) for item in node if not _is_docstring(item))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+    fields = [(name, _effective(value) if name == "keywords" else value) for name, value in fields]
+    return f"{type(node).__name__}({','.join(f'{name}={_tree(value)}' for name, value in fields)})"
+
+
+def _effective(keywords: list[ast.keyword]) -> list[ast.keyword]:
+    return [keyword for keyword in keywords if keyword.arg not in NEUTRAL_KEYWORDS]
+
+
+def _is_docstring(node: object) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,6 +1,5 @@
 """Files as the build sees them: sha256, canonical JSON, atomic writing."""
 
-import ast
 import contextlib
 import errno
 import hashlib
@@ -29,33 +28,6 @@ def digest(value: Any) -> str:
     """Hex sha256 of a JSON value: the same for equal values whatever their key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def code_digest(path: Path) -> str:
-    """Hex sha256 of what a Python file, or one function of it, does: its syntax tree without comments, docstrings and
-    the texts of `help=`.
-
-    Written out by hand, for ast.dump and ast.unparse change between Python versions.
-    """
-    return hashlib.sha256(_tree(ast.parse(path.read_bytes()).body).encode()).hexdigest()
-
-
-def _tree(node: object) -> str:
-    if isinstance(node, list):
-        return f"[{','.join(_tree(item) for item in node if not _is_docstring(item))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
-    fields = [(name, _without_help(value) if name == "keywords" else value) for name, value in fields]
-    return f"{type(node).__name__}({','.join(f'{name}={_tree(value)}' for name, value in fields)})"
-
-
-def _without_help(keywords: list[ast.keyword]) -> list[ast.keyword]:
-    return [keyword for keyword in keywords if keyword.arg != "help"]
-
-
-def _is_docstring(node: object) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def canonical(value: Any) -> str:

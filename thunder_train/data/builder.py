@@ -12,7 +12,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_some
 from thunder_train.config.dataset import Dataset, Source
-from thunder_train.core import files, paths
+from thunder_train.core import code_hash, files, paths
 from thunder_train.data import (
     asr_rows,
     audit,
@@ -169,7 +169,7 @@ def _manifest(made: Gathered, parted: Parted, out: Path, near: Neighbours) -> di
 
 def _code() -> str:
     """One digest of the code that decides what a row says."""
-    return files.digest([files.code_digest(Path(module.__file__ or "")) for module in BUILDERS])
+    return files.digest([code_hash.code_digest(Path(module.__file__ or "")) for module in BUILDERS])
 
 
 def _source(source: Source, made: Gathered) -> dict[str, Any]:

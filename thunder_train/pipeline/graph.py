@@ -89,9 +89,7 @@ def report(recipe: Recipe) -> Stage:
     """Everything measured -> report.md and the promotion decision."""
     found = (*_inputs(recipe, *layout.MEASURED), *(f"templates/{name}.j2" for name in (*layout.REPORTS, layout.STYLE)))
     targets = (*layout.REPORTS, "promotion.json")
-    return _stage(
-        recipe, "report", targets, found, section(recipe), "report.run_report", "report.page", "evaluate.promotion"
-    )
+    return _stage(recipe, "report", targets, found, section(recipe), "report.run_report", "evaluate.promotion")
 
 
 def manifest(recipe: Recipe) -> Stage:

@@ -8,7 +8,7 @@ import pytest
 from examples.nko_nano import lexicon, pretrain, rows
 from tests.helpers.project_copy import PROJECT
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import code_hash, files
 from thunder_train.worker import nano
 
 COMMITTED = PROJECT / "models" / "nko-nano-base"
@@ -113,7 +113,7 @@ def test_the_committed_folder_matches_its_manifest() -> None:
     Weights, tokenizer and the code that decides them: a change of one without the others fails here.
     """
     manifest = json.loads((COMMITTED / "manifest.json").read_text(encoding="utf-8"))
-    code = {name: files.code_digest(Path(str(module.__file__))) for name, module in MODULES.items()}
+    code = {name: code_hash.code_digest(Path(str(module.__file__))) for name, module in MODULES.items()}
 
     assert manifest["files"] == {name: files.sha256(COMMITTED / name) for name in pretrain.WRITTEN}
     assert manifest["code"] == code
