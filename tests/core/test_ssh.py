@@ -1,4 +1,4 @@
-"""The script that guards a command on another machine, run by the shell of this one; ssh itself is in tests/cluster."""
+"""The script that guards a command on another host, here run by this machine's shell; tests/system/cluster uses ssh."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def start(
         ["/bin/sh", "-s"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # ssh would bring it apart, and out of order
+        stderr=subprocess.DEVNULL,  # ssh would send it apart from stdout, and out of order
         cwd=folder.parent,
         start_new_session=True,
     )
@@ -37,25 +37,25 @@ def start(
 def finished(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
     """(exit status, output); stdin stays open until then."""
     assert process.stdout
-    said = process.stdout.read().decode()
+    output = process.stdout.read().decode()
     status = process.wait(timeout=10)
     process.communicate()
-    return status, said
+    return status, output
 
 
-def test_options_ask_nothing_trust_nobody_new_and_open_no_way_back() -> None:
+def test_options_prompt_for_nothing_trust_no_new_host_and_open_no_way_back() -> None:
     """
-    A question would hang a night's run; a forwarded agent would lend our keys to every host.
+    A prompt would hang a run overnight; a forwarded agent would lend our keys to every host.
     """
     options = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=10", "ServerAliveInterval=10"]
     options += ["ServerAliveCountMax=3", "ForwardAgent=no", "ForwardX11=no", "ClearAllForwardings=yes"]
     options += ["PermitLocalCommand=no"]
-    words = [word for option in options for word in ("-o", option)]
+    flags = [word for option in options for word in ("-o", option)]
 
-    assert ["ssh", "-T", *words, "--", "mac4", "exec /bin/sh -s"] == ssh.run_script("mac4")
+    assert ["ssh", "-T", *flags, "--", "mac4", "exec /bin/sh -s"] == ssh.script_argv("mac4")
 
 
-def test_command_environment_and_folder_arrive_letter_by_letter(tmp_path: Path) -> None:
+def test_command_environment_and_folder_arrive_unchanged(tmp_path: Path) -> None:
     """
     No shell string is ever built from a configuration without quoting.
     """
@@ -70,7 +70,7 @@ def test_command_environment_and_folder_arrive_letter_by_letter(tmp_path: Path) 
 
 def test_the_environment_is_on_no_command_line(tmp_path: Path) -> None:
     """
-    Everybody may read command lines, and a token may be in the environment.
+    Every user of a machine can read command lines, and the environment may hold a token.
     """
     process = start(tmp_path, ["sh", "-c", "ps ax -o args"], {"TOKEN": "secret word"})
 
@@ -78,42 +78,42 @@ def test_the_environment_is_on_no_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "said"),
+    ("command", "status", "output"),
     [
         (["sh", "-c", "echo out; echo err >&2; exit 3"], 3, "out\nerr\n"),
         (["sh", "-c", "kill -9 $$"], 137, ""),
-        (["no-such"], 2, "no no-such in here on this host; run ./doit list there once, or mend `python`\n"),
+        (["no-such"], 2, "no no-such in here on this host; run ./doit list there, or correct `python`\n"),
     ],
 )
-def test_the_exit_status_is_that_of_the_command(tmp_path: Path, command: list[str], status: int, said: str) -> None:
+def test_the_exit_status_is_that_of_the_command(tmp_path: Path, command: list[str], status: int, output: str) -> None:
     """
-    A signal comes as the shell tells it, and a missing program as a mistake, which is not tried again.
+    A signal is reported as the shell does, and a missing program as a mistake, which no restart repeats.
     """
     (tmp_path / "here").mkdir()
 
-    assert (status, said) == finished(start(tmp_path / "here", command))
+    assert (status, output) == finished(start(tmp_path / "here", command))
 
 
 def test_a_missing_folder_is_a_mistake_that_names_it(tmp_path: Path) -> None:
     """
     mlx.launch carries on in the wrong one.
     """
-    status, said = finished(start(tmp_path / "it's gone", ["true"]))
+    status, output = finished(start(tmp_path / "it's gone", ["true"]))
 
     assert 2 == status
-    assert said.endswith("no folder it's gone on this host; bring the project there\n")
+    assert output.endswith("no folder it's gone on this host; copy the project there\n")
 
 
-def test_the_word_end_is_sigterm(tmp_path: Path) -> None:
+def test_the_line_end_is_sigterm(tmp_path: Path) -> None:
     """
-    ssh passes no signal on, and a rank that is asked to end writes a checkpoint first.
+    ssh passes no signal on, and a rank writes a checkpoint when it gets SIGTERM.
     """
     wait = "trap 'echo saved; exit 143' TERM; echo up; while :; do sleep 0.05; done"
     process = start(tmp_path, ["sh", "-c", wait])
     assert process.stdin
     assert process.stdout
     assert b"up\n" == process.stdout.readline()
-    process.stdin.write(ssh.END)
+    process.stdin.write(ssh.TERMINATE)
     process.stdin.flush()
 
     assert (143, "saved\n") == finished(process)
@@ -121,7 +121,7 @@ def test_the_word_end_is_sigterm(tmp_path: Path) -> None:
 
 def test_the_end_of_stdin_kills_even_a_stopped_command_and_its_children(tmp_path: Path) -> None:
     """
-    So ends a rank whose launcher was killed with -9, whatever MLX does with its threads.
+    This ends a rank whose launcher was killed with -9, whatever MLX does with its threads.
     """
     process = start(tmp_path, ["sh", "-c", "sleep 60 & echo $! > child; echo $$ > new; mv new self; kill -STOP $$"])
     wait_for(lambda: (tmp_path / "self").exists())
@@ -131,9 +131,9 @@ def test_the_end_of_stdin_kills_even_a_stopped_command_and_its_children(tmp_path
     wait_for(lambda: not alive(tmp_path / "self") and not alive(tmp_path / "child"), seconds=3)
 
 
-def test_silence_is_sigterm_and_then_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_leads_to_sigterm_and_then_to_sigkill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A launcher without power closes no connection: TCP would tell the ranks after a quarter of an hour.
+    A machine that loses power closes no connection: TCP would notice after a quarter of an hour.
     """
     monkeypatch.setattr(ssh, "TICK_S", 0.1)
     wait = "trap 'echo asked' TERM; while :; do sleep 0.02; done"
@@ -144,25 +144,25 @@ def test_silence_is_sigterm_and_then_the_end(tmp_path: Path, monkeypatch: pytest
     assert 0.5 < time.monotonic() - start_s < 5
 
 
-def test_who_says_here_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_alives_keep_the_command_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    And what no launcher is to be heard of for has no end: the preflight's own programs.
+    Without a limit of silence, as for the preflight's programs, none are needed.
     """
     monkeypatch.setattr(ssh, "TICK_S", 0.1)
-    heard, unlimited = (start(tmp_path, ["sleep", "4"], silence_s=silence_s) for silence_s in (2, 0))
-    assert heard.stdin
-    while heard.poll() is None:
+    kept_alive, unlimited = (start(tmp_path, ["sleep", "4"], silence_s=silence_s) for silence_s in (2, 0))
+    assert kept_alive.stdin
+    while kept_alive.poll() is None:
         with contextlib.suppress(BrokenPipeError):
-            heard.stdin.write(ssh.HERE)
-            heard.stdin.flush()
+            kept_alive.stdin.write(ssh.KEEP_ALIVE)
+            kept_alive.stdin.flush()
         time.sleep(0.1)
 
-    assert [0, 0] == [heard.returncode, unlimited.wait(timeout=10)]
+    assert [0, 0] == [kept_alive.returncode, unlimited.wait(timeout=10)]
 
 
-def test_one_late_word_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_late_keep_alive_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A launcher speaks as often as the script looks, so a look alone proves nothing, however short the time it is given.
+    Keep-alives come as often as the script checks, so one missed tick proves nothing, however short the limit.
     """
     monkeypatch.setattr(ssh, "TICK_S", 1)
     process = start(tmp_path, ["sleep", "3"], silence_s=0.1)
@@ -170,20 +170,22 @@ def test_one_late_word_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     while process.poll() is None:
         time.sleep(1.3)
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(ssh.HERE)
+            process.stdin.write(ssh.KEEP_ALIVE)
             process.stdin.flush()
 
     assert 0 == process.returncode
 
 
-def test_a_host_whose_login_hangs_counts_as_away_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_whose_login_hangs_counts_as_unreachable_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    Its sshd lets us in, and then a shell waits for a home folder that does not come: no timeout of ssh's own ends that.
+    Its sshd accepts us, and then a shell waits for a home directory that hangs: no timeout of ssh ends that.
     """
     (tmp_path / "ssh").write_text('#!/bin/sh\ncase "$*" in *hung*) exec sleep 60;; *away*) exit 255;; esac\n')
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(ssh, "KNOCK_S", 0.5)
+    monkeypatch.setattr(ssh, "LOGIN_TIMEOUT_S", 0.5)
     start_s = time.monotonic()
 
     assert ["away", "hung"] == ssh.unreachable(["well", "hung", "away"])
@@ -192,9 +194,9 @@ def test_a_host_whose_login_hangs_counts_as_away_in_time(tmp_path: Path, monkeyp
 
 def test_no_child_outlives_the_command(tmp_path: Path) -> None:
     """
-    It would hold the pipes, and ssh would wait for it for ever.
+    It would hold the pipes open, and ssh would wait for it forever.
     """
-    status, said = finished(start(tmp_path, ["sh", "-c", "sleep 60 & echo $! > child; echo done; exit 4"]))
+    status, output = finished(start(tmp_path, ["sh", "-c", "sleep 60 & echo $! > child; echo done; exit 4"]))
 
-    assert (4, "done\n") == (status, said)
+    assert (4, "done\n") == (status, output)
     wait_for(lambda: not alive(tmp_path / "child"), seconds=3)

@@ -13,8 +13,8 @@ import pytest
 
 from tests.helpers.project_copy import PROJECT
 from tests.launch.test_launcher import all_end
-from thunder_train.launch.rank_process import without_beat
-from thunder_train.launch.supervisor import Limits, Pulse, Silence
+from thunder_train.launch.rank_process import split_heartbeat
+from thunder_train.launch.supervisor import Heartbeats, Limits, Silence
 
 TIMEOUT_S = 2.0
 START_S = 6.0
@@ -262,13 +262,13 @@ def test_the_silent_rank_that_came_least_far_is_named():
     """
     A rank that waits may fall silent too, but it has finished as many steps or more.
     """
-    pulse = Pulse(Limits(stall_s=10, start_s=60), [0, 1, 2], now_s=0)
+    heartbeats = Heartbeats(Limits(stall_s=10, start_s=60), [0, 1, 2], now_s=0)
     for now_s in range(1, 9):
-        pulse.silent(now_s)
-        pulse.beat(0, step=7, now_s=now_s)
-    pulse.beat(1, step=6, now_s=5)
-    pulse.beat(2, step=7, now_s=4)
-    found = [pulse.silent(now_s) for now_s in range(9, 16)]
+        heartbeats.silent(now_s)
+        heartbeats.add(0, step=7, now_s=now_s)
+    heartbeats.add(1, step=6, now_s=5)
+    heartbeats.add(2, step=7, now_s=4)
+    found = [heartbeats.silent(now_s) for now_s in range(9, 16)]
 
     assert [None] * 5 == found[:5]
     assert [Silence(2, 7, 10), Silence(1, 6, 10)] == found[5:]
@@ -278,11 +278,11 @@ def test_a_rank_that_has_ended_or_has_no_limit_is_not_late():
     """
     A rank may finish long before another one has written its files.
     """
-    pulse = Pulse(Limits(stall_s=3, start_s=0), [0, 1], now_s=0)
-    pulse.beat(0, step=1, now_s=1)
-    pulse.forget(0)
+    heartbeats = Heartbeats(Limits(stall_s=3, start_s=0), [0, 1], now_s=0)
+    heartbeats.add(0, step=1, now_s=1)
+    heartbeats.remove(0)
 
-    assert {None} == {pulse.silent(now_s) for now_s in range(2, 50)}
+    assert {None} == {heartbeats.silent(now_s) for now_s in range(2, 50)}
 
 
 @pytest.mark.parametrize(
@@ -298,4 +298,4 @@ def test_a_beat_is_taken_out_of_what_a_rank_says(line, expected):
     """
     It comes from a thread, so another line may have begun.
     """
-    assert expected == without_beat(line)
+    assert expected == split_heartbeat(line)

@@ -1,6 +1,7 @@
-"""The one way to another machine: ssh's options, and a script on its stdin that runs a command there and ends it.
+"""ssh to another host: its options, and the script that runs a command there and ends it with all its children.
 
-A command line is seen by everyone who types `ps`, here and there; what comes over stdin is not.
+The command, its environment and its folder travel in the script, over stdin, because every user of either machine can
+read command lines with `ps`.
 """
 
 import math
@@ -20,16 +21,16 @@ OPTIONS = (
     "ClearAllForwardings=yes",
     "PermitLocalCommand=no",
 )
-"""No prompt, no unknown host, no wait without end, no way back into this machine."""
-END, HERE = b"end\n", b"here\n"
-"""Written to a script's stdin: the first sends the command SIGTERM, the second says that somebody still listens."""
+"""No prompt, no unknown host, no endless wait, no connection back into this machine."""
+LOGIN_TIMEOUT_S = 15.0
+"""A host with a slower login counts as unreachable, whatever its sshd answers: its home directory may hang."""
+TERMINATE, KEEP_ALIVE = b"end\n", b"here\n"
+"""Lines for the script's stdin: send SIGTERM to the command; this machine still follows the command."""
 TICK_S = 5
-"""Seconds between two looks of a script at the time since it heard of anybody; written to it about as often."""
-LEAST_TICKS = 3
-"""Less silence than this proves nothing: two words of a launcher may be nearly two ticks apart."""
-NEVER = 10**9
-KNOCK_S = 15.0
-"""A host that has let nobody in by then is as good as away, whatever its sshd says: its home may hang."""
+"""Seconds between two checks by the script of when it last read a keep-alive; also seconds between two keep-alives."""
+MIN_TICKS = 3
+"""Missed ticks before the script gives up: two keep-alives can be almost two ticks apart."""
+NO_LIMIT_TICKS = 10**9
 SCRIPT = """exec 2>&1 3<&0
 cd -- {folder} || {{ echo {no_folder}; exit 2; }}
 command -v {program} >/dev/null || {{ echo {no_program}; exit 2; }}
@@ -56,62 +57,63 @@ trap '' TERM; kill -TERM 0
 exit "$status"
 }}
 """
-"""For any POSIX shell, read from stdin. In braces, for then the shell has read it all before it starts anything.
+"""For any POSIX shell. Braces around the body make the shell read all of stdin's script before it starts anything.
 
-The last loop outlives every way in which the command may be stuck: when stdin ends, for whatever reason, all dies. Who
-listens may be gone without an end of stdin, as a machine without power is: then SIGTERM, and a tick later all dies.
+The last loop runs beside the command, so it can end even a stuck one. When stdin ends it kills the whole group. Stdin
+does not end if the other machine loses power; then no keep-alive arrives, and the loop sends SIGTERM and, one tick
+later, kills the group.
 """
 
 
 def argv(host: str, command: str) -> list[str]:
-    """ssh to host; command is for the login shell there, and must be quoted for it."""
+    """The ssh command line that runs a command on a host; the command must be quoted for the login shell there."""
     return ["ssh", "-T", *(word for option in OPTIONS for word in ("-o", option)), "--", host, command]
 
 
-def run_script(host: str) -> list[str]:
-    """ssh to host, and there a shell that reads a script from stdin. A login shell of any kind understands it."""
+def script_argv(host: str) -> list[str]:
+    """The ssh command line that runs, on a host, the script written to its stdin. Every login shell understands it."""
     return argv(host, "exec /bin/sh -s")
 
 
 def script(command: list[str], env: Mapping[str, str], folder: str, silence_s: float = 0.0) -> bytes:
-    """What run_script is to read: the command with env in folder, under a guard.
+    """The script for script_argv: run the command in folder with env added, and end it when asked or left alone.
 
-    An `end` line on stdin sends the command SIGTERM; the end of stdin kills it and all that it started, and so do
-    silence_s seconds, 15 at least, without a `here` line, unless 0. Exit status: the command's, 128 + its signal, or 2
-    when folder or program is missing.
+    TERMINATE on stdin sends the command SIGTERM. The end of stdin kills it and its children; so do silence_s seconds
+    (at least MIN_TICKS * TICK_S) without KEEP_ALIVE, unless silence_s is 0. Exit status: the command's, 128 + its
+    signal, or 2 if the folder or the program is missing.
     """
-    missing = f"no folder {folder} on this host; bring the project there"
-    no_program = f"no {command[0]} in {folder} on this host; run ./doit list there once, or mend `python`"
+    no_folder = f"no folder {folder} on this host; copy the project there"
+    no_program = f"no {command[0]} in {folder} on this host; run ./doit list there, or correct `python`"
     text = SCRIPT.format(
         folder=shlex.quote(folder),
         program=shlex.quote(command[0]),
-        no_folder=shlex.quote(missing),
+        no_folder=shlex.quote(no_folder),
         no_program=shlex.quote(no_program),
         exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
         argv=shlex.join(command),
         tick_s=TICK_S,
-        ticks=max(LEAST_TICKS, math.ceil(silence_s / TICK_S)) if silence_s else NEVER,
+        ticks=max(MIN_TICKS, math.ceil(silence_s / TICK_S)) if silence_s else NO_LIMIT_TICKS,
     )
     return text.encode()
 
 
 def unreachable(hosts: Iterable[str]) -> list[str]:
-    """Hosts, sorted, that do not let us in now; all are asked at once, for KNOCK_S at most."""
-    asked = {
+    """The hosts, sorted, that allow no login within LOGIN_TIMEOUT_S; all are tried at once."""
+    logins = {
         host: subprocess.Popen(
             argv(host, "exit 0"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         for host in sorted(set(hosts))
     }
-    limit = time.monotonic() + KNOCK_S
-    return [host for host, process in asked.items() if not _is_well(process, limit)]
+    limit = time.monotonic() + LOGIN_TIMEOUT_S
+    return [host for host, login in logins.items() if not _succeeds(login, limit)]
 
 
-def _is_well(process: "subprocess.Popen[bytes]", limit: float) -> bool:
-    """Whether it ends in time and without an error; it is killed at the limit, a time of time.monotonic."""
+def _succeeds(login: "subprocess.Popen[bytes]", limit: float) -> bool:
+    """Whether a process ends with status 0 before limit, a time of time.monotonic; else it is killed."""
     try:
-        return process.wait(timeout=max(0.0, limit - time.monotonic())) == 0
+        return login.wait(timeout=max(0.0, limit - time.monotonic())) == 0
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        login.kill()
+        login.wait()
         return False

@@ -1,7 +1,7 @@
-"""Start the ranks of a hostfile, follow them, end them all together, start again what may be, and exit with the truth.
+"""`python -m thunder_train.launch`: start the ranks of a hostfile, end them together, restart them after a failure.
 
-Reads hostfile.json; writes LOG_DIR/rank-N.log. mlx.launch exits 0 when every rank has failed and spins while it waits,
-so this file starts the processes; what moves tensors between them is MLX's own backend.
+Reads hostfile.json; writes LOG_DIR/rank-N.log. Exits with 0 only if every rank did. mlx.launch exits with 0 even when
+every rank has failed, and uses a whole core while it waits; hence this launcher. MLX's own backend moves the tensors.
 """
 
 import argparse
@@ -23,19 +23,23 @@ from thunder_train.config.project import is_local
 from thunder_train.core import files, ssh
 from thunder_train.core.console import Terminal
 from thunder_train.core.exit_codes import MISTAKE, RANKS_LOST, SIGNAL, SSH_FAILED
-from thunder_train.launch import mpi
-from thunder_train.launch.backends import environments
-from thunder_train.launch.rank_process import Asked, Command, Events, Rank, Seat, end, start
-from thunder_train.launch.supervisor import Limits, Outcome, asked, follow
+from thunder_train.launch import backends, mpi
+from thunder_train.launch.rank_process import Command, Events, Placement, Rank, Signalled, end, start
+from thunder_train.launch.supervisor import Limits, Outcome, follow, signalled
 
-ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-ASK_EVERY_S = 3.0
-"""Seconds between two tries to reach a host that has gone."""
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+RETRY_EVERY_S = 3.0
+"""Seconds between two attempts to reach an unreachable host."""
+SIGNAL_CHECK_S = 0.01
+"""Seconds to wait for a signal that may already be in the queue of events."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that stays the same from one attempt to the next. description: the hostfile's content."""
+    """What every attempt has in common. description: the hostfile's content.
+
+    host_timeout_s: how long a restart waits for unreachable hosts.
+    """
 
     hostfile: Path
     description: Any
@@ -43,22 +47,21 @@ class Job:
     command: Command
     limits: Limits
     host_timeout_s: float
-    """How long a restart waits for hosts that have gone, and those for a launcher that has."""
 
 
 def launch(job: Job, max_restarts: int) -> int:
-    """Run one process per host and return the exit status: 0 only when every rank ended with 0.
+    """Run one process per rank, restart all after a failure, and return the exit status: 0 only if every rank had 0.
 
-    Else the status of the first rank to fail, SIGNAL + its signal, or SIGNAL + the signal that this process got.
+    Otherwise it is the status of the first rank that failed, 128 + its signal, or 128 + the signal to this process.
     """
     job.log_dir.mkdir(parents=True, exist_ok=True)
     events: Events = SimpleQueue()
-    _follow_starter(events)
+    _watch_stdin(events)
     with _signals_as_events(events), Terminal() as terminal:
         outcome = _attempt(job, 1, events, terminal)
         for restart in range(1, max_restarts + 1):
             if not outcome.is_final:
-                outcome = _when_all_answer(job, outcome, events, terminal)
+                outcome = _wait_for_hosts(job, outcome, events, terminal)
             if outcome.is_final:
                 break
             terminal.problem(f"starting all ranks again, from the last checkpoint: restart {restart} of {max_restarts}")
@@ -68,43 +71,45 @@ def launch(job: Job, max_restarts: int) -> int:
     return outcome.status
 
 
-def _when_all_answer(job: Job, failure: Outcome, events: Events, terminal: Terminal) -> Outcome:
-    """The failure, once ssh reaches every host; made final when one stays away for too long, or a signal came."""
+def _wait_for_hosts(job: Job, failure: Outcome, events: Events, terminal: Terminal) -> Outcome:
+    """Return the failure once ssh reaches every host. A host unreachable for too long, or a signal, makes it final."""
     hosts = [host["ssh"] for host in job.description["hosts"] if not is_local(host["ssh"])]
-    limit, told = time.monotonic() + job.host_timeout_s, [""]
-    while absent := ssh.unreachable(hosts):
-        if absent != told:
-            terminal.problem(f"{', '.join(absent)}: no answer to ssh; waiting {job.host_timeout_s:g} s at most")
-        told = absent
-        if event := asked(events, ASK_EVERY_S):
+    limit = time.monotonic() + job.host_timeout_s
+    reported: list[str] = []
+    while unreachable := ssh.unreachable(hosts):
+        names = ", ".join(unreachable)
+        if unreachable != reported:
+            terminal.problem(f"{names}: no answer to ssh; waiting at most {job.host_timeout_s:g} s")
+        reported = unreachable
+        if event := signalled(events, RETRY_EVERY_S):
             return Outcome(SIGNAL + event.signal, is_final=True)
         if time.monotonic() > limit:
-            terminal.problem(f"giving up: still no answer from {', '.join(absent)}")
+            terminal.problem(f"giving up: still no answer from {names}")
             return Outcome(failure.status, is_final=True)
     return failure
 
 
 def _attempt(job: Job, attempt: int, events: Events, terminal: Terminal) -> Outcome:
-    """Start all ranks and follow them to the end of the first that fails, or of all."""
+    """Start all ranks and follow them until one fails or all have ended; then end the others."""
     ranks: list[Rank] = []
     try:
-        with _environments(job, attempt, events) as extra:
+        with _environments(job, attempt, events) as environments:
             try:
                 for number, host in enumerate(job.description["hosts"]):
                     log = job.log_dir / f"rank-{number}.log"
                     with log.open("w" if attempt == 1 else "a", encoding="utf-8") as file:
                         file.write("" if attempt == 1 else f"--- attempt {attempt} ---\n")
-                    ranks.append(start(Seat(number, host["ssh"], extra[number], log), job.command, events))
+                    ranks.append(start(Placement(number, host["ssh"], environments[number], log), job.command, events))
                 return follow(ranks, events, terminal, job.limits)
             finally:
                 end(ranks)
     except (mpi.LostError, UnreachableError) as error:
-        return _not_placed(error, events, terminal)
+        return _failed_before_start(error, events, terminal)
 
 
-def _not_placed(error: ThunderError, events: Events, terminal: Terminal) -> Outcome:
-    """An attempt that ended before its ranks began."""
-    if event := asked(events, 0.01):
+def _failed_before_start(error: ThunderError, events: Events, terminal: Terminal) -> Outcome:
+    """The outcome of an attempt that failed before any rank started."""
+    if event := signalled(events, SIGNAL_CHECK_S):
         terminal.problem(f"ended by {signal.Signals(event.signal).name}; no rank had started")
         return Outcome(SIGNAL + event.signal, is_final=True)
     terminal.problem(str(error))
@@ -113,29 +118,29 @@ def _not_placed(error: ThunderError, events: Events, terminal: Terminal) -> Outc
 
 @contextlib.contextmanager
 def _environments(job: Job, attempt: int, events: Events) -> Iterator[list[dict[str, str]]]:
-    """What each rank's environment must hold; worth something until the end of the with block."""
-    # Two launches at once have other process numbers, and so other ports.
-    extra = environments(job.description, str(job.hostfile), attempt + os.getpid())
-    if job.description["backend"] != "mpi" or len(extra) == 1:
-        yield extra
+    """Yields one dict of environment variables per rank, valid inside the with block."""
+    # The process id gives two launches at once different ports.
+    environments = backends.environments(job.description, str(job.hostfile), attempt + os.getpid())
+    if job.description["backend"] != "mpi" or len(environments) == 1:
+        yield environments
         return
 
     def is_stopped() -> bool:
-        if event := asked(events, 0.01):
+        if event := signalled(events, SIGNAL_CHECK_S):
             events.put(event)
         return event is not None
 
     with mpi.places(job.description["hosts"], job.command, is_stopped) as places:
-        yield [{**place, **own} for place, own in zip(places, extra, strict=True)]
+        yield [{**place, **environment} for place, environment in zip(places, environments, strict=True)]
 
 
-def _follow_starter(events: Events) -> None:
-    """Under THUNDER_STDIN=1 stdin is a pipe from the build, and its end is the build's: end the ranks too."""
+def _watch_stdin(events: Events) -> None:
+    """Under THUNDER_STDIN=1 stdin is a pipe from the build; its end means that the build has ended: end the ranks."""
 
     def wait() -> None:
         while os.read(0, 4096):
             pass
-        events.put(Asked(signal.SIGTERM))
+        events.put(Signalled(signal.SIGTERM))
 
     if os.environ.get("THUNDER_STDIN") == "1":
         threading.Thread(target=wait, daemon=True).start()
@@ -143,21 +148,21 @@ def _follow_starter(events: Events) -> None:
 
 @contextlib.contextmanager
 def _signals_as_events(events: Events) -> Iterator[None]:
-    """Turn the signals that end a program into events; one that is ignored, as under nohup, stays ignored."""
-    # SimpleQueue, for its put may interrupt itself; Queue's would wait for its own lock.
-    kept = {number: signal.getsignal(number) for number in ENDINGS}
-    for number, handler in kept.items():
+    """Turn signals that end a program into events; an ignored one, such as SIGHUP under nohup, stays ignored."""
+    # A SimpleQueue: its put may be interrupted by another put, as here by a signal. Queue.put would deadlock.
+    handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
+    for number, handler in handlers.items():
         if handler != signal.SIG_IGN:
-            signal.signal(number, lambda got, _: events.put(Asked(got)))
+            signal.signal(number, lambda received, _: events.put(Signalled(received)))
     try:
         yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
-    """What the flags ask for. Raises ThunderError with every bad one."""
+    """The job that the flags describe. Raises ThunderError with every bad flag."""
     numbers = {
         name: getattr(flags, name) for name in ("stall_timeout", "start_timeout", "max_restarts", "host_timeout")
     }
@@ -180,7 +185,7 @@ def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="thunder_train.launch",
-        description="start one rank per host; other flags go to the module",
+        description="start one rank per host; all other flags go to the module",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -189,16 +194,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--module", default="thunder_train.worker", help="what each rank runs")
     add("--folder", default=".", help="project folder on other hosts")
     add("--python", default="python3", help="interpreter on other hosts, relative to their folder")
-    add("--stall-timeout", type=float, default=0.0, help="longest step in seconds; passed on unless 0, which means any")
-    add("--start-timeout", type=float, default=0.0, help="the same until the first step has ended")
-    add("--max-restarts", type=int, default=0, help="how often to start again after a failure that is no mistake")
-    words = "seconds that a restart waits for hosts that have gone, and their ranks for this launcher"
-    add("--host-timeout", type=float, default=300.0, help=words)
+    add("--stall-timeout", type=float, default=0.0, help="longest step in seconds; passed on unless 0 (no limit)")
+    add("--start-timeout", type=float, default=0.0, help="the same until the first step completes")
+    add("--max-restarts", type=int, default=0, help="restarts after a failure other than a mistake")
+    text = "seconds that a restart waits for unreachable hosts, and that their ranks run on without this launcher"
+    add("--host-timeout", type=float, default=300.0, help=text)
     return parser
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Launch as the flags say and exit with the ranks' status, or with 2 and one line for a mistake."""
+    """Launch as the flags say; exit with the ranks' status, or with 2 and one line per mistake."""
     flags, rest = _parser().parse_known_args(argv)
     try:
         sys.exit(launch(_job(flags, rest), flags.max_restarts))

@@ -1,6 +1,6 @@
-"""A rank as a process: started here or over ssh, its lines and its end made events, ended with all its children.
+"""A rank as a process: started here or over ssh, its output and its exit turned into events, ended with its children.
 
-Writes rank-N.log.
+Appends to LOG_DIR/rank-N.log.
 """
 
 import contextlib
@@ -20,20 +20,24 @@ from thunder_train.config.project import SECRETS, is_local
 from thunder_train.core import process, ssh
 from thunder_train.core.exit_codes import SIGNAL
 
-PACKAGE_FOLDER = str(Path(__file__).resolve().parent.parent.parent)
+IMPORT_FOLDER = str(Path(__file__).resolve().parent.parent.parent)
+"""The folder of the package thunder_train: local ranks start elsewhere and import it from here."""
 GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 KILL_S = 2.0
 """Seconds to wait after SIGKILL: a process inside a broken driver may outlast even that."""
 LAST_LINES = 3
-BEAT = b"thunder-beat "
+"""Lines of a failed rank that its error message quotes."""
+HEARTBEAT = b"thunder-beat "
+"""Start of a heartbeat on a rank's stdout; worker/watchdog.py writes `thunder-beat STEP`."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What every rank runs. folder, python: where and with what on other hosts; here: this folder, this Python.
+    """What every rank runs.
 
-    silence_s: how long a rank on another host goes on when it hears nothing of this launcher; 0: for ever.
+    folder, python: project folder and interpreter on other hosts; local ranks use this folder and this interpreter.
+    silence_s: a rank on another host ends after so many seconds without a keep-alive from this launcher; 0: never.
     """
 
     module: str
@@ -44,8 +48,8 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a rank runs, with which environment, and its log, to which it appends."""
+class Placement:
+    """Where a rank runs, the environment variables that it gets, and its log file."""
 
     number: int
     host: str
@@ -55,12 +59,22 @@ class Seat:
 
 @dataclass(frozen=True, eq=False)
 class Rank:
-    """A started rank, its last lines, and the threads that read its output and wait for its end."""
+    """A started rank. threads: one reads its output, one waits for its exit."""
 
-    seat: Seat
-    process: subprocess.Popen[bytes]
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+    placement: Placement
+    child: subprocess.Popen[bytes]
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     threads: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        """The rank's number, from 0."""
+        return self.placement.number
+
+    @property
+    def host(self) -> str:
+        """The host's ssh name, or a name of this machine."""
+        return self.placement.host
 
 
 @dataclass(frozen=True)
@@ -72,131 +86,132 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Beat:
-    """A rank lives; the last step that it finished, 0 before the first."""
+class Heartbeat:
+    """A sign of life. step: the last step that the rank completed, 0 before the first."""
 
     rank: Rank
     step: int
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A rank's process ended; status as subprocess gives it, negative for a signal."""
+class Exited:
+    """A rank's process has ended. status: as subprocess gives it, negative for a signal."""
 
     rank: Rank
     status: int
 
 
 @dataclass(frozen=True)
-class Asked:
+class Signalled:
     """This launcher got a signal."""
 
     signal: int
 
 
-Event = Line | Beat | Ended | Asked
+Event = Line | Heartbeat | Exited | Signalled
 Events = SimpleQueue[Event]
 
 
-def start(seat: Seat, command: Command, events: Events) -> Rank:
-    """Start a rank in a session of its own; its lines, its beats and its end become events."""
-    here = is_local(seat.host)
-    env = {"PYTHONUNBUFFERED": "1", "THUNDER_BEATS": "1", **seat.env}
-    argv = [sys.executable if here else command.python, "-m", command.module, *command.flags]
+def start(placement: Placement, command: Command, events: Events) -> Rank:
+    """Start a rank in a session of its own; its lines, heartbeats and exit become events."""
+    is_here = is_local(placement.host)
+    env = {"PYTHONUNBUFFERED": "1", "THUNDER_BEATS": "1", **placement.env}
+    argv = [sys.executable if is_here else command.python, "-m", command.module, *command.flags]
     try:
         child = process.start(
-            argv if here else ssh.run_script(seat.host),
-            env=_environment_here(env) if here else None,
-            stdin=subprocess.PIPE,  # held open: when this process dies, the rank reads its end and dies too
+            argv if is_here else ssh.script_argv(placement.host),
+            env=_local_environment(env) if is_here else None,
+            stdin=subprocess.PIPE,  # held open: when this launcher dies, the rank reads the end of its stdin and exits
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
     except FileNotFoundError as error:
-        raise ThunderError(f"{error.filename} is not installed here", where=f"rank {seat.number}") from error
-    rank = Rank(seat, child)
-    if not here:
-        _say(rank, ssh.script(argv, {**_secrets(), **env}, command.folder, command.silence_s))
-        threading.Thread(target=_say_here, args=(rank,), daemon=True).start()
-    for task in (_read, _wait):
+        raise ThunderError(f"{error.filename} is not installed here", where=f"rank {placement.number}") from error
+    rank = Rank(placement, child)
+    if not is_here:
+        _write(rank, ssh.script(argv, {**_secrets(), **env}, command.folder, command.silence_s))
+        threading.Thread(target=_keep_alive, args=(rank,), daemon=True).start()
+    for task in (_read_output, _wait_for_exit):
         rank.threads.append(threading.Thread(target=task, args=(rank, events), daemon=True))
         rank.threads[-1].start()
     return rank
+
+
+def end(ranks: list[Rank]) -> None:
+    """End every rank that still runs, with its children: SIGTERM, and SIGKILL after GRACE_S seconds."""
+    running = [rank for rank in ranks if rank.child.poll() is None]
+    for rank in running:
+        if is_local(rank.host):
+            process.signal_group(rank.child, signal.SIGTERM)
+            process.signal_group(rank.child, signal.SIGCONT)  # a stopped process gets SIGTERM only once it continues
+        else:
+            _write(rank, ssh.TERMINATE)  # SIGTERM would end ssh, and so the rank before it saves a checkpoint
+    limit = time.monotonic() + GRACE_S
+    for rank in running:
+        wait_thread = rank.threads[1]
+        wait_thread.join(timeout=max(0.0, limit - time.monotonic()))
+        if wait_thread.is_alive():
+            process.signal_group(rank.child, signal.SIGKILL)
+            wait_thread.join(timeout=KILL_S)
+
+
+def describe(rank: Rank, failure: str) -> str:
+    """A failed rank in one line: number, host, failure, its last lines, its log."""
+    lines = " | ".join(line for line in rank.last_lines if line)
+    quoted = f"last lines: {lines}; " if lines else ""
+    return f"rank {rank.number} ({rank.host}): {failure}; {quoted}read {rank.placement.log}"
+
+
+def split_heartbeat(line: bytes) -> tuple[bytes, int | None]:
+    """The output before a heartbeat, and its step; the whole line and None if the line holds no heartbeat."""
+    output, mark, step = line.rpartition(HEARTBEAT)
+    return (output, int(step)) if mark and step.strip().isdigit() else (line, None)
+
+
+def _local_environment(extra: dict[str, str]) -> dict[str, str]:
+    folders = [IMPORT_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "THUNDER_STDIN": "1", **extra}
 
 
 def _secrets() -> dict[str, str]:
     return {name: os.environ[name] for name in SECRETS if name in os.environ}
 
 
-def _say(rank: Rank, words: bytes) -> None:
-    """Write to a rank's stdin; one that has ended hears nothing."""
+def _write(rank: Rank, text: bytes) -> None:
+    """Write to a rank's stdin, unless the rank has ended."""
     with contextlib.suppress(OSError, ValueError):
-        if rank.process.stdin:
-            rank.process.stdin.write(words)
-            rank.process.stdin.flush()
+        if rank.child.stdin:
+            rank.child.stdin.write(text)
+            rank.child.stdin.flush()
 
 
-def _say_here(rank: Rank) -> None:
-    """Tell a rank on another host, as long as it runs, that its launcher does."""
-    while rank.process.poll() is None:
+def _keep_alive(rank: Rank) -> None:
+    """Send keep-alives to a rank on another host until it ends."""
+    while rank.child.poll() is None:
         time.sleep(ssh.TICK_S)
-        _say(rank, ssh.HERE)
+        _write(rank, ssh.KEEP_ALIVE)
 
 
-def _environment_here(extra: dict[str, str]) -> dict[str, str]:
-    paths = [PACKAGE_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "THUNDER_STDIN": "1", **extra}
-
-
-def _read(rank: Rank, events: Events) -> None:
-    begun = b""  # a beat comes from a thread of the rank, perhaps in the middle of a line
-    with rank.seat.log.open("ab") as log:
-        for line in rank.process.stdout or ():
-            said, step = without_beat(line)
-            log.write(said)
+def _read_output(rank: Rank, events: Events) -> None:
+    line_start = b""  # the rank's heartbeats come from a thread, so one may split a line
+    with rank.placement.log.open("ab") as log:
+        for line in rank.child.stdout or ():
+            output, step = split_heartbeat(line)
+            log.write(output)
             log.flush()
-            begun += said
+            line_start += output
             if step is not None:
-                events.put(Beat(rank, step))
+                events.put(Heartbeat(rank, step))
                 continue
-            text, begun = begun.decode(errors="replace").rstrip(), b""
-            rank.tail.append(text)
+            text, line_start = line_start.decode(errors="replace").rstrip(), b""
+            rank.last_lines.append(text)
             events.put(Line(rank, text))
 
 
-def without_beat(line: bytes) -> tuple[bytes, int | None]:
-    """What a rank said before its beat, and the beat's step; the line itself and None when it holds no beat."""
-    said, mark, step = line.rpartition(BEAT)
-    return (said, int(step)) if mark and step.strip().isdigit() else (line, None)
-
-
-def _wait(rank: Rank, events: Events) -> None:
-    status = rank.process.wait()
-    process.signal_group(rank.process, signal.SIGKILL)  # children that it left behind
-    rank.threads[0].join(timeout=1)  # its last lines come before its end
-    if not is_local(rank.seat.host) and status - SIGNAL in signal.valid_signals():
-        status = SIGNAL - status  # as the shell there tells a signal
-    events.put(Ended(rank, status))
-
-
-def describe(rank: Rank, how: str) -> str:
-    """The failed rank in one line: who, how, its last words, where to read more."""
-    words = " | ".join(line for line in rank.tail if line)
-    last = f"last lines: {words}; " if words else ""
-    return f"rank {rank.seat.number} ({rank.seat.host}): {how}; {last}read {rank.seat.log}"
-
-
-def end(ranks: list[Rank]) -> None:
-    """End every rank that still runs, with its children: SIGTERM, then SIGKILL for those that outlast the grace."""
-    running = [rank for rank in ranks if rank.process.poll() is None]
-    for rank in running:
-        if is_local(rank.seat.host):
-            process.signal_group(rank.process, signal.SIGTERM)
-            process.signal_group(rank.process, signal.SIGCONT)  # a stopped process hears SIGTERM only when it goes on
-        else:
-            _say(rank, ssh.END)  # SIGTERM would end ssh, and the rank with it before it could save
-    limit = time.monotonic() + GRACE_S
-    for rank in running:
-        rank.threads[1].join(timeout=max(0.0, limit - time.monotonic()))
-        if rank.threads[1].is_alive():
-            process.signal_group(rank.process, signal.SIGKILL)
-            rank.threads[1].join(timeout=KILL_S)
+def _wait_for_exit(rank: Rank, events: Events) -> None:
+    status = rank.child.wait()
+    process.signal_group(rank.child, signal.SIGKILL)  # children that the rank left behind
+    rank.threads[0].join(timeout=1)  # put the last lines before the exit
+    if not is_local(rank.host) and status - SIGNAL in signal.valid_signals():
+        status = SIGNAL - status  # over ssh the shell reports signal n as 128 + n
+    events.put(Exited(rank, status))

@@ -134,10 +134,10 @@ def test_kill_9_of_the_launcher_ends_every_rank(two: Lab, smoke: Copy, joining: 
 @pytest.mark.parametrize(
     ("missing", "told"),
     [
-        ("", "no folder projects/thunder-train on this host; bring the project there"),
+        ("", "no folder projects/thunder-train on this host; copy the project there"),
         (
             ".venv",
-            "no .venv/bin/python in projects/thunder-train on this host; run ./doit list there once, or mend `python`",
+            "no .venv/bin/python in projects/thunder-train on this host; run ./doit list there, or correct `python`",
         ),
     ],
 )
@@ -169,8 +169,8 @@ def test_a_host_with_another_key_is_not_talked_to(two: Lab, smoke: Copy) -> None
     status, _, err, _ = finished(launch(two, "--max-restarts", "0"))
 
     assert 255 == status
-    hint = "make `ssh host2 true` work without a question"
-    assert err.startswith(f"rank 1 (host2): ssh did not get there or was cut off; {hint}; last lines: ")
+    hint = "make `ssh host2 true` work without a prompt"
+    assert err.startswith(f"rank 1 (host2): ssh failed or lost its connection; {hint}; last lines: ")
     assert "Host key verification failed." in err
     wait_for(lambda: [] == workers(two), seconds=5)
 
