@@ -14,7 +14,12 @@ from thunder_train.worker.args import Settings, parse
 pytestmark = pytest.mark.mlx
 
 LETTERS = 120
-DENSE = {"rms_norm_eps": 1e-5, "rope_theta": 1e4, "max_position_embeddings": 2048, "tie_word_embeddings": True}
+DENSE: dict[str, Any] = {
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e4,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
 DENSE |= {"torch_dtype": "float32", "eos_token_id": 5, "bos_token_id": 2}
 SHAPES: dict[str, dict[str, Any]] = {
     "llama, wide": DENSE

@@ -1,0 +1,204 @@
+"""Statistics of a data file in tokens: lengths, targets, unusable rows, and padding in training batches.
+
+Lengths are those of whole rows, before the training drops or splits any. The training's own functions read, cut and
+batch the rows, so that the statistics are those of the training.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thunder_train import ThunderError
+from thunder_train.core import files
+from thunder_train.worker.args import Settings
+from thunder_train.worker.batching import tokens
+from thunder_train.worker.batching.tokens import Example, Policy, Split
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+
+    from thunder_train.worker.batching.loader import DataLoader
+
+EXAMPLES_PER_PROBLEM = 5
+"""Unusable rows that are named for each kind of problem."""
+BINS = 10
+"""Maximum number of bins of the histogram."""
+BATCHED_ROWS = 20_000
+"""Maximum number of rows of an epoch that are batched: more rows would not change the share of padding."""
+BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""Name in vocabularies of a token that is one byte of a character without a token."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a file. usable: each row with its tokens; problems: the training's errors for the other rows."""
+
+    usable: list[tuple[Any, Example]]
+    problems: list[ThunderError]
+
+    @property
+    def examples(self) -> list[Example]:
+        """The usable rows in tokens, whole."""
+        return [example for _, example in self.usable]
+
+
+def read(path: Path, tokenizer: Any, train_on: str, cache: Path | None) -> Rows:
+    """All rows of a file, usable or not. Raises ThunderError if the file cannot be read or the model is at fault."""
+    rows = files.read_jsonl(path, hint="run `./doit data`")
+    if not rows:
+        return Rows([], [])
+    try:
+        return Rows(list(zip(rows, tokens.read_all(path, tokenizer, train_on, cache), strict=True)), [])
+    except ThunderError as error:
+        separate = _read_one_by_one(rows, path, tokenizer, train_on)
+        if not separate.problems:
+            raise error
+        return separate
+
+
+def _read_one_by_one(rows: Sequence[Any], path: Path, tokenizer: Any, train_on: str) -> Rows:
+    usable, problems = [], []
+    for number, row in enumerate(rows, start=1):
+        try:
+            usable.append((row, tokens.example(row, tokenizer, f"{path}:{number}", train_on)))
+        except ThunderError as problem:
+            if problem.where == "--model":  # an error of the model, not of this row
+                raise
+            problems.append(problem)
+    return Rows(usable, problems)
+
+
+def statistics(rows: Rows, tokenizer: Any, settings: Settings) -> dict[str, Any]:
+    """Statistics that do not depend on what the training does with the rows."""
+    examples = rows.examples
+    lengths = sorted(len(each.tokens) for each in examples)
+    total, targets = sum(lengths), sum(each.targets for each in examples)
+    characters = sum(len(each["content"]) for row, _ in rows.usable for each in row["messages"])
+    answer_characters = sum(len(each["content"]) for row, _ in rows.usable for each in _answers(row, settings.train_on))
+    counts: Counter[int] = Counter()
+    for each in examples:
+        counts.update(each.tokens)
+    unknown, byte = _unknown(counts, tokenizer)
+    return {
+        "rows": len(rows.usable) + len(rows.problems),
+        "unusable": _by_problem(rows.problems),
+        "tokens": quantiles(lengths) | {"total": total},
+        "histogram": histogram(lengths),
+        "over_max_seq_len": sum(length > settings.max_seq_len for length in lengths),
+        "targets": targets,
+        "supervised": _ratio(targets, total),
+        "tokens_per_character": _ratio(total, characters),
+        "targets_per_character": _ratio(targets, answer_characters),
+        "unknown_tokens": unknown,
+        "byte_tokens": byte,
+    }
+
+
+def _answers(row: Any, train_on: str) -> list[dict[str, str]]:
+    messages = row["messages"]
+    return messages[-1:] if train_on == "last" else [each for each in messages if each["role"] == "assistant"]
+
+
+def _by_problem(problems: Sequence[ThunderError]) -> list[dict[str, Any]]:
+    """Number of rows for each problem, the most frequent problem first, with the places of the first rows."""
+    counts = Counter(problem.what for problem in problems)
+    return [
+        {
+            "what": what,
+            "rows": count,
+            "first": [each.where for each in problems if each.what == what][:EXAMPLES_PER_PROBLEM],
+        }
+        for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def quantiles(lengths: Sequence[int]) -> dict[str, int]:
+    """min, median, p95 and max of sorted lengths, each the length of some row (nearest rank); 0 without rows."""
+    fractions = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
+    return {name: lengths[max(0, math.ceil(p * len(lengths)) - 1)] if lengths else 0 for name, p in fractions.items()}
+
+
+def histogram(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(shortest, longest, rows) of bins of equal width over sorted lengths."""
+    if not lengths:
+        return []
+    width = -(-(lengths[-1] - lengths[0] + 1) // BINS)  # rounded up
+    counts = Counter((length - lengths[0]) // width for length in lengths)
+    shortest = range(lengths[0], lengths[-1] + 1, width)
+    return [(low, low + width - 1, counts[i]) for i, low in enumerate(shortest)]
+
+
+def _unknown(counts: Counter[int], tokenizer: Any) -> tuple[int, int]:
+    """(number of unknown tokens, number of tokens that are one byte of a character)."""
+    unknown = {tokenizer.unk_token_id} - set(tokenizer.eos_token_ids)  # some vocabularies use one token for both
+    names = zip(counts, tokenizer.convert_ids_to_tokens(list(counts)), strict=True)
+    return sum(counts[each] for each in unknown), sum(counts[each] for each, name in names if BYTE.fullmatch(str(name)))
+
+
+def _ratio(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def training_rows(rows: Rows, path: Path, tokenizer: Any, settings: Settings) -> tuple[Split | None, str]:
+    """(the rows that the training uses, ""), or (None, the reason why the training would stop)."""
+    if not rows.usable and not rows.problems:
+        return None, "holds no row to use"
+    if rows.problems:
+        return None, f"{len(rows.problems)} rows cannot be trained on"
+    long = sum(len(each.tokens) > settings.max_seq_len for each in rows.examples)
+    if long and settings.too_long == "refuse":
+        return None, f"{long} rows are longer than max_seq_len, and too_long is refuse"
+    if not long:
+        return Split(tuple(rows.examples), 0), ""
+    policy = Policy(settings.max_seq_len, settings.too_long, settings.train_on)
+    try:
+        return tokens.read(path, tokenizer, policy, settings.token_cache), ""
+    except ThunderError as error:
+        return None, error.what
+
+
+def loaders(split: Split, settings: Settings, model: "nn.Module", ranks: int, is_packed: bool) -> list["DataLoader"]:
+    """The data loader of each rank. ranks: number of ranks that share the rows."""
+    from thunder_train.worker.batching.loader import DataLoader, costs_of  # late: BLAS must be loaded before mlx
+
+    costs = replace(costs_of(model, split.examples, settings.micro_tokens), is_packed=is_packed)
+    rows = settings.rows_per_step(ranks)
+    weights = settings.weights if len(settings.weights) == ranks else ()  # --ranks may differ from the recipe's ranks
+    return [DataLoader(split.examples, rows, settings.seed, rank, ranks, costs, weights) for rank in range(ranks)]
+
+
+def training_batches(split: Split, rank_loaders: Sequence["DataLoader"]) -> dict[str, Any]:
+    """Rows, tokens and padding of train.jsonl in the first epoch, over all ranks."""
+    first = rank_loaders[0]
+    steps = max(1, min(first.steps_per_epoch, BATCHED_ROWS // first.global_batch_size))
+    rows = [row for step in range(steps) for row in first.rows(step)]
+    computed = sum(batch.padded_tokens for each in rank_loaders for step in range(steps) for batch in each.step(step))
+    return _batch_statistics(split, first, rows, computed) | {"steps_per_epoch": first.steps_per_epoch}
+
+
+def validation_batches(split: Split, rank_loaders: Sequence["DataLoader"]) -> dict[str, Any]:
+    """Rows, tokens and padding of valid.jsonl, all of whose rows every validation scores."""
+    computed = sum(batch.padded_tokens for each in rank_loaders for batch in each.validation())
+    return _batch_statistics(split, rank_loaders[0], range(len(rank_loaders[0].examples)), computed)
+
+
+def _batch_statistics(split: Split, loader: "DataLoader", rows: Sequence[int], computed: int) -> dict[str, Any]:
+    """rows: indices of the batched rows; computed: tokens of their batches with padding."""
+    # The model reads n - 1 of a row's n tokens: the last one is only a target.
+    real = sum(len(loader.examples[row].tokens) - 1 for row in rows)
+    return {
+        "rows": len(split.examples),
+        "dropped": split.dropped,
+        "split": split.split,
+        "tokens": split.tokens,
+        "targets": split.targets,
+        "supervised": _ratio(split.targets, split.tokens),
+        "rows_laid_out": len(rows),
+        "real_tokens": real,
+        "computed_tokens": computed,
+        "packing_efficiency": _ratio(real, computed),
+    }
