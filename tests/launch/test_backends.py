@@ -1,31 +1,39 @@
-"""What each rank is told about the others."""
+"""The environment variables that connect the ranks."""
 
 import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from thunder_train import ThunderError
 from thunder_train.launch.backends import environments
 
-HINT = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
+HINT = "run `./doit hostfile`, or correct [clusters] in thunder.toml"
 
 
-def host(ssh="127.0.0.1", ips=("127.0.0.1",), rdma=()):
+def host(
+    ssh: str = "127.0.0.1", ips: Sequence[str] = ("127.0.0.1",), rdma: Sequence[str | None] = ()
+) -> dict[str, Any]:
+    """A host of a hostfile."""
     return {"ssh": ssh, "ips": list(ips), "rdma": list(rdma)}
 
 
-def hostfile(backend, *hosts, envs=()):
+def hostfile(backend: str, *hosts: dict[str, Any], envs: Sequence[str] = ()) -> dict[str, Any]:
+    """A hostfile."""
     return {"backend": backend, "envs": list(envs), "hosts": list(hosts)}
 
 
-def refusal(description):
+def refusal(description: Any) -> list[str]:
+    """The errors for a hostfile."""
     with pytest.raises(ThunderError) as caught:
         environments(description, where="hosts.json")
     return str(caught.value).split("\n")
 
 
-def test_local_ring_ranks_get_ports_of_their_own():
+def test_local_ring_ranks_get_different_ports() -> None:
     """
     Two trainings on one machine must not meet on a fixed port.
     """
@@ -38,9 +46,9 @@ def test_local_ring_ranks_get_ports_of_their_own():
     assert all(link.startswith("127.0.0.1:") for [link] in links)
 
 
-def test_remote_ring_ranks_get_mlx_ports_for_every_address():
+def test_remote_ring_ranks_get_mlx_ports_for_every_address() -> None:
     """
-    Nobody can look for a free port on another machine, so the ports are those of mlx.launch.
+    A free port of another machine cannot be known here, so the ports are those of mlx.launch.
     """
     macs = [host("mac4", ["10.0.5.1", "10.0.6.1"]), host("mac5", ["10.0.5.2"])]
     first, _ = environments(hostfile("ring", *macs), where="hosts.json")
@@ -49,7 +57,7 @@ def test_remote_ring_ranks_get_mlx_ports_for_every_address():
     assert expected == json.loads(first["THUNDER_FILE_MLX_HOSTFILE"])
 
 
-def test_a_restart_has_other_fixed_ports():
+def test_a_restart_has_other_fixed_ports() -> None:
     """
     A rank that is stopped on another machine may still hold those of the first attempt.
     """
@@ -62,9 +70,9 @@ def test_a_restart_has_other_fixed_ports():
     assert "10.0.5.1:32123" == jaccl["MLX_JACCL_COORDINATOR"]
 
 
-def test_jaccl_ranks_get_the_matrix_and_the_coordinator():
+def test_jaccl_ranks_get_the_matrix_and_the_coordinator() -> None:
     """
-    RDMA devices differ per pair; rank 0 is where they meet.
+    RDMA devices differ per pair of hosts; rank 0 is the coordinator.
     """
     macs = [host("mac4", ["10.0.5.1"], [None, "rdma_en5"]), host("mac5", [], ["rdma_en3", None])]
     expected = {
@@ -80,7 +88,7 @@ def test_jaccl_ranks_get_the_matrix_and_the_coordinator():
     )[1]
 
 
-def test_nccl_ranks_on_one_machine_get_a_gpu_each():
+def test_nccl_ranks_on_one_machine_get_a_gpu_each() -> None:
     """
     CUDA_VISIBLE_DEVICES counts the ranks of that machine, not of the cluster.
     """
@@ -92,54 +100,54 @@ def test_nccl_ranks_on_one_machine_get_a_gpu_each():
     assert expected == {name: ranks[2][name] for name in expected}
 
 
-def test_a_single_host_needs_no_addresses():
+def test_a_single_host_needs_no_addresses() -> None:
     """
-    One rank has nobody to find.
+    A single rank has no other to connect to.
     """
     assert [{"MLX_RANK": "0"}] == environments(hostfile("ring", host(ips=())), where="hosts.json")
 
 
-def test_mpi_ranks_of_one_machine_need_no_address():
+def test_mpi_ranks_of_one_machine_need_no_address() -> None:
     """
     They share its memory.
     """
     for name in ("127.0.0.1", "mac5"):
-        found = environments(hostfile("mpi", host(name, ips=()), host(name, ips=())), "hosts.json")
+        variables = environments(hostfile("mpi", host(name, ips=()), host(name, ips=())), "hosts.json")
 
-        assert [{"MLX_RANK": "0"}, {"MLX_RANK": "1"}] == found
+        assert [{"MLX_RANK": "0"}, {"MLX_RANK": "1"}] == variables
 
 
-def test_mpi_needs_addresses_that_tell_machines_apart():
+def test_mpi_needs_addresses_that_tell_machines_apart() -> None:
     """
-    Open MPI knows them by nothing else; IPv6 and loopback lead it to no other host.
+    Open MPI knows them only by address; IPv6 and loopback addresses lead to no other host.
     """
     macs = [host("mac4", ()), host("mac5", ["10.0.5.2", "::1"]), host(), host("mac6", ["10.0.5.2"]), host("-o", ["a"])]
 
     expected = [
-        "hosts.json: hosts[4].ssh: '-o' is no name for ssh; use the name of the host in ~/.ssh/config, or user@host",
+        "hosts.json: hosts[4].ssh: '-o' is not a host name for ssh; use the name of the host in ~/.ssh/config, or user@host",
         f"hosts.json: hosts[0].ips: has no address on the training link; {HINT}",
-        f"hosts.json: hosts[1].ips: '::1' is no IPv4 address that another host could reach; {HINT}",
-        f"hosts.json: hosts[2].ips: '127.0.0.1' is no IPv4 address that another host could reach; {HINT}",
-        f"hosts.json: hosts[3].ips: '10.0.5.2' is another host's too; {HINT}",
-        f"hosts.json: hosts[4].ips: 'a' is no IPv4 address that another host could reach; {HINT}",
+        f"hosts.json: hosts[1].ips: '::1' is not an IPv4 address that another host can reach; {HINT}",
+        f"hosts.json: hosts[2].ips: '127.0.0.1' is not an IPv4 address that another host can reach; {HINT}",
+        f"hosts.json: hosts[3].ips: '10.0.5.2' is also the address of another host; {HINT}",
+        f"hosts.json: hosts[4].ips: 'a' is not an IPv4 address that another host can reach; {HINT}",
     ]
     assert expected == refusal(hostfile("mpi", *macs))
 
 
-def test_every_missing_cable_is_named():
+def test_every_missing_cable_is_named() -> None:
     """
     jaccl itself would die in C++ with an error number.
     """
     macs = [host("mac4", ["10.0.5.1"], [None, None]), host("mac5", [], ["rdma_en3", "rdma_en4"])]
 
     expected = [
-        "hosts.json: hosts[0].rdma: names no device towards mac5; read `ibv_devices` there",
-        "hosts.json: hosts[1].rdma: slot 1 is this host's own and must be null",
+        "hosts.json: hosts[0].rdma: has no device for mac5; run `ibv_devices` there",
+        "hosts.json: hosts[1].rdma: slot 1 stands for this host itself and must be null",
     ]
     assert expected == refusal(hostfile("jaccl", *macs))
 
 
-def test_what_is_no_hostfile_is_refused():
+def test_an_invalid_hostfile_is_refused() -> None:
     """
     A hand-written file is checked before any process starts.
     """
@@ -149,27 +157,25 @@ def test_what_is_no_hostfile_is_refused():
     )
 
 
-def test_an_address_of_another_machine_is_refused_before_anything_starts():
+def test_an_address_of_another_machine_is_refused_before_anything_starts() -> None:
     """
-    The ring would fail in C++ on one rank and leave the other waiting for ever.
+    The ring would fail in C++ on one rank and leave the other waiting forever.
     """
     local = host(ips=["192.0.2.1"])
 
-    expected = (
-        "hostfile: 192.0.2.1 is no address of this machine: Cannot assign requested address; correct ips in [clusters]"
-    )
+    expected = "hostfile: 192.0.2.1 is not an address of this machine: Cannot assign requested address; correct ips in [clusters]"
     assert [expected] == refusal(hostfile("ring", local, local))
 
 
-def mlx_launch(monkeypatch, folder, description):
-    """Each rank's environment, files by their content, as mlx.launch itself makes it of a hostfile; starts nothing."""
+def mlx_launch(monkeypatch: pytest.MonkeyPatch, folder: Path, description: dict[str, Any]) -> list[dict[str, str]]:
+    """Each rank's environment, files as their content, as mlx.launch builds it from a hostfile; starts nothing."""
     from mlx._distributed_utils import launch
     from mlx._distributed_utils.common import Hostfile
 
     (folder / "hosts.json").write_text(json.dumps(description))
     read = Hostfile.from_file(folder / "hosts.json")
-    made = []
-    monkeypatch.setattr(launch, "_launch_with_io", lambda _, arguments, verbose: made.extend(arguments))
+    arguments_of_ranks: list[Any] = []
+    monkeypatch.setattr(launch, "_launch_with_io", lambda _, arguments, verbose: arguments_of_ranks.extend(arguments))
     flags = argparse.Namespace(
         backend=read.backend, env=list(read.envs), cwd=None, python=None, verbose=False, starting_port=32323,
         connections_per_ip=1, nccl_port=12345, repeat_hosts=2,
@@ -182,7 +188,7 @@ def mlx_launch(monkeypatch, folder, description):
             **dict(pair.split("=", 1) for pair in env),
             **{f"THUNDER_FILE_{name}": content for name, content in files.items()},
         }
-        for (rank, _ssh, _python, _folder, files, env, _command), _ in made
+        for (rank, _ssh, _python, _folder, files, env, _command), _ in arguments_of_ranks
     ]
 
 
@@ -205,8 +211,10 @@ def mlx_launch(monkeypatch, folder, description):
     ],
     ids=lambda description: description["backend"],
 )
-def test_every_rank_is_told_what_mlx_launch_would_tell_it(monkeypatch, tmp_path, description):
+def test_every_rank_gets_the_environment_of_mlx_launch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, description: dict[str, Any]
+) -> None:
     """
-    MLX may change what its backends read; its own launcher, as installed, is the measure. Nothing here needs a Mac.
+    MLX may change what its backends read, so the installed launcher is the reference. None of this needs a Mac.
     """
     assert mlx_launch(monkeypatch, tmp_path, description) == environments(description, where="hosts.json")

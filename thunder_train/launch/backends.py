@@ -1,6 +1,7 @@
-"""What each rank's environment must hold for MLX's backend to find the others. Pure but for picking free local ports.
+"""The environment variables by which MLX's backends (ring, jaccl, nccl) connect the ranks of a hostfile.
 
-MLX reads these from files; THUNDER_FILE_<NAME> carries a file's content, and the worker writes the file itself.
+Some of MLX's variables name a file. THUNDER_FILE_<NAME> carries its content, and the worker writes it to a temporary
+file, so no file has to be on another machine.
 """
 
 import ipaddress
@@ -13,18 +14,20 @@ from thunder_train import ThunderError, raise_all
 from thunder_train.config import fields
 from thunder_train.config.project import is_local
 
+BACKENDS = ("ring", "jaccl", "jaccl-ring", "mpi", "nccl")
 FIRST_PORT = 32323
+"""The first port of the ring on remote hosts, and the port of jaccl's coordinator, as in mlx.launch."""
 NCCL_PORT = 12345
-PORTS_PER_ATTEMPT, TURNS = 100, 100
-"""Fixed ports move by so many at a restart, for a stopped rank on another machine may still hold the old ones; after
-so many turns they come back. The ring's move down: higher ones are given to outgoing connections."""
-HINT = "run `./doit hostfile`, or mend [clusters] in thunder.toml"
+PORTS_PER_ATTEMPT, PORT_TURNS = 100, 100
+"""Each attempt shifts the fixed ports, because a stopped rank on another machine may still hold the old ones; after
+PORT_TURNS attempts they repeat. The ring's ports shift down: higher ones are given to outgoing connections."""
+HINT = "run `./doit hostfile`, or correct [clusters] in thunder.toml"
 
 Host = dict[str, Any]
 
 
 def environments(hostfile: Any, where: str, attempt: int = 1) -> list[dict[str, str]]:
-    """One environment per rank, for the hostfile's backend; other ports at each attempt.
+    """One dict of variables per rank. attempt shifts the fixed ports. where names the hostfile in errors.
 
     Raises ThunderError with every problem of the hostfile.
     """
@@ -32,56 +35,56 @@ def environments(hostfile: Any, where: str, attempt: int = 1) -> list[dict[str, 
     hosts = hostfile["hosts"]
     shared = dict(pair.split("=", 1) for pair in hostfile["envs"])
     if len(hosts) > 1:
-        shared |= _shared(hostfile["backend"], hosts, (attempt - 1) % TURNS * PORTS_PER_ATTEMPT)
-    return [{**shared, "MLX_RANK": str(rank), **_own(hostfile["backend"], hosts, rank)} for rank in range(len(hosts))]
+        shared |= _shared(hostfile["backend"], hosts, (attempt - 1) % PORT_TURNS * PORTS_PER_ATTEMPT)
+    return [{**shared, "MLX_RANK": str(rank), **_gpu(hostfile["backend"], hosts, rank)} for rank in range(len(hosts))]
 
 
 def problems(hostfile: Any, where: str) -> list[ThunderError]:
-    """Everything for which the ranks of this hostfile could not start."""
+    """Every reason why the ranks of this hostfile could not connect."""
     if not _is_hostfile(hostfile):
         return [ThunderError('must be {"backend", "envs", "hosts": [{"ssh", "ips", "rdma"}]}', where=where, hint=HINT)]
     backend, hosts = hostfile["backend"], hostfile["hosts"]
-    if backend not in ("ring", "jaccl", "jaccl-ring", "mpi", "nccl"):
-        hint = "use ring, jaccl, jaccl-ring, mpi or nccl"
-        return [ThunderError(f"backend {backend!r} is not known", where=f"{where}: backend", hint=hint)]
-    found = [
+    if backend not in BACKENDS:
+        hint = f"use {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}"
+        return [ThunderError(f"unknown backend {backend!r}", where=f"{where}: backend", hint=hint)]
+    errors = [
         ThunderError(
-            f"{host['ssh']!r} is no name for ssh", f"{where}: hosts[{rank}].ssh", fields.FORMS[fields.SSH_NAME]
+            f"{host['ssh']!r} is not a host name for ssh", f"{where}: hosts[{rank}].ssh", fields.FORMS[fields.SSH_NAME]
         )
         for rank, host in enumerate(hosts)
         if not is_local(host["ssh"]) and not re.match(fields.SSH_NAME, host["ssh"])
     ]
     if len(hosts) == 1:
-        return found
+        return errors
     if backend == "mpi":
-        return found + _mpi_problems(hosts, where)
-    found += [
+        return errors + _mpi_problems(hosts, where)
+    errors += [
         ThunderError("has no address on the training link", where=f"{where}: hosts[{rank}].ips", hint=HINT)
         for rank, host in enumerate(hosts)
         if not host["ips"] and (backend == "ring" or rank == 0)
     ]
-    return found + (_cable_problems(hosts, where, backend == "jaccl-ring") if backend.startswith("jaccl") else [])
+    return errors + (_cable_problems(hosts, where, backend == "jaccl-ring") if backend.startswith("jaccl") else [])
 
 
 def _mpi_problems(hosts: list[Host], where: str) -> list[ThunderError]:
-    """Addresses by which Open MPI would not find another machine; ranks of one machine need none."""
+    """Addresses by which Open MPI cannot tell machines apart; ranks on one machine need no address."""
     machines = ["" if is_local(host["ssh"]) else host["ssh"] for host in hosts]
     if len(set(machines)) == 1:
         return []
-    found: list[ThunderError] = []
+    errors: list[ThunderError] = []
     owners: dict[str, str] = {}
     for rank, (machine, ips) in enumerate(zip(machines, (host["ips"] for host in hosts), strict=True)):
         bad = [] if ips else ["has no address on the training link"]
         for ip in ips:
-            if not _is_linked(ip):
-                bad.append(f"{ip!r} is no IPv4 address that another host could reach")
+            if not _is_reachable(ip):
+                bad.append(f"{ip!r} is not an IPv4 address that another host can reach")
             elif owners.setdefault(ip, machine) != machine:
-                bad.append(f"{ip!r} is another host's too")
-        found += [ThunderError(what, f"{where}: hosts[{rank}].ips", HINT) for what in bad]
-    return found
+                bad.append(f"{ip!r} is also the address of another host")
+        errors += [ThunderError(what, f"{where}: hosts[{rank}].ips", HINT) for what in bad]
+    return errors
 
 
-def _is_linked(ip: Any) -> bool:
+def _is_reachable(ip: Any) -> bool:
     try:
         return isinstance(ip, str) and not ipaddress.IPv4Address(ip).is_loopback
     except ValueError:
@@ -110,26 +113,27 @@ def _is_host(host: Any) -> bool:
 
 
 def _cable_problems(hosts: list[Host], where: str, is_ring: bool) -> list[ThunderError]:
-    """Missing RDMA devices: jaccl needs one for every other host, jaccl-ring for the two neighbours."""
-    found, size = [], len(hosts)
+    """Missing RDMA devices: jaccl needs one for every other host, jaccl-ring one for each of the two neighbours."""
+    errors, size = [], len(hosts)
     for rank, host in enumerate(hosts):
         place = f"{where}: hosts[{rank}].rdma"
         if len(host["rdma"]) != size:
-            found.append(ThunderError(f"must list {size} devices, its own slot null", where=place))
+            errors.append(ThunderError(f"must list {size} devices, null for itself", where=place))
             continue
         if host["rdma"][rank] is not None:
-            found.append(ThunderError(f"slot {rank} is this host's own and must be null", where=place))
+            errors.append(ThunderError(f"slot {rank} stands for this host itself and must be null", where=place))
         others = {(rank - 1) % size, (rank + 1) % size} if is_ring else set(range(size))
         missing = sorted(other for other in others - {rank} if not host["rdma"][other])
         if missing:
             names = ", ".join(hosts[other]["ssh"] for other in missing)
-            found.append(ThunderError(f"names no device towards {names}", where=place, hint="read `ibv_devices` there"))
-    return found
+            errors.append(ThunderError(f"has no device for {names}", where=place, hint="run `ibv_devices` there"))
+    return errors
 
 
 def _shared(backend: str, hosts: list[Host], port_shift: int) -> dict[str, str]:
+    """Variables that all ranks share."""
     if backend == "mpi":
-        return {}  # mpirun tells each rank of the others: mpi.py
+        return {}  # mpi.places adds the variables of Open MPI
     if backend == "ring":
         return {"THUNDER_FILE_MLX_HOSTFILE": json.dumps(ring_addresses(hosts, FIRST_PORT - port_shift))}
     if backend == "nccl":
@@ -142,7 +146,8 @@ def _shared(backend: str, hosts: list[Host], port_shift: int) -> dict[str, str]:
     }
 
 
-def _own(backend: str, hosts: list[Host], rank: int) -> dict[str, str]:
+def _gpu(backend: str, hosts: list[Host], rank: int) -> dict[str, str]:
+    """nccl: a GPU for each rank of a machine."""
     if backend != "nccl":
         return {}
     earlier = sum(host["ssh"] == hosts[rank]["ssh"] for host in hosts[:rank])
@@ -150,33 +155,33 @@ def _own(backend: str, hosts: list[Host], rank: int) -> dict[str, str]:
 
 
 def ring_addresses(hosts: list[Host], first_port: int) -> list[list[str]]:
-    """`ip:port` of every link of every rank: free ports on this machine, first_port and up on others."""
+    """`ip:port` of every link of every rank: free ports on this machine, first_port and up on other machines."""
     addresses: list[list[str]] = []
-    held: list[socket.socket] = []
-    number = first_port
+    sockets: list[socket.socket] = []
+    fixed_port = first_port
     try:
         for host in hosts:
             links = []
             for ip in host["ips"]:
-                port = _free_port(ip, held) if is_local(host["ssh"]) else number
+                port = _free_port(ip, sockets) if is_local(host["ssh"]) else fixed_port
                 links.append(f"{ip}:{port}")
-                number += 1
+                fixed_port += 1
             addresses.append(links)
     finally:
-        for each in held:
+        for each in sockets:
             each.close()
     return addresses
 
 
-def _free_port(ip: str, held: list[socket.socket]) -> int:
-    """A port that nobody listens on; its socket is added to held, so that the next call gives another one."""
+def _free_port(ip: str, sockets: list[socket.socket]) -> int:
+    """A free port. Its socket is added to sockets and stays open, so that the next call returns another port."""
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    held.append(holder)
+    sockets.append(holder)
     try:
         holder.bind((ip, 0))
     except OSError as error:
         hint = "correct ips in [clusters]"
         raise ThunderError(
-            f"{ip} is no address of this machine: {error.strerror}", where="hostfile", hint=hint
+            f"{ip} is not an address of this machine: {error.strerror}", where="hostfile", hint=hint
         ) from error
     return int(holder.getsockname()[1])

@@ -218,7 +218,7 @@ def test_a_name_that_ssh_could_take_for_an_option_is_refused(two: Lab, smoke: Co
     status, _, err, _ = finished(launch(two))
 
     assert (2, False) == (status, (two.head.project / "pwned").exists())
-    assert err.startswith(f"{RUN}/hosts.json: hosts[1].ssh: '-oProxyCommand=touch pwned' is no name for ssh")
+    assert err.startswith(f"{RUN}/hosts.json: hosts[1].ssh: '-oProxyCommand=touch pwned' is not a host name for ssh")
 
 
 def test_a_secret_reaches_the_ranks_and_no_log_file_or_command_line(two: Lab, smoke: Copy) -> None:
