@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from thunder_train import ThunderError
+from thunder_train.config.fields import FORMS, SSH_NAME
 from thunder_train.launch.backends import environments
 
 HINT = "run `./doit hostfile`, or correct [clusters] in thunder.toml"
@@ -124,7 +125,7 @@ def test_mpi_needs_addresses_that_tell_machines_apart() -> None:
     macs = [host("mac4", ()), host("mac5", ["10.0.5.2", "::1"]), host(), host("mac6", ["10.0.5.2"]), host("-o", ["a"])]
 
     expected = [
-        "hosts.json: hosts[4].ssh: '-o' is not a host name for ssh; use the name of the host in ~/.ssh/config, or user@host",
+        f"hosts.json: hosts[4].ssh: '-o' is not a host name for ssh; {FORMS[SSH_NAME]}",
         f"hosts.json: hosts[0].ips: has no address on the training link; {HINT}",
         f"hosts.json: hosts[1].ips: '::1' is not an IPv4 address that another host can reach; {HINT}",
         f"hosts.json: hosts[2].ips: '127.0.0.1' is not an IPv4 address that another host can reach; {HINT}",
@@ -163,7 +164,8 @@ def test_an_address_of_another_machine_is_refused_before_anything_starts() -> No
     """
     local = host(ips=["192.0.2.1"])
 
-    expected = "hostfile: 192.0.2.1 is not an address of this machine: Cannot assign requested address; correct ips in [clusters]"
+    what = "192.0.2.1 is not an address of this machine: Cannot assign requested address"
+    expected = f"hostfile: {what}; correct ips in [clusters]"
     assert [expected] == refusal(hostfile("ring", local, local))
 
 
