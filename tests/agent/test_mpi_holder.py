@@ -180,7 +180,10 @@ def test_a_broken_open_mpi_says_so(place):
     process = act(place, "wait", PATH=f"{place}:{os.environ['PATH']}")
     output = process.communicate(timeout=30)[0]
 
-    assert (2, "mpirun: did not start 2 ranks: no slots | at all; mend Open MPI\n") == (process.returncode, output)
+    assert (2, "mpirun: did not start 2 ranks: no slots | at all; check its installation\n") == (
+        process.returncode,
+        output,
+    )
 
 
 def test_without_open_mpi_the_user_learns_what_to_install(monkeypatch, tmp_path):

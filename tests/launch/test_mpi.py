@@ -1,10 +1,13 @@
-"""What Open MPI is told, what it tells, and what is wrong with machines; it itself runs in tests/worker and cluster."""
+"""Open MPI's flags, its commands for daemons, and machines that it cannot connect.
+
+Open MPI itself runs in tests/agent/test_mpi_holder.py and tests/system/cluster/test_mpi.py.
+"""
 
 from typing import Any
 
 import pytest
 
-from thunder_train.launch.mpi import HINT, HOLDER, Machine, daemon, machines_of, mpirun_flags, problems, ranks_settings
+from thunder_train.launch.mpi import HINT, HOLDER, Machine, daemon, machines_of, mpirun_flags, problems, rank_settings
 
 FOUR = (
     ' orted -mca orte_leave_session_attached "1" -mca ess "env" -mca ess_base_jobid "306577408" -mca ess_base_vpid 1 '
@@ -18,24 +21,26 @@ FIVE = (
     'plm_ssh_agent "/bin/sh -c exec\t"$THUNDER_MPI_PYTHON"\t-I\t-S\t"$THUNDER_MPI_PROGRAM"\tagent\t"$@" agent" '
     '--prtemca prte_if_include "link0" --prtemca pmix_session_server "1" --prtemca plm "ssh"'
 )
-"""Words for ssh as Open MPI 4.1.4 and 5.0.11 gave them, a little shorter."""
+"""Commands that Open MPI 4.1.4 and 5.0.11 gave to ssh, slightly shortened."""
 
 
 def host(ssh: str, *ips: str) -> dict[str, Any]:
+    """A host of a hostfile."""
     return {"ssh": ssh, "ips": list(ips), "rdma": []}
 
 
-def look(*lacks: str, version: str = "4.1") -> dict[str, Any]:
-    has = {name: None if name in lacks else f"/usr/bin/{name}" for name in ("mpirun", "orted", "libmpi")}
+def look(*missing: str, version: str = "4.1") -> dict[str, Any]:
+    """What a machine has, without some programs."""
+    has = {name: None if name in missing else f"/usr/bin/{name}" for name in ("mpirun", "orted", "libmpi")}
     return {**has, "version": version, "interfaces": {"10.0.0.1": "en1", "10.0.0.2": "en2"}}
 
 
 PAIR = [Machine("mac1", "localhost", ("10.0.0.1",)), Machine("mac2", "10.0.0.2", ("10.0.0.2",))]
 
 
-def test_each_machine_is_known_by_its_first_address() -> None:
+def test_open_mpi_knows_each_machine_by_its_first_address() -> None:
     """
-    So no name of a configuration reaches Open MPI. The first rank's machine runs mpirun, to which it is localhost.
+    No name of a configuration reaches Open MPI. The first rank's machine runs mpirun, which calls it localhost.
     """
     ranks = [host("mac1", "10.0.0.1"), host("::1", "10.0.0.2"), host("mac1", "10.0.1.1"), host("localhost", "10.0.0.2")]
 
@@ -44,9 +49,9 @@ def test_each_machine_is_known_by_its_first_address() -> None:
     assert [Machine("mac1", "localhost", ())] == machines_of([host("mac1"), host("mac1", "10.0.0.1")])
 
 
-def test_a_holder_is_asked_for_each_rank_in_its_order() -> None:
+def test_mpirun_starts_a_placeholder_for_each_rank_in_rank_order() -> None:
     """
-    Open MPI's own order, by hosts, would give a rank the place of another one.
+    Open MPI's own order, by host, would swap the environments of two ranks.
     """
     one, other = (["--host", node, "-n", "1", *HOLDER] for node in ("localhost", "10.0.0.2"))
 
@@ -56,7 +61,7 @@ def test_a_holder_is_asked_for_each_rank_in_its_order() -> None:
 
 def test_a_daemon_gets_its_own_flags_and_not_the_settings_of_mpiruns_machine() -> None:
     """
-    5 passes the name of mpirun's interface on, and another machine's may differ; no shell reads any of it.
+    Version 5 passes on the name of mpirun's interface, which may differ elsewhere; no shell reads any of the command.
     """
     program, flags = daemon(FOUR)
 
@@ -67,21 +72,21 @@ def test_a_daemon_gets_its_own_flags_and_not_the_settings_of_mpiruns_machine() -
     assert ("prted", ["--allow-run-as-root", *kept]) == daemon(FIVE)
 
 
-def test_ranks_talk_over_the_training_link_alone() -> None:
+def test_ranks_communicate_over_the_training_link_alone() -> None:
     """
-    By its name: 4.1 takes an address with /32 for none, and talks over every network. On one machine they need no TCP.
+    The interface's name, because 4.1 ignores an address with /32 and uses every network. One machine needs no TCP.
     """
-    assert {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,vader"} == ranks_settings("")
+    assert {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,vader"} == rank_settings("")
     assert {
         "OMPI_MCA_pml": "ob1",
         "OMPI_MCA_btl": "self,vader,tcp",
         "OMPI_MCA_btl_tcp_if_include": "en1,en2",
         "OMPI_MCA_oob_tcp_if_include": "en1,en2",
-    } == ranks_settings("en1,en2")
+    } == rank_settings("en1,en2")
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "told"),
+    ("first", "second", "expected"),
     [
         (look(), look(), []),
         (
@@ -95,31 +100,31 @@ def test_ranks_talk_over_the_training_link_alone() -> None:
         (
             look(),
             look() | {"interfaces": {}},
-            ["host mac2: 10.0.0.2 is no address of this host; correct ips in [clusters]"],
+            ["host mac2: 10.0.0.2 is not an address of this host; correct ips in [clusters]"],
         ),
         (
             look(),
             look(version="5.0"),
-            ["host mac2: has Open MPI 5.0, and rank 0's host 4.1; install the same Open MPI on all hosts"],
+            ["host mac2: has Open MPI 5.0, but rank 0's host has 4.1; install the same Open MPI on all hosts"],
         ),
         (
             look(),
             look(version=""),
-            ["host mac2: has Open MPI ?, and rank 0's host 4.1; install the same Open MPI on all hosts"],
+            ["host mac2: has Open MPI ?, but rank 0's host has 4.1; install the same Open MPI on all hosts"],
         ),
     ],
 )
-def test_every_machine_that_cannot_join_is_named(
-    first: dict[str, Any], second: dict[str, Any], told: list[str]
+def test_every_machine_that_cannot_be_connected_is_named(
+    first: dict[str, Any], second: dict[str, Any], expected: list[str]
 ) -> None:
     """
-    Open MPI itself would wait for it, and blame a firewall.
+    Open MPI itself would wait for it and blame a firewall.
     """
-    assert told == [str(each) for each in problems(PAIR, {"mac1": first, "mac2": second})]
+    assert expected == [str(each) for each in problems(PAIR, {"mac1": first, "mac2": second})]
 
 
 def test_ranks_of_one_machine_need_no_daemon() -> None:
     """
-    mpirun is theirs.
+    mpirun starts them itself.
     """
     assert [] == problems([Machine("localhost", "localhost", ())], {"localhost": look("orted", version="")})

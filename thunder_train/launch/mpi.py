@@ -1,11 +1,11 @@
-"""Open MPI between the ranks' machines: it makes places for the ranks, and the launcher's own processes take them.
+"""Backend mpi: Open MPI connects the ranks, and this launcher starts them as with every other backend.
 
-A rank of MPI is whoever has the environment that Open MPI gave it. So it starts holders (worker/mpirun.py), which tell
-that environment and wait, and the ranks are ours as with every other backend: logs, heartbeats, ends.
+mpirun starts placeholder processes (agent/mpi_holder.py) that report their environment and wait. The real ranks start
+with these environments, so logs, heartbeats and restarts stay the launcher's.
 
-mpirun runs on the first rank's machine. The daemons that it would start by ssh are started from here, over a session
-with each machine. So hosts need no way to each other but the training link, and none to here; and Open MPI is told of
-hosts nothing but their addresses.
+mpirun runs on the first rank's machine. It would start a daemon on each other machine by ssh; this module starts them
+instead, over a session with each machine. So hosts need no ssh to each other and no connection to this machine, only the
+training link, and Open MPI receives nothing but the hosts' addresses.
 """
 
 import concurrent.futures
@@ -20,20 +20,21 @@ from typing import Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.agent import client
 from thunder_train.agent.client import Project, Session, UnreachableError
-from thunder_train.config.project import is_local
+from thunder_train.config.project import is_local, machine_name
 
 PARTS = ("interfaces", "mpi_holder")
 """Modules of agent/ that make the program of a session."""
-START_S = 60.0
-"""Seconds that Open MPI may take to make the places."""
-LOOK_EVERY_S = 0.05
-SHORT_PATH = ("/opt/homebrew/bin", "/usr/local/bin")
-"""Where Open MPI may lie on a Mac, whose PATH is short over ssh."""
+START_TIMEOUT_S = 60.0
+"""Seconds until every placeholder has reported."""
+POLL_S = 0.05
+MAC_PATH = ("/opt/homebrew/bin", "/usr/local/bin")
+"""Where Open MPI may be on a Mac: over ssh its PATH lacks these folders."""
 HINT = "install Open MPI (Debian: openmpi-bin, macOS: `brew install open-mpi`), or use backend ring"
-UNLINKED = "see that the hosts reach each other over the training link, on any port"
+LINK_HINT = "check that the hosts reach each other over the training link, on any port"
 HOLDER = ("/bin/sh", "-c", 'exec "$THUNDER_MPI_PYTHON" -I -S "$THUNDER_MPI_PROGRAM" hold')
+"""The command of a placeholder."""
 AGENT = '/bin/sh -c exec\t"$THUNDER_MPI_PYTHON"\t-I\t-S\t"$THUNDER_MPI_PROGRAM"\tagent\t"$@" agent'
-"""In ssh's place. Open MPI cuts it at blanks, hence the tabs; the last word is $0."""
+"""What Open MPI calls instead of ssh. It splits this text at spaces, hence the tabs; the last word becomes $0."""
 DAEMONS = {
     **{f"{name}_ALLOW_RUN_AS_ROOT{more}": "1" for name in ("OMPI", "PRTE") for more in ("", "_CONFIRM")},
     "OMPI_MCA_plm": "rsh",
@@ -42,24 +43,27 @@ DAEMONS = {
     "OMPI_MCA_plm_rsh_pass_environ_mca_params": "0",  # each machine gets its own settings from us
     "OMPI_MCA_orte_leave_session_attached": "1",
     "OMPI_MCA_routed": "direct",
-    "OMPI_MCA_oob_tcp_retry_delay": "2",  # ten times: a link that comes back within half a minute costs no attempt
+    "OMPI_MCA_oob_tcp_retry_delay": "2",  # seconds, ten tries: a link back within half a minute costs no attempt
     "PRTE_MCA_plm": "ssh",
     "PRTE_MCA_plm_ssh_agent": AGENT,
     "PRTE_MCA_plm_ssh_no_tree_spawn": "1",
     "PRTE_MCA_oob_tcp_retry_delay": "2",
 }
-"""Environment of mpirun and the daemons: Open MPI 4 reads OMPI_, 5 PRTE_."""
+"""Environment of mpirun and the daemons. Open MPI 4 reads OMPI_..., Open MPI 5 PRTE_...."""
+
 Host = dict[str, Any]
+"""A host of the hostfile."""
 Look = dict[str, Any]
+"""What a machine has: paths of programs, version, interface of each address; see agent/mpi_holder.py."""
 
 
 class LostError(ThunderError):
-    """Open MPI did not come up between the machines. Another time it may."""
+    """Open MPI did not connect the machines; another attempt may succeed."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where ranks run. name: its session's; node: what Open MPI calls it; addresses: on the link between machines."""
+    """Where ranks run. name: of its session; node: what Open MPI calls it; addresses: on the training link."""
 
     name: str
     node: str
@@ -70,16 +74,16 @@ class Machine:
 def places(
     hosts: list[Host], where: Project, is_stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[list[dict[str, str]]]:
-    """What the environment of each rank must hold; it is worth something until the end of the with block.
+    """Yields one dict of environment variables per rank, valid inside the with block.
 
-    Raises ThunderError when Open MPI is missing or does not start; LostError or UnreachableError when another try may
-    do, LostError also when is_stopped said so.
+    Raises ThunderError if Open MPI is missing or does not start; LostError or UnreachableError if another attempt may
+    succeed; LostError too as soon as is_stopped() is true.
     """
     machines = machines_of(hosts)
     with client.opened([each.name for each in machines], where, PARTS) as sessions:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             started = pool.submit(_start, hosts, machines, sessions)
-            while not concurrent.futures.wait([started], timeout=LOOK_EVERY_S).done:
+            while not concurrent.futures.wait([started], timeout=POLL_S).done:
                 if is_stopped():
                     for each in sessions.values():
                         each.process.terminate()
@@ -88,97 +92,97 @@ def places(
 
 
 def machines_of(hosts: list[Host]) -> list[Machine]:
-    """Each machine once, the first rank's first; a single one needs no addresses."""
+    """The distinct machines of all hosts, the first rank's first; a single machine needs no addresses."""
     ips: dict[str, dict[str, None]] = {}
     for host in hosts:
-        ips.setdefault(client.machine(host["ssh"]), {}).update(dict.fromkeys(host["ips"]))
+        ips.setdefault(machine_name(host["ssh"]), {}).update(dict.fromkeys(host["ips"]))
     if len(ips) == 1:
         return [Machine(name, "localhost", ()) for name in ips]
     return [
-        Machine(name, next(iter(own)) if number else "localhost", tuple(own))
-        for number, (name, own) in enumerate(ips.items())
+        Machine(name, next(iter(addresses)) if number else "localhost", tuple(addresses))
+        for number, (name, addresses) in enumerate(ips.items())
     ]
 
 
 def _start(hosts: list[Host], machines: list[Machine], sessions: dict[str, Session]) -> list[dict[str, str]]:
-    """Start Open MPI on all machines and gather the places that it makes."""
+    """Start Open MPI on all machines; return each rank's environment variables."""
     looks = _looks(machines, sessions)
     raise_all(problems(machines, looks))
     links = {name: ",".join(dict.fromkeys(look["interfaces"].values())) for name, look in looks.items()}
     text = Path(__file__).parent.parent.joinpath("agent", "mpi_holder.py").read_text(encoding="utf-8")
 
     def start(name: str, program: str, flags: list[str]) -> None:
-        settings = daemons_settings(links[name])
+        settings = daemon_settings(links[name])
         _ask(sessions[name], ask="start", program=program, flags=flags, settings=settings, text=text)
 
     nodes = {each.name: each.node for each in machines}
-    seats = [client.machine(host["ssh"]) for host in hosts]
-    start(seats[0], "mpirun", mpirun_flags([nodes[seat] for seat in seats]))
-    found = _gathered(len(seats), machines, sessions, start)
+    names = [machine_name(host["ssh"]) for host in hosts]
+    start(names[0], "mpirun", mpirun_flags([nodes[name] for name in names]))
+    environments = _gathered(len(names), machines, sessions, start)
     return [
-        {**found[rank], **ranks_settings(links[seat]), "MLX_MPI_LIBNAME": looks[seat]["libmpi"]}
-        for rank, seat in enumerate(seats)
+        {**environments[rank], **rank_settings(links[name]), "MLX_MPI_LIBNAME": looks[name]["libmpi"]}
+        for rank, name in enumerate(names)
     ]
 
 
 def _looks(machines: list[Machine], sessions: dict[str, Session]) -> dict[str, Look]:
-    """What each machine has. One that cannot be reached is told only when nothing is wrong with the others."""
+    """What each machine has. An unreachable machine is reported only if nothing is wrong with the others."""
     addresses = {each.name: each.addresses for each in machines}
 
-    def look(each: Session) -> Look:
-        path = [] if is_local(each.host) else SHORT_PATH
-        return _ask(each, ask="look", addresses=addresses[each.host], path=path)
+    def look(session: Session) -> Look:
+        path = [] if is_local(session.host) else MAC_PATH
+        return _ask(session, ask="look", addresses=addresses[session.host], path=path)
 
     answers = client.together(sessions, look)
-    bad = [answer for answer in answers.values() if isinstance(answer, ThunderError)]
-    raise_all([each for each in bad if not isinstance(each, UnreachableError)])
-    if bad:
-        raise UnreachableError("\n".join(str(each) for each in bad))
+    errors = [answer for answer in answers.values() if isinstance(answer, ThunderError)]
+    raise_all([error for error in errors if not isinstance(error, UnreachableError)])
+    if errors:
+        raise UnreachableError("\n".join(map(str, errors)))
     return answers
 
 
-def _ask(each: Session, **question: Any) -> dict[str, Any]:
-    answer = each.ask(**question)
+def _ask(session: Session, **question: Any) -> dict[str, Any]:
+    answer = session.ask(**question)
     if "error" in answer:
-        raise ThunderError(answer["error"], f"host {each.host}", "mend it there")
+        raise ThunderError(answer["error"], f"host {session.host}", "correct this there")
     return answer
 
 
 def problems(machines: list[Machine], looks: dict[str, Look]) -> list[ThunderError]:
-    """Everything for which Open MPI could not join these machines."""
-    found = []
+    """Every reason why Open MPI cannot connect these machines."""
+    errors = []
     for each in machines:
-        look, here = looks[each.name], is_local(each.name)
-        wanted = ("mpirun", "libmpi") if len(machines) == 1 else ("mpirun", "orted", "libmpi")
+        look, is_here = looks[each.name], is_local(each.name)
+        needed = ("mpirun", "libmpi") if len(machines) == 1 else ("mpirun", "orted", "libmpi")
         absent = [address for address in each.addresses if address not in look["interfaces"]]
-        if lacks := [name for name in wanted if not look[name]]:
-            where = lacks[0] if here else f"host {each.name}: {lacks[0]}"
-            found.append(ThunderError(f"is not installed {'here' if here else 'there'}", where, HINT))
+        if missing := [name for name in needed if not look[name]]:
+            where = missing[0] if is_here else f"host {each.name}: {missing[0]}"
+            errors.append(ThunderError(f"is not installed {'here' if is_here else 'there'}", where, HINT))
         elif absent:
-            what = f"{', '.join(absent)} is no address of this host"
-            found.append(ThunderError(what, f"host {each.name}", "correct ips in [clusters]"))
-    return found or _version_problems({each.name: looks[each.name]["version"] for each in machines})
+            what = f"{', '.join(absent)} is not an address of this host"
+            errors.append(ThunderError(what, f"host {each.name}", "correct ips in [clusters]"))
+    return errors or _version_problems({each.name: looks[each.name]["version"] for each in machines})
 
 
 def _version_problems(versions: dict[str, str]) -> list[ThunderError]:
     first = next(iter(versions.values()))
     hint = "install the same Open MPI on all hosts"
     return [
-        ThunderError(f"has Open MPI {version or '?'}, and rank 0's host {first or '?'}", f"host {name}", hint)
+        ThunderError(f"has Open MPI {version or '?'}, but rank 0's host has {first or '?'}", f"host {name}", hint)
         for name, version in versions.items()
         if version != first
     ]
 
 
-def daemons_settings(links: str) -> dict[str, str]:
-    """Environment of mpirun or a daemon. links: interfaces of the training link, "" when there is one machine."""
+def daemon_settings(links: str) -> dict[str, str]:
+    """Environment of mpirun or a daemon. links: interfaces of the training link, "" for a single machine."""
     return {**DAEMONS, **({"OMPI_MCA_oob_tcp_if_include": links, "PRTE_MCA_prte_if_include": links} if links else {})}
 
 
-def ranks_settings(links: str) -> dict[str, str]:
-    """What a rank must know beyond its place. links: as above.
+def rank_settings(links: str) -> dict[str, str]:
+    """Environment of a rank besides what mpirun gives it. links: as for daemon_settings.
 
-    Nothing but shared memory and TCP, for other ways choose a network of their own.
+    It allows shared memory and TCP alone, because other transports choose a network themselves.
     """
     if not links:
         return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,vader"}
@@ -191,52 +195,52 @@ def ranks_settings(links: str) -> dict[str, str]:
 
 
 def mpirun_flags(nodes: list[str]) -> list[str]:
-    """A holder for each rank on its node, in the order of ranks."""
-    one = [["--host", node, "-n", "1", *HOLDER] for node in nodes]
-    return ["--oversubscribe", "--bind-to", "none", *[word for words in one for word in [*words, ":"]][:-1]]
+    """mpirun's flags: one placeholder per rank on its node. A part per rank keeps mpirun in the order of ranks."""
+    parts = [["--host", node, "-n", "1", *HOLDER] for node in nodes]
+    return ["--oversubscribe", "--bind-to", "none", *[word for part in parts for word in [*part, ":"]][:-1]]
 
 
 def daemon(command: str) -> tuple[str, list[str]]:
-    """The program and its flags in what Open MPI would have ssh's shell run.
+    """The daemon and its flags in the shell command that Open MPI wants ssh to run; the daemon in the foreground.
 
-    Without the settings of mpirun's machine, which 5 passes on, and in the foreground.
+    Open MPI 5 also passes settings on; those of daemon_settings are dropped, for they are of mpirun's machine.
     """
     words = shlex.split(command)
     first = next(number for number, word in enumerate(words) if PurePath(word).name in ("orted", "prted"))
     flags = words[first + 1 :]
-    ours = [
+    passed_on = [
         at
-        for at, word in enumerate(flags)
-        if word == "--prtemca" and f"PRTE_MCA_{flags[at + 1]}" in daemons_settings("-")
+        for at, flag in enumerate(flags)
+        if flag == "--prtemca" and f"PRTE_MCA_{flags[at + 1]}" in daemon_settings("-")
     ]
-    for at in reversed(ours):
-        del flags[at : at + 3]
+    for at in reversed(passed_on):
+        del flags[at : at + 3]  # --prtemca NAME VALUE
     return PurePath(words[first]).name, [flag for flag in flags if flag != "--daemonize"]
 
 
 def _gathered(
     ranks: int, machines: list[Machine], sessions: dict[str, Session], start: Callable[[str, str, list[str]], None]
 ) -> dict[int, dict[str, str]]:
-    """{rank: its environment}, once every rank has one. start: what starts a program on a machine."""
+    """{rank: its environment}, as soon as every placeholder has reported. start(machine, program, flags) starts one."""
     names = {each.node: each.name for each in machines}
-    found: dict[int, dict[str, str]] = {}
-    limit, running = time.monotonic() + START_S, [machines[0].name]
-    while len(found) < ranks:
-        time.sleep(LOOK_EVERY_S)
+    environments: dict[int, dict[str, str]] = {}
+    limit, running = time.monotonic() + START_TIMEOUT_S, [machines[0].name]
+    while len(environments) < ranks:
+        time.sleep(POLL_S)
         for name in tuple(running):
             news = _ask(sessions[name], ask="news")
-            for told in news["told"]:
-                if "rank" in told:
-                    found[told["rank"]] = told["environment"]
-                else:
-                    running.append(names[told["node"]])
-                    start(running[-1], *daemon(told["command"]))
+            for report in news["told"]:
+                if "rank" in report:
+                    environments[report["rank"]] = report["environment"]
+                else:  # mpirun wants a daemon on another machine
+                    running.append(names[report["node"]])
+                    start(running[-1], *daemon(report["command"]))
             if news["has_ended"] or time.monotonic() > limit:
-                words = news["words"] or f"no end within {START_S:g} s"
-                raise _failure(name, f"did not start {ranks} ranks: {words}", len(machines) == 1)
-    return found
+                reason = news["words"] or f"no end within {START_TIMEOUT_S:g} s"
+                raise _failure(name, f"did not start {ranks} ranks: {reason}", len(machines) == 1)
+    return environments
 
 
 def _failure(name: str, what: str, is_alone: bool) -> ThunderError:
     where = "mpirun" if is_local(name) else f"host {name}: Open MPI"
-    return ThunderError(what, where, "mend Open MPI") if is_alone else LostError(what, where, UNLINKED)
+    return ThunderError(what, where, "check its installation") if is_alone else LostError(what, where, LINK_HINT)
