@@ -4,7 +4,7 @@ mpirun starts placeholder processes (agent/mpi_holder.py) that report their envi
 with these environments, so logs, heartbeats and restarts stay the launcher's.
 
 mpirun runs on the first rank's machine. It would start a daemon on each other machine by ssh; this module starts them
-instead, over a session with each machine. So hosts need no ssh to each other and no connection to this machine, only the
+instead, over a session with each machine. So hosts need no ssh to each other and no connection to here, only the
 training link, and Open MPI receives nothing but the hosts' addresses.
 """
 
