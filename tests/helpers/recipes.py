@@ -11,7 +11,7 @@ from tests.helpers.project_copy import PROJECT
 from thunder_train.config import load
 from thunder_train.config.project import Recipe
 from thunder_train.core import files
-from thunder_train.evaluate import conditions, gate, promotion
+from thunder_train.evaluate import conditions, gate
 from thunder_train.report import run_report
 from thunder_train.reproduce import manifest
 
@@ -82,24 +82,14 @@ def finished(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -
     return recipe
 
 
-def decided(recipe: Recipe, root: Path) -> dict[str, Any]:
-    """promotion.json of such a run, written."""
-    run = root / "runs" / recipe.name
-    known = promotion.Run(recipe.name, manifest.identity(recipe, root)["run_id"], files.digest(DATA), LOCK)
-    found = [files.read_json(path) for path in (run / "eval.json", run / "adapter" / "done.json")]
-    decision = promotion.decide(found[0], DATA, found[1], recipe.promotion, known)
-    files.write_json(run / "promotion.json", decision)
-    return decision
-
-
 def reported(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -> Path:
-    """report.html of such a run, written, with report.md and manifest.json beside it."""
+    """report.html of such a run, written, with promotion.json, report.md and manifest.json beside it."""
     recipe = finished(root, texts, steps)
-    decision, run = decided(recipe, root), root / "runs" / recipe.name
-    files.write_text(run / "report.md", run_report.build(recipe, root, decision))
-    files.write_text(
-        run / "report.html", run_report.build_html(run_report.gather(recipe, root, decision), root / "templates")
-    )
+    run, folder, results = root / "runs" / recipe.name, root / "templates", run_report.gather(recipe, root)
+    decision = run_report.decide(results)
+    files.write_json(run / "promotion.json", decision)
+    files.write_text(run / "report.md", run_report.markdown_page(results, decision, folder))
+    files.write_text(run / "report.html", run_report.html_page(results, decision, folder))
     files.write_json(run / "manifest.json", manifest.build(recipe, root, {"train": "0" * 64}))
     return run / "report.html"
 

@@ -1,8 +1,8 @@
-"""The report as one HTML file: what it tells, and that no row can disturb it."""
+"""The pages of a run: what they show, and that no row can disturb them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,15 +21,14 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipes.reported(tmp_path_factory.mktemp("run"))
 
 
-def values_of(root: Path, **given: Any) -> dict[str, Any]:
-    """What the pages of such a run tell."""
-    recipe = recipes.finished(root, **given)
-    return run_report.gather(recipe, root, recipes.decided(recipe, root))
+def html_page(root: Path, results: run_report.Results) -> str:
+    """report.html of changed results."""
+    return run_report.html_page(results, run_report.decide(results), root / "templates")
 
 
-def test_the_page_tells_decision_and_scores(shown: Path) -> None:
+def test_the_page_shows_decision_and_scores(shown: Path) -> None:
     """
-    The numbers are those of eval.json, and each has its interval beside it.
+    The numbers are those of eval.json, each with its interval.
     """
     text = shown.read_text(encoding="utf-8")
     line = next(
@@ -45,9 +44,9 @@ def test_the_page_tells_decision_and_scores(shown: Path) -> None:
     assert all(f'<h2 id="{name}">' in text for name in re.findall(r'<a href="#(\w+)">', text))
 
 
-def test_every_table_figure_and_number_of_the_head_leads_to_its_file(shown: Path) -> None:
+def test_every_table_figure_and_headline_number_links_its_file(shown: Path) -> None:
     """
-    A number that cannot be checked is not worth much. One link a table: a link a cell would bury the keyboard user.
+    Readers can check every number. One link per table: a link per cell would be hard to use by keyboard.
     """
     text = shown.read_text(encoding="utf-8")
     links = set(re.findall(r'<a href="([^#"]+)">', text))
@@ -63,7 +62,7 @@ def test_every_table_figure_and_number_of_the_head_leads_to_its_file(shown: Path
 
 def test_every_table_names_its_columns_and_rows(shown: Path) -> None:
     """
-    A screen reader must be able to tell which number belongs to what.
+    A screen reader must be able to say what each number belongs to.
     """
     text = shown.read_text(encoding="utf-8")
 
@@ -75,7 +74,7 @@ def test_every_table_names_its_columns_and_rows(shown: Path) -> None:
 
 def test_no_row_can_add_markup_and_nko_runs_from_right_to_left(shown: Path) -> None:
     """
-    Rows are untrusted wherever the page shows them; a direction override would turn the rest of the page round.
+    Rows are untrusted wherever the page shows them; a direction override would reverse the rest of the page.
     """
     read = Page(shown.read_text(encoding="utf-8"))
 
@@ -89,7 +88,7 @@ def test_no_row_can_add_markup_and_nko_runs_from_right_to_left(shown: Path) -> N
 
 def test_the_page_needs_nothing_else(shown: Path) -> None:
     """
-    One file, no script, no network: it can be mailed, and opened years later.
+    One file, no script, no network: it can be sent by mail and opened years later.
     """
     text = shown.read_text(encoding="utf-8")
 
@@ -99,7 +98,7 @@ def test_the_page_needs_nothing_else(shown: Path) -> None:
 
 def test_the_same_run_is_the_same_pages(tmp_path: Path, shown: Path) -> None:
     """
-    No time, host or path is in them.
+    The pages contain no time, host or absolute path.
     """
     again = recipes.reported(tmp_path)
 
@@ -110,11 +109,11 @@ def test_the_same_run_is_the_same_pages(tmp_path: Path, shown: Path) -> None:
 
 def test_lone_marks_and_spaces_among_confusions_are_named(tmp_path: Path) -> None:
     """
-    A mark without a letter, or a space, cannot be seen.
+    A mark without a letter, or a space, is invisible.
     """
-    found = values_of(tmp_path)
-    found["evaluation"]["confusions"] = [["߲", "", 3], [" ", "ߊ", 2]]
-    text = run_report.build_html(found, tmp_path / "templates")
+    results = run_report.gather(recipes.finished(tmp_path), tmp_path)
+    results.evaluation["confusions"] = [["߲", "", 3], [" ", "ߊ", 2]]
+    text = html_page(tmp_path, results)
 
     assert '<bdi lang="nqo" dir="rtl">߲</bdi> <small>U+07F2</small></td><td><i>nothing</i></td>' in text
     assert '<td><i>space</i></td><td><bdi lang="nqo" dir="rtl">ߊ</bdi> <small>U+07CA</small></td>' in text
@@ -122,7 +121,7 @@ def test_lone_marks_and_spaces_among_confusions_are_named(tmp_path: Path) -> Non
 
 def test_a_run_without_references_has_pages_too(tmp_path: Path) -> None:
     """
-    Predictions may come without references; then there is no rate, and no figure of it.
+    Without references there is no error rate and no figure of it.
     """
     blind = [(partition, asr, "", base, adapter) for partition, asr, _, base, adapter in recipes.TEXTS]
     text = recipes.reported(tmp_path, texts=blind).read_text(encoding="utf-8")
@@ -132,44 +131,47 @@ def test_a_run_without_references_has_pages_too(tmp_path: Path) -> None:
     assert "No row could be scored." in (tmp_path / RUN / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_collapse_is_said_in_words(tmp_path: Path) -> None:
+def test_a_collapse_is_reported_in_words(tmp_path: Path) -> None:
     """
-    It must not hide in a table.
+    A collapse must not be visible in a table only.
     """
     texts = [(partition, asr, reference, base, "") for partition, asr, reference, base, _ in recipes.TEXTS]
-    told = "6 of 6 answers (100.0%) are empty; the limit is "
+    sentence = "6 of 6 answers (100.0%) are empty; the limit is "
 
-    assert f"<li>{told}" in recipes.reported(tmp_path, texts=texts).read_text(encoding="utf-8")
-    assert f"- **collapsed**: {told}" in (tmp_path / RUN / "report.md").read_text(encoding="utf-8")
+    assert f"<li>{sentence}" in recipes.reported(tmp_path, texts=texts).read_text(encoding="utf-8")
+    assert f"- **collapsed**: {sentence}" in (tmp_path / RUN / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_long_training_has_a_small_page(tmp_path: Path) -> None:
     """
-    Each step is in metrics.jsonl; the figure of 20,000 steps needs a few hundred of them.
+    Every step is in metrics.jsonl; a figure of 20,000 steps needs only a few hundred points.
     """
-    found = values_of(tmp_path, steps=4)
-    found["metrics"] = recipes.metrics(20_000)
-    found["done"]["losses"]["train"] = [[step, 1 / step] for step in range(1, 20_001)]
+    results = run_report.gather(recipes.finished(tmp_path, steps=4), tmp_path)
+    results.done["losses"]["train"] = [[step, 1 / step] for step in range(1, 20_001)]
 
-    assert 100_000 > len("".join(run_report.figures(found).values()))
+    assert 100_000 > len("".join(run_report.figures(replace(results, metrics=recipes.metrics(20_000))).values()))
 
 
 def test_the_markdown_page_has_the_sections_of_the_first_status_page(shown: Path) -> None:
     """
-    Readers of the first Thunder Train's page find what they know, and the conditions with their intervals.
+    Readers of the first Thunder Train's page find the same sections, and the conditions with their intervals.
     """
     text = (shown.parent / "report.md").read_text(encoding="utf-8")
-    gated = [line for line in text.splitlines() if line.startswith("| adapter_gated | all |")]
+    gated = [line for line in text.splitlines() if line.startswith("| adapter_gated |")]
 
     assert [
+        "What this run applies to",
         "Verified cluster state",
-        "Dataset",
-        "Command shape",
+        "Training run",
         "Result",
         "Architecture boundary",
         "Promotion decision",
     ] == re.findall(r"(?m)^## (.*)$", text)
-    assert [12] == [line.count("|") for line in gated]
+    assert [7] == [line.count("|") for line in gated]
+    assert "- test rows: 6\n- train rows: 16\n- valid rows: 4\n- source: data/sources/a.json, 26 rows, smoke\n" in text
+    assert "- rank 1 on 127.0.0.1: `size=2`, all-sum passed, MLX 0.32.4, MLX-LM 0.32.2\n" in text
+    assert "- mac4 -> mac5: 0.52 ms, 2.4e+03 MB/s over bridge0, Thunderbolt Bridge\n" in text
+    assert "- validation loss: 3.2500 at step 2, 1.6250 at step 4; best at step 4\n" in text
     assert "| reproduction | `./doit reproduce:smoke` |" in text
     assert "<script" not in text
 
@@ -178,26 +180,25 @@ def test_the_markdown_page_has_the_sections_of_the_first_status_page(shown: Path
     ("gone", "hint"),
     [("decisions.jsonl", "; run `./doit evaluate:smoke`"), ("predictions.jsonl", ""), ("metrics.jsonl", "")],
 )
-def test_a_missing_file_is_told_by_name(tmp_path: Path, gone: str, hint: str) -> None:
+def test_an_error_names_a_missing_file(tmp_path: Path, gone: str, hint: str) -> None:
     """
     A report of half a run would mislead.
     """
     recipe = recipes.finished(tmp_path)
-    decision = recipes.decided(recipe, tmp_path)
     (tmp_path / RUN / gone).unlink()
 
     with pytest.raises(ThunderError) as caught:
-        run_report.gather(recipe, tmp_path, decision)
+        run_report.gather(recipe, tmp_path)
     assert f"{tmp_path}/{RUN}/{gone}: is missing{hint}" == str(caught.value)
 
 
-def test_a_missing_style_is_told_by_name(tmp_path: Path) -> None:
+def test_an_error_names_a_missing_style(tmp_path: Path) -> None:
     """
-    The templates are files of the project, so they can be lost.
+    The templates are files of the project, so a user can delete them.
     """
-    found = values_of(tmp_path)
+    results = run_report.gather(recipes.finished(tmp_path), tmp_path)
     (tmp_path / "templates" / "style.css.j2").unlink()
 
     with pytest.raises(ThunderError) as caught:
-        run_report.build_html(found, tmp_path / "templates")
+        html_page(tmp_path, results)
     assert f"{tmp_path}/templates/style.css.j2: is missing; git checkout it" == str(caught.value)

@@ -112,5 +112,5 @@ def test_a_project_without_runs_has_a_page_too(tmp_path: Path) -> None:
 
     assert "smoke" == recipe.name
     assert (
-        "No run has a manifest yet: ./doit makes those of the default recipes." in Page(runs_index.build(tmp_path)).text
+        "No run has a manifest yet. ./doit builds the default recipes." in Page(runs_index.build(tmp_path)).text
     )

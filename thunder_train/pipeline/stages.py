@@ -22,12 +22,11 @@ from thunder_train.core import files, paths, templates
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import builder as datasets
-from thunder_train.evaluate import collapse, gate, promotion
+from thunder_train.evaluate import collapse, gate
 from thunder_train.evaluate import conditions as scoring
 from thunder_train.launch import scripts as render
 from thunder_train.pipeline import graph
 from thunder_train.report import run_report
-from thunder_train.report import run_report as reports
 from thunder_train.report import runs_index as pages
 from thunder_train.reproduce import manifest as manifests
 
@@ -158,15 +157,13 @@ def evaluate(recipe: Recipe, out: Path) -> None:
 
 
 def report(recipe: Recipe, out: Path) -> None:
-    """report.md and report.html, and the decision they carry, promotion.json."""
-    run, staged, data = _run(recipe), _run(recipe, out), Path("data") / recipe.dataset.name / "manifest.json"
-    evaluation, rows, done = (files.read_json(path) for path in (run / "eval.json", data, run / "adapter/done.json"))
-    lock = files.read_json(Path("runs/models") / recipe.model.name / "model.lock.json")
-    told = promotion.Run(recipe.name, manifests.identity(recipe, Path())["run_id"], files.sha256(data), lock)
-    decision = promotion.decide(evaluation, rows, done, recipe.promotion, told)
+    """promotion.json, report.md and report.html."""
+    run, staged = _run(recipe), _run(recipe, out)
+    results = run_report.gather(recipe, Path())
+    decision = run_report.decide(results)
     files.write_json(staged / "promotion.json", decision)
-    files.write_text(staged / "report.md", reports.build(recipe, Path(), decision))
-    files.write_text(staged / "report.html", run_report.build_html(reports.gather(recipe, Path(), decision)))
+    files.write_text(staged / "report.md", run_report.markdown_page(results, decision))
+    files.write_text(staged / "report.html", run_report.html_page(results, decision))
     print(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html", flush=True)
 
 

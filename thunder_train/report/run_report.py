@@ -1,129 +1,174 @@
-"""The page people read: report.md, the sections of the first Thunder Train's status page filled from files.
+"""The report of a run: the promotion decision, report.md and report.html.
 
-Input: what the stages left of a run.  Output: values for the pages, and report.md from them; page.py makes the HTML.
-
-The same report as one HTML file that needs nothing else: figures, tables and rows, from templates/report.html.j2.
-
-Rows are untrusted text: core/html.py shows them, here as on the audit page.
+Input: the files that the earlier stages wrote.  Output: promotion.json, and the same results as a short Markdown page
+and as one self-contained HTML page with figures, tables and example rows.  Equal inputs give equal bytes.
+Rows are untrusted text: the templates show them only through core/html.py and the escaping of core/templates.py.
 """
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from rapidfuzz.distance import Levenshtein
 
 from thunder_train.config.project import Recipe
 from thunder_train.core import files, html, templates
 from thunder_train.core.text import nfc
-from thunder_train.evaluate import collapse, gate
+from thunder_train.evaluate import collapse, gate, promotion
+from thunder_train.evaluate.conditions import ALL
 from thunder_train.launch import scripts
 from thunder_train.report import plots
 from thunder_train.report.plots import Interval, Labels, Series
 from thunder_train.reproduce import manifest
 
+TEMPLATES = Path("templates")
 CONDITIONS = {
-    "baseline": "the recogniser's text as it is",
-    "base_blind": "every answer of the base model taken",
-    "adapter_blind": "every answer of the adapter taken",
-    "adapter_gated": "those answers of the adapter that the gate took",
-    "oracle_gated": "the best that the gate would take",
+    "baseline": "the recogniser's text, unchanged",
+    "base_blind": "every answer of the base model, without a gate",
+    "adapter_blind": "every answer of the adapter, without a gate",
+    "adapter_gated": "the adapter's answer where the gate accepts it, else the recogniser's text",
+    "oracle_gated": "the best text that the gate would accept",
 }
-"""What the conditions of eval.json stand for."""
+"""Condition of eval.json -> the text that it scores."""
+TEXTS = ("hypothesis", "final text")
+"""The two groups of each histogram."""
 
 
-def build(recipe: Recipe, root: Path, promotion: dict[str, Any]) -> str:
-    """The report's text. Raises ThunderError when a stage's file is missing."""
-    return templates.markdown(root / "templates" / "report.md.j2", gather(recipe, root, promotion))
+@dataclass(frozen=True)
+class Results:
+    """What the earlier stages wrote about a run; every attribute without a comment is the content of a file."""
+
+    recipe: Recipe
+    run_id: str
+    dataset: dict[str, Any]
+    """data/<dataset>/manifest.json"""
+    dataset_sha256: str
+    """sha256 of that file"""
+    model: dict[str, Any]
+    """model.lock.json"""
+    preflight: dict[str, Any]
+    done: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluation: dict[str, Any]
+    """eval.json"""
+    predictions: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+    """decisions.jsonl without its header"""
 
 
-def gather(recipe: Recipe, root: Path, promotion: dict[str, Any]) -> dict[str, Any]:
-    """What both pages tell, read from the run's files. Raises ThunderError when one is missing."""
-    run = root / "runs" / recipe.name
-    done, metrics = files.read_json(run / "adapter" / "done.json"), files.read_jsonl(run / "metrics.jsonl")
-    data = files.read_json(root / "data" / recipe.dataset.name / "manifest.json")
-    return {
-        "recipe": recipe,
-        "run_id": manifest.identity(recipe, root)["run_id"],
-        "data": data,
-        "preflight": files.read_json(run / "preflight.json"),
-        "evaluation": files.read_json(run / "eval.json"),
-        "predictions": files.read_jsonl(run / "predictions.jsonl"),
-        "decisions": gate.read(run / gate.FILE).decisions,
-        "done": done,
-        "environment": ", ".join(f"{name} {value}" for name, value in sorted(done["environment"].items())),
-        "metrics": metrics,
-        "tokens_per_second": tokens_per_second(metrics),
-        "flags": [(flag, shlex.quote(str(value))) for flag, value in scripts.launch_flags(recipe)],
-        "promotion": promotion,
-        "evidence": data["evidence_kinds"],
+def gather(recipe: Recipe, root: Path) -> Results:
+    """Read each file of a run once. root: the project's folder. Raises ThunderError if a file is missing."""
+    run, dataset = root / "runs" / recipe.name, root / "data" / recipe.dataset.name / "manifest.json"
+    return Results(
+        recipe=recipe,
+        run_id=manifest.identity(recipe, root)["run_id"],
+        dataset=files.read_json(dataset),
+        dataset_sha256=files.sha256(dataset),
+        model=files.read_json(root / "runs" / "models" / recipe.model.name / "model.lock.json"),
+        preflight=files.read_json(run / "preflight.json"),
+        done=files.read_json(run / "adapter" / "done.json"),
+        metrics=files.read_jsonl(run / "metrics.jsonl"),
+        evaluation=files.read_json(run / "eval.json"),
+        predictions=files.read_jsonl(run / "predictions.jsonl"),
+        decisions=gate.read(run / gate.FILE).decisions,
+    )
+
+
+def decide(results: Results) -> dict[str, Any]:
+    """The content of promotion.json."""
+    recipe = results.recipe
+    run = promotion.Run(recipe.name, results.run_id, results.dataset_sha256, results.model)
+    return promotion.decide(results.evaluation, results.dataset, results.done, recipe.promotion, run)
+
+
+def markdown_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLATES) -> str:
+    """report.md. decision: the content of promotion.json.  folder: of the template."""
+    return templates.markdown(folder / "report.md.j2", _values(results, decision))
+
+
+def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLATES) -> str:
+    """report.html. decision: the content of promotion.json.  folder: of the template."""
+    lines = results.evaluation["conditions"]
+    values = {
+        **_values(results, decision),
+        "home": {
+            "data": f"../../data/{results.recipe.dataset.name}",
+            "model": f"../models/{results.recipe.model.name}",
+        },
+        "by_partition": [line for line in lines if line["partition"] != ALL],
         "conditions": CONDITIONS,
         "behaviours": collapse.BEHAVIOURS,
+        "environment": ", ".join(f"{name} {value}" for name, value in sorted(results.done["environment"].items())),
+        "figures": figures(results),
+        "code_points": code_points,
+    }
+    return html.page(folder / "report.html.j2", values)
+
+
+def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
+    """The values that both templates use."""
+    overall = [line for line in results.evaluation["conditions"] if line["partition"] == ALL]
+    return {
+        "recipe": results.recipe,
+        "run_id": results.run_id,
+        "data": results.dataset,
+        "evidence": results.dataset["evidence_kinds"],
+        "preflight": results.preflight,
+        "done": results.done,
+        "evaluation": results.evaluation,
+        "promotion": decision,
+        "overall": overall,
+        "by_condition": {line["condition"]: line for line in overall},
+        "tokens_per_second": tokens_per_second(results.metrics),
+        "flags": [(flag, shlex.quote(str(value))) for flag, value in scripts.launch_flags(results.recipe)],
     }
 
 
 def tokens_per_second(metrics: list[dict[str, Any]]) -> float:
-    """Target tokens trained on per second of training, all ranks together, validation and saving left out."""
+    """Target tokens per second of all ranks together, over the training steps alone (no validation, no saving)."""
     events = [event for event in metrics if event["event"] == "train" and event["tokens"]]
     seconds = sum(event["tokens"] / event["target_tokens_per_second"] for event in events)
     return sum(event["tokens"] for event in events) / seconds if seconds else 0.0
 
 
-ALL = "all"
-"""The name of all partitions together."""
-TEXTS = ("hypothesis", "final text")
-"""Groups of the histograms."""
-
-
-def build_html(values: dict[str, Any], templates: Path = Path("templates")) -> str:
-    """The page's text: values as report.gather gives them. The same values give the same bytes.
-
-    Raises ThunderError for a template that does not render.
-    """
-    found = values["evaluation"]
-    overall = [line for line in found["conditions"] if line["partition"] == ALL]
-    told = {
-        **values,
-        "home": {
-            "data": f"../../data/{values['recipe'].dataset.name}",
-            "model": f"../models/{values['recipe'].model.name}",
-        },
-        "overall": overall,
-        "by_condition": {line["condition"]: line for line in overall},
-        "by_partition": [line for line in found["conditions"] if line["partition"] != ALL],
-        "figures": figures(values),
-        "code_points": code_points,
-    }
-    return html.page(templates / "report.html.j2", told)
-
-
-def figures(values: dict[str, Any]) -> dict[str, Any]:
-    """Name -> SVG, empty where there is nothing to draw."""
-    trained = [event for event in values["metrics"] if event["event"] == "train"]
-    done = values["done"]["losses"]
-    losses = [Series("training", _points(done["train"])), Series("validation", _points(done["valid"]))]
-    speed = [
-        Series("targets", _course(trained, "target_tokens_per_second")),
-        Series("computed", _course(trained, "computed_tokens_per_second")),
-    ]
-    skew = [Series("skew", [(step, 1000 * seconds) for step, seconds in _course(trained, "skew_s")])]
-    return {
-        "loss": plots.lines(Labels("loss", "Loss per target token", "step", "nats"), losses),
-        "speed": plots.lines(Labels("speed", "Tokens per second, all ranks together", "step", "tokens/s"), speed, True),
-        "skew": plots.lines(
-            Labels("skew", "How much longer the slowest rank took than the fastest", "step", "ms"), skew, True
-        ),
-        "cer": _rates(values["evaluation"]),
-        **_histograms(values),
-    }
-
-
 def code_points(text: str) -> str:
-    """U+07CA U+07F2: what a lone mark is, which no font shows well."""
+    """ "U+07CA U+07F2": names a lone mark, which no font shows well."""
     return " ".join(f"U+{ord(character):04X}" for character in text)
 
 
-def _rates(evaluation: dict[str, Any]) -> Any:
+def figures(results: Results) -> dict[str, Markup]:
+    """Name -> SVG, empty if there is nothing to draw."""
+    steps = [event for event in results.metrics if event["event"] == "train"]
+    losses = results.done["losses"]
+    loss = [Series("training", _losses(losses["train"])), Series("validation", _losses(losses["valid"]))]
+    speed = [
+        Series("targets", _points(steps, "target_tokens_per_second")),
+        Series("computed", _points(steps, "computed_tokens_per_second")),
+    ]
+    skew = [Series("skew", [(step, 1000 * seconds) for step, seconds in _points(steps, "skew_s")])]
+    return {
+        "loss": plots.lines(Labels("loss", "Loss per target token", "step", "nats"), loss),
+        "speed": plots.lines(Labels("speed", "Tokens per second, all ranks together", "step", "tokens/s"), speed, True),
+        "skew": plots.lines(
+            Labels("skew", "Time of the slowest rank minus that of the fastest", "step", "ms"), skew, True
+        ),
+        "cer": _rates(results.evaluation),
+        **_histograms(results),
+    }
+
+
+def _losses(losses: list[list[float]]) -> list[tuple[float, float]]:
+    return plots.thinned([(step, loss) for step, loss in losses])
+
+
+def _points(events: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(step, value) of the events that have the key."""
+    return plots.thinned([(event["step"], event[key]) for event in events if key in event])
+
+
+def _rates(evaluation: dict[str, Any]) -> Markup:
     rows = [
         Interval(line["condition"].replace("_", " "), line["cer"], line["cer_low"], line["cer_high"])
         for line in evaluation["conditions"]
@@ -132,10 +177,10 @@ def _rates(evaluation: dict[str, Any]) -> Any:
     return plots.intervals(Labels("cer", "Character error rate by condition", "error rate"), rows)
 
 
-def _histograms(values: dict[str, Any]) -> dict[str, Any]:
-    """Lengths of texts and edits that lead from them to their references, before the adapter and after the gate."""
-    finals = {each["id"]: each["final"] for each in values["decisions"]}
-    rows = ((row["asr_text"], finals[row["id"]], row["reference_text"]) for row in values["predictions"])
+def _histograms(results: Results) -> dict[str, Markup]:
+    """Lengths of hypotheses and final texts, and their edit distances to the references."""
+    finals = {each["id"]: each["final"] for each in results.decisions}
+    rows = ((row["asr_text"], finals[row["id"]], row["reference_text"]) for row in results.predictions)
     texts = [tuple(map(nfc, row)) for row in rows]
     lengths = [[len(before) for before, _, _ in texts], [len(after) for _, after, _ in texts]]
     scored = [each for each in texts if each[2].strip()]
@@ -143,19 +188,9 @@ def _histograms(values: dict[str, Any]) -> dict[str, Any]:
         [Levenshtein.distance(before, reference) for before, _, reference in scored],
         [Levenshtein.distance(after, reference) for _, after, reference in scored],
     ]
-    length, edit = (
-        Labels("lengths", "Lengths of the test rows", "code points", "rows"),
-        Labels("edits", "Edits from a text to its reference", "code points to edit", "rows"),
-    )
+    of_lengths = Labels("lengths", "Lengths of the test rows", "code points", "rows")
+    of_edits = Labels("edits", "Edits from a text to its reference", "code points to edit", "rows")
     return {
-        "lengths": plots.bars(length, TEXTS, plots.binned(lengths)),
-        "edits": plots.bars(edit, TEXTS, plots.binned(edits)),
+        "lengths": plots.bars(of_lengths, TEXTS, plots.binned(lengths)),
+        "edits": plots.bars(of_edits, TEXTS, plots.binned(edits)),
     }
-
-
-def _points(losses: list[list[float]]) -> list[tuple[float, float]]:
-    return plots.thinned([(step, loss) for step, loss in losses])
-
-
-def _course(events: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    return plots.thinned([(event["step"], event[key]) for event in events if key in event])
