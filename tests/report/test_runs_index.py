@@ -111,6 +111,4 @@ def test_a_project_without_runs_has_a_page_too(tmp_path: Path) -> None:
     recipe = recipes.finished(tmp_path)
 
     assert "smoke" == recipe.name
-    assert (
-        "No run has a manifest yet. ./doit builds the default recipes." in Page(runs_index.build(tmp_path)).text
-    )
+    assert "No run has a manifest yet. ./doit builds the default recipes." in Page(runs_index.build(tmp_path)).text

@@ -1,52 +1,10 @@
-"""LoRA on a frozen base, and counting it without weights."""
-
-import json
+"""LoRA on a frozen base."""
 
 import pytest
 
-from tests.helpers.project_copy import PROJECT
-from tests.worker.conftest import python
 from thunder_train import ThunderError
 
 pytestmark = pytest.mark.mlx
-
-GEMMA = PROJECT / "tests/helpers/gemma-4-e2b-4bit.config.json"
-
-
-def test_gemma_4_e2b_trains_1703936_parameters():
-    """
-    The first Thunder Train said 15,877,411: it had never frozen the base.
-    """
-    from thunder_train.worker.model import count
-
-    assert (4_628_569_344, 1_703_936) == count(json.loads(GEMMA.read_text()), num_layers=4, rank=8)
-
-
-def test_the_count_is_a_program_too(tmp_path):
-    """
-    dodo.py imports no mlx, so it asks a process.
-    """
-    done = python(
-        "thunder_train.worker.inspect.count",
-        ["--config", str(GEMMA), "--num-layers", "4", "--lora-rank", "8"],
-        tmp_path,
-    )
-
-    assert {"parameters": 4_628_569_344, "trainable_parameters": 1_703_936} == json.loads(done.stdout)
-
-
-def test_counting_from_the_config_agrees_with_the_loaded_model(folder):
-    """
-    The estimate before a run and the number after it are one number.
-    """
-    from thunder_train.worker import model
-
-    config = json.loads((folder / "nano/config.json").read_text())
-    loaded, _ = model.load(str(folder / "nano"), "")
-    total = model.parameters(loaded)
-    model.add_lora(loaded, model.Lora(num_layers=1, rank=4), seed=0)
-
-    assert (total, model.trainable_parameters(loaded)) == model.count(config, num_layers=1, rank=4)
 
 
 def test_only_lora_leaves_of_the_last_layers_are_trained(folder):

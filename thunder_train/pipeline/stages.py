@@ -126,9 +126,8 @@ def _check_split(recipe: Recipe) -> None:
     folder = dict(render.model_flags(recipe))["--model"]
     if recipe.model.kind == "hub":
         return
-    flags = ["--config", f"{folder}/config.json", "--num-layers", str(recipe.train.num_layers)]
-    flags += ["--lora-rank", str(recipe.train.lora_rank), "--tensor-ranks", str(len(recipe.cluster.hosts))]
-    argv = [sys.executable, "-m", "thunder_train.worker.inspect.count", *flags]
+    flags = ["--config", f"{folder}/config.json", "--ranks", str(len(recipe.cluster.hosts)), "--check-split"]
+    argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *flags]
     command(argv, where=f"model {recipe.model.name!r}", hint="read the lines above")
 
 

@@ -159,17 +159,6 @@ def parameters(model: nn.Module) -> int:
     return int(mlx_lm.utils.get_total_parameters(model))
 
 
-def count(config: dict[str, Any], num_layers: int, rank: int, keys: tuple[str, ...] = ()) -> tuple[int, int]:
-    """(parameters of the model, trained parameters) from its config.json alone.
-
-    Raises ThunderError as add_lora and build.
-    """
-    model = build(config)
-    total = parameters(model)
-    add_lora(model, Lora(num_layers, rank, keys=keys), seed=0)
-    return total, trainable_parameters(model)
-
-
 def build(config: dict[str, Any]) -> nn.Module:
     """A model from its config.json alone; no weight is ever computed. ThunderError when mlx-lm cannot build it."""
     try:

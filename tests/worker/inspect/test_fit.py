@@ -1,4 +1,4 @@
-"""What fit says, against what a training is seen to need."""
+"""The estimate of fit, against the measured needs of trainings."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from tests.helpers.families import CONFIGS, build
+from tests.helpers.project_copy import PROJECT
 from tests.worker.conftest import flags, python, row, write_rows
 from thunder_train import ThunderError
 from thunder_train.worker.args import Settings, parse
 
 pytestmark = pytest.mark.mlx
 
+GEMMA = PROJECT / "tests/helpers/gemma-4-e2b-4bit.config.json"
 LETTERS = 120
 DENSE: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
@@ -36,12 +38,12 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def settings(**changed: object) -> Settings:
-    """Flags of a training, read as fit reads them."""
+    """Settings of a short training, some of them changed."""
     return parse(flags(Path("adapter"), **changed))
 
 
 def write_model(folder: Path, nano: Path, config: dict[str, Any]) -> None:
-    """A random model of a config, with nano's tokenizer."""
+    """Write a random model with nano's tokenizer."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
@@ -55,9 +57,9 @@ def write_model(folder: Path, nano: Path, config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_peak_is_foretold_within_a_quarter(folder: Path, tmp_path: Path, name: str) -> None:
+def test_the_estimated_peak_is_within_a_quarter_of_the_measured_one(folder: Path, tmp_path: Path, name: str) -> None:
     """
-    Someone decides by it whether to buy memory; the formula's factors come from other shapes than these.
+    Users decide by it whether to buy memory; the factors of the formula were fitted to other shapes.
     """
     from thunder_train.worker.inspect import fit
 
@@ -71,37 +73,37 @@ def test_the_peak_is_foretold_within_a_quarter(folder: Path, tmp_path: Path, nam
     measured = 1e9 * next(each["peak_memory_gb"] for each in events if each["event"] == "train")
     tokens = json.loads((tmp_path / "out" / "adapter" / "done.json").read_text())["tokens"]["train"] // 4
 
-    foretold = fit.report(SHAPES[name], settings(**changed), ranks=1, row_tokens=tokens)["bytes"]["peak"]
+    estimated = fit.report(SHAPES[name], settings(**changed), ranks=1, row_tokens=tokens)["bytes"]["peak"]
 
-    assert measured == pytest.approx(foretold, rel=0.25)
+    assert measured == pytest.approx(estimated, rel=0.25)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma4_e2b"])
 def test_bytes_of_a_quantised_base_are_exact(name: str) -> None:
     """
-    Scales and biases of 4-bit groups are an eighth of it, and embeddings count, too.
+    Scales and biases of 4-bit groups are an eighth of them, and embeddings count, too.
     """
     from mlx.utils import tree_flatten
 
     from thunder_train.worker import model
     from thunder_train.worker.inspect import memory
-    from thunder_train.worker.inspect.memory import facts
+    from thunder_train.worker.inspect.memory import model_sizes
 
     config = {**CONFIGS[name], "torch_dtype": "float32", "quantization": {"bits": 4, "group_size": 32}}
     real = sum(leaf.nbytes for _, leaf in tree_flatten(build(name, bits=4).parameters()))
 
-    assert real == memory.weight_bytes(model.build(config), facts(config), parts=1)
+    assert real == memory.weight_bytes(model.build(config), model_sizes(config), parts=1)
 
 
-def test_a_rank_of_a_split_model_keeps_half_of_each_block() -> None:
+def test_each_of_two_ranks_keeps_half_of_a_split_block() -> None:
     """
-    Embedding and norms stay whole on each rank; a single key/value head cannot be halved.
+    Embeddings and norms stay whole on each rank; a single key/value head cannot be halved.
     """
     from mlx.utils import tree_flatten
 
     from thunder_train.worker import model
     from thunder_train.worker.inspect import memory
-    from thunder_train.worker.inspect.memory import facts
+    from thunder_train.worker.inspect.memory import model_sizes
 
     config = CONFIGS["gemma3_text"] | {"torch_dtype": "float32"}
     base = model.build(config)
@@ -109,12 +111,12 @@ def test_a_rank_of_a_split_model_keeps_half_of_each_block() -> None:
     leaves = [(name, leaf.size * 4) for name, leaf in tree_flatten(base.parameters())]
     expected = sum(size / 2 if any(each in name for each in halved) else size for name, size in leaves)
 
-    assert expected == memory.weight_bytes(base, facts(config), parts=2)
+    assert expected == memory.weight_bytes(base, model_sizes(config), parts=2)
 
 
 def test_checkpointed_blocks_need_less() -> None:
     """
-    grad_checkpoint is the advice for a model that does not fit, so fit has to see it.
+    fit advises grad_checkpoint for a model that does not fit, so the estimate must include it.
     """
     from thunder_train.worker.inspect import fit
 
@@ -127,22 +129,22 @@ def test_checkpointed_blocks_need_less() -> None:
     assert plain["activations"] > 2 * checkpointed["activations"]
 
 
-def test_a_step_costs_seconds_and_one_gradient_message() -> None:
+def test_the_report_contains_seconds_and_the_gradient_message() -> None:
     """
-    Two ranks exchange every trained number once; the block's time is multiplied, not that of a whole model.
+    Two ranks exchange each trained number once; one block is timed, not the whole model.
     """
     from thunder_train.worker.inspect import fit
 
-    found = fit.report(SHAPES["llama, wide"], settings(), ranks=2, row_tokens=32)
+    result = fit.report(SHAPES["llama, wide"], settings(), ranks=2, row_tokens=32)
 
-    assert 4 * (found["trainable_parameters"] + 7) == found["message_bytes"]["gradient"]
-    assert 31 == found["probe_tokens"]
-    assert 0 < found["seconds_per_step"] < 5
+    assert 4 * (result["trainable_parameters"] + 7) == result["message_bytes"]["gradient"]
+    assert 31 == result["probe_tokens"]
+    assert 0 < result["seconds_per_step"] < 5
 
 
-def test_a_model_that_cannot_be_split_is_refused_in_tensor_strategy() -> None:
+def test_a_model_that_cannot_be_split_is_refused_with_the_tensor_strategy() -> None:
     """
-    Whoever asks fit must not learn it from eight ranks later.
+    Users must not learn it only when eight ranks start.
     """
     from thunder_train.worker.inspect import fit
 
@@ -150,14 +152,14 @@ def test_a_model_that_cannot_be_split_is_refused_in_tensor_strategy() -> None:
         fit.report(SHAPES["llama, wide"], settings(strategy="tensor"), ranks=3, row_tokens=32)
 
 
-def test_seconds_grow_with_tokens_blocks_and_words() -> None:
+def test_seconds_grow_with_tokens_blocks_and_vocabulary() -> None:
     """
-    Trained blocks cost forward and backward, the others forward alone, and a checkpointed one both and forward again.
+    Trained blocks run forward and backward, others only forward, checkpointed blocks forward twice and backward.
     """
-    from thunder_train.worker.inspect.memory import facts
+    from thunder_train.worker.inspect.memory import model_sizes
     from thunder_train.worker.inspect.step_seconds import Times
 
-    sizes, times = facts(SHAPES["gemma3_text, deep"]), Times(10, 3.0, 1.0, 0.5, "cpu")
+    sizes, times = model_sizes(SHAPES["gemma3_text, deep"]), Times(10, 3.0, 1.0, 0.5, "cpu")
 
     assert 2 * (2 * 3 + 10 * 1 + 440 * 0.5) == times.seconds(sizes, settings(num_layers=2), tokens=20, parts=1)
     checkpointed = settings(num_layers=2, grad_checkpoint="true")
@@ -166,13 +168,13 @@ def test_seconds_grow_with_tokens_blocks_and_words() -> None:
 
 def test_advice_names_the_strategy_that_fits() -> None:
     """
-    The data strategy is the faster one wherever it fits.
+    The data strategy is faster if the model fits.
     """
     from thunder_train.worker.inspect.fit import advice
 
     assert advice({"data": 10**9, "tensor": 10**8}, []).startswith("data: ")
     assert advice({"data": 20 * 10**9, "tensor": 10**10}, []).startswith("tensor: ")
-    expected = "does not fit a 16 GB Mac in data strategy (3 heads): lower micro_tokens or max_seq_len, "
+    expected = "does not fit a 16 GB Mac with the data strategy (3 heads): lower micro_tokens or max_seq_len, "
     assert advice({"data": 20 * 10**9}, ["3 heads"]).startswith(expected)
 
 
@@ -180,51 +182,92 @@ def test_a_config_without_sizes_is_refused() -> None:
     """
     A recurrent model has other sizes, and the formula would be wrong for it.
     """
-    from thunder_train.worker.inspect.memory import facts
+    from thunder_train.worker.inspect.memory import model_sizes
 
     with pytest.raises(ThunderError) as caught:
-        facts({"num_hidden_layers": 2})
+        model_sizes({"num_hidden_layers": 2})
 
-    hint = "fit knows dense transformers; use a config.json of one"
+    hint = "fit supports dense transformers only; use the config.json of one"
     assert f"--config: has no usable 'num_attention_heads'; {hint}" == str(caught.value)
 
 
-def test_an_unknown_weight_type_is_told_by_its_name() -> None:
+def test_an_unknown_weight_type_is_named() -> None:
     """
-    Guessing four bytes for float8 would be wrong fourfold.
+    Assuming four bytes for float8 would be wrong by a factor of four.
     """
-    from thunder_train.worker.inspect.memory import facts
+    from thunder_train.worker.inspect.memory import model_sizes
 
     with pytest.raises(ThunderError, match="has no usable 'float8'"):
-        facts(SHAPES["llama, wide"] | {"torch_dtype": "float8"})
+        model_sizes(SHAPES["llama, wide"] | {"torch_dtype": "float8"})
 
 
-def test_the_rank_that_takes_most_rows_is_the_one_that_is_reckoned() -> None:
+def test_the_estimate_is_for_the_rank_that_takes_most_rows() -> None:
     """
-    Of eight rows a step, one that is three times as fast takes six, and needs the memory for them.
+    A rank that is three times as fast takes six of eight rows, and needs memory for six.
     """
     from thunder_train.worker.inspect import fit
 
     def rows(**changed: object) -> int:
         chosen = settings(batch_size=4, **changed)
-        found = fit.report(SHAPES["llama, wide"], chosen, ranks=2, row_tokens=100)
-        return sum(one["sequences"] for one in found["passes"])
+        result = fit.report(SHAPES["llama, wide"], chosen, ranks=2, row_tokens=100)
+        return sum(each["sequences"] for each in result["passes"])
 
     assert (4, 6) == (rows(), rows(weights="3,1"))
 
 
-def test_each_rank_is_reckoned_with_its_own_rows() -> None:
+def test_each_rank_has_the_peak_of_its_own_rows() -> None:
     """
-    A small machine takes few rows so that it can take part at all. Ranks that share each block need the same.
+    A small machine takes few rows so that they fit. Ranks that share each block need the same.
     """
     from thunder_train.worker.inspect import fit
 
     def peaks(**changed: object) -> list[int]:
         chosen = settings(batch_size=4, packing="never", **changed)
-        found: list[int] = fit.report(SHAPES["llama, wide"], chosen, 2, 100, is_timed=False)["rank_peak_bytes"]
-        return found
+        result: list[int] = fit.report(SHAPES["llama, wide"], chosen, 2, 100, is_timed=False)["rank_peak_bytes"]
+        return result
 
-    alike, unlike, split = peaks(), peaks(weights="3,1"), peaks(strategy="tensor")
-    assert 1 == len({*alike}) == len({*split})
-    assert 2 == len(alike) == len(split)
-    assert unlike[0] > alike[0] > unlike[1]
+    equal, weighted, split = peaks(), peaks(weights="3,1"), peaks(strategy="tensor")
+    assert 1 == len({*equal}) == len({*split})
+    assert 2 == len(equal) == len(split)
+    assert weighted[0] > equal[0] > weighted[1]
+
+
+def test_gemma_4_e2b_trains_1703936_parameters() -> None:
+    """
+    The first Thunder Train reported 15,877,411: it had not frozen the base.
+    """
+    from thunder_train.worker.inspect import fit
+
+    chosen = settings(num_layers=4, lora_rank=8)
+    result = fit.report(json.loads(GEMMA.read_text()), chosen, ranks=1, row_tokens=32, is_timed=False)
+
+    assert (4_628_569_344, 1_703_936) == (result["parameters"], result["trainable_parameters"])
+
+
+def test_counting_from_the_config_agrees_with_the_loaded_model(folder: Path) -> None:
+    """
+    The number of parameters is the same before and after a training.
+    """
+    from thunder_train.worker import model
+    from thunder_train.worker.inspect import fit
+
+    config = json.loads((folder / "nano/config.json").read_text())
+    loaded, _ = model.load(str(folder / "nano"), "")
+    total = model.parameters(loaded)
+    model.add_lora(loaded, model.Lora(num_layers=1, rank=4), seed=0)
+    result = fit.report(config, settings(num_layers=1, lora_rank=4), ranks=1, row_tokens=32, is_timed=False)
+
+    assert (total, model.trainable_parameters(loaded)) == (result["parameters"], result["trainable_parameters"])
+
+
+def test_check_split_refuses_a_model_that_the_ranks_cannot_split(tmp_path: Path) -> None:
+    """
+    The pipeline imports no mlx, so it runs this program before any rank starts.
+    """
+    program, flags = "thunder_train.worker.inspect.fit", ["--config", str(GEMMA), "--check-split"]
+    done, refused = (python(program, [*flags, "--ranks", ranks], tmp_path) for ranks in ("2", "3"))
+
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    assert (2, "") == (refused.returncode, refused.stdout)
+    expected = "--strategy tensor: 8 query heads cannot be split over 3 ranks; use 2 or 4 or 8 ranks"
+    assert refused.stderr.startswith(expected)

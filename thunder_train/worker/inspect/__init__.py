@@ -1,1 +1,1 @@
-"""What a training will see and need, before it runs."""
+"""Reports about a training before it runs: its tokens, memory and time."""

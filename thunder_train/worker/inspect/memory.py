@@ -1,8 +1,7 @@
-"""The sizes of a model, from its config.json: plain numbers that memory and seconds are reckoned from.
+"""Memory of one rank, estimated from the sizes in a model's config.json.
 
-Bytes that a rank needs: the base exactly, the activations by a formula with measured factors.
-
-Tokens are those that a forward pass computes, padding included.
+Weights are exact; activations are a formula with factors fitted to measurements. "Tokens" are those that a forward pass
+computes, with padding.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,10 +18,40 @@ from thunder_train.worker.batching.plan import Pass
 from thunder_train.worker.model import trainable_parameters
 
 ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a number by type."""
+FLOAT32 = 4
+"""Bytes. The adapter, its moments and gradients, and the logits are float32 whatever the type of the base."""
+SOFT_CAP = 2.0
+"""Additional logits held per logit if the model caps them with tanh."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class Factors:
+    """Activations held per token, in numbers, as multiples of sizes of the model.
+
+    Of each trained block: width, hidden (MLP units), projections (q, k and v) and map (heads x sequence width, the
+    attention weights). Of the block being computed, in addition: work_hidden and work_map. Of the output layer: logits.
+    Of each checkpointed block: boundary (its input, in widths).
+    """
+
+    width: float
+    hidden: float
+    projections: float
+    map: float
+    work_hidden: float
+    work_map: float
+    logits: float
+    boundary: float
+
+
+SILU = Factors(5.0, 3.3, 2.9, 1.0, 10.0, 2.0, 3.7, 1.7)
+"""llama, qwen2, qwen3: fitted to mx.get_peak_memory of 28 shapes (mlx 0.32.4, CPU, not compiled); largest error 6 %."""
+GELU = Factors(7.2, 6.8, 2.9, 0.8, 1.5, 3.2, 3.8, 2.0)
+"""gemma, which has four norms and a longer activation function: fitted to 14 shapes."""
+
+
+@dataclass(frozen=True)
+class ModelSizes:
     """Sizes of a dense decoder. projections: outputs of q, k and v together; item_size: bytes of an activation."""
 
     family: str
@@ -37,14 +66,14 @@ class Facts:
     is_soft_capped: bool
 
 
-def facts(config: Mapping[str, Any]) -> Facts:
-    """The sizes in a config.json. Raises ThunderError when one is missing."""
+def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
+    """The sizes in a config.json. Raises ThunderError if one is missing or its type of weights is unknown."""
     text = config.get("text_config", config)
     try:
         heads, width = text["num_attention_heads"], text["hidden_size"]
         kv_heads = text.get("num_key_value_heads") or heads
         head = text.get("head_dim") or width // heads
-        return Facts(
+        return ModelSizes(
             family=text.get("model_type", config.get("model_type", "")),
             layers=text["num_hidden_layers"],
             width=width,
@@ -57,52 +86,23 @@ def facts(config: Mapping[str, Any]) -> Facts:
             is_soft_capped=bool(text.get("final_logit_softcapping")),
         )
     except KeyError as error:
-        hint = "fit knows dense transformers; use a config.json of one"
+        hint = "fit supports dense transformers only; use the config.json of one"
         raise ThunderError(f"has no usable {error}", where="--config", hint=hint) from error
 
 
 def dtype(config: Mapping[str, Any]) -> str:
-    """The type of the floating-point weights, as the config tells it."""
+    """The type of the floating-point weights; bfloat16 if the config does not name it."""
     text = config.get("text_config", {})
     names = (part.get(key) for part in (config, text) for key in ("torch_dtype", "dtype"))
     return str(next((name for name in names if name), "bfloat16"))
 
 
-FLOAT32 = 4
-"""Bytes. Adapter, its moments and gradients, and logits are float32 whatever the base is."""
+def activations(sizes: ModelSizes, layout: Pass, trained: int, is_checkpointed: bool, parts: int) -> int:
+    """Bytes of activations at the peak of a forward and backward pass over `layout`.
 
-
-@dataclass(frozen=True)
-class Factors:
-    """Numbers that are held per token, as multiples of a size: of each trained block, of the one at work, of logits.
-
-    map: of heads x width of the sequence, the attention weights. boundary: a block that is computed twice.
-    """
-
-    width: float
-    hidden: float
-    projections: float
-    map: float
-    work_hidden: float
-    work_map: float
-    logits: float
-    boundary: float
-
-
-SILU = Factors(5.0, 3.3, 2.9, 1.0, 10.0, 2.0, 3.7, 1.7)
-"""llama, qwen2, qwen3: fitted to mx.get_peak_memory of 28 shapes (mlx 0.32.4, CPU, not compiled), 6 % off at most."""
-GELU = Factors(7.2, 6.8, 2.9, 0.8, 1.5, 3.2, 3.8, 2.0)
-"""gemma: four norms and a long activation; fitted to 14 shapes."""
-SOFT_CAP = 2.0
-"""More logits, where they go through a tanh."""
-
-
-def activations(sizes: Facts, layout: Pass, trained: int, is_checkpointed: bool, parts: int) -> int:
-    """Bytes that a forward and backward pass holds at its peak, besides weights and gradients.
-
-    Per token: trained blocks x (width + hidden + projections + map), one block's temporaries and the logits, each times
-    its factor; blocks below the adapter hold nothing. Checkpointed blocks hold their inputs, but for the one at work.
-    parts: ranks that share heads and MLP (tensor).
+    Blocks below the adapter hold nothing, because no gradient goes through them. Checkpointed blocks hold only their
+    inputs, except the block being recomputed. trained: number of trained blocks; parts: ranks that share heads and MLP
+    (tensor strategy).
     """
     factors = GELU if "gemma" in sizes.family else SILU
     hidden, attention = sizes.hidden / parts, sizes.heads / parts * layout.width
@@ -115,9 +115,9 @@ def activations(sizes: Facts, layout: Pass, trained: int, is_checkpointed: bool,
     return round(tokens * (sizes.item_size * (held + work) + FLOAT32 * logits))
 
 
-def weight_bytes(model: nn.Module, sizes: Facts, parts: int) -> int:
-    """Bytes of the base on one rank, exactly; a quantised layer's words, scales and biases as they are stored."""
-    return round(sum(size * _share(name, sizes, parts) for name, size in _leaf_bytes(model, sizes.item_size)))
+def weight_bytes(model: nn.Module, sizes: ModelSizes, parts: int) -> int:
+    """Exact bytes of the base's weights on one rank, with the scales and biases of quantised layers."""
+    return round(sum(size * _fraction(name, sizes, parts) for name, size in _leaf_bytes(model, sizes.item_size)))
 
 
 def _leaf_bytes(model: nn.Module, item_size: int) -> Iterator[tuple[str, int]]:
@@ -126,26 +126,27 @@ def _leaf_bytes(model: nn.Module, item_size: int) -> Iterator[tuple[str, int]]:
             yield name, leaf.size * (item_size if mx.issubdtype(leaf.dtype, mx.floating) else leaf.dtype.size)
 
 
-def _share(name: str, sizes: Facts, parts: int) -> float:
-    """The part of a leaf that a rank keeps when blocks are split, as tensor_parallel splits them."""
-    words = name.split(".")
-    if "layers" not in words or not {"self_attn", "mlp"} & set(words):
+def _fraction(name: str, sizes: ModelSizes, parts: int) -> float:
+    """The fraction of a parameter that a rank keeps after tensor_parallel.shard."""
+    modules = set(name.split("."))
+    if "layers" not in modules or not {"self_attn", "mlp"} & modules:
         return 1.0
-    if {"k_proj", "v_proj"} & set(words):
+    if {"k_proj", "v_proj"} & modules:
         return 1 / min(parts, sizes.kv_heads)
-    return 1 / parts if {"q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"} & set(words) else 1.0
+    return 1 / parts if {"q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"} & modules else 1.0
 
 
-def memory(model: nn.Module, sizes: Facts, layout: Pass, settings: Settings, parts: int) -> dict[str, int]:
-    """Bytes of one rank by what holds them, and their peak: in the backward pass, or where the step is made."""
+def memory(model: nn.Module, sizes: ModelSizes, layout: Pass, settings: Settings, parts: int) -> dict[str, int]:
+    """Bytes of one rank by use, and their "peak": in the backward pass or in the optimizer's update."""
     adapter = FLOAT32 * trainable_parameters(model)
-    found = {
+    uses = {
         "weights": weight_bytes(model, sizes, parts),
         "adapter": adapter,
-        "optimizer": 2 * adapter,
-        "gradients": 2 * adapter,  # of a pass, and the sum so far
+        "optimizer": 2 * adapter,  # two moments of AdamW
+        "gradients": 2 * adapter,  # of one pass, and their sum so far
         "activations": activations(sizes, layout, settings.num_layers, settings.grad_checkpoint, parts),
     }
-    update = 3 * adapter  # the sum over all ranks, and the new moments
-    peak = sum(found.values()) + max(0, update - found["activations"])
-    return found | {"peak": peak}
+    # Activations are free again when the update needs the sum over all ranks and the two new moments.
+    update = 3 * adapter
+    peak = sum(uses.values()) + max(0, update - uses["activations"])
+    return uses | {"peak": peak}

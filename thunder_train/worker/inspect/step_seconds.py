@@ -1,6 +1,6 @@
-"""How long a step takes on this machine: a model of one block is timed, and its times are multiplied.
+"""Estimates the time of a step on this machine: times a model of one block and extrapolates to all blocks.
 
-The block has the recipe's shape, quantisation and adapter. Weights are random. Messages between ranks are not timed.
+The block has the recipe's shape, quantisation and adapter, with random weights. Messages between ranks are not timed.
 """
 
 import copy
@@ -17,53 +17,58 @@ from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.batch import batch, loss_sum
 from thunder_train.worker.batching.plan import Pass
 from thunder_train.worker.batching.tokens import Example
-from thunder_train.worker.inspect.memory import Facts, dtype
+from thunder_train.worker.inspect.memory import ModelSizes, dtype
 
 SMALL, LARGE = 256, 2048
-"""Two vocabularies: what the larger one costs more is the price of a word."""
+"""Sizes of two vocabularies; the difference in time gives the time per vocabulary entry."""
 ENOUGH_S = 0.3
-"""A pass that takes so long is not made longer: a CPU needs minutes for a large block."""
+"""Seconds of a pass from which on rows do not grow further: a CPU would need minutes for a large block."""
 FIRST_TOKENS = 32
-TURNS = 3
+"""Tokens of the first, shortest row."""
+REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of a pass of `tokens`: one trained block, one block forward alone, and a word of the vocabulary."""
+    """Seconds of a pass over `tokens` tokens.
+
+    block_s: forward and backward through one trained block; forward_s: forward through one block; entry_s: per entry of
+    the vocabulary.
+    """
 
     tokens: int
     block_s: float
     forward_s: float
-    word_s: float
+    entry_s: float
     device: str
 
-    def seconds(self, sizes: Facts, settings: Settings, tokens: int, parts: int) -> float:
-        """Of a step in which a rank computes so many tokens. parts: ranks that share a block."""
+    def seconds(self, sizes: ModelSizes, settings: Settings, tokens: int, parts: int) -> float:
+        """Seconds of a step in which a rank computes `tokens` tokens. parts: ranks that share each block."""
         trained = settings.num_layers
         blocks = trained * self.block_s + (sizes.layers - trained) * self.forward_s
-        blocks += trained * self.forward_s * settings.grad_checkpoint
-        return (blocks / parts + sizes.vocabulary * self.word_s) * tokens / self.tokens
+        blocks += trained * self.forward_s * settings.grad_checkpoint  # checkpointed blocks run forward twice
+        return (blocks / parts + sizes.vocabulary * self.entry_s) * tokens / self.tokens
 
 
 def measure(config: dict[str, Any], settings: Settings, row_tokens: int) -> Times:
-    """Time a block on rows that grow up to row_tokens, or until a pass takes long enough."""
+    """Time one block on a row that doubles in length up to row_tokens, or until a pass takes ENOUGH_S."""
     if mx.default_device().type == mx.cpu:
         mx.disable_compile()  # as in training
-    small, large = (_one_block(config, words, settings) for words in (SMALL, LARGE))
+    small, large = (_one_block(config, vocabulary, settings) for vocabulary in (SMALL, LARGE))
     tokens = min(FIRST_TOKENS, row_tokens - 1)
     while _fastest(_pass(small, tokens), 1) < ENOUGH_S and tokens < row_tokens - 1:
         tokens = min(2 * tokens, row_tokens - 1)
-    block_s, wide_s = _fastest(_pass(small, tokens), TURNS), _fastest(_pass(large, tokens), TURNS)
-    forward_s = _fastest(_forward(small, tokens), TURNS)
-    word_s = max(0.0, wide_s - block_s) / (LARGE - SMALL)
-    return Times(tokens, block_s, forward_s, word_s, mx.default_device().type.name)
+    block_s, large_s = _fastest(_pass(small, tokens), REPEATS), _fastest(_pass(large, tokens), REPEATS)
+    forward_s = _fastest(_forward(small, tokens), REPEATS)
+    entry_s = max(0.0, large_s - block_s) / (LARGE - SMALL)
+    return Times(tokens, block_s, forward_s, entry_s, mx.default_device().type.name)
 
 
-def _one_block(config: dict[str, Any], words: int, settings: Settings) -> nn.Module:
-    """The recipe's model with a single block, adapter included."""
+def _one_block(config: dict[str, Any], vocabulary: int, settings: Settings) -> nn.Module:
+    """The recipe's model with a single block and its adapter."""
     config = copy.deepcopy(config)
     for text in (config, config.get("text_config", {})):
-        small = {"num_hidden_layers": 1, "vocab_size": words, "vocab_size_per_layer_input": words}
+        small = {"num_hidden_layers": 1, "vocab_size": vocabulary, "vocab_size_per_layer_input": vocabulary}
         small |= {"sliding_window_pattern": 1, "num_kv_shared_layers": 0, "pad_token_id": 0}
         text |= {key: value for key, value in small.items() if key in text}
         if "layer_types" in text:
@@ -79,19 +84,19 @@ def _one_block(config: dict[str, Any], words: int, settings: Settings) -> nn.Mod
 def _pass(network: nn.Module, tokens: int) -> Callable[[], Any]:
     """A forward and backward pass over one row."""
     rows = [Example("", (1,) * (tokens + 1), ((1, tokens + 1),))]
-    made, run = batch(rows, Pass(((0,),), tokens)), nn.value_and_grad(network, loss_sum)
-    return lambda: run(network, made)
+    one_row, run = batch(rows, Pass(((0,),), tokens)), nn.value_and_grad(network, loss_sum)
+    return lambda: run(network, one_row)
 
 
 def _forward(network: nn.Module, tokens: int) -> Callable[[], Any]:
-    words = mx.ones((1, tokens), mx.int32)
-    return lambda: network(words)
+    row = mx.ones((1, tokens), mx.int32)
+    return lambda: network(row)
 
 
-def _fastest(run: Callable[[], Any], turns: int) -> float:
-    """Seconds of the fastest of some runs: whatever else the machine does can only slow one down."""
+def _fastest(run: Callable[[], Any], repeats: int) -> float:
+    """Seconds of the fastest run: other work on the machine can only slow a run down."""
     seconds = []
-    for _ in range(turns):
+    for _ in range(repeats):
         start = time.perf_counter()
         mx.eval(run())
         seconds.append(time.perf_counter() - start)
