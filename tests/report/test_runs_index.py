@@ -1,4 +1,4 @@
-"""runs/index.html: all runs, and what differs between any two."""
+"""runs/index.html: all runs, and the differences between any two."""
 
 import base64
 import hashlib
@@ -25,44 +25,42 @@ def root(tmp_path: Path) -> Path:
 
 def embedded(text: str) -> Any:
     """The facts that the page compares."""
-    found = re.search(r'<script type="application/json" id="facts">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return json.loads(found.group(1))
+    match = re.search(r'<script type="application/json" id="facts">(.*?)</script>', text, re.DOTALL)
+    assert match
+    return json.loads(match.group(1))
 
 
 def test_every_run_is_a_line_with_its_decision_and_rates(root: Path) -> None:
     """
-    One look tells which run is worth opening. A report that is not there is not linked.
+    The table shows which run is worth opening. It does not link a report that does not exist.
     """
     text = runs_index.build(root)
     lines = [re.sub(r"<.*?>", " ", line).split() for line in text.splitlines() if line.startswith('<tr><th scope="row')]
-    known = files.read_json(root / "runs/smoke/manifest.json")
-    rates = {
-        row["condition"]: f"{row['cer']:.4f}" for row in known["metrics"]["conditions"] if row["partition"] == "all"
-    }
+    run = files.read_json(root / "runs/smoke/manifest.json")
+    rates = {row["condition"]: f"{row['cer']:.4f}" for row in run["metrics"]["conditions"] if row["partition"] == "all"}
 
     assert ["smoke", "NO-GO", rates["baseline"], rates["adapter_blind"], rates["adapter_gated"], "1.5000"] == lines[0][
         :6
     ]
-    assert [known["run_id"], "warm"] == [lines[0][-1], lines[1][0]]
+    assert [run["run_id"], "warm"] == [lines[0][-1], lines[1][0]]
     assert '<a href="smoke/report.html">smoke</a>' in text
     assert '<a href="warm/manifest.json">warm</a>' in text
 
 
 def test_only_what_differs_is_on_the_page(root: Path) -> None:
     """
-    A hundred runs share most of their seven hundred facts; each of these is told once, as a number.
+    A hundred runs share most of their seven hundred facts; the page has only the number of these.
     """
-    found = embedded(runs_index.build(root))
+    facts = embedded(runs_index.build(root))
 
-    assert {"run_id", "recipe.train.learning_rate"} == set(found["runs"]["smoke"])
-    assert ["1e-06", "0.001"] == [found["runs"][name]["recipe.train.learning_rate"] for name in ("smoke", "warm")]
-    assert 500 < found["same"]
+    assert {"run_id", "recipe.train.learning_rate"} == set(facts["runs"]["smoke"])
+    assert ["1e-06", "0.001"] == [facts["runs"][name]["recipe.train.learning_rate"] for name in ("smoke", "warm")]
+    assert 500 < facts["same"]
 
 
 def test_a_manifest_that_cannot_be_read_does_not_hide_the_others(root: Path) -> None:
     """
-    A run of another version, or a broken one, is told of below the table.
+    A run of another version, or a broken one, is listed below the table.
     """
     files.write_text(root / "runs" / "broken" / "manifest.json", "{")
     files.write_json(root / "runs" / "old" / "manifest.json", {"schema": "thunder.run/0"})
@@ -72,18 +70,18 @@ def test_a_manifest_that_cannot_be_read_does_not_hide_the_others(root: Path) -> 
 
     assert "broken: runs/broken/manifest.json: is not the manifest of a run" in text
     assert "old: runs/old/manifest.json: has schema 'thunder.run/0'" in text
-    assert "odd: its metrics have another form; run `./doit` to make them again" in text
+    assert "odd: its metrics have another format; run `./doit` to build them again" in text
     assert {"smoke", "warm"} == set(embedded(runs_index.build(root))["runs"])
     assert str(root) not in text
 
 
 def test_no_manifest_can_end_the_script_or_run_one(root: Path) -> None:
     """
-    A manifest may come from anyone, and its texts stand inside a script element.
+    A manifest may come from anyone, and its texts are inside a script element.
     """
-    told = files.read_json(root / "runs" / "smoke" / "manifest.json")
-    told["promotion"] |= {"decision": recipes.HOSTILE, "reasons": [recipes.HOSTILE, "a\u202eb\u2028"]}
-    files.write_json(root / "runs" / "hostile" / "manifest.json", told)
+    run = files.read_json(root / "runs" / "smoke" / "manifest.json")
+    run["promotion"] |= {"decision": recipes.HOSTILE, "reasons": [recipes.HOSTILE, "a\u202eb\u2028"]}
+    files.write_json(root / "runs" / "hostile" / "manifest.json", run)
     text = runs_index.build(root)
 
     assert 2 == text.count("<script") == text.count("</script>")
@@ -94,7 +92,7 @@ def test_no_manifest_can_end_the_script_or_run_one(root: Path) -> None:
 
 def test_the_page_allows_its_own_script_and_no_other(root: Path) -> None:
     """
-    The hash in its policy is that of the script which stands in it.
+    The hash in its policy is that of its only script.
     """
     text = runs_index.build(root)
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
@@ -106,7 +104,7 @@ def test_the_page_allows_its_own_script_and_no_other(root: Path) -> None:
 
 def test_a_project_without_runs_has_a_page_too(tmp_path: Path) -> None:
     """
-    It says what to do.
+    It says which command builds the runs.
     """
     recipe = recipes.finished(tmp_path)
 

@@ -1,7 +1,7 @@
-"""Figures as SVG text: lines over steps, values with their intervals, histograms.
+"""Figures as SVG text: lines over steps, values with intervals, histograms.
 
-Made by hand, so that they are the same bytes everywhere and follow the page: text takes the colour around it, and
-classes s0 and s1 tell series apart by colour and by form. Nothing here holds text of rows.
+Input: numbers and labels, no text of rows.  Output: SVG elements for the report, the same bytes on every machine.  They
+use the colours of the page; the classes s0 and s1 tell two series apart by colour and by form.
 """
 
 import math
@@ -12,18 +12,18 @@ from html import escape
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 220
-"""Of a figure in its own units: small, so that its letters stay readable on a phone."""
+"""Size of a figure in SVG units: small, so that its text stays readable on a phone."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 26, 42
-"""Margins, in the same units."""
+"""Margins in SVG units."""
 NAMES, VALUES, ROW = 104, 56, 28
-"""Intervals: room for a row's name on the left and its value on the right, and its height."""
+"""Intervals: space for a row's name on the left and for its value on the right, and the height of a row."""
 DOTS = 40
-"""Most points of a line that are marked one by one."""
+"""Maximum number of points of a line that get a marker each."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line. points: (x, y), by rising x."""
+    """A line. points: (x, y), sorted by x."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -31,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the ends of its interval, if it has one."""
+    """A value with the ends of its interval, if it has one."""
 
     name: str
     value: float
@@ -41,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bin:
-    """A bar of a histogram. counts: one of each group."""
+    """Bars of a histogram for the values from low to high. counts: one for each group."""
 
     low: int
     high: int
@@ -50,7 +50,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a figure says of itself. key: unique on its page."""
+    """Title and axis labels of a figure. key: unique on its page."""
 
     key: str
     title: str
@@ -60,7 +60,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Scale:
-    """Values -> places along one axis."""
+    """Linear map from values to positions along one axis."""
 
     low: float
     high: float
@@ -68,13 +68,13 @@ class Scale:
     end: float
 
     def at(self, value: float) -> str:
-        """The place of a value, to a tenth of a unit."""
-        place = self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
-        return f"{place:.1f}"
+        """The position of a value, to a tenth of a unit."""
+        position = self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
+        return f"{position:.1f}"
 
 
 def lines(labels: Labels, series: Sequence[Series], is_from_zero: bool = False) -> Markup:
-    """Lines over training steps; x is whole. "" when there is no point."""
+    """Lines over training steps; x values are whole numbers. "" without points."""
     points = [point for each in series for point in each.points]
     if not points:
         return Markup("")
@@ -85,18 +85,18 @@ def lines(labels: Labels, series: Sequence[Series], is_from_zero: bool = False) 
     up = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     parts = [*_grid(labels, across, x_ticks, up, y_ticks), *_legend([each.name for each in series])]
     for number, each in enumerate(series):
-        places = [(across.at(x), up.at(y)) for x, y in each.points]
-        path = "M" + "L".join(f"{x} {y}" for x, y in places) if places else ""
+        positions = [(across.at(x), up.at(y)) for x, y in each.points]
+        path = "M" + "L".join(f"{x} {y}" for x, y in positions) if positions else ""
         parts.append(f'<path class="line s{number}" d="{path}"/>')
-        if len(places) <= DOTS:
-            for (x, y), (step, value) in zip(places, each.points, strict=True):
-                told = f"{each.name}, {labels.x} {step:g}: {short(value)}"
-                parts.append(f'<circle class="s{number}" cx="{x}" cy="{y}" r="2.5">{_titled(told)}</circle>')
-    return _figure(labels, HEIGHT, parts, " ".join(_course(each) for each in series if each.points))
+        if len(positions) <= DOTS:
+            for (x, y), (step, value) in zip(positions, each.points, strict=True):
+                title = f"{each.name}, {labels.x} {step:g}: {short(value)}"
+                parts.append(f'<circle class="s{number}" cx="{x}" cy="{y}" r="2.5">{_titled(title)}</circle>')
+    return _figure(labels, HEIGHT, parts, " ".join(_described_line(each) for each in series if each.points))
 
 
 def intervals(labels: Labels, rows: Sequence[Interval]) -> Markup:
-    """A row per value: a dot, and a bar from the low end of its interval to the high one. The first row is the measure.
+    """A row per value: a dot, and a bar over its interval. A vertical line marks the value of the first row.
 
     "" without rows.
     """
@@ -117,35 +117,37 @@ def intervals(labels: Labels, rows: Sequence[Interval]) -> Markup:
         if row.low is not None and row.high is not None:
             low, high = across.at(row.low), across.at(row.high)
             parts.append(f'<path class="line s0" d="M{low} {y:g}H{high}M{low} {y - 5:g}v10M{high} {y - 5:g}v10"/>')
-        parts.append(f'<circle class="s0" cx="{across.at(row.value)}" cy="{y:g}" r="4">{_titled(_said(row))}</circle>')
+        parts.append(
+            f'<circle class="s0" cx="{across.at(row.value)}" cy="{y:g}" r="4">{_titled(_described_row(row))}</circle>'
+        )
         parts.append(f'<text x="{WIDTH}" y="{y + 4:g}" text-anchor="end">{row.value:.4f}</text>')
     middle = (NAMES + WIDTH - VALUES) / 2
     parts.append(f'<text x="{middle:g}" y="{bottom + 34}" text-anchor="middle">{escape(labels.x)}</text>')
-    return _figure(labels, bottom + 40, parts, "; ".join(map(_said, rows)) + ".")
+    return _figure(labels, bottom + 40, parts, "; ".join(map(_described_row, rows)) + ".")
 
 
 def bars(labels: Labels, groups: Sequence[str], bins: Sequence[Bin]) -> Markup:
-    """A histogram with a bar of each group side by side. "" without bins."""
+    """A histogram with the bars of the groups side by side. "" without bins."""
     if not bins:
         return Markup("")
     marks = ticks(0.0, max(max(each.counts) for each in bins), is_whole=True)
     up = Scale(marks[0], marks[-1], HEIGHT - BOTTOM, TOP)
-    room = (WIDTH - RIGHT - LEFT) / len(bins)
-    wide = room * 0.84 / len(groups)
+    bin_width = (WIDTH - RIGHT - LEFT) / len(bins)
+    bar_width = bin_width * 0.84 / len(groups)  # 8 % of a bin stay empty on each side
     parts = [*_grid(labels, None, [], up, marks), *_legend(groups)]
-    every = math.ceil(len(bins) / 8)  # so many labels stand side by side
-    for place, each in enumerate(bins):
-        start = LEFT + room * place + room * 0.08
+    every = math.ceil(len(bins) / 8)  # there is space for 8 labels
+    for index, each in enumerate(bins):
+        start = LEFT + bin_width * index + bin_width * 0.08
         span = str(each.low) if each.low == each.high else f"{each.low} to {each.high}"
         for number, count in enumerate(each.counts):
             top = up.at(count)
-            told = _titled(f"{groups[number]}: {count} rows with {span}")
+            title = _titled(f"{groups[number]}: {count} rows with {span}")
             parts.append(
-                f'<rect class="bar s{number}" x="{start + wide * number:.1f}" y="{top}" width="{wide:.1f}" '
-                f'height="{HEIGHT - BOTTOM - float(top):.1f}">{told}</rect>'
+                f'<rect class="bar s{number}" x="{start + bar_width * number:.1f}" y="{top}" width="{bar_width:.1f}" '
+                f'height="{HEIGHT - BOTTOM - float(top):.1f}">{title}</rect>'
             )
-        if place % every == 0:
-            middle = LEFT + room * (place + 0.5)
+        if index % every == 0:
+            middle = LEFT + bin_width * (index + 0.5)
             parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{each.low}</text>')
     most = [
         f"{name}: most rows, {max(counts)}, at {bins[counts.index(max(counts))].low}."
@@ -155,7 +157,7 @@ def bars(labels: Labels, groups: Sequence[str], bins: Sequence[Bin]) -> Markup:
 
 
 def binned(groups: Sequence[Sequence[int]], most: int = 16) -> list[Bin]:
-    """Whole numbers counted in at most so many bins of equal width, the same bins for each group; none of nothing."""
+    """Whole numbers counted in at most `most` bins of equal width, the same for each group; [] without numbers."""
     values = [value for group in groups for value in group]
     if not values:
         return []
@@ -169,29 +171,30 @@ def binned(groups: Sequence[Sequence[int]], most: int = 16) -> list[Bin]:
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
-    """Every n-th point and the last one, at most about so many: a page need not hold each of 100,000 steps."""
+    """Every n-th point and the last one, about `most` at most: a page need not have each of 100,000 steps."""
     every = math.ceil(len(points) / most) or 1
     kept = list(points[::every])
     return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
 
 
 def ticks(low: float, high: float, most: int = 5, is_whole: bool = False) -> list[float]:
-    """About `most` round numbers that enclose a range, two at least."""
-    raw = (high - low or abs(high) or 1.0) / most
+    """About `most` round numbers, at least two, whose range contains low and high."""
+    raw = (high - low or abs(high) or 1.0) / most  # an empty range gets a step that fits its value
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     step = max(1.0, step) if is_whole else step
+    # 1e-9: an end that is a multiple of step but for rounding needs no further tick.
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(step * number, 10) for number in range(first, max(last, first + 1) + 1)]
 
 
 def short(value: float) -> str:
-    """Four digits that tell: 0.3105, 12.35, 1,234."""
+    """Four significant digits: 0.3105, 12.35, 1,234."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _grid(labels: Labels, across: Scale | None, x_ticks: list[float], up: Scale, y_ticks: list[float]) -> Iterable[str]:
-    """Lines and numbers of the axes, and what they count."""
+    """Grid lines, numbers and labels of the axes."""
     base = HEIGHT - BOTTOM
     for tick in y_ticks:
         y = up.at(tick)
@@ -206,7 +209,7 @@ def _grid(labels: Labels, across: Scale | None, x_ticks: list[float], up: Scale,
 
 
 def _legend(names: Sequence[str]) -> Iterable[str]:
-    """Names of the series at the top right; none for a single one, which the title names."""
+    """Names of the series at the top right; nothing for a single series, which the title names."""
     for number, name in enumerate(names if len(names) > 1 else ()):
         x = WIDTH - 118 * (len(names) - number) + 14
         yield f'<path class="line s{number}" d="M{x} 8h18"/><text x="{x + 23}" y="12">{escape(name)}</text>'
@@ -214,22 +217,23 @@ def _legend(names: Sequence[str]) -> Iterable[str]:
 
 def _figure(labels: Labels, height: int, parts: Iterable[str], description: str) -> Markup:
     key = escape(labels.key)
-    return Markup(  # noqa: S704 - every text in it is escaped where it is put in
+    return Markup(  # noqa: S704 - every text in it was escaped where it was inserted
         f'<svg role="img" viewBox="0 0 {WIDTH} {height}" aria-labelledby="{key}-title {key}-text">'
         f'<title id="{key}-title">{escape(labels.title)}</title><desc id="{key}-text">{escape(description)}</desc>'
         f"{''.join(parts)}</svg>"
     )
 
 
-def _course(series: Series) -> str:
-    """Where a line begins and ends, for those who cannot see it."""
+def _described_line(series: Series) -> str:
+    """Start, end and range of a line in words, for screen readers."""
     (first, start), (last, end) = series.points[0], series.points[-1]
     low, high = (limit(y for _, y in series.points) for limit in (min, max))
     course = f"{short(start)} at {first:g} to {short(end)} at {last:g}"
     return f"{series.name}: from {course}, between {short(low)} and {short(high)}."
 
 
-def _said(row: Interval) -> str:
+def _described_row(row: Interval) -> str:
+    """A value and its interval in words, for screen readers."""
     ends = "" if row.low is None or row.high is None else f" (from {row.low:.4f} to {row.high:.4f})"
     return f"{row.name} {row.value:.4f}{ends}"
 
@@ -239,6 +243,6 @@ def _titled(text: str) -> str:
 
 
 def _tick(value: float, all_ticks: list[float]) -> str:
-    """A number with as many decimals as its axis needs."""
+    """A tick's label with as many decimals as the step between two ticks needs."""
     decimals = max(0, -math.floor(math.log10(all_ticks[1] - all_ticks[0]) + 1e-9))
     return f"{value:,.{decimals}f}"

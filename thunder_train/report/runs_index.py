@@ -1,6 +1,6 @@
-"""runs/index.html: every run that has a manifest, in a table that sorts, and any two of them compared.
+"""The index of all runs: a sortable table, and a comparison of any two runs.
 
-Input: runs/*/manifest.json.  The page is one file. Without its script the table and its links are still there.
+Input: runs/*/manifest.json.  Output: runs/index.html, one self-contained file; its table also works without its script.
 """
 
 import base64
@@ -17,25 +17,25 @@ from thunder_train.core.html import visible
 from thunder_train.reproduce import compare, manifest
 
 CONDITIONS = ("baseline", "adapter_blind", "adapter_gated")
-"""Those whose error rate the table tells."""
+"""Conditions whose error rate has a column in the table."""
 COMPARED = ("recipe", "inputs", "model", "environment", "code", "metrics", "promotion")
-"""Parts of a manifest that two runs are compared by."""
+"""Parts of a manifest that the page compares."""
 
 
 def build(root: Path) -> str:
-    """The page. A manifest that cannot be read is told of on the page: one bad run must not hide the others."""
+    """The page. An unreadable manifest is listed on it, so that one bad run does not hide the others."""
     rows, compared, problems = [], {}, []
     for path in sorted((root / "runs").glob("*/manifest.json")):
         name = path.parent.name
         try:
             run = manifest.read(path)
-            row, told = _row(name, run, path.parent), facts(run)
+            row, compared_facts = _row(name, run, path.parent), facts(run)
             rows.append(row)
-            compared[name] = told
+            compared[name] = compared_facts
         except ThunderError as problem:
             problems.append((name, str(problem).replace(str(path), f"runs/{name}/manifest.json")))
         except (KeyError, TypeError, ValueError, AttributeError):
-            problems.append((name, "its metrics have another form; run `./doit` to make them again"))
+            problems.append((name, "its metrics have another format; run `./doit` to build them again"))
     script = files.require(root / "templates" / "index.js", hint="git checkout it").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {
@@ -49,27 +49,27 @@ def build(root: Path) -> str:
 
 
 def facts(run: dict[str, Any]) -> dict[str, str]:
-    """Dotted key -> value as text, of all that two runs are compared by; control characters spelled out."""
-    told = {"run_id": run["run_id"]}
+    """Dotted key -> value as text, for the parts of COMPARED; control characters are spelled out."""
+    texts = {"run_id": run["run_id"]}
     for section in COMPARED:
         for key, value in compare.facts(run.get(section, {})).items():
-            told[visible(f"{section}.{key}" if key else section)] = visible(_text(value))
-    return told
+            texts[visible(f"{section}.{key}" if key else section)] = visible(_text(value))
+    return texts
 
 
 def differing(compared: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """{"runs": the facts of each run that not all share, "same": how many the others are}; pages stay small."""
+    """{"runs": run -> the facts that are not equal in all runs, "same": number of the others}. Keeps the page small."""
     shared = set.intersection(*(set(run.items()) for run in compared.values())) if compared else set()
     runs = {name: {key: run[key] for key in run if (key, run[key]) not in shared} for name, run in compared.items()}
     return {"runs": runs, "same": len(shared)}
 
 
 def as_json(value: Any) -> Markup:
-    """JSON that no text can end early inside a script element."""
+    """JSON that is safe inside a script element: no string in it can end the element."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)  # noqa: S704 - its marks are escaped in the line above
+    return Markup(text)  # noqa: S704 - its marks are escaped in the lines above
 
 
 def _text(value: Any) -> str:
