@@ -1,10 +1,11 @@
-"""Interfaces and RDMA devices as the tools of Linux and macOS print them.
+"""Interfaces and RDMA devices, parsed from the output of the tools of Linux and macOS.
 
-macOS: texts typed by us in the forms that its users' posts show, named at each test. No Mac was at hand to record one.
+macOS: texts that we typed after users' posts, which each test names. There was no Mac to record one.
 """
 
 import json
 import sys
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ IBV_DEVICES = """\
 """
 
 
-def test_a_mac_tells_its_thunderbolt_bridge_from_its_wifi():
+def test_a_macs_thunderbolt_bridge_and_wifi_are_told_apart() -> None:
     """
     A hostfile with the Wi-Fi address trains, at a third of the speed. Forms: mlx#1903 (a bridge, indented by spaces),
     tun2socks#44 (two addresses, a VPN of IPv6 alone), glpi-agent#673 (a mask of 19 bits), tailscale#1296 (a mask that
@@ -110,21 +111,21 @@ def test_a_mac_tells_its_thunderbolt_bridge_from_its_wifi():
     ] == interfaces.from_ifconfig(IFCONFIG.replace("\n", " \n"), interfaces.hardware_ports(PORTS))
 
 
-def test_cables_have_addresses_of_their_own_when_the_bridge_is_down():
+def test_cables_have_addresses_of_their_own_when_the_bridge_is_down() -> None:
     """
-    So `mlx.distributed_config --auto-setup` leaves a Mac. A cable that is pulled and a bridge that is down keep theirs.
-    No post that shows it was found.
+    `mlx.distributed_config --auto-setup` leaves a Mac like this. A pulled cable and a bridge that is down keep their
+    addresses. We found no post that shows it.
     """
     assert [{"name": "en2", "kind": "Thunderbolt 1", "addresses": ["192.168.0.1/30"]}] == interfaces.from_ifconfig(
         BRIDGE_DOWN, interfaces.hardware_ports(PORTS)
     )
 
 
-def test_linux_tells_addresses_of_what_is_up():
+def test_addresses_of_linux_interfaces_that_are_up_are_read() -> None:
     """
-    The same table from `ip -json address`; IPv6 is left out, for MLX's ring is IPv4.
+    The same table from `ip -json address`; IPv6 is left out, because MLX's ring is IPv4.
     """
-    told = [
+    rows = [
         {"ifname": "lo", "flags": ["LOOPBACK", "UP"], "addr_info": [_address("inet", "127.0.0.1", 8)]},
         {
             "ifname": "eth0",
@@ -142,21 +143,21 @@ def test_linux_tells_addresses_of_what_is_up():
         {"name": "eth0", "kind": "", "addresses": ["10.1.0.2/24"]},
         {"name": "thunderbolt0", "kind": "Thunderbolt", "addresses": ["10.0.5.2/30"]},
         {"name": "wg0", "kind": "tunnel", "addresses": ["10.8.0.2/24"]},
-    ] == interfaces.from_ip(json.dumps(told))
+    ] == interfaces.from_ip(json.dumps(rows))
 
 
-def _address(family, local, prefixlen):
+def _address(family: str, local: str, prefixlen: int) -> dict[str, Any]:
     return {"family": family, "local": local, "prefixlen": prefixlen}
 
 
-def test_rdma_devices_are_listed_by_name():
+def test_rdma_devices_are_listed_by_name() -> None:
     """
-    Their names change when a Mac starts, so the hostfile's matrix is compared with them each time. Form: MLX's manual.
+    Their names change when a Mac starts, so each preflight compares them with the matrix. Form: MLX's manual.
     """
     assert ["rdma_en2", "rdma_en5"] == interfaces.from_ibv_devices(IBV_DEVICES)
 
 
-def test_a_mac_whose_rdma_is_off_has_an_empty_list():
+def test_a_mac_whose_rdma_is_off_has_an_empty_list() -> None:
     """
     Thunderbolt 4, and a Mac whose rdma_ctl was never enabled, print the titles alone: omlx#3037.
     """
@@ -164,24 +165,24 @@ def test_a_mac_whose_rdma_is_off_has_an_empty_list():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's ip")
-def test_this_machine_tells_its_loopback():
+def test_this_machine_has_a_loopback() -> None:
     """
-    The real command, not only its record. It may be missing in a small container.
+    The real command, not only a typed text. It may be missing in a small container.
     """
-    found = interfaces.interfaces()
+    rows = interfaces.interfaces()
 
-    assert not found or "127.0.0.1/8" in [each for one in found for each in one["addresses"]]
+    assert not rows or "127.0.0.1/8" in [each for one in rows for each in one["addresses"]]
 
 
-def test_a_command_that_is_not_there_says_nothing():
+def test_a_missing_command_has_no_output() -> None:
     """
-    No tool is required: an address can still be tried.
+    No tool is required: links can be measured without it.
     """
-    assert "" == interfaces.said("no-such-command-of-ours")
+    assert "" == interfaces.output_of("no-such-command-of-ours")
 
 
-def test_bytes_that_are_no_text_are_read_all_the_same():
+def test_bytes_that_are_not_utf8_are_read() -> None:
     """
     `ps` lists the commands of everyone on the host.
     """
-    assert "\ufffd" == interfaces.said(sys.executable, "-c", "import sys; sys.stdout.buffer.write(b'\\xe9')")
+    assert "\ufffd" == interfaces.output_of(sys.executable, "-c", "import sys; sys.stdout.buffer.write(b'\\xe9')")

@@ -1,4 +1,4 @@
-"""What a host says of itself, asked in a folder of the test's own."""
+"""The program's answers about a host, in a folder of the test's own."""
 
 import ast
 import errno
@@ -9,14 +9,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from thunder_train.agent import interfaces, link, main, relay
+from thunder_train.agent import files, interfaces, link, main, mpi_holder
+
+VERSION = b'__version__ = "9.9"\n'
 
 
 @pytest.fixture
-def host(tmp_path, monkeypatch):
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home with a project in it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("HF_HOME", raising=False)
@@ -26,86 +29,51 @@ def host(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     project = tmp_path / "project"
     (project / "thunder_train").mkdir(parents=True)
-    (project / "thunder_train/__init__.py").write_text('__version__ = "9.9"\n')
+    (project / "thunder_train/__init__.py").write_bytes(VERSION)
     return project
 
 
-def test_a_project_tells_its_version_and_code(host):
+def test_a_project_has_its_version_and_hashed_files(host: Path) -> None:
     """
     Read from the files, never imported: another version's code must not run here.
     """
-    told = main.facts("project", sys.executable, {})
+    answer = main.facts("project", sys.executable, {"thunder_train/__init__.py": None})
 
     assert (True, True, True, "9.9") == tuple(
-        told[name] for name in ("has_folder", "has_project", "has_python", "thunder_train")
+        answer[name] for name in ("has_folder", "has_project", "has_python", "thunder_train")
     )
-    assert {"thunder_train/__init__.py": sha(b'__version__ = "9.9"\n')} == told["code"]
+    assert {"thunder_train/__init__.py": [len(VERSION), sha(VERSION)]} == answer["files"]
 
 
-def test_a_host_without_the_project_still_answers(host):
+def test_a_host_without_the_project_still_answers(host: Path) -> None:
     """
     "no project there" is clearer than the shell's "cd: no such file or directory".
     """
-    told = main.facts("elsewhere", ".venv/bin/python", {"data/a.jsonl": None})
+    answer = main.facts("elsewhere", ".venv/bin/python", {"data/a.jsonl": None})
 
-    assert (False, False, False, {}, {}) == tuple(
-        told[name] for name in ("has_folder", "has_project", "has_python", "code", "files")
+    assert (False, False, False, {}) == tuple(
+        answer[name] for name in ("has_folder", "has_project", "has_python", "files")
     )
 
 
-def test_files_tell_their_size_and_hash(host):
+def test_files_of_the_project_are_hashed(host: Path) -> None:
     """
-    A missing one is left out; one of another size is not read: gigabytes would be read in vain.
+    With their sizes; a missing one is left out, and one of another size is not read.
     """
     (host / "a").write_bytes(b"one")
     (host / "b").write_bytes(b"two")
-    told = main.facts("project", "python3", {"a": None, "b": 99, "c": 3})["files"]
+    paths = {"a": None, "b": 99, "c": 3}
 
-    assert {"a": [3, sha(b"one")], "b": [3, None]} == told
+    expected = {"a": [3, sha(b"one")], "b": [3, None]}
+    assert expected == main.facts("project", "python3", paths)["files"]
+    assert {"files": expected} == main.hash_files("project", paths)
 
 
-def test_a_large_file_is_read_once(host, monkeypatch):
+def test_workers_of_this_folder_are_found_and_no_others(
+    host: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """
-    A model of 50 GB takes minutes to read, and a preflight comes before each training.
-    """
-    monkeypatch.setattr(main, "LARGE_BYTES", 3)
-    monkeypatch.chdir(host)
-    Path("a").write_bytes(b"one")
-    os.utime("a", (1, 1))
-    first = main.hashes({"a": None})
-    monkeypatch.setattr(main, "_sha256", lambda path: "read again")
-
-    assert {"a": [3, sha(b"one")]} == first == main.hashes({"a": None})
-    Path("a").write_bytes(b"six")
-    assert {"a": [3, "read again"]} == main.hashes({"a": None})
-
-
-def test_a_file_that_was_just_written_is_not_remembered(host, monkeypatch):
-    """
-    It may change once more within the clock's tick, and keep its time.
-    """
-    monkeypatch.setattr(main, "LARGE_BYTES", 3)
-    monkeypatch.chdir(host)
-    Path("a").write_bytes(b"one")
-    main.hashes({"a": None})
-
-    assert not Path(".thunder").exists()
-
-
-def test_a_spoiled_cache_is_no_cache(host, monkeypatch):
-    """
-    Also one that is not a table.
-    """
-    monkeypatch.chdir(host)
-    Path(".thunder").mkdir()
-    for text in ("{", "[]"):
-        Path(".thunder/hosts.json").write_text(text)
-        assert {} == main.hashes({})
-
-
-def test_workers_of_this_folder_are_found_and_no_others(host, monkeypatch, tmp_path):
-    """
-    Two projects may train on one host; only our own worker is in our way.
+    Two projects may train on one host; only the worker of this one is a problem.
     """
     if not Path("/proc/self").exists():
         pytest.skip("no /proc here")
@@ -113,25 +81,27 @@ def test_workers_of_this_folder_are_found_and_no_others(host, monkeypatch, tmp_p
     monkeypatch.chdir(host)
     argv = [sys.executable, "-m", "thunder_train.worker", "--x", "1"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout
+        assert worker.stdin
         worker.stdout.readline()
-        found = main.workers()
+        processes = main.workers()
         monkeypatch.chdir(tmp_path)
         elsewhere = main.workers()
         worker.stdin.close()
 
-    assert [worker.pid] == [one["pid"] for one in found]
-    assert found[0]["command"].endswith("-m thunder_train.worker --x 1")
+    assert [worker.pid] == [one["pid"] for one in processes]
+    assert processes[0]["command"].endswith("-m thunder_train.worker --x 1")
     assert [] == elsewhere
 
 
-def test_a_mac_finds_them_with_ps_and_lsof(monkeypatch):
+def test_a_mac_finds_them_with_ps_and_lsof(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     No /proc there. Untested on a Mac.
     """
     ps = "  501 /u/me/.venv/bin/python -m thunder_train.worker --rank 1\n  502 python -m thunder_train.worker\n"
     ps += "  503 vi thunder_train/worker\n"
     open_files = {"501": "p501\nfcwd\nn/Users/me/thunder train\n", "502": "p502\nfcwd\nn/Users/me/other\n"}
-    monkeypatch.setattr(main, "said", lambda *argv: open_files[argv[3]])
+    monkeypatch.setattr(main, "output_of", lambda *argv: open_files[argv[3]])
 
     assert [{"pid": 501, "command": "/u/me/.venv/bin/python -m thunder_train.worker --rank 1"}] == main._mac_workers(
         ps, "/Users/me/thunder train"
@@ -139,20 +109,21 @@ def test_a_mac_finds_them_with_ps_and_lsof(monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("lsof"), reason="asks lsof")
-def test_lsof_names_a_folder_in_any_script(tmp_path):
+def test_lsof_names_a_folder_in_any_script(tmp_path: Path) -> None:
     """
     The real command. In the C locale it prints \\xe4\\xbb\\xa3 for one letter: the worker was not found.
     """
     folder = tmp_path / "thunder träin 代码"
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, cwd=folder) as process:
-        found = main._lsof_folder(process.pid)
+        assert process.stdin
+        named = main._lsof_folder(process.pid)
         process.stdin.close()
 
-    assert str(folder) == found
+    assert str(folder) == named
 
 
-def test_three_quarters_of_a_macs_memory_may_be_used(monkeypatch):
+def test_three_quarters_of_a_macs_memory_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     No /proc/meminfo there. A Mac with 36 GiB in pages of 16 KiB.
     """
@@ -163,26 +134,26 @@ def test_three_quarters_of_a_macs_memory_may_be_used(monkeypatch):
     assert 27 << 30 == main.usable_memory()
 
 
-def _no_file(path, *_):
+def _no_file(path: Path, *_: object) -> str:
     raise FileNotFoundError(path)
 
 
-@pytest.mark.parametrize("module", [main, interfaces, link, relay])
-def test_the_program_needs_nothing_but_an_old_python(module):
+@pytest.mark.parametrize("module", [main, files, interfaces, link, mpi_holder])
+def test_the_program_needs_nothing_but_an_old_python(module: ModuleType) -> None:
     """
     A Mac's own python3 is 3.9, and a new host has no other.
     """
-    tree = ast.parse(Path(module.__file__).read_text(), feature_version=(3, 9))
+    tree = ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 9))
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    own = {f"thunder_train.agent.{part}" for part in ("interfaces", "link", "relay")}
+    sent = {"thunder_train.agent", *(f"thunder_train.agent.{part}" for part in ("interfaces", "link", "main"))}
 
-    assert {name.partition(".")[0] for name in names - own} <= sys.stdlib_module_names
+    assert {name.partition(".")[0] for name in names - sent} <= sys.stdlib_module_names
 
 
-def test_each_question_is_a_line_and_so_is_its_answer(host):
+def test_each_question_is_a_line_and_so_is_its_answer(host: Path) -> None:
     """
-    Whatever a login script prints lies between lines that are marked.
+    The prefix tells answers from the lines that a login script prints.
     """
     text = json.dumps({"ask": "listen", "address": "192.0.2.99"})
     code = "from thunder_train.agent import main; main.main()"
@@ -192,5 +163,21 @@ def test_each_question_is_a_line_and_so_is_its_answer(host):
     assert f'thunder-answer {{"error": "{os.strerror(errno.EADDRNOTAVAIL)}"}}\n' == done.stdout
 
 
-def sha(data):
+def test_a_failing_system_call_is_an_answer(host: Path) -> None:
+    """
+    A missing folder or a full disk does not end the program.
+    """
+    questions = [{"ask": "hash", "folder": "elsewhere", "paths": {}}, {"ask": "hash", "folder": "project", "paths": {}}]
+    text = "".join(f"{json.dumps(question)}\n" for question in questions)
+    code = "from thunder_train.agent import main; main.main()"
+    env = {**os.environ, "PYTHONPATH": str(Path(main.__file__).parent.parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, env=env)
+
+    assert [
+        f'thunder-answer {{"failed": "elsewhere: {os.strerror(errno.ENOENT)}"}}',
+        'thunder-answer {"files": {}}',
+    ] == (done.stdout.splitlines())
+
+
+def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Discovery: which addresses of what hosts tell make the best training link."""
+"""Discovery: which of the hosts' addresses make the best training link."""
 
 import tomllib
 
@@ -10,14 +10,14 @@ def interface(name: str, kind: str, *addresses: str) -> dict[str, object]:
     return {"name": name, "kind": kind, "addresses": list(addresses)}
 
 
-def told(*interfaces: dict[str, object], ssh: str = "", rdma: tuple[str, ...] = ()) -> dict[str, object]:
+def facts_of(*interfaces: dict[str, object], ssh: str = "", rdma: tuple[str, ...] = ()) -> dict[str, object]:
     """Facts of a host, as far as discovery reads them."""
     loopback = interface("lo0", "loopback", "127.0.0.1/8")
     return {"interfaces": [loopback, *interfaces], "ssh_address": [ssh] if ssh else [], "rdma": list(rdma)}
 
 
 def pair(*ips: str) -> Cluster:
-    """mac4 and mac5, with addresses when they have been given any."""
+    """mac4 and mac5, with the given addresses if any."""
     given = [(ip,) for ip in ips] or [(), ()]
     two = tuple(Host(name, ip, ()) for name, ip in zip(("mac4", "mac5"), given, strict=True))
     return Cluster("macs", "ring", two, (), "thunder-train", ".venv/bin/python")
@@ -33,15 +33,15 @@ def test_thunderbolt_is_chosen_and_the_table_is_toml() -> None:
     What is printed can be pasted into thunder.toml as it is; the rest is comments.
     """
     facts = {
-        "mac4": told(WIFI[0], BRIDGE[0], ssh="192.168.1.4", rdma=("rdma_en2",)),
-        "mac5": told(WIFI[1], BRIDGE[1], ssh="192.168.1.5"),
+        "mac4": facts_of(WIFI[0], BRIDGE[0], ssh="192.168.1.4", rdma=("rdma_en2",)),
+        "mac5": facts_of(WIFI[1], BRIDGE[1], ssh="192.168.1.5"),
     }
     text = discover.as_table(pair(), facts)
 
     assert (
         "# mac4: en0 (Wi-Fi): 192.168.1.4/24, ssh goes over it\n"
         "# mac4: bridge0 (Thunderbolt Bridge): 10.0.5.1/24\n"
-        "# mac4: RDMA rdma_en2; which cable each is on, `mlx.distributed_config` tells\n"
+        "# mac4: RDMA rdma_en2; `mlx.distributed_config` shows which cable each is on\n"
         "# mac5: en0 (Wi-Fi): 192.168.1.5/24, ssh goes over it\n"
         "# mac5: bridge0 (Thunderbolt Bridge): 10.0.5.2/24\n"
         "[clusters.macs]\n"
@@ -54,13 +54,13 @@ def test_thunderbolt_is_chosen_and_the_table_is_toml() -> None:
     } == tomllib.loads(text)["clusters"]["macs"]
 
 
-def test_what_the_table_had_is_in_the_new_one() -> None:
+def test_the_old_tables_settings_are_in_the_new_one() -> None:
     """
     It replaces the old one: a forgotten weight would make a fast Mac wait.
     """
     hosts_before = (Host("mac4", ("10.0.5.1",), ("", "rdma_en2"), 2.0), Host("mac5", ("10.0.5.2",), ("rdma_en3", "")))
     before = Cluster("macs", "jaccl", hosts_before, ("A=1",), "thunder-train", ".venv/bin/python")
-    text = discover.as_table(before, {"mac4": told(BRIDGE[0]), "mac5": told(BRIDGE[1])})
+    text = discover.as_table(before, {"mac4": facts_of(BRIDGE[0]), "mac5": facts_of(BRIDGE[1])})
 
     assert {
         "backend": "jaccl",
@@ -76,10 +76,10 @@ def test_what_the_table_had_is_in_the_new_one() -> None:
 
 def test_without_thunderbolt_the_given_addresses_stay() -> None:
     """
-    Someone chose them.
+    A user chose them.
     """
     other = [interface("eth1", "", f"172.16.0.{number}/24") for number in (1, 2)]
-    facts = {"mac4": told(LAN[0], other[0]), "mac5": told(LAN[1], other[1])}
+    facts = {"mac4": facts_of(LAN[0], other[0]), "mac5": facts_of(LAN[1], other[1])}
 
     assert {"mac4": "192.168.2.4", "mac5": "192.168.2.5"} == discover.training_addresses(
         pair("192.168.2.4", "192.168.2.5"), facts
@@ -88,12 +88,12 @@ def test_without_thunderbolt_the_given_addresses_stay() -> None:
 
 def test_else_a_network_that_ssh_does_not_use() -> None:
     """
-    Two networks: one is for people, the other was laid for a reason.
+    Of two networks one is for people, and the other was built for a purpose.
     """
     other = [interface("eth1", "", f"192.168.9.{number}/24") for number in (1, 2)]
     facts = {
-        "mac4": told(LAN[0], other[0], WIFI[0], ssh="192.168.2.4"),
-        "mac5": told(LAN[1], other[1], WIFI[1], ssh="192.168.2.5"),
+        "mac4": facts_of(LAN[0], other[0], WIFI[0], ssh="192.168.2.4"),
+        "mac5": facts_of(LAN[1], other[1], WIFI[1], ssh="192.168.2.5"),
     }
 
     assert {"mac4": "192.168.9.1", "mac5": "192.168.9.2"} == discover.training_addresses(pair(), facts)
@@ -101,9 +101,9 @@ def test_else_a_network_that_ssh_does_not_use() -> None:
 
 def test_a_network_of_one_host_alone_is_none() -> None:
     """
-    A Thunderbolt cable to a disk, or to a third Mac.
+    A Thunderbolt cable may go to a disk, or to a third Mac.
     """
-    facts = {"mac4": told(WIFI[0], BRIDGE[0]), "mac5": told(WIFI[1])}
+    facts = {"mac4": facts_of(WIFI[0], BRIDGE[0]), "mac5": facts_of(WIFI[1])}
 
     assert {"mac4": "192.168.1.4", "mac5": "192.168.1.5"} == discover.training_addresses(pair(), facts)
 
@@ -113,7 +113,7 @@ def test_a_cable_with_an_address_of_its_own_is_thunderbolt() -> None:
     `mlx.distributed_config --auto-setup` takes the bridge down and gives each cable a network; port numbers may differ.
     """
     cables = [interface(f"en{number}", f"Thunderbolt {number}", f"192.168.0.{number}/30") for number in (1, 2)]
-    facts = {"mac4": told(LAN[0], cables[0]), "mac5": told(LAN[1], cables[1])}
+    facts = {"mac4": facts_of(LAN[0], cables[0]), "mac5": facts_of(LAN[1], cables[1])}
 
     assert {"mac4": "192.168.0.1", "mac5": "192.168.0.2"} == discover.training_addresses(pair(), facts)
 
@@ -123,7 +123,7 @@ def test_the_ethernet_of_a_thunderbolt_dock_is_ethernet() -> None:
     macOS calls it "Thunderbolt Ethernet Slot 1": the given addresses stay.
     """
     dock = [interface("en7", "Thunderbolt Ethernet Slot 1", f"172.16.0.{number}/24") for number in (1, 2)]
-    facts = {"mac4": told(LAN[0], dock[0]), "mac5": told(LAN[1], dock[1])}
+    facts = {"mac4": facts_of(LAN[0], dock[0]), "mac5": facts_of(LAN[1], dock[1])}
 
     assert {"mac4": "192.168.2.4", "mac5": "192.168.2.5"} == discover.training_addresses(
         pair("192.168.2.4", "192.168.2.5"), facts
@@ -132,10 +132,13 @@ def test_the_ethernet_of_a_thunderbolt_dock_is_ethernet() -> None:
 
 def test_a_vpn_is_no_training_link() -> None:
     """
-    Both hosts are in it, and ssh does not go over it; yet it runs over the network that is there.
+    Both hosts are in it, and ssh does not use it; yet its packets go over the ordinary network.
     """
     tunnels = [interface("utun4", "tunnel", f"10.8.0.{number}/24") for number in (2, 3)]
-    facts = {"mac4": told(tunnels[0], LAN[0], ssh="192.168.2.4"), "mac5": told(tunnels[1], LAN[1], ssh="192.168.2.5")}
+    facts = {
+        "mac4": facts_of(tunnels[0], LAN[0], ssh="192.168.2.4"),
+        "mac5": facts_of(tunnels[1], LAN[1], ssh="192.168.2.5"),
+    }
 
     assert {"mac4": "192.168.2.4", "mac5": "192.168.2.5"} == discover.training_addresses(pair(), facts)
 
@@ -145,17 +148,17 @@ def test_an_address_that_both_hosts_have_joins_nothing() -> None:
     Virtual machines give each Mac the same: Colima 192.168.106.1 on bridge100 (abiosoft/colima, issue 458).
     """
     bridge = interface("bridge100", "", "192.168.106.1/24")
-    facts = {"mac4": told(bridge, LAN[0], ssh="192.168.2.4"), "mac5": told(bridge, LAN[1], ssh="192.168.2.5")}
+    facts = {"mac4": facts_of(bridge, LAN[0], ssh="192.168.2.4"), "mac5": facts_of(bridge, LAN[1], ssh="192.168.2.5")}
 
     assert {"mac4": "192.168.2.4", "mac5": "192.168.2.5"} == discover.training_addresses(pair(), facts)
 
 
-def test_hosts_that_share_nothing_keep_what_they_have() -> None:
+def test_hosts_that_share_no_network_keep_their_addresses() -> None:
     """
-    So it is with a new cable: a Mac assigns itself 169.254.x.y, which changes and which it looks for on its Wi-Fi.
+    With a new cable a Mac assigns itself 169.254.x.y, which changes and which it routes over its Wi-Fi.
     """
     bridge = [interface("bridge0", "Thunderbolt Bridge", f"169.254.1.{number}/16") for number in (1, 2)]
-    text = discover.as_table(pair("10.0.5.1", "10.0.5.2"), {"mac4": told(bridge[0]), "mac5": told(bridge[1])})
+    text = discover.as_table(pair("10.0.5.1", "10.0.5.2"), {"mac4": facts_of(bridge[0]), "mac5": facts_of(bridge[1])})
 
     hint = "self-assigned: give it a fixed address to train over it"
     assert f"# mac4: bridge0 (Thunderbolt Bridge): 169.254.1.1/16, {hint}\n" in text
@@ -168,7 +171,7 @@ def test_ranks_of_one_host_share_its_address() -> None:
     One table per rank, as thunder.toml has it.
     """
     cluster = Cluster("macs", "ring", pair().hosts + pair().hosts[:1], ("A=1",), "thunder-train", ".venv/bin/python")
-    table = tomllib.loads(discover.as_table(cluster, {"mac4": told(BRIDGE[0]), "mac5": told(BRIDGE[1])}))
+    table = tomllib.loads(discover.as_table(cluster, {"mac4": facts_of(BRIDGE[0]), "mac5": facts_of(BRIDGE[1])}))
 
     assert ["10.0.5.1", "10.0.5.2", "10.0.5.1"] == [host["ips"][0] for host in table["clusters"]["macs"]["hosts"]]
     assert ["A=1"] == table["clusters"]["macs"]["envs"]

@@ -1,14 +1,15 @@
-"""Mirror: what the first rank left on its host comes home whole, is what done.json says, or is refused."""
+"""Fetching the first rank's outputs: complete and as done.json says, or nothing."""
 
 import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.helpers.fake_hosts import Site, real, site
-from thunder_train import ThunderError
+from tests.helpers.fake_hosts import Site, real, refusal, site
+from thunder_train.agent.client import Session
 from thunder_train.cluster import fetch
 from thunder_train.config.project import Recipe
 
@@ -18,7 +19,7 @@ ADAPTER = b"weights"
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Site:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A site whose first host has finished a training."""
     made = site(tmp_path, monkeypatch)
     done = {"adapter": {"sha256": hashlib.sha256(ADAPTER).hexdigest(), "bytes": len(ADAPTER)}}
@@ -32,22 +33,20 @@ def here(tmp_path, monkeypatch) -> Site:
     return made
 
 
-def refusal(site: Site, recipe: Recipe) -> list[str]:
-    """The lines that a user would read."""
-    with pytest.raises(ThunderError) as caught:
-        fetch.mirror(recipe, site.home, RUN)
-    return str(caught.value).splitlines()
+def refused(site: Site, recipe: Recipe) -> list[str]:
+    """The lines of a refused fetch."""
+    return refusal(fetch.outputs, recipe, site.home, RUN)
 
 
 def test_the_first_ranks_files_come_home(here: Site) -> None:
     """
-    The ranks were told a staging folder; the build finds there what a local training would have left.
+    The ranks wrote into a staging folder; the build finds there the files of a local training.
     """
-    found = fetch.mirror(here.recipe(), here.home, RUN)
+    fetched = fetch.outputs(here.recipe(), here.home, RUN)
 
-    assert tuple(sorted(f"{RUN}/{name}" for name in fetch.TRAINED)) == found
-    assert {name: here.there("mac4", name).read_bytes() for name in found} == {
-        name: (here.home / name).read_bytes() for name in found
+    assert tuple(sorted(f"{RUN}/{name}" for name in fetch.TRAINED)) == fetched
+    assert {name: here.there("mac4", name).read_bytes() for name in fetched} == {
+        name: (here.home / name).read_bytes() for name in fetched
     }
     assert not (here.home / ".thunder/arrived/one").exists()
 
@@ -59,7 +58,7 @@ def test_nothing_is_copied_from_this_machine_to_itself(here: Site) -> None:
     recipe = here.recipe()
     hosts = (replace(recipe.cluster.hosts[0], ssh="127.0.0.1"), recipe.cluster.hosts[1])
 
-    assert () == fetch.mirror(replace(recipe, cluster=replace(recipe.cluster, hosts=hosts)), here.home, RUN)
+    assert () == fetch.outputs(replace(recipe, cluster=replace(recipe.cluster, hosts=hosts)), here.home, RUN)
 
 
 def test_an_adapter_that_is_not_the_one_of_done_json_stays_out(here: Site) -> None:
@@ -68,9 +67,9 @@ def test_an_adapter_that_is_not_the_one_of_done_json_stays_out(here: Site) -> No
     """
     here.there("mac4", f"{RUN}/adapter/adapters.safetensors").write_bytes(b"Weights")
 
-    lines = refusal(here, here.recipe())
+    lines = refused(here, here.recipe())
 
-    assert ["host mac4: the adapter is not the one that its done.json tells of; train again"] == lines
+    assert ["host mac4: the adapter is not the one in its done.json; train again"] == lines
     assert not (here.home / RUN).exists()
 
 
@@ -80,30 +79,30 @@ def test_a_file_that_is_not_there_is_named(here: Site) -> None:
     """
     here.there("mac4", f"{RUN}/adapter/done.json").unlink()
 
-    assert [f"host mac4: {RUN}/adapter/done.json is missing; read the logs"] == refusal(here, here.recipe())
+    assert [f"host mac4: {RUN}/adapter/done.json is missing; read the logs"] == refused(here, here.recipe())
 
 
 def test_a_file_damaged_on_its_way_stays_out(here: Site) -> None:
     """
-    Every file is hashed on both sides, also those that done.json does not tell of.
+    Every file is hashed on both sides, also those that are not in done.json.
     """
     metrics = f"{here.home}/.thunder/arrived/one/{RUN}/metrics.jsonl"
     here.tool("rsync", f'#!/bin/sh\n{real("rsync")} "$@" || exit\n[ "$1" = --server ] || echo x >>{metrics}\n')
 
-    lines = refusal(here, here.recipe())
+    lines = refused(here, here.recipe())
 
-    assert [f"host mac4: {RUN}/metrics.jsonl did not arrive as it is there; run it again"] == lines
+    assert [f"host mac4: {RUN}/metrics.jsonl arrived damaged; run it again"] == lines
     assert not (here.home / RUN).exists()
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".ssh/authorized_keys"])
 def test_a_host_cannot_choose_where_its_files_lie_here(here: Site, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """
-    A host that has been taken over must not get further.
+    A compromised host must not reach this machine.
     """
-    monkeypatch.setattr("thunder_train.cluster.transfer.ask", lambda *_: {"files": {path: ["0" * 64, 1]}})
+    monkeypatch.setattr(Session, "ask", lambda *_, **__: {"files": {path: [1, "0" * 64]}})
 
-    assert f"host mac4: offers {path!r}, which nobody asked for; look at that host" == refusal(here, here.recipe())[0]
+    assert f"host mac4: offers {path!r}, which was not asked for; check that host" == refused(here, here.recipe())[0]
 
 
 def test_checkpoints_come_home_as_far_as_there_are_any(here: Site) -> None:
@@ -116,13 +115,13 @@ def test_checkpoints_come_home_as_far_as_there_are_any(here: Site) -> None:
     for name in ("0000004.safetensors", "0000008.safetensors", "0000009.safetensors.draft77"):
         here.there("mac4", f"{folder}/{name}").write_text(name)
 
-    found = fetch.checkpoints(recipe, here.home, folder)
+    fetched = fetch.checkpoints(recipe, here.home, folder)
 
-    assert (f"{folder}/0000004.safetensors", f"{folder}/0000008.safetensors") == found
+    assert (f"{folder}/0000004.safetensors", f"{folder}/0000008.safetensors") == fetched
     assert "0000008.safetensors" == (here.home / folder / "0000008.safetensors").read_text()
 
 
-def test_only_what_lies_below_thunder_is_forgotten(here: Site) -> None:
+def test_only_folders_below_thunder_are_removed(here: Site) -> None:
     """
     The one command that removes folders on hosts removes nothing that a user made.
     """
@@ -131,15 +130,15 @@ def test_only_what_lies_below_thunder_is_forgotten(here: Site) -> None:
         for folder in (".thunder/partial/abc", "runs/one"):
             here.there(host, folder).mkdir(parents=True)
 
-    fetch.forget(recipe, here.home, [".thunder/partial/abc", "runs/one", ".thunder/../runs/one", "."])
+    fetch.remove_folders(recipe, here.home, [".thunder/partial/abc", "runs/one", ".thunder/../runs/one", "."])
 
     for host in ("mac4", "mac5"):
         assert [False, True] == [here.there(host, folder).exists() for folder in (".thunder/partial/abc", "runs/one")]
 
 
-def test_nothing_is_forgotten_here(here: Site) -> None:
+def test_nothing_is_removed_here(here: Site) -> None:
     """
-    A cluster may name this very machine and folder, and what a training has just made still lies in staging.
+    A cluster may name this machine and folder under an ssh name, and the new outputs are still in staging.
     """
     recipe = here.recipe()
     shutil.rmtree(here.there("mac5"))
@@ -147,7 +146,7 @@ def test_nothing_is_forgotten_here(here: Site) -> None:
     for folder in (here.home, here.there("mac4")):
         (folder / ".thunder/staging/mine").mkdir(parents=True)
 
-    fetch.forget(recipe, here.home, [".thunder/staging/mine"])
+    fetch.remove_folders(recipe, here.home, [".thunder/staging/mine"])
 
     assert [True, False] == [(folder / ".thunder/staging/mine").exists() for folder in (here.home, here.there("mac4"))]
     assert ["staging"] == [path.name for path in (here.home / ".thunder").iterdir()]
@@ -155,10 +154,10 @@ def test_nothing_is_forgotten_here(here: Site) -> None:
 
 def test_a_host_that_has_gone_does_not_undo_a_training(here: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """
-    The adapter is home; what is left on a host is a warning.
+    The adapter is home; files left on a host only cause a warning.
     """
     shutil.rmtree(here.homes / "mac5")
 
-    fetch.forget(here.recipe(), here.home, [".thunder/partial/abc"])
+    fetch.remove_folders(here.recipe(), here.home, [".thunder/partial/abc"])
 
     assert capsys.readouterr().err.startswith("warning: .thunder/partial/abc could not be removed: host mac5: ssh ")

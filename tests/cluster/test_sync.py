@@ -1,6 +1,6 @@
-"""Sync: every host gets what it lacks and nothing else, whole or not at all, and keeps what is its own.
+"""Sync: every host gets the files that it lacks, all or none, and keeps its own.
 
-ssh is played by a script, rsync is real. tests/system/cluster/test_sync.py does the same over a real sshd.
+ssh is a script, rsync is real. tests/system/cluster/test_sync.py has a real sshd.
 """
 
 import os
@@ -15,6 +15,9 @@ import pytest
 from tests.helpers.fake_hosts import COMMIT, WEIGHTS, Site, code, refusal, site
 from tests.helpers.project_copy import PROJECT
 from thunder_train.cluster import sync
+from thunder_train.config.project import Recipe
+from thunder_train.core import files
+from thunder_train.core.stat_cache import StatCache
 
 pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync missing: apt-get install rsync")
 
@@ -25,21 +28,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return code(site(tmp_path, monkeypatch))
 
 
-def told(found: sync.Synced) -> list[tuple[str, int]]:
+def sent(synced: sync.Synced) -> list[tuple[str, int]]:
     """(host, files sent) of every host."""
-    return [(host.host, host.sent) for host in found.hosts]
+    return [(host.host, host.sent) for host in synced.hosts]
 
 
 def test_an_empty_host_gets_what_a_launch_needs_and_nothing_else(here: Site) -> None:
     """
-    Rows that were dropped, the audit, logs and other people's notes stay at home.
+    Dropped rows, the audit, logs and other files stay at home.
     """
     here.write("notes.txt", "mine")
     here.write("data/rows/dropped.jsonl", "x")
     here.write("thunder_train/__pycache__/a.pyc", "x")
     here.write("runs/one/launch.sh", "exec\n")
 
-    found = sync.sync(here.recipe(), here.home)
+    synced = sync.sync(here.recipe(), here.home)
 
     expected = {
         "data/rows/manifest.json",
@@ -54,7 +57,7 @@ def test_an_empty_host_gets_what_a_launch_needs_and_nothing_else(here: Site) -> 
         "thunder.toml",
         "thunder_train/a.py",
     }
-    assert [("mac4", 13), ("mac5", 13)] == told(found)
+    assert [("mac4", 13), ("mac5", 13)] == sent(synced)
     for host in ("mac4", "mac5"):
         assert {name: (here.home / name).read_bytes() for name in expected} == here.tree(host)
         assert os.access(here.there(host, "doit"), os.X_OK)
@@ -63,22 +66,22 @@ def test_an_empty_host_gets_what_a_launch_needs_and_nothing_else(here: Site) -> 
 
 def test_nothing_to_do_is_one_question_a_host(here: Site) -> None:
     """
-    Every training syncs first, so a sync of hosts that have all must be nearly free: no rsync is even started.
+    Every training syncs first, so a sync of complete hosts must cost almost nothing: it does not even start rsync.
     """
     sync.sync(here.recipe(), here.home)
     here.tool("rsync", "#!/bin/sh\nexit 99\n")
-    began = time.perf_counter()
+    start_s = time.perf_counter()
 
-    found = sync.sync(here.recipe(), here.home)
+    synced = sync.sync(here.recipe(), here.home)
 
-    assert [("mac4", 0), ("mac5", 0)] == told(found)
-    assert 2.0 > time.perf_counter() - began
-    assert ["nothing to do", "nothing to do"] == [line.split(": ")[1].rsplit(",", 1)[0] for line in sync.lines(found)]
+    assert [("mac4", 0), ("mac5", 0)] == sent(synced)
+    assert 2.0 > time.perf_counter() - start_s
+    assert ["nothing to do", "nothing to do"] == [line.split(": ")[1].rsplit(",", 1)[0] for line in sync.lines(synced)]
 
 
 def test_a_change_of_same_size_and_time_is_seen(here: Site) -> None:
     """
-    Files are compared by hash: rsync's own quick look, size and time, would pass this one over.
+    Files are compared by hash: rsync's own check, size and time, would skip this one.
     """
     recipe = here.recipe()
     sync.sync(recipe, here.home)
@@ -87,33 +90,33 @@ def test_a_change_of_same_size_and_time_is_seen(here: Site) -> None:
     path.write_text("tRain\n")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
-    found = sync.sync(recipe, here.home)
+    synced = sync.sync(recipe, here.home)
 
-    assert [("mac4", 0), ("mac5", 1)] == told(found)
+    assert [("mac4", 0), ("mac5", 1)] == sent(synced)
     assert "train\n" == path.read_text()
 
 
-def test_what_is_the_hosts_own_is_kept(here: Site) -> None:
+def test_a_hosts_own_files_are_kept(here: Site) -> None:
     """
-    A project there may be somebody's clone: files that are in our way are put aside, others are not touched.
+    A project there may be a user's clone: files in the place of ours are put aside, others are not touched.
     """
     recipe = here.recipe()
     for name, text in (("thunder.toml", "# edited there\n"), ("thunder_train/own.py", "OWN = 1\n")):
         here.there("mac5", name).parent.mkdir(parents=True, exist_ok=True)
         here.there("mac5", name).write_text(text)
 
-    found = sync.sync(recipe, here.home)
+    synced = sync.sync(recipe, here.home)
 
-    assert "mac5: replaced thunder.toml; its own is in .thunder/replaced/" in sync.lines(found)
+    assert "mac5: replaced thunder.toml; its own is in .thunder/replaced/" in sync.lines(synced)
     assert "# edited there\n" == here.there("mac5", ".thunder/replaced/thunder.toml").read_text()
     assert "OWN = 1\n" == here.there("mac5", "thunder_train/own.py").read_text()
-    here.write("thunder_train/a.py", "A = 2\n")  # what sync itself brought is nobody's own
+    here.write("thunder_train/a.py", "A = 2\n")  # a file that sync brought is not the host's own
     assert [(), ()] == [host.replaced for host in sync.sync(recipe, here.home).hosts]
 
 
-def test_only_what_sync_brought_is_removed_and_only_if_nobody_changed_it(here: Site) -> None:
+def test_only_what_sync_brought_is_removed_and_only_if_unchanged(here: Site) -> None:
     """
-    A module that is gone here must go there; one that somebody edited there is their file now.
+    A module deleted here must be deleted there, unless a user edited it there.
     """
     for name in ("gone", "edited"):
         here.write(f"thunder_train/{name}.py", "x = 1\n")
@@ -123,10 +126,10 @@ def test_only_what_sync_brought_is_removed_and_only_if_nobody_changed_it(here: S
     for name in ("gone", "edited"):
         (here.home / f"thunder_train/{name}.py").unlink()
 
-    found = sync.sync(recipe, here.home)
+    synced = sync.sync(recipe, here.home)
 
     assert [("thunder_train/edited.py", "thunder_train/gone.py"), ("thunder_train/gone.py",)] == [
-        host.removed for host in found.hosts
+        host.removed for host in synced.hosts
     ]
     assert "x = 2\n" == here.there("mac5", "thunder_train/edited.py").read_text()
 
@@ -141,13 +144,13 @@ def test_what_another_recipe_brought_is_not_removed(here: Site) -> None:
     sync.sync(one, here.home)
     sync.sync(two, here.home)
 
-    assert [("mac4", 0), ("mac5", 0)] == told(sync.sync(one, here.home))
+    assert [("mac4", 0), ("mac5", 0)] == sent(sync.sync(one, here.home))
     assert here.there("mac4", "runs/two/launch.sh").exists()
 
 
 def test_the_adapter_goes_to_the_first_rank_alone(here: Site) -> None:
     """
-    An evaluation's rank 0 reads it and gives it to the others.
+    An evaluation's rank 0 reads it and sends it to the others.
     """
     here.write("runs/one/adapter/adapters.safetensors", "weights")
 
@@ -180,12 +183,12 @@ def test_a_hub_model_is_found_by_the_worker_and_lies_in_the_project_folder(here:
     folder = here.there("mac5") / done.stdout.strip()
     assert WEIGHTS == {path.name: path.read_bytes() for path in folder.iterdir()}
     assert [here.place.partition("/")[0]] == [path.name for path in (here.homes / "mac5").iterdir()]
-    assert [("mac4", 0), ("mac5", 0)] == told(sync.sync(recipe, here.home))
+    assert [("mac4", 0), ("mac5", 0)] == sent(sync.sync(recipe, here.home))
 
 
 def test_a_hub_model_that_a_host_has_is_linked_and_not_sent(here: Site) -> None:
     """
-    Who tried the model there before has its gigabytes already; a link costs neither time nor space.
+    A user who tried the model there has its gigabytes already; a link costs neither time nor space.
     """
     recipe = here.recipe(model=HUB_MODEL)
     own = here.homes / "mac5/.cache/huggingface/hub/models--me--tiny"
@@ -195,55 +198,95 @@ def test_a_hub_model_that_a_host_has_is_linked_and_not_sent(here: Site) -> None:
         (own / "blobs" / name).write_bytes(content)
         (own / "snapshots" / COMMIT / name).symlink_to(f"../../blobs/{name}")
 
-    found = sync.sync(recipe, here.home)
+    synced = sync.sync(recipe, here.home)
 
-    assert [("mac4", 12), ("mac5", 10)] == told(found)
+    assert [("mac4", 12), ("mac5", 10)] == sent(synced)
     linked = here.there("mac5", f".thunder/hub/models--me--tiny/snapshots/{COMMIT}/model.safetensors")
     assert (own / "blobs/model.safetensors").samefile(linked)
 
 
-def test_a_hub_cache_that_cannot_be_read_is_as_good_as_none(here: Site) -> None:
+def test_an_unreadable_hub_cache_is_ignored(here: Site) -> None:
     """
-    It only saves time: what is in it can be sent as well.
+    It only saves time: its files can be sent as well.
     """
     recipe = here.recipe(model=HUB_MODEL)
     own = here.homes / "mac5/.cache/huggingface/hub/models--me--tiny/snapshots" / COMMIT
     own.mkdir(parents=True)
     (own / "model.safetensors").symlink_to("model.safetensors")  # any error of the system: this one is ELOOP
 
-    assert [("mac4", 12), ("mac5", 12)] == told(sync.sync(recipe, here.home))
+    assert [("mac4", 12), ("mac5", 12)] == sent(sync.sync(recipe, here.home))
 
 
 def test_a_model_outside_of_the_project_is_compared_and_never_written(here: Site) -> None:
     """
-    Sync writes into the project folder alone; a folder elsewhere is its user's to copy.
+    Sync writes into the project folder only; the user copies folders elsewhere.
     """
     recipe = here.recipe(model='kind = "path"\npath = "../base"')
 
-    hint = "copy it there yourself: it lies outside of the project, where sync writes nothing"
     assert [
-        f"host {host}: ../base/{name} is missing or another one; {hint}"
+        f"host {host}: ../base/{name} is missing or differs; {sync.ELSEWHERE_HINT}"
         for host in ("mac4", "mac5")
         for name in WEIGHTS
     ] == refusal(sync.sync, recipe, here.home)
     for host in ("mac4", "mac5"):
         shutil.copytree(here.home / "../base", here.there(host, "../base"))
-    assert [("mac4", 10), ("mac5", 10)] == told(sync.sync(recipe, here.home))
+    assert [("mac4", 10), ("mac5", 10)] == sent(sync.sync(recipe, here.home))
 
 
 def test_the_environment_is_made_from_the_same_lock(here: Site, capfd: pytest.CaptureFixture[str]) -> None:
     """
-    ./doit makes .venv when its lock is another one; once it is the same, nothing is run there.
+    ./doit makes .venv when its lock has changed; otherwise nothing is run there.
     """
     here.write("requirements.lock", "mlx==1\n")
     make = 'mkdir -p .venv && cp requirements.lock .venv/ && echo "$PYTHON $@" >>made'
     here.write("doit", f"#!/bin/sh\n{make}\n").chmod(0o755)
     recipe = here.recipe()
 
-    found = [sync.sync(recipe, here.home) for _ in range(2)]
+    twice = [sync.sync(recipe, here.home) for _ in range(2)]
 
-    assert [(True, True), (False, False)] == [tuple(host.has_new_environment for host in one.hosts) for one in found]
+    assert [(True, True), (False, False)] == [tuple(host.has_new_environment for host in one.hosts) for one in twice]
     minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
     assert f"{minor} python3 list\n" == here.there("mac5", "made").read_text()
-    said = sorted(capfd.readouterr().err.splitlines())
-    assert [f"{host}: making .venv there from requirements.lock, as ./doit does" for host in ("mac4", "mac5")] == said
+    errors = sorted(capfd.readouterr().err.splitlines())
+    assert [f"{host}: making .venv there from requirements.lock, as ./doit does" for host in ("mac4", "mac5")] == errors
+
+
+def test_before_dataset_and_model_are_made_their_files_are_left_out(here: Site) -> None:
+    """
+    A preflight may come before them; then there is nothing to compare yet.
+    """
+    recipe = here.recipe()
+    shutil.rmtree(here.home / "data")
+    shutil.rmtree(here.home / "runs")
+    before = {path: file.bytes for path, file in existing(recipe, here).files.items()}
+    here.write("data/rows/train.jsonl", "train\n")
+    here.write("runs/one/hostfile.json", "{}")
+    lock = {"files": [{"path": "model.safetensors", "bytes": 5, "sha256": "bb"}]}
+    files.write_json(here.home / "runs/models/tiny/model.lock.json", lock)
+
+    after = existing(recipe, here).files
+
+    assert {"doit", "recipes/one.toml", "templates/prompts/correct.j2", "thunder.toml", "thunder_train/a.py"} == set(
+        before
+    )
+    assert {
+        "data/rows/train.jsonl": 6,
+        "runs/one/hostfile.json": 2,
+        "runs/models/tiny/model.lock.json": (here.home / "runs/models/tiny/model.lock.json").stat().st_size,
+        "runs/models/tiny/files/model.safetensors": 5,
+    } == {path: file.bytes for path, file in after.items() if path not in before}
+    assert "bb" == after["runs/models/tiny/files/model.safetensors"].sha256
+
+
+def test_a_hub_model_is_needed_in_the_projects_own_cache(here: Site) -> None:
+    """
+    At the commit that the lock pins.
+    """
+    needs = existing(here.recipe(model=HUB_MODEL), here)
+
+    assert f".thunder/hub/models--me--tiny/snapshots/{COMMIT}/config.json" in needs.files
+
+
+def existing(recipe: Recipe, site: Site) -> sync.Needs:
+    """The needs of a recipe as far as its files exist."""
+    return sync.existing_needs(recipe, site.home, StatCache(site.home / sync.STATS))

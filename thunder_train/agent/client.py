@@ -1,37 +1,41 @@
-"""A conversation with a host: our own small program is sent there, and answers questions until the session is closed.
+"""The only protocol to a host: our program goes over ssh to the host's Python and answers questions, a JSON line each.
 
-One ssh connection per host for everything. The host needs a Python, and neither the project nor its environment.
+One ssh connection per host for all its questions. The host needs Python 3.9, neither the project nor its environment.
+The program is main.py with the modules it imports, or another one with `main()` as its last part (mpi_holder.py).
 """
 
+import contextlib
 import json
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
-from thunder_train import ThunderError
+from thunder_train import ThunderError, raise_all
+from thunder_train.agent.main import ANSWER
+from thunder_train.config.fields import FORMS, SSH_NAME
 from thunder_train.config.project import is_local
 from thunder_train.core import process, ssh
 from thunder_train.core.exit_codes import SSH_FAILED
 from thunder_train.core.text import printable
 
-PARTS = ("interfaces", "link", "relay", "main")
-"""Modules of agent/ that make a program, in the order of their imports; the last one's main is its start."""
-MARK = "thunder-answer "
-"""As in agent/main.py."""
+PARTS = ("interfaces", "link", "files", "main")
+"""Modules of agent/ that make up the program, each after those it imports."""
 ANSWER_WITHIN_S = 30.0
-HERE = "localhost"
 FIND_PYTHON = (
     'if cd "$1" 2>/dev/null && command -v "$2" >/dev/null 2>&1; then exec "$2" -u -c "$3"; fi; '
     'if command -v python3 >/dev/null 2>&1; then exec python3 -u -c "$3"; fi; echo "no python3" >&2; exit 127'
 )
+"""Shell command on the host: $1 project folder, $2 its interpreter, $3 what the interpreter runs."""
 START = "import json,sys,types; exec(json.loads(sys.stdin.readline()))"
+"""Runs LOAD, the first line of stdin: the program itself never stands on a command line."""
 LOAD = """
 for name, text in json.loads(sys.stdin.readline()):
     module = sys.modules[name] = types.ModuleType(name)
@@ -39,46 +43,55 @@ for name, text in json.loads(sys.stdin.readline()):
     exec(compile(text, name, "exec"), module.__dict__)
 module.main()
 """
+LOST = re.compile("not responding|closed by|Connection reset|Broken pipe")
+"""ssh's messages about a connection that had been made."""
+
+Result = TypeVar("Result")
 
 
 class Project(Protocol):
-    """Where the project lies on hosts, and its interpreter there, as [clusters] tells or the launcher's flags."""
+    """Where the project is on hosts: a cluster's settings, or the launcher's flags."""
 
     @property
     def folder(self) -> str:
-        """From a host's home."""
+        """The project's folder, from a host's home folder."""
 
     @property
     def python(self) -> str:
-        """From the folder."""
+        """Its interpreter, from the project's folder."""
 
 
 class UnreachableError(ThunderError):
-    """A host does not let us in, or no longer answers. Another time it may."""
+    """A host cannot be reached over ssh or stopped answering. Another attempt may succeed."""
 
 
 class Session:
-    """The program on one host, started; `ask` talks to it. Safe for one thread at a time."""
+    """The running program on one host. For one thread at a time."""
 
-    def __init__(self, host: str, where: Project, parts: tuple[str, ...] = PARTS) -> None:
+    def __init__(self, host: str, project: Project, parts: tuple[str, ...] = PARTS) -> None:
         self.host = host
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the session)
-        own = [sys.executable, "-u", "-c", START]
-        remote = ["sh", "-c", FIND_PYTHON, "sh", where.folder, where.python, START]
-        argv = own if is_local(host) else ssh.argv(host, shlex.join(remote))
+        self.transfers: set[subprocess.Popen[bytes]] = set()
+        """Other commands that run for this host now; cluster/transfer.py starts them."""
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the session)
+        local = [sys.executable, "-u", "-c", START]
+        remote = ["sh", "-c", FIND_PYTHON, "sh", project.folder, project.python, START]
+        argv = local if is_local(host) else ssh.argv(host, shlex.join(remote))
         try:
-            self.process = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+            self.process = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
         except FileNotFoundError as error:
             raise ThunderError(f"{error.filename} is not installed here", where=f"host {host}") from error
         self._send(LOAD)
         self._send(_program(parts))
 
     def ask(self, within_s: float = ANSWER_WITHIN_S, **question: Any) -> dict[str, Any]:
-        """The answer to a question of agent/main.py. Raises ThunderError when there is none within the time."""
-        late = threading.Event()
+        """The answer to a question of the program: `ask` names it, the others are its arguments.
+
+        Raises ThunderError when the host has failed or has not answered within the time.
+        """
+        is_late = threading.Event()
 
         def give_up() -> None:
-            late.set()
+            is_late.set()
             self.process.kill()
 
         timer = threading.Timer(within_s, give_up)
@@ -86,38 +99,47 @@ class Session:
         try:
             self._send(question)
             for line in self.process.stdout or ():
-                if line.startswith(MARK.encode()):
-                    found: dict[str, Any] = json.loads(line[len(MARK) :])
-                    return found
+                if line.startswith(ANSWER.encode()):
+                    return self._checked(json.loads(line[len(ANSWER) :]))
         finally:
             timer.cancel()
-        raise self._problem(f"no answer within {round(within_s, 1):g} s" if late.is_set() else "")
+        raise self._problem(f"no answer within {round(within_s, 1):g} s" if is_late.is_set() else "")
+
+    def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:
+        if "failed" in answer:
+            raise ThunderError(answer["failed"], f"host {self.host}", "check the disk space and permissions there")
+        return answer
 
     def _send(self, value: Any) -> None:
-        with suppress(OSError):  # a dead ssh: its own words are told when the answer is missed
+        with contextlib.suppress(OSError):  # ssh has ended: its message is reported when the answer is missing
             if self.process.stdin:
                 self.process.stdin.write(json.dumps(value).encode() + b"\n")
                 self.process.stdin.flush()
 
-    def _problem(self, silence: str) -> ThunderError:
+    def _problem(self, timeout: str) -> ThunderError:
+        """Why there was no answer. timeout: its message, "" if the program ended by itself."""
         where, status = f"host {self.host}", self.process.wait()
-        self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip().splitlines()
-        if not silence and status == 127 and said and "no python3" in said[-1]:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        if not timeout and status == 127 and lines and "no python3" in lines[-1]:
             return ThunderError("has no Python", where, "install Python 3.11 or newer there")
-        words = silence or printable(" | ".join(said[-3:])) or "no message"
-        if not is_local(self.host) and (silence or status == SSH_FAILED):
-            hint = f"make `ssh {self.host} true` work without a password"
-            if "Host key verification failed" in words:
-                hint = f"find out why its key changed; if rightly, `ssh-keygen -R {self.host}`, then `ssh {self.host}`"
-            return UnreachableError(f"ssh cannot reach it: {words}", where, hint)
-        return ThunderError(f"the program that asks it ended: {words}", where, "see that Python 3.9 or newer is there")
+        message = timeout or printable(" | ".join(lines[-3:])) or "no message"
+        if not is_local(self.host) and (timeout or status == SSH_FAILED):
+            return ssh_problem(self.host, message)
+        hint = "check that Python 3.9 or newer is installed there"
+        return ThunderError(f"the program that answers for it ended: {message}", where, hint)
+
+    def kill(self) -> None:
+        """End the program and all transfers at once; threads that wait for them go on."""
+        self.process.kill()
+        for transfer in list(self.transfers):
+            process.signal_group(transfer, signal.SIGTERM)
 
     def close(self) -> None:
         """End the program, on the host too."""
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             if self.process.stdin:
-                self.process.stdin.close()  # the host sees the end of its input
+                self.process.stdin.close()  # the program on the host reads the end of its input
         try:
             self.process.wait(timeout=2)
         except subprocess.TimeoutExpired:
@@ -125,37 +147,50 @@ class Session:
             self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()
-        self.errors.close()
+        self._errors.close()
 
 
-def machine(ssh: str) -> str:
-    """The name of a host's session: this machine has one, whatever [clusters] calls it."""
-    return HERE if is_local(ssh) else ssh
+def ssh_problem(host: str, message: str) -> UnreachableError:
+    """The error for a failure of ssh itself. message: the last lines that it printed."""
+    what, hint = f"ssh cannot reach it: {message}", f"make `ssh {host} true` work without a password"
+    if "Host key verification failed" in message:
+        hint = f"find out why its key changed; if rightly, `ssh-keygen -R {host}`, then `ssh {host}`"
+    elif LOST.search(message):
+        what = f"the connection was lost: {message}"
+        hint = "check that it is on the network, then run the command again: it continues where it stopped"
+    return UnreachableError(what, f"host {host}", hint)
 
 
 def _program(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """[(module, its source)]; the packages around them are empty, so that imports find what was sent and no other."""
+    """[(module, its source)]; the packages around them are empty, so that imports can only use what was sent."""
     folder = Path(__file__).parent
-    parts = [(f"thunder_train.agent.{part}", (folder / f"{part}.py").read_text(encoding="utf-8")) for part in names]
+    parts = [(f"thunder_train.agent.{name}", (folder / f"{name}.py").read_text(encoding="utf-8")) for name in names]
     return [("thunder_train", ""), ("thunder_train.agent", ""), *parts]
 
 
-@contextmanager
-def opened(hosts: list[str], where: Project, parts: tuple[str, ...] = PARTS) -> Iterator[dict[str, Session]]:
-    """Sessions with all hosts, closed at the end whatever happens."""
-    sessions: dict[str, Session] = {}
+@contextlib.contextmanager
+def opened(hosts: Iterable[str], project: Project, parts: tuple[str, ...] = PARTS) -> Iterator[dict[str, Session]]:
+    """Sessions with all hosts, closed at the end in any case. Raises ThunderError for each name that is no ssh name."""
+    hosts, sessions = tuple(hosts), dict[str, Session]()
+    bad_names = [host for host in hosts if not is_local(host) and not re.fullmatch(SSH_NAME, host)]
+    raise_all([ThunderError(f"{name!r} is no name of a host", "hostfile", FORMS[SSH_NAME]) for name in bad_names])
     try:
         for host in hosts:
-            sessions[host] = Session(host, where, parts)
+            sessions[host] = Session(host, project, parts)
         yield sessions
     finally:
-        together(sessions, Session.close)
+        attempts(sessions, Session.close, [])
 
 
-def together(sessions: Mapping[str, Session], act: Any) -> dict[str, Any]:
-    """{host: act(session)}, all hosts at once; an act's ThunderError stands in its answer's place."""
+def attempts(
+    sessions: Mapping[str, Session], act: Callable[[Session], Result], problems: list[ThunderError]
+) -> dict[str, Result]:
+    """{host: act(session)} of the hosts where it succeeded; the other hosts' ThunderErrors are added to problems.
 
-    def one(session: Session) -> Any:
+    All hosts at once. An interruption ends what runs for any host.
+    """
+
+    def attempt(session: Session) -> Result | ThunderError:
         try:
             return act(session)
         except ThunderError as error:
@@ -163,8 +198,18 @@ def together(sessions: Mapping[str, Session], act: Any) -> dict[str, Any]:
 
     with ThreadPoolExecutor(max_workers=max(1, len(sessions))) as pool:
         try:
-            return dict(zip(sessions, pool.map(one, sessions.values()), strict=True))
-        except BaseException:  # Ctrl-C: the threads wait for answers, and the pool for the threads
+            outcomes = dict(zip(sessions, pool.map(attempt, sessions.values()), strict=True))
+        except BaseException:  # Ctrl-C: the threads wait for the hosts, and the pool waits for its threads
             for session in sessions.values():
-                session.process.kill()
+                session.kill()
             raise
+    problems += [outcome for outcome in outcomes.values() if isinstance(outcome, ThunderError)]
+    return {host: outcome for host, outcome in outcomes.items() if not isinstance(outcome, ThunderError)}
+
+
+def everywhere(sessions: Mapping[str, Session], act: Callable[[Session], Result]) -> dict[str, Result]:
+    """{host: act(session)}, all hosts at once. Raises ThunderError with the problems of every host."""
+    problems: list[ThunderError] = []
+    results = attempts(sessions, act, problems)
+    raise_all(problems)
+    return results

@@ -1,8 +1,9 @@
-"""What sync.py and mirror.py do on a host. Sent there as text, for any Python from 3.9 on: the standard library alone.
+"""Files of the project on a host: compare them with the controller's, put arrived files in place, hash and remove.
 
-A question is a table whose "do" names one of ACTIONS; the answer is one line of JSON behind MARK. On the host lie, in
-.thunder/: there.json (hashes by size, times and inode), synced.json (what each recipe brought there), incoming/ (what
-has not been verified yet), replaced/ (the host's own files that ours took the place of), hub/ (a hub's model).
+main.py calls the four public functions in the project folder for cluster/sync.py, fetch.py and preflight.py. Standard
+library and Python 3.9 only. Kept in .thunder/ there: hashes.json (hashes by size, times and inode), synced.json (the
+files that each recipe's sync brought), incoming/ (arrived and not verified yet), replaced/ (the host's own files that
+a sync replaced), hub/ (Hugging Face models).
 """
 
 from __future__ import annotations
@@ -12,151 +13,166 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from typing import Any
 
 Json = dict[str, Any]
-MARK = "thunder-there "
-SEEN, SYNCED = ".thunder/there.json", ".thunder/synced.json"
+HASHES, SYNCED = ".thunder/hashes.json", ".thunder/synced.json"
 INCOMING, REPLACED, HUB = ".thunder/incoming", ".thunder/replaced", ".thunder/hub"
-RACY_NS = 20_000_000  # as in stats.py: times younger than this are not trusted
+RACY_NS = 20_000_000
+"""A file must be this much older than its reading, or its hash is not kept; as in core/stat_cache.py."""
 
 
-class Hashes:
-    """sha256 of files, remembered from one sync to the next."""
+class HashMemory:
+    """sha256 of files, kept in HASHES: a file is read again only when its size, times or inode have changed."""
 
     def __init__(self) -> None:
-        self.known: Json = _read(SEEN)
+        self.entries: Json = _read(HASHES)
+        self.has_changed = False
 
     def sha256(self, path: str) -> str | None:
         """Hex sha256 of a file; None when there is none."""
         try:
-            stat = os.stat(path)
+            status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not os.path.isfile(path):
             return None
-        kept = self.known.get(path)
-        if not kept or kept[0] != _mark(stat):
-            looked = time.time_ns()
-            kept = [_mark(stat), _sha256(path)]
-            if looked <= max(stat.st_mtime_ns, stat.st_ctime_ns) + RACY_NS:
-                return str(kept[1])
-        self.known[path] = kept
-        return str(kept[1])
+        entry = self.entries.get(path)
+        if entry and entry[0] == _mark(status):
+            return str(entry[1])
+        start_ns, sha256 = time.time_ns(), _sha256(path)
+        # A file that changes twice within one tick of the file system's clock keeps its times.
+        if start_ns > max(status.st_mtime_ns, status.st_ctime_ns) + RACY_NS:
+            self._keep(path, status, sha256)
+        return sha256
 
-    def put(self, path: str, sha: str) -> None:
+    def put(self, path: str, sha256: str) -> None:
         """Remember a file that was verified and then renamed to this path."""
-        self.known[path] = [_mark(os.stat(path)), sha]
+        self._keep(path, os.stat(path), sha256)
 
     def save(self) -> None:
-        """Keep what is known."""
-        _write(SEEN, {path: value for path, value in self.known.items() if os.path.isfile(path)})
+        """Write what has changed. A full disk only costs the time to read the files again."""
+        if self.has_changed:
+            with contextlib.suppress(OSError):
+                _write(HASHES, {path: entry for path, entry in self.entries.items() if os.path.isfile(path)})
+
+    def _keep(self, path: str, status: os.stat_result, sha256: str) -> None:
+        self.entries[path] = [_mark(status), sha256]
+        self.has_changed = True
 
 
-def look(question: Json) -> Json:
-    """What of the wanted files is not there or is another; the record is brought up to date when all are.
+def look(recipe: str, files: dict[str, str], elsewhere: dict[str, str]) -> Json:
+    """Compare this host's files with the wanted ones. When none differs, update SYNCED and remove stale files.
 
-    question: recipe, files {path: sha256}, elsewhere {path: sha256}.
+    files, elsewhere: {path: sha256} in the project and outside of it. Returns missing and elsewhere (paths that are
+    missing or differ), removed (paths), environment (sha256 of the lock that .venv was made from), free_bytes.
     """
-    hashes = Hashes()
+    hashes = HashMemory()
     missing = [
         path
-        for path, sha in question["files"].items()
-        if hashes.sha256(path) != sha and not _is_adopted(path, sha, hashes)
+        for path, sha in files.items()
+        if hashes.sha256(path) != sha and not _link_from_hub_cache(path, sha, hashes)
     ]
-    elsewhere = [path for path, sha in question["elsewhere"].items() if hashes.sha256(path) != sha]
-    removed = [] if missing else _settle(question, hashes)
-    hashes.save()
-    return {
+    changed_elsewhere = [path for path, sha in elsewhere.items() if hashes.sha256(path) != sha]
+    state = {
         "missing": missing,
-        "elsewhere": elsewhere,
-        "removed": removed,
+        "elsewhere": changed_elsewhere,
+        "removed": [] if missing else _update_record(recipe, files, hashes),
         "environment": hashes.sha256(".venv/requirements.lock"),
         "free_bytes": shutil.disk_usage(".").free,
     }
+    hashes.save()
+    return state
 
 
-def place(question: Json) -> Json:
-    """Put what has arrived where it belongs, if all of it is whole; then as `look`, with `replaced` and `damaged`.
+def place(recipe: str, files: dict[str, str], elsewhere: dict[str, str]) -> Json:
+    """Move arrived files to their places if all are undamaged; then as `look`, with `replaced` and `damaged` paths.
 
-    A damaged file is dropped, and nothing is moved: the host stays as it was.
+    When one is damaged it is deleted and nothing is moved: the host stays as it was.
     """
-    hashes, incoming = Hashes(), os.path.join(INCOMING, question["recipe"])
-    waiting = [(os.path.join(incoming, path), path, sha) for path, sha in question["files"].items()]
-    arrived = [each for each in waiting if os.path.isfile(each[0])]
+    hashes, incoming = HashMemory(), os.path.join(INCOMING, recipe)
+    expected = [(os.path.join(incoming, path), path, sha) for path, sha in files.items()]
+    arrived = [each for each in expected if os.path.isfile(each[0])]
     damaged = [(source, target) for source, target, sha in arrived if _sha256(source) != sha]
     for source, _ in damaged:
         os.unlink(source)
     replaced = []
     if not damaged:
-        ours = {(path, sha) for files in _read(SYNCED).values() for path, sha in files.items()}
+        synced = {(path, sha) for record in _read(SYNCED).values() for path, sha in record.items()}
         for source, target, sha in arrived:
-            if _kept_aside(target, hashes, ours):
+            if _keep_aside(target, hashes, synced):
                 replaced.append(target)
             _move(source, target)
             hashes.put(target, sha)
         hashes.save()
         shutil.rmtree(incoming, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another recipe's files may wait there
+        with contextlib.suppress(OSError):  # files of another recipe may wait there
             os.rmdir(INCOMING)
-    return {**look(question), "replaced": replaced, "damaged": [target for _, target in damaged]}
+    state = look(recipe, files, elsewhere)
+    return {**state, "replaced": replaced, "damaged": [target for _, target in damaged]}
 
 
-def tell(question: Json) -> Json:
-    """{"files": {path: [sha256, bytes]}} of the files that are there. question: paths, of files or of folders."""
-    found = {}
-    for path in question["paths"]:
-        names = [os.path.join(path, name) for name in sorted(os.listdir(path))] if os.path.isdir(path) else [path]
-        for name in names:
-            if os.path.isfile(name) and ".draft" not in os.path.basename(name):
-                found[name] = [_sha256(name), os.path.getsize(name)]
-    return {"files": found}
+def hash_files(paths: dict[str, int | None]) -> dict[str, list[Any]]:
+    """{path: [bytes, sha256]} of the files that exist among paths, and of those directly in a folder among them.
 
-
-def drop(question: Json) -> Json:
-    """Remove folders below .thunder/, and nothing else; nothing at all in the folder of the one who asks.
-
-    question: paths, mine: a file that lies there. A cluster may name the asking machine too.
+    paths: with the expected size in bytes, None when it is unknown. A file of another size is not read: its sha256 is
+    None.
     """
-    for path in question["paths"]:
-        if not os.path.exists(question["mine"]) and path.startswith(".thunder/") and _is_inside(path):
+    hashes, rows = HashMemory(), dict[str, list[Any]]()
+    for path, expected in sorted(paths.items()):
+        names = [path]
+        if os.path.isdir(path):
+            names = [os.path.join(path, name) for name in sorted(os.listdir(path)) if ".draft" not in name]
+        for name in filter(os.path.isfile, names):
+            size = os.path.getsize(name)
+            rows[name] = [size, hashes.sha256(name) if expected in (None, size) else None]
+    hashes.save()
+    return rows
+
+
+def remove(paths: list[str], unless: str) -> Json:
+    """Delete the given folders below .thunder/.
+
+    unless: a file of the controller's project. Where it exists this folder is the controller's, and nothing is deleted.
+    """
+    for path in paths:
+        if not os.path.exists(unless) and path.startswith(".thunder/") and _is_inside(path):
             shutil.rmtree(path, ignore_errors=True)
     return {}
 
 
-ACTIONS = {"look": look, "place": place, "tell": tell, "drop": drop}
+def _link_from_hub_cache(path: str, sha256: str, hashes: HashMemory) -> bool:
+    """Link a Hugging Face model's file from this user's own hub cache, which costs no transfer and no disk space.
 
-
-def _is_adopted(path: str, sha: str, hashes: Hashes) -> bool:
-    """Whether a model's file was in this host's own hub cache; it is linked, so it costs neither time nor space."""
+    Whether the file was there.
+    """
     if not path.startswith(HUB + "/"):
         return False
-    own = os.path.join(_hub_cache(), path[len(HUB) + 1 :])
+    cached = os.path.join(_hub_cache(), path[len(HUB) + 1 :])
     try:
-        if hashes.sha256(own) != sha:
+        if hashes.sha256(cached) != sha256:
             return False
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _link(own, path + ".draft")
+        _link(cached, path + ".draft")
         os.replace(path + ".draft", path)
-    except OSError:  # not to be read, or no room for a copy: then it is sent, or that is told
+    except OSError:  # unreadable, or no room for a copy: the file is sent instead
         with contextlib.suppress(OSError):
             os.unlink(path + ".draft")
         return False
-    hashes.put(path, sha)
+    hashes.put(path, sha256)
     return True
 
 
 def _hub_cache() -> str:
-    """Where huggingface_hub keeps what this host's user downloaded."""
+    """The hub cache of this host's user, by the rules of huggingface_hub."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
     return os.path.expanduser(os.path.expandvars(cache))
 
 
 def _link(source: str, target: str) -> None:
-    """The same file under another name, however large; a copy of it on another disk."""
+    """Give a file a second name; copy it when the name is on another disk."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(target)
     try:
@@ -165,11 +181,13 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _settle(question: Json, hashes: Hashes) -> list[str]:
-    """Record what this recipe has here, and remove what it brought earlier, no recipe wants and nobody changed."""
+def _update_record(recipe: str, files: dict[str, str], hashes: HashMemory) -> list[str]:
+    """Record this recipe's files in SYNCED, and delete those it brought earlier unless a recipe needs or a user edited
+    them. Returns the deleted paths.
+    """
     record = _read(SYNCED)
-    before = record.pop(question["recipe"], {})
-    wanted = {path for files in record.values() for path in files} | set(question["files"])
+    before = record.pop(recipe, {})
+    wanted = {path for table in record.values() for path in table} | set(files)
     stale = [
         path
         for path, sha in before.items()
@@ -177,15 +195,15 @@ def _settle(question: Json, hashes: Hashes) -> list[str]:
     ]
     for path in stale:
         os.unlink(path)
-    if before != question["files"]:
-        _write(SYNCED, {**record, question["recipe"]: question["files"]})
+    if before != files:
+        _write(SYNCED, {**record, recipe: files})
     return stale
 
 
-def _kept_aside(target: str, hashes: Hashes, ours: set[tuple[str, str]]) -> bool:
-    """Keep a file that is about to be replaced and that no sync brought here; whether there was one."""
-    sha = hashes.sha256(target)
-    if sha is None or (target, sha) in ours or not _is_inside(target):
+def _keep_aside(target: str, hashes: HashMemory, synced: set[tuple[str, str]]) -> bool:
+    """Keep a file in REPLACED before it is replaced, if it exists and no sync brought it; whether it was kept."""
+    sha256 = hashes.sha256(target)
+    if sha256 is None or (target, sha256) in synced or not _is_inside(target):
         return False
     aside = os.path.join(REPLACED, target)
     os.makedirs(os.path.dirname(aside), exist_ok=True)
@@ -194,11 +212,11 @@ def _kept_aside(target: str, hashes: Hashes, ours: set[tuple[str, str]]) -> bool
 
 
 def _move(source: str, target: str) -> None:
-    """Put a whole file under its final name, at once."""
+    """Put a complete file under its final name in one step."""
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
     try:
         os.replace(source, target)
-    except OSError:  # a folder of the project may lie on another disk
+    except OSError:  # a folder of the project may be on another disk
         shutil.copy2(source, target + ".draft")
         os.replace(target + ".draft", target)
         os.unlink(source)
@@ -208,8 +226,8 @@ def _is_inside(path: str) -> bool:
     return not os.path.isabs(path) and ".." not in path.split("/")
 
 
-def _mark(stat: os.stat_result) -> str:
-    return f"{stat.st_size},{stat.st_mtime_ns},{stat.st_ctime_ns},{stat.st_ino}"
+def _mark(status: os.stat_result) -> str:
+    return f"{status.st_size},{status.st_mtime_ns},{status.st_ctime_ns},{status.st_ino}"
 
 
 def _sha256(path: str) -> str:
@@ -236,15 +254,3 @@ def _write(path: str, table: Json) -> None:
     with open(draft, "w", encoding="utf-8") as file:
         json.dump(table, file, sort_keys=True)
     os.replace(draft, path)
-
-
-def answer(question: Json) -> None:
-    """Do what is asked in the project folder, from the home folder on, and print the answer."""
-    try:
-        if question["do"] in ("look", "place"):
-            os.makedirs(question["folder"], exist_ok=True)
-        os.chdir(question["folder"])
-        found = ACTIONS[question["do"]](question)
-    except OSError as error:
-        found = {"error": f"{error.filename or question['folder']}: {error.strerror}"}
-    sys.stdout.write(f"\n{MARK}{json.dumps(found)}\n")

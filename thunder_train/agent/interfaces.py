@@ -1,7 +1,7 @@
-"""This machine's network interfaces and RDMA devices, as its own tools print them.
+"""This machine's network interfaces and RDMA devices, parsed from the output of its own tools.
 
-Sent to hosts that may have neither the project nor its environment: standard library and Python 3.9 only.
-The macOS parsers are tested on typed texts in the forms that users' posts show, and untested on a Mac.
+Sent to hosts that may have neither the project nor its environment: standard library and Python 3.9 only. The macOS
+parsers are tested on texts typed after users' posts, and untested on a Mac.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Interface = dict[str, Any]
 def interfaces() -> list[Interface]:
     """Every interface that is up and has an IPv4 address."""
     if sys.platform == "darwin":
-        return from_ifconfig(said("ifconfig"), hardware_ports(said("networksetup", "-listallhardwareports")))
-    found = from_ip(said("ip", "-json", "address"))
-    for interface in found:
+        return from_ifconfig(output_of("ifconfig"), hardware_ports(output_of("networksetup", "-listallhardwareports")))
+    rows = from_ip(output_of("ip", "-json", "address"))
+    for interface in rows:
         if Path("/sys/class/net", interface["name"], "wireless").exists():
             interface["kind"] = "Wi-Fi"
-    return found
+    return rows
 
 
 def rdma_devices() -> list[str] | None:
-    """Names of the RDMA devices; None where there is no `ibv_devices` to ask."""
-    output = said("ibv_devices")
+    """Names of the RDMA devices; None without the command `ibv_devices`."""
+    output = output_of("ibv_devices")
     return from_ibv_devices(output) if output else None
 
 
 def from_ip(output: str) -> list[Interface]:
-    """`ip -json address` of Linux."""
-    found = []
+    """Interfaces in the output of `ip -json address` (Linux)."""
+    rows = []
     for link in json.loads(output or "[]"):
         addresses = [
             f"{one['local']}/{one['prefixlen']}" for one in link.get("addr_info", []) if one["family"] == "inet"
@@ -46,13 +46,16 @@ def from_ip(output: str) -> list[Interface]:
         flags = link.get("flags", [])
         if addresses and "UP" in flags:
             port = "Thunderbolt" if link["ifname"].startswith("thunderbolt") else ""
-            found.append({"name": link["ifname"], "kind": _kind(flags, port), "addresses": addresses})
-    return found
+            rows.append({"name": link["ifname"], "kind": _kind(flags, port), "addresses": addresses})
+    return rows
 
 
 def from_ifconfig(output: str, ports: dict[str, str]) -> list[Interface]:
-    """`ifconfig` of macOS. ports: device -> hardware port. Without a cable an interface keeps its address, and UP."""
-    found = []
+    """Interfaces in the output of `ifconfig` (macOS). ports: device -> hardware port.
+
+    An interface without a cable keeps its address and its flag UP, hence the look at `status: inactive`.
+    """
+    rows = []
     for block in re.split(r"\n(?=\S)", output.strip()):
         head = re.match(r"(\S+?): flags=\w+<([^>]*)>", block)
         flags = head[2].split(",") if head else []
@@ -61,8 +64,8 @@ def from_ifconfig(output: str, ports: dict[str, str]) -> list[Interface]:
         pairs = re.findall(r"^\s+inet (\S+) (?:--> \S+ )?netmask 0x([0-9a-f]{8})", block, re.MULTILINE)
         addresses = [f"{address}/{bin(int(mask, 16)).count('1')}" for address, mask in pairs]
         if addresses:
-            found.append({"name": head[1], "kind": _kind(flags, ports.get(head[1], "")), "addresses": addresses})
-    return found
+            rows.append({"name": head[1], "kind": _kind(flags, ports.get(head[1], "")), "addresses": addresses})
+    return rows
 
 
 def _kind(flags: list[str], port: str) -> str:
@@ -72,23 +75,23 @@ def _kind(flags: list[str], port: str) -> str:
 
 
 def hardware_ports(output: str) -> dict[str, str]:
-    """`networksetup -listallhardwareports` of macOS: {"bridge0": "Thunderbolt Bridge", "en0": "Wi-Fi"}."""
+    """{"bridge0": "Thunderbolt Bridge", "en0": "Wi-Fi"} from `networksetup -listallhardwareports` (macOS)."""
     pairs = re.findall(r"^Hardware Port: (.+)\nDevice: (\S+)", output, re.MULTILINE)
     return {device: port for port, device in pairs}
 
 
 def from_ibv_devices(output: str) -> list[str]:
-    """`ibv_devices`: a title, a rule, then a device and its GUID per line."""
+    """Names in the output of `ibv_devices`: a title, a rule, then a device and its GUID per line."""
     rows = [line.split() for line in output.splitlines()]
     return sorted(row[0] for row in rows if len(row) >= 2 and re.fullmatch("[0-9a-f]{16}", row[1]))
 
 
-def said(*argv: str) -> str:
-    """What a command printed, in the C locale; "" when it is not there, fails or takes too long."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # ssh's own is often shorter
+def output_of(*argv: str) -> str:
+    """What a command prints in the C locale; "" when it is missing, fails or takes longer than ten seconds."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # PATH is short over ssh
     env = {**os.environ, "PATH": path, "LC_ALL": "C"}
     try:
         done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return "" if done.returncode else done.stdout.decode("utf-8", "replace")  # another's command may hold any bytes
+    return "" if done.returncode else done.stdout.decode("utf-8", "replace")  # `ps` lists command lines with any bytes

@@ -1,8 +1,8 @@
-"""Open MPI's mpirun or orted on this machine, in a folder of its own, and holders of the places it makes for ranks.
+"""Starts Open MPI's mpirun or orted on this machine and holds a process of Open MPI's in place of each rank.
 
-thunder_train.launch.mpi sends this program to a machine and asks it, a JSON line per question; all that it started
-ends when stdin does. Open MPI starts it too, from that folder: `hold` in each place of a rank, `agent` where it would
-start ssh. Both leave a word for the answers, as a file. Standard library and Python 3.9 only.
+launch/mpi.py sends it with main.py and asks its three questions; everything it started ends when stdin ends. Open MPI
+starts this file too: `hold` as each rank, `agent` instead of ssh. Both write a message file into the launch's temporary
+folder, which `news` reads. Standard library and Python 3.9 only.
 """
 
 from __future__ import annotations
@@ -18,33 +18,28 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MARK = "thunder-answer "
-"""As in worker/facts.py."""
-OURS = ("OMPI_", "PMIX_", "PRTE_")
-"""How the names begin by which Open MPI's processes know each other."""
+PREFIXES = ("OMPI_", "PMIX_", "PRTE_")
+"""Prefixes of the environment variables by which Open MPI's processes know each other."""
 FOLDER, PYTHON, PROGRAM = "THUNDER_MPI_FOLDER", "THUNDER_MPI_PYTHON", "THUNDER_MPI_PROGRAM"
-"""By these variables Open MPI's children find us: no path of a machine becomes a part of one of its command lines."""
-BEAT_EVERY_S = 30.0
-"""An empty line so often: who only listens never learns that a host with no network has lost its other end."""
+"""Variables by which the processes that Open MPI starts find this program: no path is on its command lines."""
 END_WITHIN_S = 1.0
-"""Less than the two seconds that thunder_train.agent.client waits for this program's end."""
+"""Seconds to wait after each signal; the client waits two seconds for the end of this program."""
 
 
 class OpenMpi:
-    """What runs here for one launch: mpirun on the first rank's machine, orted on the others."""
+    """The Open MPI process of one launch: mpirun on the first rank's machine, orted on the others."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.child: subprocess.Popen[bytes] | None = None
-        os.mkfifo(folder / "leash")
+        os.mkfifo(folder / "leash")  # holders read it; it closes when this program ends, however it ends
         self.leash = os.open(folder / "leash", os.O_RDWR)
 
     def look(self, addresses: list[str], path: list[str]) -> dict[str, Any]:
-        """What is installed here, and which interface has each address. path: folders beyond those of PATH."""
+        """What is installed here, and the interface of each address. path: folders to search after those of PATH."""
         os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *path])
         mpirun = shutil.which("mpirun")
         return {
@@ -56,16 +51,16 @@ class OpenMpi:
         }
 
     def start(self, program: str, flags: list[str], settings: dict[str, str], text: str) -> dict[str, Any]:
-        """Start mpirun or orted. text: of this very file."""
-        ours = self.folder / "program.py"
-        ours.write_text(text, encoding="utf-8")
-        known = {FOLDER: str(self.folder), PYTHON: sys.executable, PROGRAM: str(ours), "TMPDIR": str(self.folder)}
+        """Start mpirun or orted with flags and environment settings. text: the source of this file."""
+        source = self.folder / "program.py"
+        source.write_text(text, encoding="utf-8")
+        paths = {FOLDER: str(self.folder), PYTHON: sys.executable, PROGRAM: str(source), "TMPDIR": str(self.folder)}
         with (self.folder / "log").open("wb") as log:
             self.child = subprocess.Popen(
-                [program, *flags],  # by its bare name: a path would become a prefix for all machines
+                [program, *flags],  # argv[0] without a path: Open MPI would use its folder on every machine
                 executable=shutil.which(program),
-                env={**os.environ, **settings, **known},
-                cwd="/",  # which Open MPI asks of every machine
+                env={**os.environ, **settings, **paths},
+                cwd="/",  # Open MPI enters the same folder on every machine
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -74,18 +69,18 @@ class OpenMpi:
         return {}
 
     def news(self) -> dict[str, Any]:
-        """What agent and holders told since the last time, and whether Open MPI has ended, with its last words."""
+        """Messages of `agent` and `hold` since the last question, and whether Open MPI has ended, with its output."""
         has_ended = self.child is not None and self.child.poll() is not None
-        told = []
-        for path in sorted(self.folder.glob("*.told")):
-            told.append(json.loads(path.read_text(encoding="utf-8")))
+        messages = []
+        for path in sorted(self.folder.glob("*.message")):
+            messages.append(json.loads(path.read_text(encoding="utf-8")))
             path.unlink()
         lines = (self.folder / "log").read_text(encoding="utf-8", errors="replace").split("\n")
-        words = " | ".join(line.strip() for line in lines if line.strip(" -"))[:500]
-        return {"told": told, "has_ended": has_ended, "words": words}
+        output = " | ".join(line.strip() for line in lines if line.strip(" -"))[:500]
+        return {"messages": messages, "has_ended": has_ended, "output": output}
 
     def end(self) -> None:
-        """Let the holders go, end Open MPI, and remove the folder."""
+        """End the holders and Open MPI, and remove the folder."""
         os.close(self.leash)
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.child:
@@ -96,16 +91,16 @@ class OpenMpi:
 
 
 def _version(mpirun: str) -> str:
-    """As 4.1; "" when it is another MPI's."""
+    """Series of an Open MPI, as "4.1"; "" for another MPI."""
     done = subprocess.run([mpirun, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    found = re.search(r"\(Open MPI\) (\d+\.\d+)", done.stdout)
-    return found[1] if found else ""
+    match = re.search(r"\(Open MPI\) (\d+\.\d+)", done.stdout)
+    return match[1] if match else ""
 
 
 def _library(mpirun: Path) -> str | None:
-    """Name of the library that MLX is to load: what the user says, the one beside mpirun, or what the system has."""
-    if said := os.environ.get("MLX_MPI_LIBNAME"):
-        return said
+    """The library that MLX is to load: the user's choice, the one beside mpirun, or the system's."""
+    if chosen := os.environ.get("MLX_MPI_LIBNAME"):
+        return chosen
     for name in ("libmpi.dylib", "libmpi.so.40", "libmpi.so"):
         if (path := mpirun.parent.parent / "lib" / name).exists():
             return str(path)
@@ -113,51 +108,44 @@ def _library(mpirun: Path) -> str | None:
 
 
 def _interfaces(addresses: list[str]) -> dict[str, str]:
-    """{address: name of the interface that has it}; an address that is not this machine's is left out."""
-    from thunder_train.agent.interfaces import interfaces  # sent along with this program, and not in its folder
+    """{address: name of its interface}; addresses of other machines are left out."""
+    from thunder_train.agent.interfaces import interfaces  # late: a session has it, a holder has this file alone
 
-    known = {each.partition("/")[0]: one["name"] for one in interfaces() for each in one["addresses"]}
-    return {address: known[address] for address in addresses if address in known}
+    names = {each.partition("/")[0]: one["name"] for one in interfaces() for each in one["addresses"]}
+    return {address: names[address] for address in addresses if address in names}
 
 
 def main() -> None:
-    """Answer each line of stdin with one of stdout; the end of stdin ends all that was started."""
+    """Answer the launcher's questions; at the end of stdin everything that was started ends."""
+    from thunder_train.agent.main import answer_questions  # late: as in _interfaces
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    here = OpenMpi(Path(tempfile.mkdtemp(prefix="thunder-mpi-")))
-    answers: dict[str, Callable[..., dict[str, Any]]] = {"look": here.look, "start": here.start, "news": here.news}
+    open_mpi = OpenMpi(Path(tempfile.mkdtemp(prefix="thunder-mpi-")))
     try:
-        while line := sys.stdin.readline():
-            question = json.loads(line)
-            try:
-                answer = answers[question.pop("ask")](**question)
-            except OSError as error:
-                answer = {"error": str(error)}
-            print(MARK + json.dumps(answer), flush=True)
-            while not select.select([sys.stdin], [], [], BEAT_EVERY_S)[0]:
-                print(flush=True)
+        answer_questions({"look": open_mpi.look, "start": open_mpi.start, "news": open_mpi.news})
     finally:
-        here.end()
+        open_mpi.end()
 
 
 def hold() -> int:
-    """Tell this place's environment, then wait for the end of our program here, whatever ends it."""
+    """Report the environment that Open MPI gave this rank, then wait until the program above ends."""
     leash = os.open(Path(os.environ[FOLDER], "leash"), os.O_RDONLY | os.O_NONBLOCK)
-    ours = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
-    _tell({"rank": int(os.environ["OMPI_COMM_WORLD_RANK"]), "environment": ours})
+    environment = {name: value for name, value in os.environ.items() if name.startswith(PREFIXES)}
+    _write_message({"rank": int(os.environ["OMPI_COMM_WORLD_RANK"]), "environment": environment})
     select.select([leash], [], [])
     return 1
 
 
 def agent(node: str, *words: str) -> int:
-    """Tell what ssh would have been told to start on a node."""
-    _tell({"node": node, "command": " ".join(words)})
+    """Report the command that Open MPI wants ssh to start on a node."""
+    _write_message({"node": node, "command": " ".join(words)})
     return 0
 
 
-def _tell(said: dict[str, Any]) -> None:
+def _write_message(message: dict[str, Any]) -> None:
     draft = Path(os.environ[FOLDER], f"{os.getpid()}.draft")
-    draft.write_text(json.dumps(said), encoding="utf-8")
-    draft.rename(draft.with_suffix(".told"))
+    draft.write_text(json.dumps(message), encoding="utf-8")
+    draft.rename(draft.with_suffix(".message"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Bring home what a run left on the host of its first rank, and clear away what it needed only while it ran.
+"""Brings the files that a run left on the first rank's host home, and removes a run's temporary folders from hosts.
 
-Reads the host's runs/<recipe>/ or the staging folder that the ranks were told; writes the same paths here, whole or not
-at all: files arrive in .thunder/arrived/, are compared with their hashes there and with done.json, and are then moved.
+Reads runs/<recipe>/ or a staging folder on the host; writes the same paths here, all or none: files arrive in
+.thunder/arrived/, are compared with their hashes on the host and with done.json, and are then moved.
 """
 
 import secrets
@@ -11,99 +11,110 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
+from thunder_train.agent import client
 from thunder_train.cluster import transfer
 from thunder_train.config.project import Recipe, is_local
-from thunder_train.core import files
-from thunder_train.core import paths as layout
+from thunder_train.core import files, paths
 
-TRAINED = tuple(name for name in layout.TRAINED if name != "timing.json")
-"""What rank 0 leaves. timing.json is made here."""
+TRAINED = tuple(name for name in paths.TRAINED if name != "timing.json")
+"""Outputs of a training's rank 0; timing.json is written here."""
 EVALUATED = ("predictions.jsonl", "losses.json")
-"""What an evaluation's rank 0 leaves."""
+"""Outputs of an evaluation's rank 0."""
 ARRIVED = Path(".thunder/arrived")
+HASH_WITHIN_S = 3600.0
+"""Limit for hashing a run's outputs on a host."""
 
 
-def mirror(recipe: Recipe, root: Path, folder: str = "", names: tuple[str, ...] = TRAINED) -> tuple[str, ...]:
-    """Bring the first rank's files home, verified; returns their paths, none when it ran here.
+def outputs(recipe: Recipe, root: Path, folder: str = "", names: tuple[str, ...] = TRAINED) -> tuple[str, ...]:
+    """Bring the first rank's outputs home, verified. Returns their paths; none when rank 0 ran here.
 
-    folder: of the run, relative to the project, runs/<recipe> if empty; the same here and there. Raises ThunderError
-    for what is missing or is not what done.json says; nothing is then changed here.
+    folder: of the run, relative to the project, runs/<recipe> if empty; the same here and on the host. Raises
+    ThunderError for a file that is missing, damaged or not the one in done.json; nothing is changed here then.
     """
     folder = folder or f"runs/{recipe.name}"
-    paths = [f"{folder}/{name}" for name in names]
-    return _bring(recipe, root, paths, is_whole=True)
+    return _fetch(recipe, root, [f"{folder}/{name}" for name in names], is_complete=True)
 
 
 def checkpoints(recipe: Recipe, root: Path, folder: str) -> tuple[str, ...]:
-    """Bring the first rank's checkpoints home, those that are there; returns their paths."""
-    return _bring(recipe, root, [folder], is_whole=False)
+    """Bring the first rank's checkpoints home, as many as there are. Returns their paths."""
+    return _fetch(recipe, root, [folder], is_complete=False)
 
 
-def forget(recipe: Recipe, root: Path, folders: list[str]) -> None:
-    """Remove folders below .thunder/ on every remote host: a finished run needs its checkpoints no longer.
+def remove_folders(recipe: Recipe, root: Path, folders: list[str]) -> None:
+    """Delete folders below .thunder/ on every remote host: checkpoints and staging of a finished run.
 
-    One of them may be this machine, by its name for ssh: then they stay. A host that cannot be reached any more is no
-    problem of a run that has ended well: a warning tells of it.
+    Skips a host whose project folder is this one (this machine under its ssh name). A host that cannot be reached only
+    causes a warning, because the run has ended well.
     """
-    mine = f".thunder/{secrets.token_hex(16)}"
-    question = {"do": "drop", "paths": folders, "mine": mine}
-    files.write_text(root / mine, "")
+    cluster, marker = recipe.cluster, f".thunder/{secrets.token_hex(16)}"
+    question: dict[str, Any] = {"ask": "remove", "folder": cluster.folder, "paths": folders, "unless": marker}
+    files.write_text(root / marker, "")
     try:
-        transfer.everywhere(transfer.hosts(recipe.cluster), lambda host: transfer.ask(recipe.cluster, host, question))
+        with client.opened([host for host in cluster.machines if not is_local(host)], cluster) as sessions:
+            client.everywhere(sessions, lambda session: session.ask(**question))
     except ThunderError as error:
         print(f"warning: {', '.join(folders)} could not be removed: {error}", file=sys.stderr, flush=True)
     finally:
-        (root / mine).unlink(missing_ok=True)
+        (root / marker).unlink(missing_ok=True)
 
 
-def _bring(recipe: Recipe, root: Path, paths: list[str], is_whole: bool) -> tuple[str, ...]:
-    """Files, or all files of folders, from the first rank's host to the same paths here. is_whole: none may lack."""
-    host, where = recipe.cluster.hosts[0].ssh, recipe.cluster
+def _fetch(recipe: Recipe, root: Path, wanted: list[str], is_complete: bool) -> tuple[str, ...]:
+    """Bring files, or all files of folders, from the first rank's host to the same paths here.
+
+    is_complete: a missing file is an error.
+    """
+    cluster = recipe.cluster
+    host, arrived = cluster.hosts[0].ssh, root / ARRIVED / recipe.name
     if is_local(host):
         return ()
-    told = transfer.ask(where, host, {"do": "tell", "paths": paths})["files"]
-    raise_all(_strangers(told, paths, host) + (_absent(told, paths, host) if is_whole else []))
-    wanted = [path for path, (sha, _) in sorted(told.items()) if not _is_here(root / path, sha)]
-    arrived = root / ARRIVED / recipe.name
-    if wanted:
-        transfer.pull(host, where.folder, wanted, arrived)
-    place = {path: arrived / path if path in wanted else root / path for path in told}
+    with client.opened([host], cluster) as sessions:
+        question: dict[str, Any] = {"ask": "hash", "folder": cluster.folder, "paths": dict.fromkeys(wanted)}
+        answer = sessions[host].ask(HASH_WITHIN_S, **question)["files"]
+        hashes = {path: sha256 for path, (_, sha256) in sorted(answer.items())}
+        raise_all(_unasked(hashes, wanted, host) + (_missing(hashes, wanted, host) if is_complete else []))
+        changed = [path for path, sha256 in hashes.items() if not _has_hash(root / path, sha256)]
+        if changed:
+            transfer.pull(sessions[host], cluster.folder, changed, arrived)
     problems = [
-        ThunderError(f"{path} did not arrive as it is there", f"host {host}", "run it again")
-        for path in wanted
-        if not _is_here(arrived / path, told[path][0])
+        ThunderError(f"{path} arrived damaged", f"host {host}", "run it again")
+        for path in changed
+        if not _has_hash(arrived / path, hashes[path])
     ]
-    raise_all(problems or _against_done(place, host))
-    # done.json last: it says that all the rest is there.
-    for path in sorted(wanted, key=lambda path: path.endswith("done.json")):
+    places = {path: arrived / path if path in changed else root / path for path in hashes}
+    raise_all(problems or _adapter_problems(places, host))
+    # done.json last: where it exists, the other files are complete.
+    for path in sorted(changed, key=lambda path: path.endswith("done.json")):
         files.move(arrived / path, root / path)
     shutil.rmtree(arrived, ignore_errors=True)
-    return tuple(sorted(told))
+    return tuple(hashes)
 
 
-def _is_here(path: Path, sha: str) -> bool:
-    return path.is_file() and files.sha256(path) == sha
+def _has_hash(path: Path, sha256: str) -> bool:
+    return path.is_file() and files.sha256(path) == sha256
 
 
-def _strangers(told: dict[str, Any], paths: list[str], host: str) -> list[ThunderError]:
-    """Paths that were not asked for: a host cannot choose where its files lie here."""
+def _unasked(hashes: dict[str, str], wanted: list[str], host: str) -> list[ThunderError]:
+    """Paths in the answer that were not asked for: a host must not choose where its files are written here."""
     return [
-        ThunderError(f"offers {path!r}, which nobody asked for", f"host {host}", "look at that host")
-        for path in told
-        if not files.is_inside(path) or (path not in paths and str(Path(path).parent) not in paths)
+        ThunderError(f"offers {path!r}, which was not asked for", f"host {host}", "check that host")
+        for path in hashes
+        if not files.is_inside(path) or (path not in wanted and str(Path(path).parent) not in wanted)
     ]
 
 
-def _absent(told: dict[str, Any], paths: list[str], host: str) -> list[ThunderError]:
-    return [ThunderError(f"{path} is missing", f"host {host}", "read the logs") for path in paths if path not in told]
+def _missing(hashes: dict[str, str], wanted: list[str], host: str) -> list[ThunderError]:
+    return [
+        ThunderError(f"{path} is missing", f"host {host}", "read the logs") for path in wanted if path not in hashes
+    ]
 
 
-def _against_done(place: dict[str, Path], host: str) -> list[ThunderError]:
-    """Whether an adapter is the one that the done.json beside it tells of, before either bears its final name here."""
-    done = next((path for path in place if path.endswith("adapter/done.json")), "")
+def _adapter_problems(places: dict[str, Path], host: str) -> list[ThunderError]:
+    """Whether the adapter differs from the one in the done.json beside it, before either gets its final name here."""
+    done = next((path for path in places if path.endswith("adapter/done.json")), "")
     if not done:
         return []
-    told, adapter = files.read_json(place[done])["adapter"], place[done.replace("done.json", "adapters.safetensors")]
-    if (files.sha256(adapter), adapter.stat().st_size) == (told["sha256"], told["bytes"]):
+    expected = files.read_json(places[done])["adapter"]
+    adapter = places[done.replace("done.json", "adapters.safetensors")]
+    if (files.sha256(adapter), adapter.stat().st_size) == (expected["sha256"], expected["bytes"]):
         return []
-    return [ThunderError("the adapter is not the one that its done.json tells of", f"host {host}", "train again")]
+    return [ThunderError("the adapter is not the one in its done.json", f"host {host}", "train again")]

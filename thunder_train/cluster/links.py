@@ -1,6 +1,6 @@
-"""The training link between each pair of hosts, both ways: reached, over which interface, how far and how wide.
+"""Measures the training link between each pair of hosts in both directions: reachable, interface, latency, bandwidth.
 
-Each address listens on itself alone; others connect as MLX does. What ssh goes over is never measured.
+Each host listens on its own address of the link; others connect as MLX does. The network of ssh is never measured.
 """
 
 import ipaddress
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from thunder_train import ThunderError
-from thunder_train.agent.client import Session, machine, together
+from thunder_train.agent import client
+from thunder_train.agent.client import Session
 from thunder_train.config.project import Cluster
 
 MEASURE_WITHIN_S = 15.0
 
 Facts = dict[str, Any]
+"""A host's answer to the question `facts` of agent/main.py."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """From one host to an address of another. is_needed: MLX's backend connects so; the others are told, no more."""
+class Link:
+    """From one host to an address of another. is_needed: MLX's backend connects this way; others are only reported."""
 
     source: str
     target: str
@@ -27,112 +29,118 @@ class Way:
     is_needed: bool
 
 
-def ways(cluster: Cluster) -> list[Way]:
-    """Every pair of machines in both directions, by the addresses of [clusters]; in order of ranks."""
-    found: dict[tuple[str, str, str], bool] = {}
+def links_of(cluster: Cluster) -> list[Link]:
+    """Every pair of machines in both directions, by the addresses of [clusters], in rank order."""
+    is_needed: dict[tuple[str, str, str], bool] = {}
     for rank, source in enumerate(cluster.hosts):
         for other, target in enumerate(cluster.hosts):
-            if machine(source.ssh) != machine(target.ssh):
-                # A ring's rank connects to the next one, MPI's to any; with other backends all come to rank 0.
-                needed = other == ((rank + 1) % len(cluster.hosts) if cluster.backend == "ring" else 0)
-                needed = needed or cluster.backend == "mpi"
+            if source.machine != target.machine:
+                # A ring's rank connects to the next one, MPI's to any; with other backends all connect to rank 0.
+                next_rank = (rank + 1) % len(cluster.hosts) if cluster.backend == "ring" else 0
                 for address in target.ips:
-                    key = (machine(source.ssh), machine(target.ssh), address)
-                    found[key] = found.get(key, False) or needed
-    return [Way(*key, is_needed) for key, is_needed in found.items()]
+                    key = (source.machine, target.machine, address)
+                    is_needed[key] = is_needed.get(key, False) or other == next_rank or cluster.backend == "mpi"
+    return [Link(*key, needed) for key, needed in is_needed.items()]
 
 
-def measured(
+def measure(
     cluster: Cluster, sessions: Mapping[str, Session], facts: Mapping[str, Facts]
 ) -> tuple[list[dict[str, Any]], list[ThunderError]]:
-    """A row for each way between the hosts that answer, as preflight.json keeps it, and every problem.
+    """A row of preflight.json for each link between the hosts that answer, and every problem.
 
-    One after another: two measurements at once would share a cable.
+    One link after another: two measurements at once could share a cable.
     """
-    asked = [way for way in ways(cluster) if way.source in sessions and way.target in sessions]
-    ports, problems = _listening(asked, sessions, facts)
+    asked = [link for link in links_of(cluster) if link.source in sessions and link.target in sessions]
+    ports, problems = _listen(asked, sessions, facts)
     rows: list[dict[str, Any]] = []
-    for way in asked:
-        if way.address not in ports[way.target]:
+    for link in asked:
+        if link.address not in ports.get(link.target, {}):
             continue
-        question = {"ask": "measure", "address": way.address, "port": ports[way.target][way.address]}
+        question = {"address": link.address, "port": ports[link.target][link.address]}
         try:
-            told = sessions[way.source].ask(MEASURE_WITHIN_S, **question)
+            figures = sessions[link.source].ask(MEASURE_WITHIN_S, ask="measure", **question)
         except ThunderError as error:
             return rows, [*problems, error]
-        rows.append(_row(way, told, facts[way.source]))
-        problems += list(_way_problems(way, told, cluster, facts[way.source]))
+        rows.append(_row(link, figures, facts[link.source]))
+        problems += list(_link_problems(link, figures, cluster, facts[link.source]))
     return rows, problems
 
 
-def _listening(
-    asked: list[Way], sessions: Mapping[str, Session], facts: Mapping[str, Facts]
+def _listen(
+    asked: list[Link], sessions: Mapping[str, Session], facts: Mapping[str, Facts]
 ) -> tuple[dict[str, dict[str, int]], list[ThunderError]]:
-    """{host: {its address: port}} of those that listen, and the addresses that are not the host's."""
-    addresses = {host: sorted({way.address for way in asked if way.target == host}) for host in sessions}
+    """{host: {its address: port}} of the hosts that listen, and problems: addresses that are not the host's own."""
+    addresses = {host: sorted({link.address for link in asked if link.target == host}) for host in sessions}
 
     def listen(session: Session) -> dict[str, dict[str, Any]]:
         return {address: session.ask(ask="listen", address=address) for address in addresses[session.host]}
 
-    answers = together(sessions, listen)
-    problems = [answer for answer in answers.values() if isinstance(answer, ThunderError)]
-    told = {host: {} if isinstance(answer, ThunderError) else answer for host, answer in answers.items()}
+    problems: list[ThunderError] = []
+    answers = client.attempts(sessions, listen, problems)
     problems += [
         address_problem(host, address, facts[host])
-        for host, each in told.items()
-        for address, answer in each.items()
-        if "error" in answer
+        for host, answer in answers.items()
+        for address, result in answer.items()
+        if "error" in result
     ]
-    ports = {host: {address: a["port"] for address, a in each.items() if "port" in a} for host, each in told.items()}
+    ports = {
+        host: {address: result["port"] for address, result in answer.items() if "port" in result}
+        for host, answer in answers.items()
+    }
     return ports, problems
 
 
 def address_problem(host: str, address: str, facts: Facts) -> ThunderError:
     """An address of [clusters] that the host does not have."""
-    own = [f"{each.partition('/')[0]} ({_interface(one)})" for one in facts["interfaces"] for each in one["addresses"]]
-    own = [each for each in own if not each.startswith("127.")]
-    what = f"{address} is no address of {host}; it has {', '.join(own) or 'none that it tells'}"
+    pairs = [(each.partition("/")[0], _label(one)) for one in facts["interfaces"] for each in one["addresses"]]
+    existing = [f"{each} ({label})" for each, label in pairs if not each.startswith("127.")]
+    what = f"{address} is not an address of {host}; it has {', '.join(existing) or 'none'}"
     return ThunderError(what, f"host {host}", "correct ips in [clusters] of thunder.toml, or set the address there")
 
 
-def _row(way: Way, told: dict[str, Any], source: Facts) -> dict[str, Any]:
-    interface = _interface_of(told.get("source", ""), source)
-    row = {"from": way.source, "to": way.target, "address": way.address, "is_needed": way.is_needed, **told}
-    return {**row, "interface": _interface(interface) if interface else ""}
+def _row(link: Link, figures: dict[str, Any], source: Facts) -> dict[str, Any]:
+    """figures: the answer to `measure`. source: facts of the link's source."""
+    interface = _interface_of(figures.get("source", ""), source)
+    row = {"from": link.source, "to": link.target, "address": link.address, "is_needed": link.is_needed, **figures}
+    return {**row, "interface": _label(interface) if interface else ""}
 
 
-def _way_problems(way: Way, told: dict[str, Any], cluster: Cluster, facts: Facts) -> Iterator[ThunderError]:
-    where = f"host {way.source}"
-    if "error" in told and way.is_needed:
-        what = f"cannot reach {way.target} at {way.address}: {told['error']}"
-        hint = f"check the cable, ips in [clusters], and the firewall of {way.target}"
+def _link_problems(link: Link, figures: dict[str, Any], cluster: Cluster, source: Facts) -> Iterator[ThunderError]:
+    where = f"host {link.source}"
+    if "error" in figures and link.is_needed:
+        what = f"cannot reach {link.target} at {link.address}: {figures['error']}"
+        hint = f"check the cable, ips in [clusters], and the firewall of {link.target}"
         yield ThunderError(what, where, hint)
-    elif way.is_needed and not is_training_link(told["source"], way, cluster, facts):
-        what = f"reaches {way.target} at {way.address} from {told['source']}, which is no training link of it"
+    elif link.is_needed and not is_over_link(figures["source"], link, cluster, source):
+        what = f"reaches {link.target} at {link.address} from {figures['source']}, which is not on that training link"
         yield ThunderError(what, where, "correct ips in [clusters]: both ends of a cable need addresses of one network")
 
 
-def is_training_link(source: str, way: Way, cluster: Cluster, facts: Facts) -> bool:
-    """Whether a connection from this own address went over the link: by an address of [clusters], or a direct cable."""
-    own = {address for each in cluster.hosts if machine(each.ssh) == way.source for address in each.ips}
-    if source in own:
+def is_over_link(own_address: str, link: Link, cluster: Cluster, source: Facts) -> bool:
+    """Whether a connection from this address of the source went over the training link.
+
+    True for an address of [clusters], and for another one when it is on a direct cable to the target.
+    """
+    listed = {address for host in cluster.hosts if host.machine == link.source for address in host.ips}
+    if own_address in listed:
         return True
-    network = _network(source, facts)
-    if network is None or ipaddress.ip_address(way.address) not in network:
+    network = _network(own_address, source)
+    if network is None or ipaddress.ip_address(link.address) not in network:
         return False  # through a router
-    return not any(ipaddress.ip_address(address) in network for address in own)  # else by another, nearer interface
+    # Two interfaces in the network of the listed address: the system has chosen the other one.
+    return not any(ipaddress.ip_address(address) in network for address in listed)
 
 
 def _network(address: str, facts: Facts) -> "ipaddress.IPv4Network | ipaddress.IPv6Network | None":
     interface = _interface_of(address, facts)
-    known = [each for each in interface["addresses"] if each.startswith(f"{address}/")] if interface else []
-    return ipaddress.ip_network(known[0], strict=False) if known else None
+    matches = [each for each in interface["addresses"] if each.startswith(f"{address}/")] if interface else []
+    return ipaddress.ip_network(matches[0], strict=False) if matches else None
 
 
 def _interface_of(address: str, facts: Facts) -> dict[str, Any] | None:
-    found = (one for one in facts["interfaces"] if any(each.startswith(f"{address}/") for each in one["addresses"]))
-    return next(found, None)
+    matches = (one for one in facts["interfaces"] if any(each.startswith(f"{address}/") for each in one["addresses"]))
+    return next(matches, None)
 
 
-def _interface(interface: dict[str, Any]) -> str:
+def _label(interface: dict[str, Any]) -> str:
     return f"{interface['name']}, {interface['kind']}" if interface["kind"] else str(interface["name"])

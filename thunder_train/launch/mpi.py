@@ -22,7 +22,7 @@ from thunder_train.agent import client
 from thunder_train.agent.client import Project, Session, UnreachableError
 from thunder_train.config.project import is_local, machine_name
 
-PARTS = ("interfaces", "mpi_holder")
+PARTS = (*client.PARTS, "mpi_holder")
 """Modules of agent/ that make the program of a session."""
 START_TIMEOUT_S = 60.0
 """Seconds until every placeholder has reported."""
@@ -113,7 +113,7 @@ def _start(hosts: list[Host], machines: list[Machine], sessions: dict[str, Sessi
 
     def start(name: str, program: str, flags: list[str]) -> None:
         settings = daemon_settings(links[name])
-        _ask(sessions[name], ask="start", program=program, flags=flags, settings=settings, text=text)
+        sessions[name].ask(ask="start", program=program, flags=flags, settings=settings, text=text)
 
     nodes = {each.name: each.node for each in machines}
     names = [machine_name(host["ssh"]) for host in hosts]
@@ -131,21 +131,14 @@ def _looks(machines: list[Machine], sessions: dict[str, Session]) -> dict[str, L
 
     def look(session: Session) -> Look:
         path = [] if is_local(session.host) else MAC_PATH
-        return _ask(session, ask="look", addresses=addresses[session.host], path=path)
+        return session.ask(ask="look", addresses=addresses[session.host], path=path)
 
-    answers = client.together(sessions, look)
-    errors = [answer for answer in answers.values() if isinstance(answer, ThunderError)]
+    errors: list[ThunderError] = []
+    answers = client.attempts(sessions, look, errors)
     raise_all([error for error in errors if not isinstance(error, UnreachableError)])
     if errors:
         raise UnreachableError("\n".join(map(str, errors)))
     return answers
-
-
-def _ask(session: Session, **question: Any) -> dict[str, Any]:
-    answer = session.ask(**question)
-    if "error" in answer:
-        raise ThunderError(answer["error"], f"host {session.host}", "correct this there")
-    return answer
 
 
 def problems(machines: list[Machine], looks: dict[str, Look]) -> list[ThunderError]:
@@ -228,15 +221,15 @@ def _gathered(
     while len(environments) < ranks:
         time.sleep(POLL_S)
         for name in tuple(running):
-            news = _ask(sessions[name], ask="news")
-            for report in news["told"]:
+            news = sessions[name].ask(ask="news")
+            for report in news["messages"]:
                 if "rank" in report:
                     environments[report["rank"]] = report["environment"]
                 else:  # mpirun wants a daemon on another machine
                     running.append(names[report["node"]])
                     start(running[-1], *daemon(report["command"]))
             if news["has_ended"] or time.monotonic() > limit:
-                reason = news["words"] or f"no end within {START_TIMEOUT_S:g} s"
+                reason = news["output"] or f"no end within {START_TIMEOUT_S:g} s"
                 raise _failure(name, f"did not start {ranks} ranks: {reason}", len(machines) == 1)
     return environments
 

@@ -96,14 +96,14 @@ def train(recipe: Recipe, out: Path) -> None:
         with contextlib.suppress(ThunderError):  # what it died of is told, not what came of it
             fetch.checkpoints(recipe, Path(), str(unfinished))
         raise
-    fetch.mirror(recipe, Path(), str(staged))
+    fetch.outputs(recipe, Path(), str(staged))
     done = files.read_json(staged / "adapter" / "done.json", hint="the training ended without it; read its logs")
     read = {name: done["rows"][name] + done["dropped"][name] - done["split"][name] for name in ("train", "valid")}
     if any(read[name] != rows[name] for name in read):
         hint = f"run `./doit data:{recipe.dataset.name}`"
         raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, hint)
     shutil.rmtree(unfinished, ignore_errors=True)
-    fetch.forget(recipe, Path(), [str(unfinished), str(out)])
+    fetch.remove_folders(recipe, Path(), [str(unfinished), str(out)])
     facts = {"seconds": round(time.perf_counter() - start, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
 
@@ -141,8 +141,8 @@ def evaluate(recipe: Recipe, out: Path) -> None:
         where=f"evaluating {recipe.name}",
         hint="read the lines above",
     )
-    fetch.mirror(recipe, Path(), str(staged), fetch.EVALUATED)
-    fetch.forget(recipe, Path(), [f"{PARTIAL}/answers-{recipe.name}", str(out)])
+    fetch.outputs(recipe, Path(), str(staged), fetch.EVALUATED)
+    fetch.remove_folders(recipe, Path(), [f"{PARTIAL}/answers-{recipe.name}", str(out)])
     told = {row["id"]: row for row in files.read_jsonl(Path("data") / recipe.dataset.name / "decisions.jsonl")}
     rows, measured = files.read_jsonl(predictions), files.read_json(losses)
     judged, found = scoring.judge(rows, told, measured, recipe.evaluate, f"{recipe.file}: evaluate.gate.command")
