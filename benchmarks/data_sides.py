@@ -37,7 +37,7 @@ def main(pairs: Path, out: Path) -> None:
     """Build a dataset of the pairs and say how many rows came out, with the digest of each split."""
     sys.path.insert(0, str(PROJECT))
     from thunder_train.config.dataset import Dataset, Source
-    from thunder_train.data import builder
+    from thunder_train.data import audit, builder
 
     (pairs / "prompt.j2").write_text(PROMPT, encoding="utf-8")
     source = Source(
@@ -66,7 +66,7 @@ def main(pairs: Path, out: Path) -> None:
         max_dropped=0.5,
         provenance="",
     )
-    manifest = builder.build(wanted, pairs, out)
+    manifest = builder.build(wanted, pairs, out, "", audit.build)
     rows = sum(split["rows"] for split in manifest["splits"].values())
     print(json.dumps({"rows": rows, "digests": {name: each["sha256"] for name, each in manifest["splits"].items()}}))
 

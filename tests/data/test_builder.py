@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from tests.helpers.inputs import FIELDS, report_row
-from tests.helpers.material import built, report_rows, source
+from tests.helpers.material import build, built, report_rows, source
 from tests.helpers.project_copy import PROJECT
 from thunder_train.config.load import load
 from thunder_train.core import files
 from thunder_train.core.paths import DATA
-from thunder_train.data.builder import build
 from thunder_train.data.splits import fraction
 
 

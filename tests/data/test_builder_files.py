@@ -82,7 +82,7 @@ def test_too_many_dropped_rows_fail_the_stage(tmp_path):
 
     assert (
         "thunder.toml: datasets.nko.max_dropped: 5 of 25 rows were dropped (empty hypothesis: 5), and at most 10% may "
-        "be; mend them, or raise it; the first: in.json:21, in.json:22, in.json:23"
+        "be; correct them, or raise it; the first: in.json:21, in.json:22, in.json:23"
     ) == str(error.value)
 
 

@@ -190,7 +190,7 @@ def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path):
             '[{},\n\n{"h": 1e999}]',
             {},
             "in.json: [0]: lacks asr_text, decision, partition; add them\n"
-            "in.json:3: is not JSON: Number out of range; mend or remove the line",
+            "in.json:3: is not JSON: Number out of range; correct or remove the line",
         ),
         (
             [CASE, {"h": "ߞߏ"}, {"d": "accept"}],
@@ -213,7 +213,7 @@ def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path):
             {"enums": {"decision": {"yes": "accepted"}}},
             f"in.json: [0]: decision '{'a' * 79}... is in no enum; list it in enums.decision beside yes",
         ),
-        ([report_row(0, h=5)], {}, "in.json: [0]: Expected `str`, got `int` - at `$.asr_text`; mend the row"),
+        ([report_row(0, h=5)], {}, "in.json: [0]: Expected `str`, got `int` - at `$.asr_text`; correct the row"),
         (
             [CASE],
             {"fields": FIELDS | {"asr_txt": "h", "witness.token": "w", "witness": "w", "edit_budget.flor": "b"}},

@@ -1,9 +1,10 @@
-"""Near-duplicates between splits: which pairs are found, and that the work has an end."""
+"""Near-duplicates between splits: which pairs are found, and that the search ends."""
 
 import random
 import subprocess
 import sys
 import unicodedata
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,32 +13,35 @@ from hypothesis import strategies as st
 from rapidfuzz.distance.Levenshtein import normalized_similarity
 
 from thunder_train.data import near_duplicates
-from thunder_train.data.near_duplicates import LEFT_OUT, Neighbours, Sketch, normal, pairs
+from thunder_train.data.near_duplicates import LEFT_OUT, NearDuplicates, Prints, Sketch, normal, pairs
 
 EXPECTED = "[8363265255261131485, 14316786417124267, 3245665183618191519, 1291743958862747819] [5500779626496]\n"
-"""Prints of a small text: what they are does not matter, but that they stay."""
+"""Fingerprints of a small text, which must never change."""
 SENTENCE = "\u07db\u07cb\u07dc\u07ca \u07de\u07cb \u07ca\u07e3 \u07e6\u07cd \u07d5\u07ca\u07ca \u07db\u07ce\u07dc\u07ce"
 OTHER = (
     "\u07df\u07ce\u07e1\u07ca \u07de\u07ca\u07df\u07ca \u07d3\u07d0 \u07df\u07ca \u07e1\u07ce\u07db\u07cb \u07d6\u07cc"
 )
 
 
-def sketched(texts):
+def sketched(texts: list[str]) -> Sketch:
+    """A sketch of some texts."""
     sketch = Sketch()
     for text in texts:
         sketch.add(text)
     return sketch
 
 
-def found(texts, split, **given):
+def near_pairs(texts: list[str], split: list[int], **given: Any) -> NearDuplicates:
+    """The near-duplicates of texts in these splits."""
     return pairs(sketched(texts), np.array(split, dtype=np.uint8), texts.__getitem__, **given)
 
 
-def is_same(one, other):
+def is_same(one: Prints, other: Prints) -> bool:
+    """Whether two sets of fingerprints are equal."""
     return all((left == right).all() for left, right in zip(one, other, strict=True))
 
 
-def sentences(count, seed=170):
+def sentences(count: int, seed: int = 170) -> list[str]:
     """Distinct texts of 40 letters out of 20."""
     draw = random.Random(seed)  # noqa: S311
     letters = [chr(0x7CA + number) for number in range(20)]
@@ -79,19 +83,19 @@ def test_texts_that_differ_in_a_letter_are_found_across_splits() -> None:
     """
     texts = [SENTENCE, OTHER, SENTENCE[:-1] + "\u07cb", SENTENCE + "\u07ca"]
 
-    near = found(texts, [0, 0, 1, 0], least=0.8)
+    near = near_pairs(texts, [0, 0, 1, 0], least=0.8)
 
-    assert Neighbours(count=2, rows=4, examples=[(0, 2, 16 / 17), (2, 3, 16 / 18)], is_complete=True) == near
+    assert NearDuplicates(count=2, rows=4, examples=[(0, 2, 16 / 17), (2, 3, 16 / 18)], is_complete=True) == near
 
 
 def test_pairs_of_one_split_and_equal_texts_are_left_alone() -> None:
     """
-    Within a split nothing leaks, and who groups the rows already keeps equal texts together.
+    Within a split nothing leaks, and grouping already keeps equal texts together.
     """
     texts = [SENTENCE, SENTENCE[:-1] + "\u07cb", SENTENCE.replace(" ", "")]
 
-    assert [] == found(texts, [0, 0, 0], least=0.5).examples
-    assert [(1, 2)] == [pair[:2] for pair in found(texts, [0, 0, 1], least=0.5).examples]
+    assert [] == near_pairs(texts, [0, 0, 0], least=0.5).examples
+    assert [(1, 2)] == [pair[:2] for pair in near_pairs(texts, [0, 0, 1], least=0.5).examples]
 
 
 def test_a_text_that_is_left_out_has_no_neighbour() -> None:
@@ -100,7 +104,7 @@ def test_a_text_that_is_left_out_has_no_neighbour() -> None:
     """
     texts = [SENTENCE, SENTENCE[:-1] + "\u07cb", SENTENCE + "\u07ca"]
 
-    assert [(0, 2)] == [pair[:2] for pair in found(texts, [0, LEFT_OUT, 1]).examples]
+    assert [(0, 2)] == [pair[:2] for pair in near_pairs(texts, [0, LEFT_OUT, 1]).examples]
 
 
 def test_empty_and_short_texts_are_no_trouble() -> None:
@@ -109,9 +113,9 @@ def test_empty_and_short_texts_are_no_trouble() -> None:
     """
     texts = ["", " ", ".", "\u07ca", "\u07ca\u07cb", "\u07ca\u07cb\u07cc\u07cd"]
 
-    assert Neighbours(0, 6, [], True) == found(texts, [0, 1, 0, 1, 0, 1], least=0.9)
-    assert Neighbours(0, 200, [], True) == found([""] * 200, [0, 1] * 100, least=0.0)
-    assert Neighbours(0, 0, [], True) == found([], [])
+    assert NearDuplicates(0, 6, [], True) == near_pairs(texts, [0, 1, 0, 1, 0, 1], least=0.9)
+    assert NearDuplicates(0, 200, [], True) == near_pairs([""] * 200, [0, 1] * 100, least=0.0)
+    assert NearDuplicates(0, 0, [], True) == near_pairs([], [])
 
 
 def test_four_in_five_pairs_of_three_edits_in_forty_letters_are_found() -> None:
@@ -127,7 +131,7 @@ def test_four_in_five_pairs_of_three_edits_in_forty_letters_are_found() -> None:
             letters[place] = "\u07e3"
         changed.append("".join(letters))
 
-    near = found(texts + changed, [0] * 500 + [1] * 500)
+    near = near_pairs(texts + changed, [0] * 500 + [1] * 500)
 
     assert near.is_complete
     assert 400 < near.count <= 500
@@ -140,7 +144,7 @@ def test_four_in_five_pairs_of_three_edits_in_forty_letters_are_found() -> None:
     st.sampled_from((0.0, 0.5, 0.6, 0.75, 0.8, 0.9)),
 )
 @example(["\u07ca\u07cb\u07cc\u07cd\u07cea\u07d0\u07d1\u07d2\u07d3" * 2], random.Random(7), 0.9)  # noqa: S311
-def test_just_those_pairs_are_found_that_share_a_hash(seeds: list[str], draw: random.Random, least: float) -> None:
+def test_only_pairs_that_share_a_hash_are_found(seeds: list[str], draw: random.Random, least: float) -> None:
     """
     What is left out before letters are compared, by length and by pairs of letters, could not have been similar enough.
     """
@@ -159,20 +163,20 @@ def test_just_those_pairs_are_found_that_share_a_hash(seeds: list[str], draw: ra
     ]
     expected = [(i, j, -distance) for distance, i, j in sorted(alike) if -distance >= least]
 
-    near = found(texts, split, least=least)
+    near = near_pairs(texts, split, least=least)
 
-    assert Neighbours(len(expected), len(texts), expected[:20], True) == near
+    assert NearDuplicates(len(expected), len(texts), expected[:20], True) == near
 
 
 def test_what_is_just_similar_enough_is_found() -> None:
     """
-    0.1 of 40 letters is 4, though 1 - 0.9 is a little less than 0.1 to a computer.
+    0.1 of 40 letters is 4, though 1 - 0.9 is a little less than 0.1 in floating point.
     """
     text = sentences(1)[0]
 
-    assert [(0, 1, 0.9)] == found([text, "abcd" + text[4:]], [0, 1], least=0.9).examples
-    assert [] == found([text, "abcde" + text[5:]], [0, 1], least=0.9).examples
-    assert [(0, 1, 0.8)] == found(["aaaaaaaaa", "cbaaaaaaaa"], [0, 1], least=0.8).examples
+    assert [(0, 1, 0.9)] == near_pairs([text, "abcd" + text[4:]], [0, 1], least=0.9).examples
+    assert [] == near_pairs([text, "abcde" + text[5:]], [0, 1], least=0.9).examples
+    assert [(0, 1, 0.8)] == near_pairs(["aaaaaaaaa", "cbaaaaaaaa"], [0, 1], least=0.8).examples
 
 
 def test_the_likeliest_pairs_are_compared_first() -> None:
@@ -182,9 +186,9 @@ def test_the_likeliest_pairs_are_compared_first() -> None:
     far, near = sentences(2)
     texts = [far, far[:18] + "abc" + far[21:], near, near[:-1] + "a"]
 
-    assert [(2, 3)] == [pair[:2] for pair in found(texts, [0, 1, 0, 1], most=1).examples]
-    assert not found(texts, [0, 1, 0, 1], most=1).is_complete
-    assert found(texts, [0, 1, 0, 1], most=2).is_complete
+    assert [(2, 3)] == [pair[:2] for pair in near_pairs(texts, [0, 1, 0, 1], most=1).examples]
+    assert not near_pairs(texts, [0, 1, 0, 1], most=1).is_complete
+    assert near_pairs(texts, [0, 1, 0, 1], most=2).is_complete
 
 
 def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,15 +205,15 @@ def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_buckets_and_many_pairs_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A million rows of one phrase would make 10^12 pairs; what was left out is told.
+    A million rows of one phrase would make 10^12 pairs; the result says that some were left out.
     """
     texts = [SENTENCE * 4 + chr(0x7CA + number % 30) * (number // 30 + 1) for number in range(90)]
     split = [number % 2 for number in range(90)]
 
-    assert not found(texts, split).is_complete
-    assert (5, False) == ((near := found(texts, split, most=5)).count, near.is_complete)
+    assert not near_pairs(texts, split).is_complete
+    assert (5, False) == ((near := near_pairs(texts, split, most=5)).count, near.is_complete)
     monkeypatch.setattr(near_duplicates, "CANDIDATES", 0)
-    assert (5, False) == ((near := found(texts[:20], split[:20], most=5)).count, near.is_complete)
+    assert (5, False) == ((near := near_pairs(texts[:20], split[:20], most=5)).count, near.is_complete)
 
 
 def test_hashes_are_the_same_in_every_process() -> None:

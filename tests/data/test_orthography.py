@@ -1,4 +1,4 @@
-"""Orthographies: what makes a text unfit, what a census counts, when a data set contradicts its declaration.
+"""Orthographies: what makes a text unfit, what is counted, when a dataset contradicts its declaration.
 
 N'Ko is written as escapes where a mark alone would be invisible.
 """
@@ -16,12 +16,13 @@ from thunder_train.data.orthography import (
     REASONS,
     STRAY,
     TABLES,
-    Census,
+    Orthography,
+    Spelling,
+    contradictions,
     faults,
     findings,
     from_table,
     unfit,
-    verdict,
 )
 
 BRIDGE, STANDARD = TABLES["bridge-toneless"], TABLES["standard-toned"]
@@ -35,14 +36,16 @@ TONED = (
 NKO = st.text(st.characters(min_codepoint=0x7C0, max_codepoint=0x7FF) | st.sampled_from(" v\u0294"))
 
 
-def census(table, *texts, times=1):
-    counted = Census(table)
+def spelling(table: Orthography | None, *texts: str, times: int = 1) -> Spelling:
+    """The counts of some texts."""
+    counted = Spelling(table)
     for text in texts * times:
         counted.add(text)
     return counted
 
 
-def told(problems):
+def texts_of(problems: list[ThunderError]) -> list[str]:
+    """The texts of errors."""
     return [str(problem) for problem in problems]
 
 
@@ -114,26 +117,26 @@ def test_a_row_must_not_teach_for_these_reasons(
     assert expected == unfit(hypothesis, reference, answer, BRIDGE, is_prose)
 
 
-def test_a_census_counts_letters_marks_words_and_strays() -> None:
+def test_letters_marks_words_and_strays_are_counted() -> None:
     """
     Marks are left off before words are counted, and part of a longer word is not the word.
     """
     words = "\u07de\u07cf\u07eb \u07de\u07cf \u07de\u07cb\u060c \u07de\u07cf\u07e3 \u07ca\u07de\u07cf"
 
-    tally = census(STANDARD, words, "v \u07ca \U0001f600v").tally()
+    counts = spelling(STANDARD, words, "v \u07ca \U0001f600v").counts()
 
-    assert (2, 13, 1) == (tally.texts, tally.letters, tally.marks)
-    assert {"\u07de\u07cb": 1, "\u07de\u07cf": 2} == +tally.words
-    assert {"v": 2, "\U0001f600": 1} == tally.strays
+    assert (2, 13, 1) == (counts.texts, counts.letters, counts.marks)
+    assert {"\u07de\u07cb": 1, "\u07de\u07cf": 2} == +counts.words
+    assert {"v": 2, "\U0001f600": 1} == counts.strays
 
 
-def test_what_is_let_pass_is_told() -> None:
+def test_what_is_not_refused_is_counted() -> None:
     """
-    Mark order is mended by NFC, doubled marks stay: both are counted, for they cost edits that nobody hears.
+    NFC corrects the order of marks, doubled marks stay: both cost edits that nobody hears.
     """
     nasal_last, doubled = "\u07ca\u07eb\u07f2", "\u07ca\u07eb\u07eb"
 
-    counted = census(STANDARD, nasal_last, doubled, "\u07ca\u212b", "\u07ca v", "\u07ca\u07eb\n\u07eb", "\u0301")
+    counted = spelling(STANDARD, nasal_last, doubled, "\u07ca\u212b", "\u07ca v", "\u07ca\u07eb\n\u07eb", "\u0301")
 
     assert [
         {"what": "texts whose marks NFC puts in order", "count": 1},
@@ -145,39 +148,39 @@ def test_what_is_let_pass_is_told() -> None:
     ] == findings(counted)
 
 
-def test_without_a_table_a_census_tells_what_nfc_changes() -> None:
+def test_without_a_table_only_what_nfc_changes_is_counted() -> None:
     """
     Marks and strays need a table, canonical order does not.
     """
-    assert [{"what": "texts that NFC changes otherwise", "count": 1}] == findings(census(None, "e\u0301", "v"))
+    assert [{"what": "texts that NFC changes otherwise", "count": 1}] == findings(spelling(None, "e\u0301", "v"))
 
 
 def test_batches_do_not_show() -> None:
     """
     Counting a thousand texts at once is only faster.
     """
-    whole, parts = census(STANDARD, TONED, TONELESS, "v", times=700), Census(STANDARD)
+    whole, parts = spelling(STANDARD, TONED, TONELESS, "v", times=700), Spelling(STANDARD)
     for text in (TONED, TONELESS, "v") * 700:
         parts.add(text)
         if len(text) == 1:
-            parts.tally()
+            parts.counts()
 
-    assert whole.tally() == parts.tally()
+    assert whole.counts() == parts.counts()
 
 
 def test_texts_that_keep_to_their_orthography_are_accepted() -> None:
     """
     Nothing is said of what is as it was declared.
     """
-    assert [] == verdict(census(BRIDGE, TONELESS, times=100), BRIDGE, "here")
-    assert [] == verdict(census(STANDARD, TONED, times=100), STANDARD, "here")
+    assert [] == contradictions(spelling(BRIDGE, TONELESS, times=100), BRIDGE, "here")
+    assert [] == contradictions(spelling(STANDARD, TONED, times=100), STANDARD, "here")
     sparse = TONED + TONED.replace("\u07eb", "").replace("\u07f2", "")
-    assert [] == verdict(census(STANDARD, *[TONED * 2] * 2, sparse, times=100), STANDARD, "here")
+    assert [] == contradictions(spelling(STANDARD, *[TONED * 2] * 2, sparse, times=100), STANDARD, "here")
 
 
 def test_toned_texts_declared_toneless_are_refused_with_the_figures() -> None:
     """
-    A model that learned both spellings "corrects" right text: the likeliest cause of blind harm (DOMAIN.md 4).
+    A model that learned both spellings "corrects" right text: the likeliest cause of blind harm.
     """
     assert [
         "thunder.toml: datasets.d: 'bridge-toneless' is declared, but the texts have 0.438 marks per letter "
@@ -186,17 +189,17 @@ def test_toned_texts_declared_toneless_are_refused_with_the_figures() -> None:
         "ߞߏ (U+07DE U+07CF) are ߞߋ, not 60% to 100%; declare 'standard-toned', or leave the source out",
         "thunder.toml: datasets.d: 'bridge-toneless' is declared, but 0 of 100 words ߦߍ (U+07E6 U+07CD) and "
         "ߦߋ (U+07E6 U+07CB) are ߦߍ, not 90% to 100%; declare 'standard-toned', or leave the source out",
-    ] == told(verdict(census(BRIDGE, TONED, times=100), BRIDGE, "thunder.toml: datasets.d"))
+    ] == texts_of(contradictions(spelling(BRIDGE, TONED, times=100), BRIDGE, "thunder.toml: datasets.d"))
 
 
 def test_toneless_texts_declared_toned_are_refused() -> None:
     """
-    The other way round; the mend names the table that fits.
+    The other way round; the hint names the table that fits.
     """
     assert [
         "here: 'standard-toned' is declared, but the texts have 0.000 marks per letter (0 on 1,700), not 0.2 to 0.9; "
         "declare 'bridge-toneless', or leave the source out"
-    ] == told(verdict(census(STANDARD, TONELESS, times=100), STANDARD, "here"))[:1]
+    ] == texts_of(contradictions(spelling(STANDARD, TONELESS, times=100), STANDARD, "here"))[:1]
 
 
 def test_standard_text_that_only_lost_its_tones_is_no_bridge_text() -> None:
@@ -208,7 +211,7 @@ def test_standard_text_that_only_lost_its_tones_is_no_bridge_text() -> None:
     assert [
         "here: 'bridge-toneless' is declared, but 0 of 100 words ߞߋ (U+07DE U+07CB) and ߞߏ (U+07DE U+07CF) are ߞߋ, "
         "not 60% to 100%; leave out what is spelled otherwise"
-    ] == told(verdict(census(BRIDGE, bare, times=100), BRIDGE, "here"))[:1]
+    ] == texts_of(contradictions(spelling(BRIDGE, bare, times=100), BRIDGE, "here"))[:1]
 
 
 def test_a_few_texts_of_another_orthography_are_refused() -> None:
@@ -217,19 +220,19 @@ def test_a_few_texts_of_another_orthography_are_refused() -> None:
     """
     bare = "".join(letter for letter in TONED * 2 if not unicodedata.combining(letter))
 
-    counted = census(STANDARD, *[TONED * 2] * 9, bare, times=20)
+    counted = spelling(STANDARD, *[TONED * 2] * 9, bare, times=20)
 
     assert [
         "here: 'standard-toned' is declared, but 20 of 200 long texts have too few or too many marks for it: "
         "two orthographies are mixed; leave out what is spelled otherwise"
-    ] == told(verdict(counted, STANDARD, "here"))
+    ] == texts_of(contradictions(counted, STANDARD, "here"))
 
 
 def test_too_little_text_shows_nothing() -> None:
     """
     The smoke sources have few words; a verdict on them would be a guess.
     """
-    assert [] == verdict(census(BRIDGE, TONED, times=5), BRIDGE, "here")
+    assert [] == contradictions(spelling(BRIDGE, TONED, times=5), BRIDGE, "here")
 
 
 TURKISH = {"letters": "a-z\u00e7\u011f\u0131\u00f6\u015f\u00fc", "shared": "0-9.,"}
@@ -247,7 +250,7 @@ def test_another_language_is_another_table() -> None:
     assert [
         "here: 'turkish' is declared, but 0 of 40 words de\u011fil (U+0064 U+0065 U+011F U+0069 U+006C) and degil "
         "(U+0064 U+0065 U+0067 U+0069 U+006C) are de\u011fil, not 90% to 100%; leave out what is spelled otherwise"
-    ] == told(verdict(census(table, "bu degil", times=40), table, "here"))
+    ] == texts_of(contradictions(spelling(table, "bu degil", times=40), table, "here"))
 
 
 def test_signs_that_mean_something_in_a_class_are_written_with_a_backslash() -> None:
@@ -265,8 +268,8 @@ def test_signs_that_mean_something_in_a_class_are_written_with_a_backslash() -> 
         ({"letters": ""}, "letters: is empty; list the letters, such as 'a-z\\u00e0-\\u00ff'"),
         (
             {"letters": "z-a"},
-            "letters: is no character class: 'z-a' (bad character range z-a at position 1); "
-            "write what stands between [ and ] in a regex, such as 'a-z\\u00e0-\\u00ff'",
+            "letters: is not a character class: 'z-a' (bad character range z-a at position 1); "
+            "write what is between [ and ] in a regex, such as 'a-z\\u00e0-\\u00ff'",
         ),
         (
             {"letters": "ae\u0301"},
@@ -278,18 +281,18 @@ def test_signs_that_mean_something_in_a_class_are_written_with_a_backslash() -> 
         ({"shared": ".-"}, "shared: holds a bare [, ] or an outer ^ or -: '.-'; write \\ before it"),
         (
             {"letters": "a\\"},
-            "letters: is no character class: 'a\\\\' (unterminated character set at position 0); "
-            "write what stands between [ and ] in a regex, such as 'a-z\\u00e0-\\u00ff'",
+            "letters: is not a character class: 'a\\\\' (unterminated character set at position 0); "
+            "write what is between [ and ] in a regex, such as 'a-z\\u00e0-\\u00ff'",
         ),
         ({"shared": r"\s."}, "shared: lets a line break or tab through (U+0009); leave it out: no text may hold it"),
         (
             {"marks": "\u0300-\uffff"},
             "marks: lets a bidi control through (U+061C); leave it out: no text may hold it",
         ),
-        ({"marks_per_letter": [0.5, 0.1]}, "marks_per_letter: no bounds: 0.5 to 0.1; give 0 <= low <= high <= 4"),
+        ({"marks_per_letter": [0.5, 0.1]}, "marks_per_letter: wrong bounds: 0.5 to 0.1; give 0 <= low <= high <= 4"),
         (
             {"ratios": [{"of": "a", "among": ["a", "\u00e9"], "low": 0, "high": 1}]},
-            "ratios[0]: '\u00e9' is no word of this orthography; "
+            "ratios[0]: '\u00e9' is not a word of this orthography; "
             "give words in NFC of `letters` only: marks are left off before words are counted",
         ),
         (
@@ -298,7 +301,7 @@ def test_signs_that_mean_something_in_a_class_are_written_with_a_backslash() -> 
         ),
         (
             {"ratios": [{"of": "a", "among": ["a", "b"], "low": 0, "high": 2}]},
-            "ratios[0]: no bounds: 0 to 2; give 0 <= low <= high <= 1",
+            "ratios[0]: wrong bounds: 0 to 2; give 0 <= low <= high <= 1",
         ),
     ],
 )
@@ -306,16 +309,16 @@ def test_a_wrong_table_is_refused(change: dict[str, object], expected: str) -> N
     """
     A class that says something else than its writer thinks would drop rows, or let them through, for no visible reason.
     """
-    with pytest.raises(ThunderError) as told:
+    with pytest.raises(ThunderError) as error:
         from_table("turkish", TURKISH | change, "here")
 
-    assert f"here.{expected}" == str(told.value)
+    assert f"here.{expected}" == str(error.value)
 
 
 @given(st.text() | NKO)
 def test_no_text_breaks_the_checks(text: str) -> None:
     """
-    Reasons come from the fixed set, and only for a cause; NFC neither makes nor mends one in N'Ko.
+    Reasons come from the fixed set, and only for a cause; NFC neither adds nor removes one in N'Ko.
     """
     composed = unicodedata.normalize("NFC", text)
     for table in (None, BRIDGE, STANDARD):
@@ -324,21 +327,21 @@ def test_no_text_breaks_the_checks(text: str) -> None:
         assert list(found) == sorted(found, key=REASONS.index)
         assert not (table is None and STRAY in found)
         assert faults(composed, None) == tuple(each for each in found if each != STRAY)
-        counted = census(table, text)
-        assert 1 == counted.tally().texts
-        assert verdict(counted, BRIDGE, "here") == [] or len(text) > 20
+        counted = spelling(table, text)
+        assert 1 == counted.counts().texts
+        assert contradictions(counted, BRIDGE, "here") == [] or len(text) > 20
         assert all(one["count"] for one in findings(counted))
 
 
 @given(NKO)
-def test_a_census_sees_each_character_once(text: str) -> None:
+def test_each_character_is_counted_once(text: str) -> None:
     """
     Letters, marks, spaces, shared signs and strays together are the text.
     """
-    tally = census(STANDARD, text).tally()
+    counts = spelling(STANDARD, text).counts()
     shared = sum(unicodedata.category(each) in ("Nd", "Po", "So", "Sc") or each in "\u07f4\u07f5" for each in text)
 
-    assert len(text) == tally.letters + tally.marks + text.count(" ") + shared + tally.strays.total()
+    assert len(text) == counts.letters + counts.marks + text.count(" ") + shared + counts.strays.total()
 
 
 @given(st.sampled_from(sorted(BANNED)), NKO)

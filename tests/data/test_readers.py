@@ -121,30 +121,36 @@ def test_colons_in_texts_are_no_repeated_keys(tmp_path):
         ('{"text": ""}'.encode("utf-16"), "in.jsonl:1: is not UTF-8; save the file as UTF-8"),
         (
             '{"text": ""}\n{ߞ}',
-            "in.jsonl:2:2: is not JSON: JSON is malformed: object keys must be strings; mend or remove the line",
+            "in.jsonl:2:2: is not JSON: JSON is malformed: object keys must be strings; correct or remove the line",
         ),
-        ('\n{"a":\n', "in.jsonl:2:6: is not JSON: Input data was truncated; mend or remove the line"),
-        ("[]", "in.jsonl:1: is not a JSON object; mend or remove the line"),
+        ('\n{"a":\n', "in.jsonl:2:6: is not JSON: Input data was truncated; correct or remove the line"),
+        ("[]", "in.jsonl:1: is not a JSON object; correct or remove the line"),
         (
             '{"text": "ߞ\\ud800"}',
-            "in.jsonl:1:12: holds half of a character, \\ud800; mend or remove the line",
+            "in.jsonl:1:12: holds half of a character, \\ud800; correct or remove the line",
         ),
         (
             '{"text": "\\\\\\ud83d\\ude00\\udfffx"}',
-            "in.jsonl:1:25: holds half of a character, \\udfff; mend or remove the line",
+            "in.jsonl:1:25: holds half of a character, \\udfff; correct or remove the line",
         ),
         (
             '{"text": "a", "x": NaN}',
-            "in.jsonl:1:20: is not JSON: JSON is malformed: invalid character; mend or remove the line",
+            "in.jsonl:1:20: is not JSON: JSON is malformed: invalid character; correct or remove the line",
         ),
         (
             '{"text": "a", "x": -Infinity}',
-            "in.jsonl:1:21: is not JSON: JSON is malformed: invalid character; mend or remove the line",
+            "in.jsonl:1:21: is not JSON: JSON is malformed: invalid character; correct or remove the line",
         ),
-        ('{"text": "a", "x": 1e999}', "in.jsonl:1: is not JSON: Number out of range; mend or remove the line"),
-        ('{"x": ' + "9" * 5000 + "}", "in.jsonl:1: is not JSON: Integer value out of range; mend or remove the line"),
-        ("[" * 100_000, "in.jsonl:1: is nested too deep; mend or remove the line"),
-        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "in.jsonl:1: is nested too deep; mend or remove the line"),
+        ('{"text": "a", "x": 1e999}', "in.jsonl:1: is not JSON: Number out of range; correct or remove the line"),
+        (
+            '{"x": ' + "9" * 5000 + "}",
+            "in.jsonl:1: is not JSON: Integer value out of range; correct or remove the line",
+        ),
+        ("[" * 100_000, "in.jsonl:1: is nested too deep; correct or remove the line"),
+        (
+            '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}",
+            "in.jsonl:1: is nested too deep; correct or remove the line",
+        ),
         ('{"text": "a", "text": "b"}', "in.jsonl:1: has the key 'text' twice; keep one of them"),
         ('{"text" :"a", "text": "b"}', "in.jsonl:1: has the key 'text' twice; keep one of them"),
         ('{"text": "a", "x": [{"y": 1, "\\u0079": 2}]}', "in.jsonl:1: has the key 'y' twice; keep one of them"),
@@ -173,7 +179,7 @@ def test_long_line_is_refused_without_holding_it(tmp_path):
     tracemalloc.stop()
     assert told == (
         "in.jsonl.gz:1: is longer than 16 MiB; write one row a line, as short as a text\n"
-        "in.jsonl.gz:2: is not a JSON object; mend or remove the line"
+        "in.jsonl.gz:2: is not a JSON object; correct or remove the line"
     )
     assert peak < 4 * formats.LINE_LIMIT
 
@@ -203,10 +209,11 @@ def test_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path):
     ("content", "expected"),
     [
         ("id,text\n", "in.csv: is empty; add rows, or remove the source"),
-        ("id,text\n1\n\n2,a,b\n", "in.csv:2: has 1 cells, the header 2; mend the row; quote a cell that holds a comma\n"
-         "in.csv:4: has 3 cells, the header 2; mend the row; quote a cell that holds a comma"),
-        ('id,text\n1,a\n2,"b\n', "in.csv:3: is not CSV: unexpected end of data; mend the quotes of this row"),
-        ('id,text\n1,"a"b\n', "in.csv:2: is not CSV: ',' expected after '\"'; mend the quotes of this row"),
+        ("id,text\n1\n\n2,a,b\n",
+         "in.csv:2: has 1 cells, the header 2; correct the row; quote a cell that holds a comma\n"
+         "in.csv:4: has 3 cells, the header 2; correct the row; quote a cell that holds a comma"),
+        ('id,text\n1,a\n2,"b\n', "in.csv:3: is not CSV: unexpected end of data; correct the quotes of this row"),
+        ('id,text\n1,"a"b\n', "in.csv:2: is not CSV: ',' expected after '\"'; correct the quotes of this row"),
         ("text,text\na,b\n", "in.csv:1: has the column 'text' twice; keep one of them"),
         (b"id,text\n1,\xff\n", "in.csv:2: is not UTF-8; save the file as UTF-8"),
         ("id,text\n1,\n", "in.csv:2: lacks text; add them"),
@@ -225,8 +232,8 @@ def test_csv_cell_that_is_no_number_is_refused(tmp_path):
     write(tmp_path / "p.csv", "\n".join([head, *cells]))
 
     assert (
-        "p.csv:2: Expected `float`, got `str` - at `$.ctc_confidence`; mend the row\n"
-        "p.csv:3: ctc_confidence is not a number; mend the row"
+        "p.csv:2: Expected `float`, got `str` - at `$.ctc_confidence`; correct the row\n"
+        "p.csv:3: ctc_confidence is not a number; correct the row"
     ) == error_of(tmp_path, kind="rows", path="p.csv", references="r.csv")
 
 
@@ -282,8 +289,8 @@ def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path):
 
     assert f"in.jsonl: is not a file; {hint}" == error_of(tmp_path, path="in.jsonl")
     assert f"pipe.jsonl: is not a file; {hint}" == error_of(tmp_path, path="pipe.jsonl")
-    assert "gone.jsonl: is missing; mend the source's path or add the file" == error_of(tmp_path, path="gone.jsonl")
-    assert r"'in\x00.jsonl': is no path; mend the source's path" == error_of(tmp_path, path="in\0.jsonl")
+    assert "gone.jsonl: is missing; correct the source's path or add the file" == error_of(tmp_path, path="gone.jsonl")
+    assert r"'in\x00.jsonl': is not a path; correct the source's path" == error_of(tmp_path, path="in\0.jsonl")
 
 
 def test_document_of_a_gigabyte_is_refused(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_pattern_that_matches_nothing_is_refused(tmp_path):
     with pytest.raises(ThunderError) as error:
         taken(tmp_path, path="part-*.jsonl")
 
-    assert "part-*.jsonl: matches no file; mend the source's path or add the files" == str(error.value)
+    assert "part-*.jsonl: matches no file; correct the source's path or add the files" == str(error.value)
 
 
 def test_field_map_renames_fields_of_any_kind(tmp_path):
@@ -111,7 +111,7 @@ def test_field_map_renames_fields_of_any_kind(tmp_path):
         (
             "chatml",
             {"messages": [{"role": "user", "content": None}]},
-            "Expected `str`, got `null` - at `$.messages[0].content`; mend the row",
+            "Expected `str`, got `null` - at `$.messages[0].content`; correct the row",
         ),
         (
             "chatml",
@@ -121,7 +121,7 @@ def test_field_map_renames_fields_of_any_kind(tmp_path):
         ),
         ("chatml", {"messages": []}, "is not a question and its answer; end it with the answer to learn"),
         ("completions", {"prompt": "a"}, "lacks completion; add them"),
-        ("completions", {"prompt": 5, "completion": ""}, "Expected `str`, got `int` - at `$.prompt`; mend the row"),
+        ("completions", {"prompt": 5, "completion": ""}, "Expected `str`, got `int` - at `$.prompt`; correct the row"),
         ("text", {"messages": TURNS}, "lacks text; add them"),
     ],
 )
@@ -257,7 +257,7 @@ def test_malformed_line_is_told_before_a_missing_key(tmp_path):
         taken(tmp_path, **PAIR)
 
     what = "is not JSON: JSON is malformed: object keys must be strings"
-    assert f"r.jsonl:1:2: {what}; mend or remove the line" == str(error.value)
+    assert f"r.jsonl:1:2: {what}; correct or remove the line" == str(error.value)
 
 
 def test_telemetry_never_holds_reference_side_numbers(tmp_path):

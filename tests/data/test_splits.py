@@ -5,24 +5,26 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thunder_train.data.splits import SPLITS, fraction, part, repeated, split_of
+from thunder_train.data.splits import SPLITS, Assignment, assign, fraction, repeated_ids, split_of
+
+Line = tuple[str, str, str, dict[str, str]]
 
 
-def parted(rows):
+def assigned(rows: list[Line]) -> Assignment:
     """rows: (id, split, content, {key: value}) as plain words."""
     ids = [row[0] for row in rows]
     splits = array("B", [SPLITS.index(row[1]) for row in rows])
     contents = array("q", [hash(row[2]) for row in rows])
     names = sorted({key for row in rows for key in row[3]})
     keys = {key: array("q", [hash(row[3][key]) if key in row[3] else 0 for row in rows]) for key in names}
-    return part(ids, splits, contents, keys)
+    return assign(ids, splits, contents, keys)
 
 
-def test_a_text_in_two_splits_stays_in_the_more_protected_one():
+def test_a_text_in_two_splits_stays_in_the_more_protected_one() -> None:
     """
     A sentence that was trained on proves nothing in the test; the test row stays, for scores must stay comparable.
     """
-    found = parted(
+    result = assigned(
         [
             ("a", "train", "1", {"text": "x"}),
             ("b", "valid", "2", {"text": "x"}),
@@ -31,29 +33,29 @@ def test_a_text_in_two_splits_stays_in_the_more_protected_one():
         ]
     )
 
-    assert {0: "its text is also in the test split", 1: "its text is also in the test split"} == found.reasons
-    assert [False, False, True, True] == found.kept.tolist()
+    assert {0: "its text is also in the test split", 1: "its text is also in the test split"} == result.reasons
+    assert [False, False, True, True] == result.kept.tolist()
 
 
-def test_rows_without_a_key_share_nothing():
+def test_rows_without_a_key_share_nothing() -> None:
     """
     Else all rows that lack a segment would be one group.
     """
-    found = parted([("a", "train", "1", {"text": "x"}), ("b", "test", "2", {}), ("c", "train", "3", {})])
+    result = assigned([("a", "train", "1", {"text": "x"}), ("b", "test", "2", {}), ("c", "train", "3", {})])
 
-    assert {} == found.reasons
+    assert {} == result.reasons
 
 
-def test_of_equal_rows_the_smallest_id_stays():
+def test_of_equal_rows_the_smallest_id_stays() -> None:
     """
     Whatever the order of the input.
     """
     rows = [("b", "train", "same", {}), ("a", "train", "same", {}), ("c", "train", "same", {})]
 
-    assert {0: "exact duplicate", 2: "exact duplicate"} == parted(rows).reasons
+    assert {0: "exact duplicate", 2: "exact duplicate"} == assigned(rows).reasons
 
 
-def test_a_dropped_duplicate_drops_nobody_else():
+def test_a_dropped_duplicate_drops_nobody_else() -> None:
     """
     A row that is gone cannot make its recording belong to the test.
     """
@@ -63,36 +65,37 @@ def test_a_dropped_duplicate_drops_nobody_else():
         ("c", "train", "other", {"audio_path": "2"}),
     ]
 
-    assert {1: "exact duplicate"} == parted(rows).reasons
+    assert {1: "exact duplicate"} == assigned(rows).reasons
 
 
-def test_ids_of_different_rows_are_told():
+def test_ids_of_different_rows_are_told() -> None:
     """
     Predictions are matched to rows by id.
     """
     rows = [("a", "train", "1", {}), ("a", "train", "2", {}), ("b", "train", "3", {}), ("b", "train", "3", {})]
 
-    assert {"a": 2} == repeated([row[0] for row in rows], parted(rows))
+    assert {"a": 2} == repeated_ids([row[0] for row in rows], assigned(rows))
 
 
+Group = tuple[int, int, int]
 GROUPS = st.lists(
     st.tuples(st.integers(0, 12), st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=40, unique=True
 )
 
 
-def placed(groups):
+def placed(groups: list[Group]) -> dict[str, tuple[str, dict[str, str]]]:
     """id -> split of the rows kept; a row's own split is that of its audio."""
     rows = []
     for audio, text, number in groups:
         split = SPLITS[split_of(fraction(0, f"{audio}"), 0.3, 0.3)]
         keys = {"audio_path": f"a{audio}", "text": f"t{text}"}
         rows.append((f"{audio}-{text}-{number}", split, f"{audio} {text} {number}", keys))
-    found = parted(rows)
-    return {rows[i][0]: (rows[i][1], rows[i][3]) for i in range(len(rows)) if found.kept[i]}
+    result = assigned(rows)
+    return {rows[i][0]: (rows[i][1], rows[i][3]) for i in range(len(rows)) if result.kept[i]}
 
 
 @given(groups=GROUPS)
-def test_no_recording_and_no_text_is_in_two_splits(groups):
+def test_no_recording_and_no_text_is_in_two_splits(groups: list[Group]) -> None:
     """
     The one promise of a split.
     """
@@ -105,7 +108,7 @@ def test_no_recording_and_no_text_is_in_two_splits(groups):
 
 
 @given(groups=GROUPS, more=GROUPS)
-def test_appended_rows_move_no_row_and_drop_no_test_row(groups, more):
+def test_appended_rows_move_no_row_and_drop_no_test_row(groups: list[Group], more: list[Group]) -> None:
     """
     A dataset that grows must keep its test: old scores stay comparable. A train row may be dropped, never moved.
     """
@@ -116,7 +119,7 @@ def test_appended_rows_move_no_row_and_drop_no_test_row(groups, more):
 
 
 @given(groups=GROUPS, data=st.data())
-def test_order_of_rows_decides_nothing(groups, data):
+def test_order_of_rows_decides_nothing(groups: list[Group], data: st.DataObject) -> None:
     """
     The same rows from other files, or in another order, are the same dataset.
     """

@@ -7,8 +7,11 @@ from typing import Any
 from tests.helpers.inputs import FIELDS, report_row
 from tests.helpers.inputs import source as any_source
 from thunder_train.config.dataset import Dataset, Source
-from thunder_train.data import builder
+from thunder_train.data import audit, builder
 from thunder_train.data.rows import GROUP_KEYS
+
+CODE = "0" * 64
+"""Stands for the hash of the code that decides the rows."""
 
 
 def source(**given: Any) -> Source:
@@ -28,4 +31,9 @@ def built(folder: Path, report: Any, template: str = "Text: {{ asr_text }}", **g
     values = {"name": "nko", "sources": (source(),), "system": "Correct.", "templates": ("prompt.j2",)}
     spelling = {"orthography": "bridge-toneless", "orthography_table": {}, "max_dropped": 0.5, "provenance": ""}
     split = {"split_seed": 0, "valid": 0.3, "test": 0.3, "group_keys": (*GROUP_KEYS, "text")}
-    return builder.build(Dataset(**values | spelling | split | given), folder, folder / "out")
+    return build(Dataset(**values | spelling | split | given), folder, folder / "out")
+
+
+def build(dataset: Dataset, root: Path, out: Path) -> dict[str, Any]:
+    """The manifest of a dataset that is written into out with its audit page."""
+    return builder.build(dataset, root, out, CODE, audit.build)

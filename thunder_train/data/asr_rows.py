@@ -1,7 +1,7 @@
-"""The ASR row contract: predictions, each joined with its reference.
+"""The ASR row contract: a recogniser's predictions, each joined with its reference by a key.
 
 Input: prediction and reference files.  Output: rows in the order of the predictions; those without a partner are
-dropped, each by name. Predictions stream; of the references memory holds each key and text, and a number for its place.
+dropped, each by name. Predictions stream. Of the references memory holds each key and text, and a number for its place.
 """
 
 from array import array
@@ -13,17 +13,16 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
-from thunder_train.data.field_map import Map
-from thunder_train.data.readers import Reader, own_id, paths, place, stem
+from thunder_train.data.field_map import FieldMap
+from thunder_train.data.readers import Reader, full_id, paths, place, stem
 from thunder_train.data.rows import Ledger, Row
 
 JOIN_KEYS = ("audio_path", "segment_id", "feat_id")
 """In the order in which a join tries them."""
-LINES = 40
-"""Bits of a place that hold its line; those above hold the number of its file."""
-ALONE = "prediction without a reference"
-UNHEARD = "reference without a prediction"
-UNIQUE = "a join key must be unique"
+LINE_BITS = 40
+"""Low bits of a place, which hold its line; the bits above hold the number of its file."""
+NO_REFERENCE = "prediction without a reference"
+NO_PREDICTION = "reference without a prediction"
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +42,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """What was said, written by a human."""
+    """The text that was said, written by a human."""
 
     reference_text: str
     audio_path: str = ""
@@ -54,22 +53,27 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 CANONICAL = (*Prediction.__struct_fields__, "reference_text")
 
 
+def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
+    """Predictions with their references; the target is the reference, or the hypothesis itself of a stable row."""
+    yield from Join(source, root, ledger).rows()
+
+
 class Join:
-    """A join under way: what stands under each key, and where the rows of all its files are."""
+    """A join of predictions and references, and where the rows of all its files are."""
 
     def __init__(self, source: Source, root: Path, ledger: Ledger) -> None:
         self.source, self.root, self.ledger = source, root, ledger
-        self.map = Map(source, CANONICAL, (), is_whole=False)
+        self.field_map = FieldMap(source, CANONICAL, (), is_whole=False)
         self.predictions, self.references = paths(source.path, root), paths(source.references, root)
         self.files = [*self.references, *self.predictions]
         self.key = self._key()
         self.held: dict[str, bytes | int] = {}
-        """Key -> text of a reference; once a prediction has come, the place of that."""
+        """Key -> the text of its reference; once its prediction was read, the place of that."""
         self.places = array("Q")
-        """Of the references, in the order of `held`, which they fill first."""
+        """Places of the references, in the order of `held`, which they fill first."""
 
     def rows(self) -> Iterator[Row]:
-        """The pairs."""
+        """Each prediction with its reference."""
         for number, path in enumerate(self.references):
             self._hold(path, number)
         for number, path in enumerate(self.predictions, start=len(self.references)):
@@ -77,56 +81,48 @@ class Join:
         for (name, value), where in zip(self.held.items(), self.places, strict=False):
             if value.__class__ is bytes:
                 path, line = self._at(where)
-                self.ledger.drop(path, line, f"{stem(path)}:{name}", UNHEARD)
+                self.ledger.drop(path, line, f"{stem(path)}:{name}", NO_PREDICTION)
 
     def _hold(self, path: str, number: int) -> None:
         """Read a file of references."""
         reader, twice = self._reader(path), dict[str, list[int]]()
-        for line, raw in reader.objects():
-            value = self.map.applied(raw, reader, line)
-            row = reader.shaped(line, value, Reference) if value is not None else None
-            if row is None:
-                continue
+        for line, row in reader.mapped_rows(self.field_map, Reference):
             name = str(getattr(row, self.key))
             if not name:
-                self.ledger.drop(path, line, own_id(path, "", row), UNHEARD)
+                self.ledger.drop(path, line, full_id(path, "", row), NO_PREDICTION)
             elif name in self.held:
                 twice.setdefault(name, []).append(line)
             else:
                 self.held[name] = row.reference_text.encode()
-                self.places.append(number << LINES | line)
+                self.places.append(number << LINE_BITS | line)
         if twice:
             first = {name: where for name, where in zip(self.held, self.places, strict=True) if name in twice}
             for line, name in sorted((line, name) for name, lines in twice.items() for line in lines):
-                self._tell_twice(reader, line, name, first[name])
+                self._add_repeated(reader, line, name, first[name])
         reader.finish(self.ledger)
 
     def _pairs(self, path: str, number: int) -> Iterator[Row]:
         """The rows of a file of predictions that have a reference."""
-        reader, held, name_of = self._reader(path), self.held, stem(path)
-        for line, raw in reader.objects():
-            value = self.map.applied(raw, reader, line)
-            row = reader.shaped(line, value, Prediction) if value is not None else None
-            if row is None:
-                continue
+        reader, held, file_stem = self._reader(path), self.held, stem(path)
+        for line, row in reader.mapped_rows(self.field_map, Prediction):
             name = str(getattr(row, self.key))
-            found = held.get(name) if name else None
-            if isinstance(found, int):
-                self._tell_twice(reader, line, name, found)
+            partner = held.get(name) if name else None
+            if isinstance(partner, int):
+                self._add_repeated(reader, line, name, partner)
                 continue
             if name:
-                held[name] = number << LINES | line
-            if found is None:
-                self.ledger.drop(path, line, own_id(path, name, row), ALONE)
+                held[name] = number << LINE_BITS | line
+            if partner is None:
+                self.ledger.drop(path, line, full_id(path, name, row), NO_REFERENCE)
             else:
-                yield self._row(row, f"{name_of}:{name}", name_of, found.decode(), path, line)
+                yield self._row(row, f"{file_stem}:{name}", file_stem, partner.decode(), path, line)
         reader.finish(self.ledger)
 
     def _row(self, row: Prediction, row_id: str, source: str, reference: str, path: str, line: int) -> Row:
-        """A prediction and its reference as every source's row."""
         keys = {"video_id": str(row.video_id), "audio_path": row.audio_path}
         keys |= {"segment_id": str(row.segment_id), "feat_id": str(row.feat_id)}
         is_stable = row.partition == "stable" and "stable" in self.source.use
+        telemetry = {"ctc_confidence": row.ctc_confidence, **row.trajectory_scalars}
         return Row(
             row_id=row_id,
             source=source,
@@ -137,17 +133,17 @@ class Join:
             asr_text=row.asr_text,
             reference_text=reference,
             partition=row.partition,
-            telemetry=self.map.visible({"ctc_confidence": row.ctc_confidence, **row.trajectory_scalars}),
+            telemetry=self.field_map.without_reference(telemetry),
             keys={name: value for name, value in keys.items() if value},
         )
 
     def _key(self) -> str:
         """The first join key that every row of both sides carries, else the first that both sides carry at all.
 
-        Files that are malformed are told of when they are read for good.
+        The problems of a malformed file are raised when its rows are read.
         """
         right = self._carried(self.references)
-        if right is None or JOIN_KEYS[0] in right[0]:  # predictions must carry that one
+        if right is None or JOIN_KEYS[0] in right[0]:  # the contract requires that key of predictions
             return JOIN_KEYS[0]
         left = self._carried(self.predictions)
         if left is None:
@@ -164,10 +160,9 @@ class Join:
         by_all, by_any = set(JOIN_KEYS), set[str]()
         for path in files:
             reader = self._reader(path)
-            for line, raw in reader.objects():
-                value = self.map.applied(raw, reader, line) or {}
+            for _, values in reader.mapped(self.field_map):
                 for key in JOIN_KEYS:
-                    if value.get(key) in (None, ""):
+                    if values.get(key) in (None, ""):
                         by_all.discard(key)
                     else:
                         by_any.add(key)
@@ -176,17 +171,13 @@ class Join:
         return by_all, by_any
 
     def _reader(self, path: str) -> Reader:
-        return Reader(path, self.root, self.map.columns)
+        return Reader(path, self.root, self.field_map.columns)
 
-    def _tell_twice(self, reader: Reader, line: int, name: str, first: int) -> None:
+    def _add_repeated(self, reader: Reader, line: int, name: str, first: int) -> None:
         also = place(*self._at(first))
-        reader.problems.add(f"{self.key} {quoted(name)} is also at {also}", reader.where(line), UNIQUE)
+        what = f"{self.key} {quoted(name)} is also at {also}"
+        reader.problems.add(what, reader.where(line), "a join key must be unique")
 
     def _at(self, where: int) -> tuple[str, int]:
         """File and line of a place."""
-        return self.files[where >> LINES], where & ((1 << LINES) - 1)
-
-
-def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
-    """Predictions with their references; the target is the reference, or the hypothesis itself of a stable row."""
-    yield from Join(source, root, ledger).rows()
+        return self.files[where >> LINE_BITS], where & ((1 << LINE_BITS) - 1)

@@ -1,86 +1,90 @@
 """audit.html, the page on which people read what is in a dataset, from templates/audit.html.j2.
 
-Input: the collected rows, their splits, near-duplicates and the manifest.  Output: `facts`, JSON-like values; `page`.
+Input: the collected rows, their splits, near-duplicates and the manifest of a dataset.  Output: the page.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from rapidfuzz.distance import Levenshtein
 
 from thunder_train.core import files, html
 from thunder_train.data import orthography
-from thunder_train.data.near_duplicates import Neighbours
-from thunder_train.data.splits import SPLITS, Parted
-
-if TYPE_CHECKING:
-    from thunder_train.data.collect import Gathered
+from thunder_train.data.collect import Collected
+from thunder_train.data.near_duplicates import NearDuplicates
+from thunder_train.data.splits import SPLITS, Assignment
 
 EXAMPLES = 5
 """Dropped rows that the page names for each reason."""
 
 
-def facts(made: "Gathered", parted: Parted, near: Neighbours, manifest: dict[str, Any]) -> dict[str, Any]:
-    """What the page says. near: pairs of different splits; manifest: that of the dataset, whose figures it repeats."""
+def build(collected: Collected, assigned: Assignment, near: NearDuplicates, manifest: dict[str, Any]) -> str:
+    """The page of a dataset. Raises ThunderError for a template that does not render."""
+    return page(facts(collected, assigned, near, manifest))
+
+
+def facts(collected: Collected, assigned: Assignment, near: NearDuplicates, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Figures and example rows, as JSON-like values. manifest: that of the dataset, whose figures the page repeats."""
     return {
-        "dataset": made.dataset.name,
-        "orthography": made.dataset.orthography,
+        "dataset": collected.dataset.name,
+        "orthography": collected.dataset.orthography,
         "splits": manifest["splits"],
-        "counts": made.tally.counts(parted),
-        "histograms": made.tally.histograms(parted),
+        "counts": collected.statistics.counts(assigned),
+        "histograms": collected.statistics.histograms(assigned),
         "cer": {name: split["cer"] for name, split in manifest["splits"].items()},
         "dropped": manifest["dropped"],
-        "dropped_examples": _dropped(made),
-        "orthography_findings": _findings(made),
-        "near_duplicates": _near(made, parted, near),
-        "examples": [_example(made, parted, row) for row in made.tally.shown(parted)],
+        "dropped_examples": _dropped(collected),
+        "orthography_findings": _findings(collected),
+        "near_duplicates": _near(collected, assigned, near),
+        "examples": [_example(collected, assigned, row) for row in collected.statistics.typical_rows(assigned)],
     }
 
 
 def page(facts: dict[str, Any], template: Path = Path("templates/audit.html.j2")) -> str:
-    """The page, the same text for the same facts. Raises ThunderError for a template that does not render."""
+    """The page, the same text for the same facts."""
     return html.page(template, _values(facts))
 
 
-def _dropped(made: "Gathered") -> dict[str, list[dict[str, Any]]]:
+def _dropped(collected: Collected) -> dict[str, list[dict[str, Any]]]:
     """The first few dropped rows of each reason."""
     examples: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(made.ledger.dropped):
+    for row in sorted(collected.ledger.dropped):
         listed = examples.setdefault(row.reason, [])
         if len(listed) < EXAMPLES:
             listed.append({"file": files.portable(row.file), "line": row.line, "id": row.row_id})
     return examples
 
 
-def _findings(made: "Gathered") -> list[dict[str, Any]]:
+def _findings(collected: Collected) -> list[dict[str, Any]]:
     """What the spelling checks counted without refusing it, over all sources."""
     counts: dict[str, int] = {}
-    for census in made.composer.census.values():
-        for finding in orthography.findings(census):
+    for spelling in collected.composer.spelling.values():
+        for finding in orthography.findings(spelling):
             counts[str(finding["what"])] = counts.get(str(finding["what"]), 0) + int(finding["count"])
     return [{"what": what, "count": count} for what, count in sorted(counts.items())]
 
 
-def _near(made: "Gathered", parted: Parted, near: Neighbours) -> dict[str, Any]:
+def _near(collected: Collected, assigned: Assignment, near: NearDuplicates) -> dict[str, Any]:
     """Rows of different splits whose texts are nearly the same."""
 
     def side(row: int) -> dict[str, str]:
-        return {"id": made.ids[row], "split": SPLITS[parted.splits[row]], "text": made.text(row)}
+        return {"id": collected.ids[row], "split": SPLITS[assigned.splits[row]], "text": collected.text(row)}
 
     examples = [{"a": side(a), "b": side(b), "similarity": round(share, 4)} for a, b, share in near.examples]
     return {"count": near.count, "is_complete": near.is_complete, "examples": examples}
 
 
-def _example(made: "Gathered", parted: Parted, row: int) -> dict[str, Any]:
+def _example(collected: Collected, assigned: Assignment, row: int) -> dict[str, Any]:
     """A row as the page shows it."""
-    example: dict[str, Any] = msgspec.json.decode(made.shelf.get(row))
-    decided = made.decisions.get(row)
+    example: dict[str, Any] = msgspec.json.decode(collected.lines.read(row))
+    number = collected.decisions.get(row)
+    decision = "" if number is None else msgspec.json.decode(collected.decision_lines.read(number))["decision"]
     return {
         **{key: example[key] for key in ("id", "partition", "asr_text", "reference_text", "messages")},
-        "split": SPLITS[parted.splits[row]],
-        "decision": msgspec.json.decode(made.decided.get(decided))["decision"] if decided is not None else "",
+        "split": SPLITS[assigned.splits[row]],
+        "decision": decision,
         "edits": Levenshtein.distance(example["asr_text"], example["reference_text"]),
         "target_text": example["messages"][-1]["content"],
     }

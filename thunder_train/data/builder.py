@@ -1,143 +1,123 @@
-"""Rows -> ChatML that is free of duplicates and leaks, split by group, with a manifest and an audit.
+"""Builds a dataset: ChatML rows without duplicates or leaks, split by group, with a manifest and an audit page.
 
-Input: the sources and the prompt templates of a `config.Dataset`.
-Output: layout.DATA: the splits sorted by id, decisions.jsonl, dropped.jsonl, the audit pages, then manifest.json.
-Rows stream through: memory holds a few bytes of each, and the lines wait on disk (shelf.py).
+Input: the sources and prompt templates of a `config.dataset.Dataset`.
+Output: the files of core.paths.DATA: splits sorted by id, decisions.jsonl, dropped.jsonl, audit.html, manifest.json.
+Rows stream through: memory holds a few bytes of each, and their lines wait on disk (collect.py).
 """
 
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_some
 from thunder_train.config.dataset import Dataset, Source
-from thunder_train.core import code_hash, files, paths
-from thunder_train.data import (
-    asr_rows,
-    audit,
-    correction_reports,
-    field_map,
-    formats,
-    near_duplicates,
-    orthography,
-    readers,
-    rows,
-    sources,
-    splits,
-)
-from thunder_train.data import examples as compose
-from thunder_train.data.collect import Gathered, Shelf, Watch
-from thunder_train.data.near_duplicates import Neighbours
+from thunder_train.core import files
+from thunder_train.data import near_duplicates, orthography, splits
+from thunder_train.data.collect import Collected, LineSpool, Watch
+from thunder_train.data.near_duplicates import NearDuplicates
 from thunder_train.data.rows import Dropped, Ledger
-from thunder_train.data.splits import SPLITS, Parted
+from thunder_train.data.splits import SPLITS, Assignment
 
 SCHEMA = "thunder.dataset/2"
-BUILDERS = (
-    rows,
-    formats,
-    formats,
-    formats,
-    readers,
-    field_map,
-    asr_rows,
-    correction_reports,
-    sources,
-    orthography,
-    orthography,
-    compose,
-    splits,
-    sys.modules[__name__],
-)
-"""The modules that decide what a row says."""
-TOLD = 3
-"""Dropped rows of each reason that an error about too many of them tells."""
+FIRST_DROPPED = 3
+"""Dropped rows that an error about too many of them names."""
+Audit = Callable[[Collected, Assignment, NearDuplicates, dict[str, Any]], str]
+"""Collected rows, their splits, near-duplicates, manifest -> the audit page.
+
+Handed in, so that a change of the page does not change the code hash of the rows.
+"""
 
 
-def build(dataset: Dataset, root: Path, out: Path, watch: Watch = iter) -> dict[str, Any]:
-    """Write the dataset's files into out and return its manifest. watch: sees each row pass.
+def build(dataset: Dataset, root: Path, out: Path, code: str, audit: Audit, watch: Watch = iter) -> dict[str, Any]:
+    """Write the dataset's files into out and return its manifest. code: a hash of the code that decides the rows.
 
-    Nothing is written unless everything holds: no leak, unique ids, rows in train and valid, few rows dropped.
+    Nothing is written if there is a leak, a repeated id, too many dropped rows, or no row in train or valid.
     """
-    with Shelf(out) as shelf, Shelf(out) as decided:
-        made = Gathered(dataset, root, shelf, decided, watch)
-        parted = splits.part(made.ids, made.splits, made.contents, made.keys)
-        for number, reason in parted.reasons.items():
-            made.ledger.drop(*made.place(number), reason)
-        raise_some(_problems(made, parted))
-        for index, name in enumerate(SPLITS):
-            mine = parted.kept & (parted.splits == index)
-            files.write_lines(
-                out / f"{name}.jsonl", (shelf.get(row) for row in parted.order[mine[parted.order]].tolist())
-            )
-        told = (made.decisions[row] for row in parted.order.tolist() if row in made.decisions and parted.kept[row])
-        files.write_lines(out / "decisions.jsonl", map(decided.get, told))
-        files.write_lines(out / "dropped.jsonl", map(_dropped_line, sorted(made.ledger.dropped)))
-        near = _near(made, parted)
-        manifest = _manifest(made, parted, out, near)
-        files.write_text(out / paths.AUDIT, audit.page(audit.facts(made, parted, near, manifest)))
+    with LineSpool(out) as lines, LineSpool(out) as decision_lines:
+        collected = Collected(dataset, root, lines, decision_lines, watch)
+        assigned = splits.assign(collected.ids, collected.splits, collected.contents, collected.keys)
+        for row, reason in assigned.reasons.items():
+            collected.ledger.drop(*collected.place(row), reason)
+        raise_some(_problems(collected, assigned))
+        _write_rows(collected, assigned, out)
+        near = _near_duplicates(collected, assigned)
+        manifest = _manifest(collected, assigned, out, near, code)
+        files.write_text(out / "audit.html", audit(collected, assigned, near, manifest))
     files.write_json(out / "manifest.json", manifest)
     return manifest
 
 
-def _near(made: Gathered, parted: Parted) -> Neighbours:
-    """Near-duplicates between splits. Texts are numbered by id, so that the order of the input decides nothing."""
-    made.sketch.sort(parted.order)
-    rows = parted.order.tolist()
-    found = near_duplicates.pairs(made.sketch, parted.placed()[parted.order], lambda number: made.text(rows[number]))
-    examples = [(rows[one], rows[other], share) for one, other, share in found.examples]
-    return replace(found, examples=examples)
+def _write_rows(collected: Collected, assigned: Assignment, out: Path) -> None:
+    """The splits, decisions.jsonl and dropped.jsonl."""
+    order = assigned.order
+    for index, name in enumerate(SPLITS):
+        rows = order[assigned.rows(index)[order]].tolist()
+        files.write_lines(out / f"{name}.jsonl", map(collected.lines.read, rows))
+    decisions = (collected.decisions[row] for row in order[assigned.kept[order]].tolist() if row in collected.decisions)
+    files.write_lines(out / "decisions.jsonl", map(collected.decision_lines.read, decisions))
+    files.write_lines(out / "dropped.jsonl", map(_dropped_line, sorted(collected.ledger.dropped)))
 
 
 def _dropped_line(dropped: Dropped) -> bytes:
-    told = {"file": files.portable(dropped.file), "line": dropped.line, "id": dropped.row_id, "reason": dropped.reason}
-    return files.json_line(told).encode()
+    row = {"file": files.portable(dropped.file), "line": dropped.line, "id": dropped.row_id, "reason": dropped.reason}
+    return files.json_line(row).encode()
 
 
-def _problems(made: Gathered, parted: Parted) -> list[ThunderError]:
+def _near_duplicates(collected: Collected, assigned: Assignment) -> NearDuplicates:
+    """Near-duplicates between splits. Texts are numbered by id, so that the order of the input decides nothing."""
+    collected.sketch.sort(assigned.order)
+    rows = assigned.order.tolist()
+    near = near_duplicates.pairs(
+        collected.sketch, assigned.kept_splits()[assigned.order], lambda number: collected.text(rows[number])
+    )
+    examples = [(rows[one], rows[other], similarity) for one, other, similarity in near.examples]
+    return replace(near, examples=examples)
+
+
+def _problems(collected: Collected, assigned: Assignment) -> list[ThunderError]:
     """Everything for which the dataset is refused."""
-    where, kept = f"thunder.toml: datasets.{made.dataset.name}", int(parted.kept.sum())
+    where, kept = f"thunder.toml: datasets.{collected.dataset.name}", int(assigned.kept.sum())
     hint = "give each row its own id and each source its own file name"
     problems = [
         ThunderError(f"{count} rows are called {name!r}", f"{where}.sources", hint)
-        for name, count in splits.repeated(made.ids, parted).items()
+        for name, count in splits.repeated_ids(collected.ids, assigned).items()
     ]
-    problems += made.composer.problems
-    if table := made.composer.table:
-        for source, census in sorted(made.composer.census.items()):
-            problems += orthography.verdict(census, table, f"{where}.orthography: source {source}")
+    problems += collected.composer.problems
+    if table := collected.composer.table:
+        for source, spelling in sorted(collected.composer.spelling.items()):
+            problems += orthography.contradictions(spelling, table, f"{where}.orthography: source {source}")
     for index, name in enumerate(SPLITS[:2]):
-        if not (parted.kept & (parted.splits == index)).any():
+        if not assigned.rows(index).any():
             hint = "add rows, or change valid, test or split_seed"
             problems.append(ThunderError(f"no row of {kept} fell into the {name} split", f"{where}.valid", hint))
-    lost = len(made.ledger.dropped)
-    if lost > made.dataset.max_dropped * (lost + kept):
-        reasons = "; ".join(f"{reason}: {count}" for reason, count in sorted(made.ledger.reasons().items()))
-        what = (
-            f"{lost} of {lost + kept} rows were dropped ({reasons}), and at most {made.dataset.max_dropped:.0%} may be"
-        )
-        hint = f"mend them, or raise it; the first: {_examples_of(made.ledger)}"
-        problems.append(ThunderError(what, f"{where}.max_dropped", hint))
-    return problems
+    return problems + _too_many_dropped(collected.ledger, kept, collected.dataset.max_dropped, f"{where}.max_dropped")
 
 
-def _examples_of(ledger: Ledger) -> str:
-    return ", ".join(f"{each.file}:{each.line}" for each in ledger.dropped[:TOLD])
+def _too_many_dropped(ledger: Ledger, kept: int, most: float, where: str) -> list[ThunderError]:
+    """most: share of all rows that may be dropped."""
+    dropped = len(ledger.dropped)
+    if dropped <= most * (dropped + kept):
+        return []
+    reasons = "; ".join(f"{reason}: {count}" for reason, count in sorted(ledger.reasons().items()))
+    what = f"{dropped} of {dropped + kept} rows were dropped ({reasons}), and at most {most:.0%} may be"
+    first = ", ".join(f"{each.file}:{each.line}" for each in ledger.dropped[:FIRST_DROPPED])
+    return [ThunderError(what, where, f"correct them, or raise it; the first: {first}")]
 
 
-def _manifest(made: Gathered, parted: Parted, out: Path, near: Neighbours) -> dict[str, Any]:
-    """What made the dataset and what is in it: no times, no absolute paths."""
-    dataset, root = made.dataset, made.root
+def _manifest(collected: Collected, assigned: Assignment, out: Path, near: NearDuplicates, code: str) -> dict[str, Any]:
+    """What the dataset was built from and what is in it: no times, no absolute paths."""
+    dataset, root, statistics = collected.dataset, collected.root, collected.statistics
     counts = {
-        kind: {word: sum(each.values()) for word, each in words.items()}
-        for kind, words in made.tally.counts(parted).items()
+        kind: {word: sum(by_split.values()) for word, by_split in words.items()}
+        for kind, words in statistics.counts(assigned).items()
     }
-    rates = made.tally.error_rates(parted)
+    rates = statistics.error_rates(assigned)
     return {
         "schema": SCHEMA,
         "dataset": dataset.name,
-        "builder": {"module": __name__, "code": _code()},
-        "sources": [_source(source, made) for source in dataset.sources],
+        "builder": {"module": __name__, "code": code},
+        "sources": [_source(source, collected) for source in dataset.sources],
         "templates": [_file(path, root) for path in dataset.templates],
         "system": dataset.system,
         "orthography": dataset.orthography,
@@ -151,9 +131,9 @@ def _manifest(made: Gathered, parted: Parted, out: Path, near: Neighbours) -> di
         },
         "splits": {
             name: {
-                "rows": int((parted.kept & (parted.splits == index)).sum()),
+                "rows": int(assigned.rows(index).sum()),
                 "sha256": files.sha256(out / f"{name}.jsonl"),
-                "characters": made.tally.characters(parted, index),
+                "characters": statistics.characters(assigned, index),
                 "cer": rates[name],
             }
             for index, name in enumerate(SPLITS)
@@ -161,26 +141,21 @@ def _manifest(made: Gathered, parted: Parted, out: Path, near: Neighbours) -> di
         "evidence_kinds": sorted(counts["evidence_kind"]),
         "partitions": counts["partition"],
         "decisions": {word: count for word, count in counts["decision"].items() if word},
-        "reason_codes": made.tally.codes(parted),
-        "dropped": made.ledger.reasons(),
+        "reason_codes": statistics.codes(assigned),
+        "dropped": collected.ledger.reasons(),
         "near_duplicates": near.count,
     }
 
 
-def _code() -> str:
-    """One digest of the code that decides what a row says."""
-    return files.digest([code_hash.code_digest(Path(module.__file__ or "")) for module in BUILDERS])
-
-
-def _source(source: Source, made: Gathered) -> dict[str, Any]:
+def _source(source: Source, collected: Collected) -> dict[str, Any]:
     """One source as declared, and its files as read."""
-    found = [
-        {**_file(path, made.root), "rows": made.ledger.rows_read.get(path, 0)}
+    read = [
+        {**_file(path, collected.root), "rows": collected.ledger.rows_read.get(path, 0)}
         for pattern in (source.path, source.references)
-        for path in files.expand(pattern, made.root)
+        for path in files.expand(pattern, collected.root)
     ]
-    told = {"kind": source.kind, "evidence_kind": source.evidence_kind, "path": files.portable(source.path)}
-    return {**told, "files": found}
+    declared = {"kind": source.kind, "evidence_kind": source.evidence_kind, "path": files.portable(source.path)}
+    return {**declared, "files": read}
 
 
 def _file(path: str, root: Path) -> dict[str, Any]:

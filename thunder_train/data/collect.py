@@ -1,8 +1,6 @@
-"""Rows that wait on disk for their place: a million of them do not fit in memory as objects.
+"""One pass over the rows of all sources. A million rows do not fit in memory: their lines wait on disk.
 
-The rows of all sources, read once: those that can teach wait on disk, with a few bytes of each in memory.
-
-Input: a `config.Dataset`.  Output: `Gathered`, from which parting.py and dataset.py make the splits.
+Input: a `config.dataset.Dataset`.  Output: `Collected`, from which builder.py makes the splits.
 """
 
 import os
@@ -21,19 +19,22 @@ from thunder_train.data import examples, near_duplicates, sources, splits, stati
 from thunder_train.data.rows import Ledger, Row
 from thunder_train.data.splits import SPLITS
 
+Watch = Callable[[Iterable[Row]], Iterator[Row]]
+"""Passes rows on unchanged, and may show how many there were."""
 
-class Shelf:
-    """Lines in the order in which they were put there, each fetched by its number.
 
-    A file without a name on the disk of `folder`, which need not exist yet: whatever happens, nothing is left behind.
+class LineSpool:
+    """A temporary file of lines, each read back by its number.
+
+    The file has no name and lies on the disk of `folder`, which need not exist yet: a crash leaves nothing behind.
     """
 
     def __init__(self, folder: Path) -> None:
-        there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
-        self._file = tempfile.TemporaryFile(dir=there, buffering=1 << 20)  # noqa: SIM115  (closed by __exit__)
+        existing = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+        self._file = tempfile.TemporaryFile(dir=existing, buffering=1 << 20)  # noqa: SIM115  (closed by __exit__)
         self._starts = array("q", [0])
 
-    def __enter__(self) -> "Shelf":
+    def __enter__(self) -> "LineSpool":
         return self
 
     def __exit__(
@@ -44,45 +45,44 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def put(self, line: bytes) -> None:
-        """Add a line."""
+    def add(self, line: bytes) -> None:
+        """Append a line; its number is the count of those before it."""
         self._file.write(line)
         self._starts.append(self._starts[-1] + len(line))
 
     def flush(self) -> None:
-        """Make what was put there ready to be fetched."""
+        """Make every line readable."""
         self._file.flush()
 
-    def get(self, number: int) -> bytes:
+    def read(self, number: int) -> bytes:
         """A line by its number."""
         start = self._starts[number]
         return os.pread(self._file.fileno(), self._starts[number + 1] - start, start)
 
 
-Watch = Callable[[Iterable[Row]], Iterator[Row]]
-"""Passes rows on unchanged, and may show how many there were."""
+class Collected:
+    """The n usable rows, in order of reading: lines in the spools, and columns of a few bytes for each row.
 
+    ids: n names; splits, contents, keys: as `splits.assign` takes them; ledger: rows that were dropped, and why.
+    """
 
-class Gathered:
-    """Rows that can teach, in order of reading: lines on the shelf, and columns of a few bytes each."""
-
-    def __init__(self, dataset: Dataset, root: Path, shelf: Shelf, decided: Shelf, watch: Watch) -> None:
-        self.dataset, self.root, self.shelf, self.decided = dataset, root, shelf, decided
-        self.ledger, self.tally, self.sketch = Ledger(), statistics.Tally(), near_duplicates.Sketch()
+    def __init__(self, dataset: Dataset, root: Path, lines: LineSpool, decision_lines: LineSpool, watch: Watch) -> None:
+        self.dataset, self.root, self.lines, self.decision_lines = dataset, root, lines, decision_lines
+        self.ledger, self.statistics, self.sketch = Ledger(), statistics.Statistics(), near_duplicates.Sketch()
         self.composer = examples.Composer(dataset, root)
         self.ids: list[str] = []
-        self.files: list[str] = []
-        self.file_of, self.line_of = array("H"), array("I")
+        self.decisions: dict[int, int] = {}
+        """Row -> its number in decision_lines."""
         self.splits, self.contents = array("B"), array("q")
         self.keys = {key: array("q") for key in dataset.group_keys}
-        self.decisions: dict[int, int] = {}
-        """Row -> its number on the shelf of decisions."""
+        self._files: list[str] = []
+        self._file_of, self._line_of = array("H"), array("I")
         self._encode = msgspec.json.Encoder().encode
         for source in dataset.sources:
             for row in watch(sources.read(source, root, self.ledger)):
                 self._take(row)
-        shelf.flush()
-        decided.flush()
+        lines.flush()
+        decision_lines.flush()
 
     def _take(self, row: Row) -> None:
         example = self.composer.compose(row)
@@ -90,39 +90,39 @@ class Gathered:
             self.ledger.drop(row.file, row.line, row.row_id, example)
             return
         number, dataset = len(self.ids), self.dataset
-        self.shelf.put(msgspec.json.format(self._encode(example), indent=0) + b"\n")
+        self.lines.add(msgspec.json.format(self._encode(example), indent=0) + b"\n")
         self.ids.append(row.row_id)
-        if not self.files or self.files[-1] != row.file:
-            self.files.append(row.file)
-        self.file_of.append(len(self.files) - 1)
-        self.line_of.append(row.line)
+        if not self._files or self._files[-1] != row.file:
+            self._files.append(row.file)
+        self._file_of.append(len(self._files) - 1)
+        self._line_of.append(row.line)
         place = splits.fraction(dataset.split_seed, example.group)
         self.splits.append(splits.split_of(place, dataset.valid, dataset.test))
-        # Python's own hash is of 64 bits and only compared within this process: no output depends on its value.
+        # Python's own hash has 64 bits and differs between processes; here it is only compared within one.
         self.contents.append(hash((example.messages, example.reference_text)))
         text = near_duplicates.normal(example.reference_text or example.messages[-1].content)
         for key, column in self.keys.items():
             value = text if key == examples.TEXT else row.keys.get(key)
             column.append(hash(value) if value else 0)
         self.sketch.add(text)
-        self.tally.add(number, row, example)
+        self.statistics.add(number, row, example)
         is_judged = bool(row.telemetry) and SPLITS[self.splits[number]] == "test"  # a gate may ask for it
         if row.decision or row.witness or row.edit_budget or is_judged:
-            self.decisions[number] = len(self.decided)
-            self.decided.put(files.json_line(_decision(row)).encode())
+            self.decisions[number] = len(self.decision_lines)
+            self.decision_lines.add(files.json_line(_decision(row)).encode())
 
     def place(self, number: int) -> tuple[str, int, str]:
         """File, line and id of a row."""
-        return self.files[self.file_of[number]], self.line_of[number], self.ids[number]
+        return self._files[self._file_of[number]], self._line_of[number], self.ids[number]
 
     def text(self, number: int) -> str:
-        """What is said in a row: its reference, else its answer."""
-        example = msgspec.json.decode(self.shelf.get(number), type=examples.Example)
+        """The text that near-duplicates are searched by: a row's reference, or its answer if it has none."""
+        example = msgspec.json.decode(self.lines.read(number), type=examples.Example)
         return example.reference_text or example.messages[-1].content
 
 
 def _decision(row: Row) -> dict[str, Any]:
-    """What is known of a row without its reference, and what a gate said of it, as decisions.jsonl tells it."""
+    """A line of decisions.jsonl: what is known of a row without its reference, and what a gate decided."""
     return {
         "id": row.row_id,
         "decision": row.decision,

@@ -1,6 +1,6 @@
-"""Correction reports, each of its own shape, read through the field map of their source.
+"""Correction reports: each has its own shape, which the field map of its source translates.
 
-Input: a JSON document that holds a list of rows, or a file of rows; and the map.  Output: the rows that teach.
+Input: a JSON document that holds a list of rows, or a file of rows; and the field map.  Output: the usable rows.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,17 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
-from thunder_train.data.field_map import Map, group_keys
+from thunder_train.data.field_map import FieldMap
 from thunder_train.data.formats import DECODE, Numbered, count_keys, fault, first_repeated, whole
-from thunder_train.data.readers import Reader, own_id, paths, stem
-from thunder_train.data.rows import Ledger, Row
+from thunder_train.data.readers import Reader, full_id, paths, stem
+from thunder_train.data.rows import Ledger, Row, group_keys
 
 REPORT_SCHEMA = "thunder.report/1"
 REPORT_FIELDS = ("asr_text", "decision", "partition")
-ACCEPTED = ("accept", "accepted", "admit", "admitted", "allow", "allowed", "true")
+"""Fields that a map must fill."""
 DEEPEST = 32
-"""Most levels of telemetry and edit budget: more would break those who write and render them."""
+"""Most levels of telemetry and edit budget: writing or rendering more would exceed Python's recursion limit."""
+ACCEPTED = ("accept", "accepted", "admit", "admitted", "allow", "allowed", "true")
 REJECTED = ("block", "blocked", "deny", "denied", "false", "reject", "rejected")
 Members = dict[str, msgspec.Raw]
 
@@ -48,28 +49,26 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
-    """Rows of a correction report, each seen through the source's field map."""
-    mapped = Map(source, ReportRow.__struct_fields__, REPORT_FIELDS, is_whole=True)
+    """Rows of a correction report, each translated by the source's field map."""
+    field_map = FieldMap(source, ReportRow.__struct_fields__, REPORT_FIELDS, is_whole=True)
     for path in paths(source.path, root):
-        reader = Report(path, root, mapped.columns, source.rows)
-        for line, raw in reader.objects():
-            value = mapped.applied(raw, reader, line)
-            row = reader.shaped(line, value, ReportRow) if value is not None else None
-            decision = _decision(row, reader, line) if row is not None else ""
-            if row is None or not decision or _is_deep(row, reader, line):
+        reader = Report(path, root, field_map.columns, source.rows)
+        for line, row in reader.mapped_rows(field_map, ReportRow):
+            decision = _decision(row, reader, line)
+            if not decision or _is_deep(row, reader, line):
                 continue
             target, reason = _target(row, decision, source.use)
-            row_id = own_id(path, row.row_id, row)
+            row_id = full_id(path, row.row_id, row)
             if reason:
                 ledger.drop(path, line, row_id, reason)
             else:
                 place = (path, line, row_id)
-                yield _row(source, row, place, decision, target, mapped.visible(row.telemetry))
+                yield _row(source, row, place, decision, target, field_map.without_reference(row.telemetry))
         reader.finish(ledger)
 
 
 class Report(Reader):
-    """A file of report rows; a .json file is one document, and `rows` the dotted path of its list of rows."""
+    """A file of report rows. A .json file is one document; `rows` is the dotted path of the list of rows in it."""
 
     def __init__(self, path: str, root: Path, columns: frozenset[str], rows: str) -> None:
         super().__init__(path, root, columns)
@@ -79,22 +78,22 @@ class Report(Reader):
             raise ThunderError(f"has no member {rows!r}", where=f"{path}: rows", hint=hint)
 
     def where(self, line: int) -> str:
-        """Where a row stands: its index in the list, from 0, if it has one."""
+        """The place of a row; in a document its index in the list, from 0."""
         return f"{self.path}: {self.rows}[{line - 1}]" if self.form == ".json" else super().where(line)
 
     def objects(self) -> Iterator[Numbered]:
-        """Each row; one that names a schema, or whose document does, must name ours."""
+        """Each row with its place. A `schema` of a row or of its document must be REPORT_SCHEMA."""
         if self.form == ".json":
             yield from self._document(whole(self.path, self.root))
             return
         for line, value in super().objects():
             schema = value.get("schema", REPORT_SCHEMA)
             if schema != REPORT_SCHEMA:
-                self._tell_schema(schema, self.where(line))
+                self._add_schema_problem(schema, self.where(line))
             yield line, value
 
     def _document(self, content: bytes) -> Iterator[Numbered]:
-        """The rows of a document, decoded one after the other: memory holds its bytes, not its values."""
+        """The rows of a document, decoded one by one: memory holds its bytes, not all of its values."""
         listed = self._listed(content)
         for line, raw in enumerate(listed, start=1):
             self.count += 1
@@ -108,7 +107,7 @@ class Report(Reader):
                 yield line, value
 
     def _listed(self, content: bytes) -> list[msgspec.Raw]:
-        """The list of rows. What stands around it is decoded as strictly."""
+        """The list of rows. The document around it is decoded as strictly."""
         value = msgspec.Raw(content)
         if not content.strip():
             return []
@@ -120,10 +119,11 @@ class Report(Reader):
                 around = {name: DECODE(raw) for name, raw in members.items() if name != part}
                 keys += len(members) + count_keys(around) - len(around)
                 if is_top and around.get("schema", REPORT_SCHEMA) != REPORT_SCHEMA:
-                    self._tell_schema(around["schema"], f"{self.path}: schema")
-                    self.problems.tell()
+                    self._add_schema_problem(around["schema"], f"{self.path}: schema")
+                    self.problems.raise_all()
                 value, is_top = members.get(part, msgspec.Raw(b"null")), False
             listed = msgspec.json.decode(value, type=list[msgspec.Raw])
+            # As in formats.repeated_key: as many colons as keys around the list prove that no key is repeated.
             colons = content.count(b":") - bytes(value).count(b":") if self.rows else 0
             repeated = first_repeated(content) if colons != keys else None
         except msgspec.ValidationError:
@@ -137,12 +137,12 @@ class Report(Reader):
             raise ThunderError(f"has the key {quoted(repeated)} twice", self.path, "keep one of them")
         return listed
 
-    def _tell_schema(self, schema: Any, where: str) -> None:
+    def _add_schema_problem(self, schema: Any, where: str) -> None:
         self.problems.add(f"unknown schema {quoted(schema)}", where, f"this version reads {REPORT_SCHEMA!r}")
 
 
 def _decision(row: ReportRow, reader: Reader, line: int) -> str:
-    """`accepted` or `rejected`, from whatever word the report uses; "", and a problem, for another word."""
+    """`accepted` or `rejected` for the report's own word; "", and a problem, for an unknown word."""
     word = str(row.decision).strip().lower()
     if word in ACCEPTED or word in REJECTED:
         return "accepted" if word in ACCEPTED else "rejected"
@@ -152,7 +152,7 @@ def _decision(row: ReportRow, reader: Reader, line: int) -> str:
 
 
 def _is_deep(row: ReportRow, reader: Reader, line: int) -> bool:
-    """Whether one of its free fields is nested too deep, which is a problem."""
+    """Whether telemetry or edit budget is nested too deep, which is a problem."""
     deep = [name for name in ("telemetry", "edit_budget") if _depth(getattr(row, name)) > DEEPEST]
     for name in deep:
         reader.problems.add(f"{name} is nested deeper than {DEEPEST}", reader.where(line), "map its members one by one")
@@ -160,7 +160,7 @@ def _is_deep(row: ReportRow, reader: Reader, line: int) -> bool:
 
 
 def _depth(value: Any) -> int:
-    """How many lists and objects lie one inside the other."""
+    """Levels of lists and objects."""
     depth, level = 0, [value]
     while level := [inner for inner in level if isinstance(inner, dict | list)]:
         depth += 1
@@ -169,7 +169,7 @@ def _depth(value: Any) -> int:
 
 
 def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, str]:
-    """(target text, "") for a row that teaches, else ("", why not). A known reference beats leaving a row unchanged."""
+    """(target text, "") for a usable row, else ("", why not). A known reference takes precedence over "unchanged"."""
     if row.partition == "stable" and "stable" in use:
         return row.asr_text, ""
     if decision == "accepted":
@@ -186,7 +186,7 @@ def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, s
 def _row(
     source: Source, row: ReportRow, place: tuple[str, int, str], decision: str, target: str, telemetry: dict[str, Any]
 ) -> Row:
-    """A report's row as every source's row. place: its file, line and id."""
+    """place: the row's file, line and id."""
     path, line, row_id = place
     return Row(
         row_id=row_id,

@@ -1,6 +1,6 @@
-"""A row of a source -> an example as it is written: in NFC, with a rendered prompt that holds nothing of the reference.
+"""A row of a source -> an example as it is written: in NFC, with a rendered prompt that does not hold the reference.
 
-Input: `rows.Row`.  Output: `Example`, or why the row cannot teach.
+Input: `rows.Row`.  Output: `Example`, or why the row is not used.
 """
 
 import zlib
@@ -16,7 +16,7 @@ from thunder_train.data import orthography, readers
 from thunder_train.data.rows import GROUP_KEYS, Row
 
 TEXT = "text"
-"""The group key that a row's answer is."""
+"""The group key whose value is the text of a row itself."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -41,18 +41,18 @@ class Example(msgspec.Struct, frozen=True):
 class Composer:
     """Makes the examples of a dataset.
 
-    problems: leaks so far, told together at the end; census: what the answers are written with, by source.
+    problems: leaks so far, which the builder raises together; spelling: statistics of the answers, by source.
     """
 
     def __init__(self, dataset: Dataset, root: Path) -> None:
         self.problems: list[ThunderError] = []
-        self.census: dict[str, orthography.Census] = {}
+        self.spelling: dict[str, orthography.Spelling] = {}
+        self.table = orthography.of_dataset(dataset)
         self._dataset = dataset
         self._where = f"thunder.toml: datasets.{dataset.name}"
         self._templates = [templates.prompt(readers.text(path, root), path) for path in dataset.templates]
         self._values = [dict(template.globals) for template in self._templates]
         self._system = (Message(nfc(dataset.system), "system"),) if dataset.system else ()
-        self.table = table_of(dataset)
 
     def compose(self, row: Row) -> Example | str:
         """The example, or the reason to drop the row."""
@@ -63,12 +63,12 @@ class Composer:
         if not row.messages and row.needs_hypothesis and not asr.strip():
             return "empty hypothesis"
         is_prose = bool(row.messages) or not row.needs_hypothesis
-        if reason := orthography.unfit(asr, reference, target, self.table, is_prose) or _unfit_turn(row):
+        if reason := orthography.unfit(asr, reference, target, self.table, is_prose) or _unfit_message(row):
             return reason
-        self._census_of(row.source).add(row.target_text)
+        self._spelling_of(row.source).add(row.target_text)
         example = Example(
             asr_text=asr,
-            group=next((row.keys[key] for key in self._dataset.group_keys if key in row.keys), "") or _own(row),
+            group=self._group(row),
             id=row.row_id,
             messages=tuple(Message(nfc(each["content"]), each["role"]) for each in row.messages)
             or self._messages(row, asr, target),
@@ -79,47 +79,47 @@ class Composer:
         self._check_leak(example)
         return example
 
-    def _census_of(self, source: str) -> orthography.Census:
-        census = self.census.get(source)
-        if census is None:
-            census = self.census[source] = orthography.Census(self.table)
-        return census
+    def _spelling_of(self, source: str) -> orthography.Spelling:
+        spelling = self.spelling.get(source)
+        if spelling is None:
+            spelling = self.spelling[source] = orthography.Spelling(self.table)
+        return spelling
+
+    def _group(self, row: Row) -> str:
+        """The row's first group key of the dataset, else its coarsest key of any kind, else the row itself."""
+        for key in (*self._dataset.group_keys, *GROUP_KEYS):
+            if value := row.keys.get(key):
+                return value
+        return row.row_id
 
     def _messages(self, row: Row, asr: str, target: str) -> tuple[Message, ...]:
         """System, user and assistant turns. The template sees hypothesis-side fields only."""
+        # By a checksum of the id, so that appended rows do not change the template of others.
         number = zlib.crc32(row.row_id.encode()) % len(self._templates)
         template, values = self._templates[number], self._values[number]
         values.update(asr_text=asr, partition=row.partition, telemetry=row.telemetry)
-        try:  # as template.render does, but the names are not gathered anew for each row: half of its time
+        try:  # as template.render does, but without copying its globals for each row: half of the time
             user = "".join(template.root_render_func(template.new_context(values, shared=True)))
-        except Exception as error:  # a template is the user's code: whatever it raises is theirs to mend
+        except Exception as error:  # a template is the user's code and may raise anything
             hint = "a prompt may use asr_text, partition and telemetry"
             raise ThunderError(f"row {row.row_id}: {error}", self._dataset.templates[number], hint) from None
         return (*self._system, Message(nfc(user), "user"), Message(target, "assistant"))
 
     def _check_leak(self, example: Example) -> None:
-        """A problem if the prompt says the reference anywhere but in the hypothesis itself."""
+        """Add a problem if the prompt holds the reference anywhere but in the hypothesis."""
         reference, hypothesis = example.reference_text.strip(), example.asr_text
         if not reference:
             return
         for message in example.messages[:-1]:
-            if reference in message.content and _says(message.content.replace(hypothesis or "\n", "\n"), reference):
+            if reference in message.content and _holds(message.content.replace(hypothesis or "\n", "\n"), reference):
                 what = f"the prompt of {example.id} holds its reference"
                 hint = "take it out of the system text, the template or the telemetry"
                 self.problems.append(ThunderError(what, f"{self._where}.template", hint))
                 return
 
 
-def table_of(dataset: Dataset) -> orthography.Orthography | None:
-    """The orthography that the dataset declares; None for none."""
-    if dataset.orthography_table:
-        where = f"thunder.toml: datasets.{dataset.name}.orthography_table"
-        return orthography.from_table(dataset.orthography, dataset.orthography_table, where)
-    return orthography.TABLES.get(dataset.orthography)
-
-
-def _unfit_turn(row: Row) -> str:
-    """What in the questions of a conversation no row may hold; "" for nothing. Line breaks and tabs are fine."""
+def _unfit_message(row: Row) -> str:
+    """A fault in a question of a conversation, as a reason to drop it, or "". Line breaks and tabs are allowed."""
     for message in row.messages[:-1]:
         for fault in orthography.faults(nfc(message["content"]), None):
             if fault != orthography.BREAK:
@@ -127,13 +127,8 @@ def _unfit_turn(row: Row) -> str:
     return ""
 
 
-def _own(row: Row) -> str:
-    """The group of a row that shares nothing: its coarsest key of whatever kind, else itself."""
-    return next((row.keys[key] for key in GROUP_KEYS if key in row.keys), row.row_id)
-
-
-def _says(prompt: str, reference: str) -> bool:
-    """Whether the reference stands in the prompt as whole words."""
+def _holds(prompt: str, reference: str) -> bool:
+    """Whether the prompt holds the reference as whole words."""
     start = prompt.find(reference)
     while start >= 0:
         before, after = prompt[start - 1 : start] if start else "", prompt[start + len(reference) :][:1]

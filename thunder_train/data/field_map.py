@@ -1,6 +1,6 @@
-"""The field map of a source: which member of a row is which canonical field, which word means which.
+"""The field map of a source: which member of a row is which canonical field, which of its words means which.
 
-Input: `fields`, `constants`, `enums` and `reference_side` of a `config.Source`.  Output: rows in canonical fields.
+Input: `fields`, `constants`, `enums` and `reference_side` of a `config.dataset.Source`.  Output: canonical fields.
 """
 
 import difflib
@@ -10,64 +10,64 @@ from typing import Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
-from thunder_train.data.readers import Reader
-from thunder_train.data.rows import GROUP_KEYS
 
 OPEN = ("telemetry", "trajectory_scalars", "witness")
 """Canonical fields that may have members of any name, mapped as `telemetry.x`."""
 BUDGET = ("edit_budget.relative", "edit_budget.floor", "edit_budget.allowed")
 REFERENCE_SIDE = ("cer_edits", "reference_text")
-"""Members of telemetry that know the reference, whatever the source says."""
+"""Members of telemetry that are computed from the reference, whatever the source declares."""
 
 
-class Map:
-    """A source's field map. canonical: the fields of its kind; required: those that it must fill.
+class FieldMap:
+    """A source's field map. canonical: the fields of its kind; required: those that it must map.
 
-    is_whole: only mapped fields count, as in reports; else a row's own fields of canonical names count too, and the
-    map comes first.  Raises ThunderError, all mistakes together, when the map names what there is not.
+    is_whole: only mapped fields count, as in reports; else a row's own fields of canonical names count too, and mapped
+    ones take precedence.  Raises ThunderError with all mistakes of the map.
     """
 
     def __init__(self, source: Source, canonical: Collection[str], required: Collection[str], is_whole: bool) -> None:
-        self.source, self.canonical, self.is_whole = source, canonical, is_whole
         raise_all(_mistakes(source, canonical, required, is_whole))
-        told = source.fields.keys() | source.constants.keys()
-        named = source.fields | {name: name for name in source.enums if name not in told}
-        self.paths = [(*_parted(name), dotted, name) for name, dotted in named.items()]
-        self.constants = [(*_parted(name), word, name) for name, word in source.constants.items()]
+        self._enums, self._is_whole = source.enums, is_whole
+        mapped = source.fields.keys() | source.constants.keys()
+        paths = source.fields | {name: name for name in source.enums if name not in mapped}
+        self._paths = [(*_split(name), dotted, name) for name, dotted in paths.items()]
+        self._constants = [(*_split(name), word) for name, word in source.constants.items()]
         self.columns = _columns([*source.fields.values()], () if is_whole else canonical)
+        """Names of the columns that a table must be read for."""
         hidden = {name.partition(".")[2] for name in source.reference_side if name.startswith("telemetry.")}
-        self.hidden = frozenset(hidden)
-        self.is_hidden = "telemetry" in source.reference_side
+        self._hidden = frozenset(hidden)
+        self._is_all_hidden = "telemetry" in source.reference_side
 
-    def applied(self, raw: dict[str, Any], reader: Reader, line: int) -> dict[str, Any] | None:
-        """One row in canonical fields, null ones left out. None, and a problem, for a word that no enum lists."""
-        if not (self.paths or self.constants):
-            return raw
-        values: dict[str, Any] = {} if self.is_whole else dict(raw)
-        faults = False
-        for head, member, dotted, name in self.paths:
+    def applied(self, raw: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        """One row in canonical fields, and (problem, hint) for each word that its enum does not list.
+
+        A field that is null or absent in the row is left out.
+        """
+        if not (self._paths or self._constants):
+            return raw, []
+        values: dict[str, Any] = {} if self._is_whole else dict(raw)
+        problems = []
+        for head, member, dotted, name in self._paths:
             value = dig(raw, dotted)
             if value is None:
                 continue
-            if name in self.source.enums:
-                value, unknown = _translated(value, self.source.enums[name])
+            if name in self._enums:
+                value, unknown = _translated(value, self._enums[name])
                 for word in unknown:
-                    faults = True
-                    listed = ", ".join(self.source.enums[name])
-                    hint = f"list it in enums.{name} beside {listed}"
-                    reader.problems.add(f"{name} {quoted(word)} is in no enum", reader.where(line), hint)
+                    hint = f"list it in enums.{name} beside {', '.join(self._enums[name])}"
+                    problems.append((f"{name} {quoted(word)} is in no enum", hint))
             _put(values, head, member, value)
-        for head, member, value, _ in self.constants:
+        for head, member, value in self._constants:
             _put(values, head, member, value)
-        return None if faults else values
+        return values, problems
 
-    def visible(self, telemetry: dict[str, Any]) -> dict[str, Any]:
-        """Telemetry without what knows the reference, at any depth."""
-        return {} if self.is_hidden else _visible(telemetry, self.hidden, "")
+    def without_reference(self, telemetry: dict[str, Any]) -> dict[str, Any]:
+        """Telemetry without the members that know the reference, at any depth."""
+        return {} if self._is_all_hidden else _visible(telemetry, self._hidden, "")
 
 
 def dig(value: Any, dotted: str) -> Any:
-    """The member at a dotted path ("" is the value itself), None where there is none; a whole name comes first."""
+    """The member at a dotted path ("" is the value itself), or None. A member whose name has dots takes precedence."""
     if isinstance(value, dict) and dotted in value:
         return value[dotted]
     for part in dotted.split(".") if dotted else ():
@@ -75,12 +75,7 @@ def dig(value: Any, dotted: str) -> Any:
     return value
 
 
-def group_keys(row: Any) -> dict[str, str]:
-    """Those of GROUP_KEYS that a row carries."""
-    return {name: str(value) for name in GROUP_KEYS if (value := getattr(row, name)) != ""}
-
-
-def _parted(name: str) -> tuple[str, str]:
+def _split(name: str) -> tuple[str, str]:
     head, _, member = name.partition(".")
     return head, member
 
@@ -97,18 +92,17 @@ def _put(values: dict[str, Any], head: str, member: str, value: Any) -> None:
 def _translated(value: Any, enum: dict[str, str]) -> tuple[Any, list[str]]:
     """The canonical word of each word, and the words that the enum does not list."""
     words = [_word(item) for item in (value if isinstance(value, list) else [value])]
-    found = [enum.get(word, word) for word in words]
-    return found if isinstance(value, list) else found[0], [word for word in words if word not in enum]
+    canonical = [enum.get(word, word) for word in words]
+    return canonical if isinstance(value, list) else canonical[0], [word for word in words if word not in enum]
 
 
 def _word(value: Any) -> str:
-    """As a report would write it: true, not True."""
+    """A value as a key of an enum: true, not True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _columns(dotted: list[str], own: Collection[str]) -> frozenset[str]:
-    """What a table need be read for."""
-    return frozenset({*own, *dotted, *(name.partition(".")[0] for name in dotted), "schema"})
+def _columns(dotted: list[str], canonical: Collection[str]) -> frozenset[str]:
+    return frozenset({*canonical, *dotted, *(name.partition(".")[0] for name in dotted), "schema"})
 
 
 def _visible(telemetry: dict[str, Any], hidden: Collection[str], prefix: str) -> dict[str, Any]:
@@ -122,7 +116,7 @@ def _visible(telemetry: dict[str, Any], hidden: Collection[str], prefix: str) ->
 def _mistakes(
     source: Source, canonical: Collection[str], required: Collection[str], is_whole: bool
 ) -> list[ThunderError]:
-    """What is wrong with a map: unknown names, names mapped twice, required ones that nothing maps to."""
+    """Unknown names, names mapped twice, required names that nothing maps to."""
     names = source.fields.keys() | source.constants.keys()
     problems = [_unknown(source, name, canonical) for name in sorted(names) if not _is_canonical(name, canonical)]
     twice = [name for name in sorted(names) if "." in name and name.partition(".")[0] in names]
@@ -135,21 +129,21 @@ def _mistakes(
             key = "enums" if name in source.enums else "reference_side"
             problems.append(_unknown(source, name, filled, f"{key} names {name!r}, which nothing maps to"))
     for name, dotted in sorted(source.fields.items()):
-        told = dotted.rpartition(".")[2]
-        if name.startswith("telemetry.") and told in REFERENCE_SIDE and name not in source.reference_side:
+        member = dotted.rpartition(".")[2]
+        if name.startswith("telemetry.") and member in REFERENCE_SIDE and name not in source.reference_side:
             what = f"{name!r} is read from {dotted!r}, which knows the reference"
             problems.append(ThunderError(what, where=source.path, hint="take it out of `fields`"))
-    lacking = [name for name in required if name not in names]
+    missing = [name for name in required if name not in names]
     hint = "add it to `fields`"
-    return problems + [ThunderError(f"nothing maps to {name!r}", where=source.path, hint=hint) for name in lacking]
+    return problems + [ThunderError(f"nothing maps to {name!r}", where=source.path, hint=hint) for name in missing]
 
 
 def _is_canonical(name: str, canonical: Collection[str]) -> bool:
-    head, member = _parted(name)
+    head, member = _split(name)
     return head in canonical and (not member or head in OPEN or name in BUDGET)
 
 
-def _unknown(source: Source, name: str, known: Collection[str], what: str = "") -> ThunderError:
-    near = difflib.get_close_matches(name, [*sorted(known), *(BUDGET if "edit_budget" in known else ())], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(sorted(known))}"
+def _unknown(source: Source, name: str, allowed: Collection[str], what: str = "") -> ThunderError:
+    near = difflib.get_close_matches(name, [*sorted(allowed), *(BUDGET if "edit_budget" in allowed else ())], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(sorted(allowed))}"
     return ThunderError(what or f"unknown canonical field {name!r}", where=source.path, hint=hint)

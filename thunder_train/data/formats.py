@@ -1,14 +1,7 @@
-"""JSON as others write it, strictly: what is wrong with it, and where.
+"""File formats as others write them: JSON lines, whole JSON documents, CSV, Parquet; plain or packed.
 
-Input: bytes of a line or a file.  Output: ThunderErrors that name `file:line:column`; keys that stand twice.
-
-Files as others wrote them: opened only when regular, unpacked, and cut into lines of bounded length.
-
-Input: plain, .gz and .zst files.  Output: bytes.  What is wrong in a file is gathered in `Problems` and told together.
-
-Rows of CSV and Parquet files, as objects like those of JSONL.
-
-Input: CSV with a header line, UTF-8 and comma-separated; Parquet.  Output: (line or row number, object).
+Input: regular files, also .gz and .zst.  Output: lines, bytes, or objects with their line or row number. Problems of a
+file are collected in `Problems`, with `file:line:column` where the format has it.
 CSV is read with Python's csv, not pyarrow's: only it knows on which line of the file a row starts.
 """
 
@@ -30,15 +23,123 @@ import msgspec
 from thunder_train import SHOWN_PROBLEMS, ThunderError, raise_all
 from thunder_train.core.text import quoted
 
+LINE_LIMIT = 16 * 2**20
+"""Most bytes of a line, its end included: a row is a short text, so a longer line is another format or an accident."""
+WHOLE_LIMIT = 2**30
+"""Most bytes, unpacked, of a file that is read whole."""
+BUFFER = 2**18
+DAMAGE = (OSError, EOFError, zlib.error, ValueError)
+"""What gzip, zlib and pyarrow raise for a file that is cut short or damaged."""
 DECODE = msgspec.json.Decoder().decode
 HALF = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)", re.DOTALL)
 """Group 1: an escape that is half of a surrogate pair, without the other half."""
+Numbered = tuple[int, dict[str, Any]]
+"""The place of an object, from 1: its first line (JSONL, CSV) or its number (Parquet, a list); and the object."""
+
+
+class Problems:
+    """Problems of one file: the first few are kept, the others counted, however many there are."""
+
+    def __init__(self) -> None:
+        self.first: list[ThunderError] = []
+        self.more = 0
+
+    def add(self, what: str, where: str, hint: str) -> None:
+        """Note one problem."""
+        self.keep(ThunderError(what, where=where, hint=hint))
+
+    def keep(self, problem: ThunderError) -> None:
+        """Note one problem that is an error already."""
+        if len(self.first) < SHOWN_PROBLEMS:
+            self.first.append(problem)
+        else:
+            self.more += 1
+
+    def raise_all(self) -> None:
+        """Raise one error that holds them all; do nothing when there is none."""
+        raise_all(self.first + ([ThunderError(f"... and {self.more} more")] if self.more else []))
+
+
+# Opening
+
+
+@contextmanager
+def opened(path: str, root: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file under root, unpacked as its name says.
+
+    Errors: missing, unreadable, and anything but a regular file, which might never end.
+    """
+    with _regular(path, root) as file:
+        yield _unpacked(path, file)
+
+
+def _regular(path: str, root: Path) -> BinaryIO:
+    try:
+        if not stat.S_ISREG((root / path).stat().st_mode):
+            hint = "name a file; for those of a folder write a pattern, as folder/*.jsonl"
+            raise ThunderError("is not a file", where=path, hint=hint)
+        return open(root / path, "rb", buffering=BUFFER)
+    except FileNotFoundError:
+        raise ThunderError("is missing", where=path, hint="correct the source's path or add the file") from None
+    except ValueError:
+        raise ThunderError("is not a path", where=repr(path), hint="correct the source's path") from None
+    except OSError as error:
+        hint = "check the path and its rights"
+        raise ThunderError(f"cannot be read: {error.strerror}", where=path, hint=hint) from error
+
+
+def _unpacked(path: str, file: BinaryIO) -> BinaryIO:
+    if path.lower().endswith(".gz"):
+        return io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER)
+    if path.lower().endswith(".zst"):
+        import pyarrow as pa  # late: few files are packed so, and it takes a fifth of a second
+
+        return io.BufferedReader(pa.CompressedInputStream(file, "zstd"), BUFFER)
+    return file
+
+
+def whole(path: str, root: Path) -> bytes:
+    """The bytes of a file, a byte-order mark skipped. Errors: as `opened`; damaged; over WHOLE_LIMIT."""
+    with opened(path, root) as stream:
+        try:
+            content = stream.read(WHOLE_LIMIT + 1)
+        except DAMAGE as error:
+            raise ThunderError(f"is cut short or damaged: {error}", where=path, hint="make or copy it again") from None
+    if len(content) > WHOLE_LIMIT:
+        what = f"is longer than {WHOLE_LIMIT >> 30} GiB"
+        raise ThunderError(what, where=path, hint="write its rows as JSONL, a line each")
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def lines(path: str, root: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
+    """Each line and its number from 1, a byte-order mark skipped; over-long lines and a damaged end are problems."""
+    with opened(path, root) as stream:
+        number = 0
+        try:
+            while line := stream.readline(LINE_LIMIT + 1):
+                number += 1
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if len(line) > LINE_LIMIT:
+                    what = f"is longer than {LINE_LIMIT >> 20} MiB"
+                    problems.add(what, f"{path}:{number}", "write one row a line, as short as a text")
+                    while line and not line.endswith(b"\n"):
+                        line = stream.readline(LINE_LIMIT)
+                else:
+                    yield number, line
+        except DAMAGE as error:
+            what = f"is cut short or damaged: {error}"
+            problems.add(what, f"{path}:{number + 1}", "make or copy the file again")
+
+
+# JSON
 
 
 def repeated_key(content: bytes, value: dict[str, Any]) -> str | None:
-    """A key that some object of a JSON text has twice, where decoders keep the last. value: the text, decoded.
+    """A key that some object of a JSON text has twice; decoders keep the last. value: the text, decoded.
 
-    Every key is followed by a colon, so equal counts of both prove that none is lost; only else it is looked up.
+    Every key is followed by a colon, so as many colons as keys prove that none is repeated. Only when texts hold colons
+    too, the JSON is read again to make sure.
     """
     colons = content.count(b":")
     if colons in (len(value), _shallow(value)) or colons == count_keys(value):
@@ -80,12 +181,12 @@ def first_repeated(content: bytes) -> str | None:
 
 
 def fault(content: bytes, path: str, first_line: int, error: Exception) -> ThunderError:
-    """What keeps bytes from being JSON, and where."""
+    """Why bytes are not JSON, and where. first_line: the line of the file on which they start; error: the decoder's."""
     try:
         content.decode()
     except UnicodeDecodeError as wrong:
-        return not_text(content, wrong, path, first_line)
-    hint = "mend or remove the line"
+        return not_utf8(content, wrong, path, first_line)
+    hint = "correct or remove the line"
     if isinstance(error, RecursionError):
         return ThunderError("is nested too deep", where=f"{path}:{first_line}", hint=hint)
     message, _, byte = str(error).removesuffix(")").rpartition(" (byte ")
@@ -94,123 +195,21 @@ def fault(content: bytes, path: str, first_line: int, error: Exception) -> Thund
         return ThunderError(what, where=f"{path}:{first_line}", hint=hint)
     before = content[: int(byte)] if message else content.rstrip()
     what = f"is not JSON: {message or error}"
-    half = next((found for found in HALF.finditer(content) if found[1]), None)
+    half = next((match for match in HALF.finditer(content) if match[1]), None)
     if half and (not message or "surrogate" in message):
         before, what = content[: half.start()], f"holds half of a character, {half[1].decode()}"
-    shown = before.decode(errors="ignore")
-    line, column = first_line + shown.count("\n"), len(shown) - shown.rfind("\n")
+    text = before.decode(errors="ignore")
+    line, column = first_line + text.count("\n"), len(text) - text.rfind("\n")
     return ThunderError(what, where=f"{path}:{line}:{column}", hint=hint)
 
 
-def not_text(content: bytes, error: UnicodeDecodeError, path: str, first_line: int) -> ThunderError:
-    """What keeps bytes from being UTF-8, and on which line."""
+def not_utf8(content: bytes, error: UnicodeDecodeError, path: str, first_line: int) -> ThunderError:
+    """The error for bytes that are not UTF-8, with their line."""
     line = first_line + content.count(b"\n", 0, error.start)
     return ThunderError("is not UTF-8", where=f"{path}:{line}", hint="save the file as UTF-8")
 
 
-LINE_LIMIT = 16 * 2**20
-"""Most bytes of a line, its end included: a row is a short text, so a longer one is another format or an accident."""
-WHOLE_LIMIT = 2**30
-"""Most bytes, unpacked, of a file that is read whole."""
-BUFFER = 2**18
-FAULTS = (OSError, EOFError, zlib.error, ValueError)
-"""What gzip, zlib and pyarrow raise for a file that is cut short or damaged."""
-
-
-class Problems:
-    """What is wrong in one file: the first few are kept, the others counted, however many there are."""
-
-    def __init__(self) -> None:
-        self.first: list[ThunderError] = []
-        self.more = 0
-
-    def add(self, what: str, where: str, hint: str) -> None:
-        """Put down one mistake."""
-        self.keep(ThunderError(what, where=where, hint=hint))
-
-    def keep(self, problem: ThunderError) -> None:
-        """Put down one mistake that is an error already."""
-        if len(self.first) < SHOWN_PROBLEMS:
-            self.first.append(problem)
-        else:
-            self.more += 1
-
-    def tell(self) -> None:
-        """Raise one error that holds them all; do nothing when there is none."""
-        raise_all(self.first + ([ThunderError(f"... and {self.more} more")] if self.more else []))
-
-
-@contextmanager
-def opened(path: str, root: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file under root, unpacked as its name says.
-
-    Errors: missing, unreadable, and anything but a regular file, which might never end.
-    """
-    with _regular(path, root) as file:
-        yield _unpacked(path, file)
-
-
-def _regular(path: str, root: Path) -> BinaryIO:
-    try:
-        if not stat.S_ISREG((root / path).stat().st_mode):
-            hint = "name a file; for those of a folder write a pattern, as folder/*.jsonl"
-            raise ThunderError("is not a file", where=path, hint=hint)
-        return open(root / path, "rb", buffering=BUFFER)
-    except FileNotFoundError:
-        raise ThunderError("is missing", where=path, hint="mend the source's path or add the file") from None
-    except ValueError:
-        raise ThunderError("is no path", where=repr(path), hint="mend the source's path") from None
-    except OSError as error:
-        hint = "check the path and its rights"
-        raise ThunderError(f"cannot be read: {error.strerror}", where=path, hint=hint) from error
-
-
-def _unpacked(path: str, file: BinaryIO) -> BinaryIO:
-    if path.lower().endswith(".gz"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER)
-    if path.lower().endswith(".zst"):
-        import pyarrow as pa  # late: few files are packed so, and it takes a fifth of a second
-
-        return io.BufferedReader(pa.CompressedInputStream(file, "zstd"), BUFFER)
-    return file
-
-
-def whole(path: str, root: Path) -> bytes:
-    """The bytes of a file, a byte-order mark skipped. Errors: as `opened`; damaged; over WHOLE_LIMIT."""
-    with opened(path, root) as stream:
-        try:
-            content = stream.read(WHOLE_LIMIT + 1)
-        except FAULTS as error:
-            raise ThunderError(f"is cut short or damaged: {error}", where=path, hint="make or copy it again") from None
-    if len(content) > WHOLE_LIMIT:
-        what = f"is longer than {WHOLE_LIMIT >> 30} GiB"
-        raise ThunderError(what, where=path, hint="write its rows as JSONL, a line each")
-    return content.removeprefix(b"\xef\xbb\xbf")
-
-
-def lines(path: str, root: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
-    """Each line and its number from 1, a byte-order mark skipped; over-long lines and a damaged end are problems."""
-    with opened(path, root) as stream:
-        number = 0
-        try:
-            while line := stream.readline(LINE_LIMIT + 1):
-                number += 1
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if len(line) > LINE_LIMIT:
-                    what = f"is longer than {LINE_LIMIT >> 20} MiB"
-                    problems.add(what, f"{path}:{number}", "write one row a line, as short as a text")
-                    while line and not line.endswith(b"\n"):
-                        line = stream.readline(LINE_LIMIT)
-                else:
-                    yield number, line
-        except FAULTS as error:
-            what = f"is cut short or damaged: {error}"
-            problems.add(what, f"{path}:{number + 1}", "make or copy the file again")
-
-
-Numbered = tuple[int, dict[str, Any]]
-"""Where an object stands: its first line (JSONL, CSV) or its number (Parquet, a list), from 1; and the object."""
+# Tables
 
 
 def csv_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
@@ -223,15 +222,15 @@ def csv_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
         for cells in reader:
             if cells and not header:
                 header = cells
-                _check_header(path, header, problems)
+                _check_columns(header, f"{path}:1", problems)
             elif cells and len(cells) != len(header):
                 what = f"has {len(cells)} cells, the header {len(header)}"
-                problems.add(what, f"{path}:{line}", "mend the row; quote a cell that holds a comma")
+                problems.add(what, f"{path}:{line}", "correct the row; quote a cell that holds a comma")
             elif cells:
                 yield line, {name: cell for name, cell in zip(header, cells, strict=True) if cell}
             line = reader.line_num + 1
     except csv.Error as error:
-        problems.add(f"is not CSV: {error}", f"{path}:{line}", "mend the quotes of this row")
+        problems.add(f"is not CSV: {error}", f"{path}:{line}", "correct the quotes of this row")
 
 
 def _decoded(path: str, root: Path, problems: Problems) -> Iterator[str]:
@@ -243,13 +242,13 @@ def _decoded(path: str, root: Path, problems: Problems) -> Iterator[str]:
             yield "\n"
 
 
-def _check_header(path: str, header: list[str], problems: Problems) -> None:
-    for name in sorted({name for name in header if header.count(name) > 1}):
-        problems.add(f"has the column {quoted(name)} twice", f"{path}:1", "keep one of them")
+def _check_columns(names: list[str], where: str, problems: Problems) -> None:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.add(f"has the column {quoted(name)} twice", where, "keep one of them")
 
 
 def parquet_rows(path: str, root: Path, problems: Problems, columns: Collection[str]) -> Iterator[Numbered]:
-    """Each row with its number; nulls are left out. columns: those to read, of which not all need be there."""
+    """Each row with its number; nulls are left out. columns: those to read; the file may lack some of them."""
     import pyarrow as pa  # late: few sources are tables
     import pyarrow.parquet as pq
 
@@ -258,25 +257,24 @@ def parquet_rows(path: str, root: Path, problems: Problems, columns: Collection[
         try:
             file = pq.ParquetFile(stream, page_checksum_verification=True)
             names = file.schema_arrow.names
-            for name in sorted({name for name in names if names.count(name) > 1}):
-                problems.add(f"has the column {quoted(name)} twice", path, "keep one of them")
+            _check_columns(names, path, problems)
             chosen = [name for name in names if name in columns] or names
             for batch in file.iter_batches(batch_size=4096, columns=chosen, use_threads=False):
                 for row in batch.to_pylist(maps_as_pydicts="strict"):
                     number += 1
                     try:
                         value = {name: _plain(inner, name) for name, inner in row.items() if inner is not None}
-                    except _OddError as odd:
-                        problems.add(str(odd), f"{path}: row {number}", "write text or a number, or leave it empty")
+                    except _NoJsonError as error:
+                        problems.add(str(error), f"{path}: row {number}", "write text or a number, or leave it empty")
                     else:
                         yield number, value
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # KeyError: a map with a key twice
-            told = " ".join(str(error).split())[:200]
-            problems.add(f"is not whole Parquet: {told}", f"{path}: row {number + 1}", "make or copy it again")
+            reason = " ".join(str(error).split())[:200]
+            problems.add(f"is not whole Parquet: {reason}", f"{path}: row {number + 1}", "make or copy it again")
 
 
-class _OddError(Exception):
-    """A value that JSON cannot say: NaN, a time, bytes."""
+class _NoJsonError(Exception):
+    """A value that JSON does not have: NaN, a time, bytes."""
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -287,4 +285,4 @@ def _plain(value: Any, name: str) -> Any:
         return [_plain(inner, name) for inner in value]
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise _OddError(f"{name} holds {value if isinstance(value, float) else f'a {type(value).__name__}'}")
+    raise _NoJsonError(f"{name} holds {value if isinstance(value, float) else f'a {type(value).__name__}'}")

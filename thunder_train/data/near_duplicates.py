@@ -1,10 +1,10 @@
-"""Texts of different splits that are nearly the same: what a score on them is worth, a reader shall judge.
+"""Finds texts of different splits that are nearly the same, which a reader of a score should know.
 
-Input: every text once, in a Sketch.  Output: Neighbours.  numpy is imported when the first texts are counted.
+Input: every text once, in a Sketch.  Output: NearDuplicates.  numpy is imported when the first texts are hashed.
 
 Method: min-hashes (Broder 1997) of the 5-grams of a text's letters. Two texts whose grams overlap by a share J have a
-min-hash in common with a chance of 1 - (1 - J)^4; those that do are compared letter by letter. So a pair that differs
-in many letters may be missed: docs/orthography.md says how many are.
+min-hash in common with a probability of 1 - (1 - J)^4; only those are compared letter by letter. So a pair that
+differs in many letters may be missed: docs/orthography.md says how many are.
 
 Shapes: R texts.
 """
@@ -26,18 +26,19 @@ BASE = 0x9E3779B97F4A7C15
 MIXERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F)
 """Odd constants, one for each min-hash of a text."""
 NONE = 2**64 - 1
-"""Hash of what is no gram."""
+"""Hash of a gram that spans two texts: never the least."""
 BATCH = 8192
-"""Texts hashed at once: small enough for a processor's cache, large enough that Python does not count."""
+"""Texts hashed at once: small enough for a processor's cache, large enough to hide the cost of Python."""
 BUCKET = 32
-"""Texts with one min-hash that are all compared with each other; of more, each only with its next ones."""
+"""So many texts with one min-hash are all compared with each other; of more, each with its next ones only."""
 CANDIDATES = 500_000
 """Pairs held at once before they are compared letter by letter (8 bytes each)."""
 SLACK = 1e-6
-"""1 - 0.8 is a little less than 0.2 to a computer: a pair that is just similar enough must not fall for that."""
+"""1 - 0.8 is a little less than 0.2 in floating point; a pair that is just similar enough must still count."""
 SHOWN = 20
+"""Most pairs listed as examples."""
 LEFT_OUT = 255
-"""Split of a text that takes no part."""
+"""Split of a text that is compared with none."""
 _JUNK = re.compile(r"[\W_]")
 
 
@@ -48,63 +49,63 @@ def normal(text: str) -> str:
     if folded != text:
         text = nfc(folded)
     text = text.replace(" ", "")
-    for _ in range(8):  # a text has few signs, and each often: to replace one everywhere is faster than to find it
-        found = None if text.isalnum() else _JUNK.search(text)
-        if not found:
+    for _ in range(8):  # a text has few signs, and each often: replacing one everywhere is faster than re.sub
+        sign = None if text.isalnum() else _JUNK.search(text)
+        if not sign:
             return nfc(text)
-        text = text.replace(found[0], "")
+        text = text.replace(sign[0], "")
     return nfc(_JUNK.sub("", text))
 
 
 class Prints(NamedTuple):
-    """What is kept of R texts: 44 bytes of each."""
+    """Fingerprints of R texts: 44 bytes of each."""
 
     hashes: "NDArray[np.uint64]"
-    """(4, R): for each mixer the least hash over the grams of a text; a text shorter than a gram is one gram."""
+    """(4, R): for each mixer the least hash over the grams of a text; a text shorter than a gram is padded to one."""
     bits: "NDArray[np.uint64]"
-    """(R,): one of 64 bits set for each two letters that follow each other."""
+    """(R,): one of 64 bits set for each pair of adjacent letters."""
     lengths: "NDArray[np.uint32]"
     """(R,): letters of the normal text."""
 
 
 class Sketch:
-    """Prints of texts, in the order they are added; the same on every machine."""
+    """Fingerprints of texts, in the order in which they are added; the same on every machine."""
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
         self._batches: list[Prints] = []
 
     def add(self, text: str) -> None:
-        """Take one more text; its number is the count of those before it."""
+        """Add one more text; its number is the count of those before it."""
         self._waiting.append(normal(text))
         if len(self._waiting) >= BATCH:
-            self._settle()
+            self._hash_waiting()
 
     def prints(self) -> Prints:
-        """Those of all texts so far."""
+        """The fingerprints of all texts so far."""
         import numpy as np
 
         if self._waiting or not self._batches:
-            self._settle()
+            self._hash_waiting()
         if len(self._batches) > 1:
             hashes, bits, lengths = zip(*self._batches, strict=True)
-            self._batches = []  # its arrays go one kind after the other, so that few lie there twice
+            self._batches = []  # freed first, so that less is in memory twice
             self._batches = [Prints(np.concatenate(hashes, axis=1), np.concatenate(bits), np.concatenate(lengths))]
         return self._batches[0]
 
     def sort(self, order: "NDArray[np.int64]") -> None:
-        """Number the texts anew: order[i] becomes i."""
+        """Renumber the texts: order[i] becomes i."""
         hashes, bits, lengths = self.prints()
         self._batches = [Prints(hashes[:, order], bits[order], lengths[order])]
 
-    def _settle(self) -> None:
+    def _hash_waiting(self) -> None:
         """Hash the waiting texts, all at once."""
         self._batches.append(_prints(self._waiting))
         self._waiting = []
 
 
 def _prints(texts: list[str]) -> Prints:
-    """Prints of normal texts, by arithmetic on all their letters in one row."""
+    """Fingerprints of normal texts, by arithmetic on all their letters in one array."""
     import numpy as np
 
     lengths = np.fromiter(map(len, texts), dtype=np.uint32, count=len(texts))
@@ -120,6 +121,7 @@ def _prints(texts: list[str]) -> Prints:
     twos[ends[:-1] - 1] = 0  # the last letter of one text and the first of the next
     np.bitwise_or.reduceat(np.append(twos, np.uint64(0)), starts, out=bits)
     count = len(letters) - GRAM + 1
+    # A polynomial in BASE of the letters of a gram, modulo 2^64.
     grams = letters[:count].copy()
     for offset in range(1, GRAM):
         grams = grams * np.uint64(BASE) + letters[offset : offset + count]
@@ -133,27 +135,27 @@ def _prints(texts: list[str]) -> Prints:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class NearDuplicates:
     """Near-duplicates between splits."""
 
     count: int
-    """Pairs found."""
+    """Number of pairs."""
     rows: int
-    """Texts looked at."""
+    """Number of texts."""
     examples: list[tuple[int, int, float]]
     """(text, text, similarity), the most similar first, SHOWN at most."""
     is_complete: bool
-    """False where a limit was met: there may be more pairs than `count`."""
+    """False if a limit was reached: there may be more pairs than `count`."""
 
 
 def pairs(
     sketch: Sketch, split: "NDArray[np.uint8]", text_of: Callable[[int], str], least: float = 0.9, most: int = 200_000
-) -> Neighbours:
+) -> NearDuplicates:
     """The pairs of texts of different splits whose normal texts are similar, but not equal.
 
     split: (R,) number of each text's split, or LEFT_OUT.  text_of: the text of a number, called at most 2 * most times.
     least: similarity from 0 to 1: 1 - edits / letters of the longer one.  most: pairs compared letter by letter, the
-    likeliest first.  Texts with equal normal text are left to whoever groups them.
+    likeliest first.  Texts with equal normal text do not count: grouping by text keeps them together.
     """
     from rapidfuzz.distance.Levenshtein import normalized_similarity
 
@@ -168,7 +170,7 @@ def pairs(
         if similarity >= least and left != right:
             near.append((-similarity, i, j))
     examples = [(i, j, -similarity) for similarity, i, j in sorted(near)[:SHOWN]]
-    return Neighbours(len(near), len(split), examples, is_complete)
+    return NearDuplicates(len(near), len(split), examples, is_complete)
 
 
 def _candidates(
@@ -177,18 +179,18 @@ def _candidates(
     """At most `most` pairs i < j, sorted, that share a min-hash and could be similar; whether these are all."""
     import numpy as np
 
-    found, is_complete = np.empty(0, dtype=np.uint64), True
+    codes, is_complete = np.empty(0, dtype=np.uint64), True
     for number in range(len(MIXERS) if len(np.unique(split)) > 1 else 0):
-        for codes in _sharing(prints, number, split, least):
-            if codes is None:
+        for more in _sharing(prints, number, split, least):
+            if more is None:
                 is_complete = False
                 continue
-            found = np.concatenate((found, codes))
-            if len(found) > CANDIDATES:
-                found, are_all = _best(found, prints.bits, most)
+            codes = np.concatenate((codes, more))
+            if len(codes) > CANDIDATES:
+                codes, are_all = _best(codes, prints.bits, most)
                 is_complete &= are_all
-    found, are_all = _best(found, prints.bits, most)
-    ordered, rows = np.sort(found), np.uint64(max(1, len(split)))
+    codes, are_all = _best(codes, prints.bits, most)
+    ordered, rows = np.sort(codes), np.uint64(max(1, len(split)))
     listed = zip((ordered // rows).tolist(), (ordered % rows).tolist(), strict=True)
     return list(listed), is_complete and are_all
 
@@ -196,9 +198,9 @@ def _candidates(
 def _sharing(
     prints: Prints, number: int, split: "NDArray[np.uint8]", least: float
 ) -> Iterator["NDArray[np.uint64] | None"]:
-    """Pairs with min-hash `number` in common, as i * R + j; None when there are more than are looked at.
+    """Pairs with min-hash `number` in common, as i * R + j; None when a bucket is too large to compare all its pairs.
 
-    Texts are sorted by that hash and then by the next, so that of a large bucket the likeliest pairs stand together;
+    Texts are sorted by that hash and then by the next, so that the likeliest pairs of a large bucket are adjacent;
     each text is compared with the BUCKET - 1 that follow it.
     """
     import numpy as np
@@ -208,24 +210,24 @@ def _sharing(
     key, side, size = prints.hashes[number][order], split[order], prints.lengths[order].astype(np.int32)
     edits = np.floor(size * (1 - least) + SLACK).astype(np.int32)
     for step in range(1, BUCKET + 1):
-        is_one = key[step:] == key[:-step]
+        is_shared = key[step:] == key[:-step]
         if step == BUCKET:
-            if is_one.any():
+            if is_shared.any():
                 yield None
             return
-        may = np.flatnonzero(is_one & (side[step:] != side[:-step]))
+        may = np.flatnonzero(is_shared & (side[step:] != side[:-step]))
         allowed = np.maximum(edits[may], edits[may + step])
         close = np.abs(size[may] - size[may + step]) <= allowed
         may, allowed = may[close], allowed[close]
         one, other = order[may], order[may + step]
-        # An edit makes two pairs of letters vanish and two appear at the most (a short text's padding included).
+        # An edit removes at most two pairs of adjacent letters and adds at most two, also in a padded text.
         alike = np.bitwise_count(prints.bits[one] ^ prints.bits[other]) <= 4 * allowed
         one, other = one[alike].astype(np.uint64), other[alike].astype(np.uint64)
         yield np.minimum(one, other) * np.uint64(len(split)) + np.maximum(one, other)
 
 
 def _best(codes: "NDArray[np.uint64]", bits: "NDArray[np.uint64]", most: int) -> tuple["NDArray[np.uint64]", bool]:
-    """The pairs once each, of too many those whose letter pairs differ least; whether all were kept."""
+    """The pairs once each, of too many those whose bits differ least; whether all were kept."""
     import numpy as np
 
     codes = np.unique(codes)

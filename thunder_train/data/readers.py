@@ -1,7 +1,7 @@
-"""Rows of a source file in any format, strictly: every malformed byte, missing field and wrong type is told.
+"""Reads the rows of a source file strictly: every malformed byte, missing field and wrong type is an error.
 
-Input: JSONL or JSON (plain, .gz, .zst), CSV, Parquet, as others wrote them.  Output: objects with their place, structs.
-One file is read by one `Reader`, which streams it and tells all that is wrong with it at its end.
+Input: JSONL or JSON (plain, .gz, .zst), CSV, Parquet, as others wrote them.  Output: objects or structs with their
+place. A `Reader` streams one file, and raises all its problems together at the end.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.core.text import quoted
+from thunder_train.data.field_map import FieldMap
 from thunder_train.data.formats import (
     DECODE,
     Numbered,
@@ -23,7 +24,7 @@ from thunder_train.data.formats import (
     csv_rows,
     fault,
     lines,
-    not_text,
+    not_utf8,
     parquet_rows,
     repeated_key,
     whole,
@@ -46,24 +47,24 @@ def text(path: str, root: Path) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise not_text(content, error, path, 1) from None
+        raise not_utf8(content, error, path, 1) from None
 
 
 def paths(pattern: str, root: Path) -> list[str]:
-    """The files that a source's path means; at least one."""
-    found = files.expand(pattern, root)
-    if not found:
-        raise ThunderError("matches no file", where=pattern, hint="mend the source's path or add the files")
-    return found
+    """The files that match a source's path; at least one."""
+    matches = files.expand(pattern, root)
+    if not matches:
+        raise ThunderError("matches no file", where=pattern, hint="correct the source's path or add the files")
+    return matches
 
 
 def stem(path: str) -> str:
-    """What rows of a file are called after: its name up to the first dot."""
+    """The first part of the ids of a file's rows: its name up to the first dot."""
     return Path(path).name.partition(".")[0]
 
 
 def form(path: str) -> str:
-    """The format that a file's name tells: `.jsonl`, `.json`, `.csv` or `.parquet`."""
+    """The format by a file's name: `.jsonl`, `.json`, `.csv` or `.parquet`."""
     name = Path(path)
     suffix = Path(name.stem).suffix.lower() if name.suffix.lower() in PACKED else name.suffix.lower()
     if suffix not in (".jsonl", ".json", ".csv", ".parquet") or (
@@ -75,19 +76,19 @@ def form(path: str) -> str:
 
 
 def place(path: str, line: int) -> str:
-    """Where a row of a file stands, for people."""
+    """The place of a row for error messages."""
     return f"{path}: row {line}" if path.lower().endswith(".parquet") else f"{path}:{line}"
 
 
-def own_id(path: str, name: str | int, row: msgspec.Struct) -> str:
-    """What a row is called: its file's stem and its own id there, or a digest of what it says."""
+def full_id(path: str, name: str | int, row: msgspec.Struct) -> str:
+    """The id of a row in the dataset: its file's stem and its own id there, or a digest of its content."""
     if name == "":
         name = hashlib.sha256(msgspec.json.encode(row, order="sorted")).hexdigest()[:12]
     return f"{stem(path)}:{name}"
 
 
 class Reader:
-    """One source file, read once from its start. columns: what a table need be read for."""
+    """One source file, read once from its start. columns: those to read of a table."""
 
     def __init__(self, path: str, root: Path, columns: Collection[str] = ()) -> None:
         self.path, self.root, self.columns = path, root, columns
@@ -96,20 +97,64 @@ class Reader:
         self.form = form(path)
 
     def where(self, line: int) -> str:
-        """Where a row stands."""
+        """The place of a row for error messages."""
         return place(self.path, line)
 
     def objects(self) -> Iterator[Numbered]:
-        """Each object with its place; what is none is a problem."""
+        """Each object with its place; any other value is a problem."""
         if self.form == ".csv":
-            found = csv_rows(self.path, self.root, self.problems)
+            objects = csv_rows(self.path, self.root, self.problems)
         elif self.form == ".parquet":
-            found = parquet_rows(self.path, self.root, self.problems, self.columns)
+            objects = parquet_rows(self.path, self.root, self.problems, self.columns)
         else:
-            found = self._json_lines()
-        for item in found:
+            objects = self._json_lines()
+        for item in objects:
             self.count += 1
             yield item
+
+    def mapped(self, field_map: FieldMap) -> Iterator[Numbered]:
+        """Each object in canonical fields; a word that no enum lists is a problem, and its row is left out."""
+        for line, raw in self.objects():
+            values, problems = field_map.applied(raw)
+            for what, hint in problems:
+                self.problems.add(what, self.where(line), hint)
+            if not problems:
+                yield line, values
+
+    def mapped_rows(self, field_map: FieldMap, shape: type[Shape]) -> Iterator[tuple[int, Shape]]:
+        """Each row as a struct with its place; a missing or wrong field is a problem, and its row is left out."""
+        for line, values in self.mapped(field_map):
+            row = self.shaped(line, values, shape)
+            if row is not None:
+                yield line, row
+
+    def shaped(self, line: int, value: dict[str, Any], shape: type[Shape]) -> Shape | None:
+        """The object as a struct; None, and a problem, when a field is missing or of a wrong type.
+
+        Fields that the struct does not have are ignored, null counts as absent, a cell of CSV may be a number or JSON.
+        """
+        try:
+            if self.form == ".csv":
+                return _from_cells(value, shape)
+            return msgspec.convert(value, shape)
+        except (ValueError, RecursionError):
+            given = {name: item for name, item in value.items() if item is not None}
+        missing = [name for name in _required(shape) if name not in given]
+        if missing:
+            self.problems.add(f"lacks {', '.join(missing)}", self.where(line), "add them")
+            return None
+        try:
+            return _from_cells(given, shape) if self.form == ".csv" else msgspec.convert(given, shape)
+        except (ValueError, RecursionError) as error:
+            self.problems.add(str(error), self.where(line), "correct the row")
+            return None
+
+    def finish(self, ledger: Ledger) -> None:
+        """Raise the file's problems, or note its number of rows."""
+        if not (self.count or self.problems.first):
+            self.problems.add("is empty", self.path, "add rows, or remove the source")
+        self.problems.raise_all()
+        ledger.rows_read[self.path] = self.count
 
     def _json_lines(self) -> Iterator[Numbered]:
         for number, line in lines(self.path, self.root, self.problems):
@@ -121,7 +166,7 @@ class Reader:
                 self.problems.keep(fault(line, self.path, number, error))
                 continue
             if value.__class__ is not dict:
-                self.problems.add("is not a JSON object", self.where(number), "mend or remove the line")
+                self.problems.add("is not a JSON object", self.where(number), "correct or remove the line")
             elif not self.repeats(line, value, number):
                 yield number, value
 
@@ -137,35 +182,6 @@ class Reader:
         if key is not None:
             self.problems.add(f"has the key {quoted(key)} twice", self.where(line), "keep one of them")
         return key is not None
-
-    def shaped(self, line: int, value: dict[str, Any], shape: type[Shape]) -> Shape | None:
-        """The object as a struct; None, and a problem, when a field is missing or of a wrong type.
-
-        Fields that the struct does not know are ignored, null counts as absent, cells of CSV may be numbers or JSON.
-        """
-        try:
-            if self.form == ".csv":
-                return _from_cells(value, shape)
-            return msgspec.convert(value, shape)
-        except (ValueError, RecursionError):
-            given = {name: item for name, item in value.items() if item is not None}
-        lacking = [name for name in _required(shape) if name not in given]
-        if lacking:
-            self.problems.add(f"lacks {', '.join(lacking)}", self.where(line), "add them")
-            return None
-        try:
-            return _from_cells(given, shape) if self.form == ".csv" else msgspec.convert(given, shape)
-        except (ValueError, RecursionError) as error:
-            self.problems.add(str(error), self.where(line), "mend the row")
-            return None
-
-    def finish(self, ledger: Ledger | None = None) -> None:
-        """Tell what was wrong in the file, and if nothing was, put down its rows."""
-        if not (self.count or self.problems.first):
-            self.problems.add("is empty", self.path, "add rows, or remove the source")
-        self.problems.tell()
-        if ledger:
-            ledger.rows_read[self.path] = self.count
 
 
 @cache
@@ -184,7 +200,7 @@ def _from_cells(value: dict[str, Any], shape: type[Shape]) -> Shape:
 
 
 def _cell(name: str, cell: Any) -> Any:
-    """What a cell holds: JSON where a field is a list or a table, else its text."""
+    """The value of a cell: JSON where a field is a list or a table, else its text."""
     if name in STRUCTURED and isinstance(cell, str) and cell.startswith(("{", "[")):
         return DECODE(cell)
     if name in NUMBERS and isinstance(cell, dict):

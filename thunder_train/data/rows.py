@@ -1,4 +1,4 @@
-"""The row that every source turns into, and the ledger of what became of the others."""
+"""The row that every source gives, and the ledger of the rows that were read and dropped."""
 
 from collections import Counter
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import msgspec
 
 GROUP_KEYS = ("video_id", "audio_path", "segment_id", "feat_id")
-"""What a row may carry that others share, coarsest first."""
+"""Fields of a row whose value several rows may share, coarsest first."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One example before the split. Only `target_text` and `reference_text` may know the reference."""
 
     row_id: str
-    """Stem of its file, and its own id there; a digest of its content when it has none."""
+    """`STEM:ID`, its file's stem and its own id there, or a digest of its content if it has none."""
     source: str
     """Stem of the source file."""
     file: str
     line: int
-    """Where it stands: a line, or a number in a list, from 1."""
+    """Its line, or its number in a list, from 1."""
     evidence_kind: str
     target_text: str
     """What the model shall answer."""
@@ -26,7 +26,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     reference_text: str = ""
     partition: str = ""
     decision: str = ""
-    """`accepted`, `rejected`, or "" where no gate has spoken."""
+    """`accepted`, `rejected`, or "" without a gate's decision."""
     proposal_text: str = ""
     proposal_source: str = ""
     reason_codes: tuple[str, ...] = ()
@@ -35,15 +35,20 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: dict[str, Any] = {}
     """What the recogniser knew without a reference; prompts may show it."""
     messages: tuple[dict[str, str], ...] = ()
-    """ChatML and completions only: the conversation as it is; then no prompt is rendered."""
+    """ChatML and completions only: the conversation as it is, so that no prompt is rendered."""
     keys: dict[str, str] = {}
     """Those of GROUP_KEYS that it carries."""
     needs_hypothesis: bool = True
-    """False for plain text, which is an answer to no hypothesis."""
+    """False for plain text, which answers no hypothesis."""
+
+
+def group_keys(fields: Any) -> dict[str, str]:
+    """The group keys among the attributes of a source's own row."""
+    return {name: str(value) for name in GROUP_KEYS if (value := getattr(fields, name)) != ""}
 
 
 class Dropped(msgspec.Struct, frozen=True, order=True):
-    """A row that does not teach."""
+    """A row that is not used."""
 
     file: str
     line: int
@@ -52,17 +57,14 @@ class Dropped(msgspec.Struct, frozen=True, order=True):
 
 
 class Ledger:
-    """What became of the rows that were read: one for a dataset.
-
-    rows_read: file -> rows in it; dropped: those that do not teach, each with its place and reason.
-    """
+    """Rows read and rows dropped, one for a dataset. rows_read: file -> its number of rows."""
 
     def __init__(self) -> None:
         self.rows_read: dict[str, int] = {}
         self.dropped: list[Dropped] = []
 
     def drop(self, file: str, line: int, row_id: str, reason: str) -> None:
-        """Put down that a row does not teach, and why."""
+        """Note that a row is not used, and why."""
         self.dropped.append(Dropped(file, line, row_id, reason))
 
     def reasons(self) -> dict[str, int]:

@@ -1,20 +1,19 @@
-"""Rows in: correction reports, the ASR row contract, ChatML, completions and plain text.
+"""Reads the rows of a source of any kind: correction reports, ASR rows, ChatML, completions, plain text.
 
-Input: the files that a `config.Source` names.  Output: a stream of rows that teach; a `Ledger` tells the others.
+Input: the files that a `config.dataset.Source` names.  Output: a stream of usable rows; a `Ledger` has the others.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
 from thunder_train.data import asr_rows, correction_reports
-from thunder_train.data.field_map import Map, group_keys
-from thunder_train.data.readers import Reader, own_id, paths, stem
-from thunder_train.data.rows import Ledger, Row
+from thunder_train.data.field_map import FieldMap
+from thunder_train.data.readers import Reader, full_id, paths, stem
+from thunder_train.data.rows import Ledger, Row, group_keys
 
 ROLES = ("system", "user", "assistant")
 
@@ -26,12 +25,12 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
-class Plain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SimpleRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a row of every simple kind may carry besides its texts."""
 
     id: str | int = ""
     group: str | int = ""
-    """As video_id, for files that have but one kind of group."""
+    """As video_id, for files that have one kind of group only."""
     video_id: str | int = ""
     audio_path: str = ""
     segment_id: str | int = ""
@@ -41,32 +40,36 @@ class Plain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reference_text: str = ""
 
 
-class Conversation(Plain, frozen=True, kw_only=True, omit_defaults=True):
+class Conversation(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):
     """One ChatML row; the last message is the answer to learn."""
 
     messages: tuple[Message, ...]
 
 
-class Completion(Plain, frozen=True, kw_only=True, omit_defaults=True):
+class Completion(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):
     """A question and its answer."""
 
     prompt: str
     completion: str
 
 
-class Text(Plain, frozen=True, kw_only=True, omit_defaults=True):
+class Text(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):
     """An answer without a question."""
 
     text: str
 
 
-SHAPES: dict[str, type[Plain]] = {"chatml": Conversation, "completions": Completion, "text": Text}
+SHAPES: dict[str, type[Conversation] | type[Completion] | type[Text]] = {
+    "chatml": Conversation,
+    "completions": Completion,
+    "text": Text,
+}
 
 
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
-    """The rows of a source, in file order. What is wrong in a file is raised, all together, at its end.
+    """The rows of a source, in file order. Raises all problems of a file at its end.
 
-    ledger takes the rows of each file, and those that do not teach.
+    ledger receives the number of rows of each file, and those that are not used.
     """
     if source.kind == "report":
         return correction_reports.read(source, root, ledger)
@@ -76,13 +79,11 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
 def _simple(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """Rows that are texts and little else."""
     shape = SHAPES[source.kind]
-    mapped = Map(source, shape.__struct_fields__, (), is_whole=False)
+    field_map = FieldMap(source, shape.__struct_fields__, (), is_whole=False)
     for path in paths(source.path, root):
-        reader = Reader(path, root, mapped.columns)
-        for line, raw in reader.objects():
-            value = mapped.applied(raw, reader, line)
-            row = reader.shaped(line, value, shape) if value is not None else None
-            if row is not None and not (isinstance(row, Conversation) and _is_wrong(row, reader, line)):
+        reader = Reader(path, root, field_map.columns)
+        for line, row in reader.mapped_rows(field_map, shape):
+            if not (isinstance(row, Conversation) and _is_wrong(row, reader, line)):
                 yield _row(source, row, path, line)
         reader.finish(ledger)
 
@@ -100,12 +101,11 @@ def _is_wrong(row: Conversation, reader: Reader, line: int) -> bool:
     return bool(unknown) or not is_answered
 
 
-def _row(source: Source, row: Plain, path: str, line: int) -> Row:
-    """A simple row as every source's row."""
-    target, turns = _said(row)
+def _row(source: Source, row: Conversation | Completion | Text, path: str, line: int) -> Row:
+    target, messages = _conversation(row)
     keys = {"video_id": str(row.group)} if row.group != "" else {}
     return Row(
-        row_id=own_id(path, row.id, row),
+        row_id=full_id(path, row.id, row),
         source=stem(path),
         file=path,
         line=line,
@@ -114,18 +114,18 @@ def _row(source: Source, row: Plain, path: str, line: int) -> Row:
         asr_text=row.asr_text,
         reference_text=row.reference_text,
         partition=row.partition,
-        messages=turns,
+        messages=messages,
         keys=keys | group_keys(row),
         needs_hypothesis=not isinstance(row, Text),
     )
 
 
-def _said(row: Any) -> tuple[str, tuple[dict[str, str], ...]]:
+def _conversation(row: Conversation | Completion | Text) -> tuple[str, tuple[dict[str, str], ...]]:
     """The answer to learn, and the conversation that it ends; () for plain text."""
     if isinstance(row, Conversation):
-        turns = tuple({"role": message.role, "content": message.content} for message in row.messages)
-        return turns[-1]["content"], turns
+        messages = tuple({"role": message.role, "content": message.content} for message in row.messages)
+        return messages[-1]["content"], messages
     if isinstance(row, Completion):
-        turns = ({"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion})
-        return row.completion, turns
+        messages = ({"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion})
+        return row.completion, messages
     return row.text, ()

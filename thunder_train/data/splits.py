@@ -1,7 +1,7 @@
-"""Which rows go to which split, and which cannot: duplicates, and rows that share something with a better kept split.
+"""Assigns rows to splits, and drops duplicates and rows that would leak between splits.
 
-A row's own split depends on the seed and its group alone, so appended rows move nobody. Where a recording or a text is
-in two splits all the same, the rows of the less protected split are dropped: train before valid before test.
+The split of a row depends on the seed and its group alone, so appended rows move no other row. Where a recording or a
+text is in two splits all the same, the rows of the less protected split are dropped: train before valid before test.
 Rows are numbers here; n of them.
 """
 
@@ -24,19 +24,29 @@ RULE = (
     "sha256('{seed}:{group}') as a fraction: below valid is valid, below valid + test is test, the rest is train; "
     "a row that shares a group key with a row of a later split of train, valid, test is dropped"
 )
+"""Stands in every dataset's manifest."""
 DUPLICATE = "exact duplicate"
 
 
 @dataclass(frozen=True)
-class Parted:
-    """order: rows by id; splits: (n,) of each row, an index of SPLITS; kept: (n,) bool; reasons: of those not kept."""
+class Assignment:
+    """The split of each row, and which rows are kept."""
 
     order: "Numbers"
+    """(n,) rows sorted by id."""
     splits: "Numbers"
+    """(n,) index into SPLITS of each row, also of those not kept."""
     kept: "Numbers"
+    """(n,) bool."""
     reasons: dict[int, str]
+    """Row -> why it is not kept."""
 
-    def placed(self) -> "Numbers":
+    def rows(self, split: int) -> "Numbers":
+        """(n,) bool: the rows kept in a split, given as an index into SPLITS."""
+        rows: Numbers = self.kept & (self.splits == split)
+        return rows
+
+    def kept_splits(self) -> "Numbers":
         """(n,) the split of each row, LEFT_OUT for those not kept."""
         import numpy as np
 
@@ -44,52 +54,56 @@ class Parted:
 
 
 def fraction(seed: int, group: str) -> float:
-    """Where a group falls in [0, 1): fixed by seed and name alone."""
+    """The place of a group in [0, 1), fixed by seed and name alone: the first 52 bits of a sha256."""
     return int(hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()[:13], 16) / 16**13
 
 
 def split_of(place: float, valid: float, test: float) -> int:
-    """The split of a group at this fraction, as an index of SPLITS."""
+    """The split of a group at this fraction, as an index into SPLITS."""
     return 1 if place < valid else 2 if place < valid + test else 0
 
 
-def part(ids: Sequence[str], splits: "array[int]", contents: "array[int]", keys: "Mapping[str, array[int]]") -> Parted:
-    """contents: (n,) equal for rows that are the same but for their id; keys: (n,) of each group key, 0 for none.
+def assign(
+    ids: Sequence[str], splits: "array[int]", contents: "array[int]", keys: "Mapping[str, array[int]]"
+) -> Assignment:
+    """splits: (n,) from `split_of`; contents: (n,) equal for rows that differ in nothing but their id; keys: for each
+    group key (n,) a hash of the row's value, 0 for none.
 
     Of equal rows the one with the smallest id is kept, so the order of the input decides nothing.
     """
-    import numpy as np  # late: a no-op imports this module's neighbours
+    import numpy as np  # late: a no-op build needs none
 
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
     position = np.empty(len(ids), np.int64)
     position[order] = np.arange(len(ids))
-    own, content = np.asarray(splits, np.uint8), np.asarray(contents, np.int64)
+    split, content = np.asarray(splits, np.uint8), np.asarray(contents, np.int64)
     kept, reasons = np.ones(len(ids), bool), {}
     for row in _repeats(content, position).tolist():
         kept[row], reasons[row] = False, DUPLICATE
-    alive = kept.copy()
+    # A row dropped for one key still protects its other keys: only duplicates take no part.
+    unique = kept.copy()
     for key, values in keys.items():
-        most = _most_protected(np.asarray(values, np.int64), own, alive)
-        for row in np.flatnonzero(kept & (most > own)).tolist():
-            kept[row], reasons[row] = False, f"its {key} is also in the {SPLITS[most[row]]} split"
-    return Parted(order, own, kept, reasons)
+        highest = _most_protected(np.asarray(values, np.int64), split, unique)
+        for row in np.flatnonzero(kept & (highest > split)).tolist():
+            kept[row], reasons[row] = False, f"its {key} is also in the {SPLITS[highest[row]]} split"
+    return Assignment(order, split, kept, reasons)
 
 
-def repeated(ids: Sequence[str], parted: Parted) -> dict[str, int]:
-    """Ids that several rows have, duplicates apart, and how many."""
-    found: dict[str, int] = {}
+def repeated_ids(ids: Sequence[str], assigned: Assignment) -> dict[str, int]:
+    """Ids of several different rows, and the number of these rows. Duplicates do not count."""
+    counts: dict[str, int] = {}
     last = ""
-    for row in parted.order.tolist():
-        if parted.reasons.get(row) == DUPLICATE:
+    for row in assigned.order.tolist():
+        if assigned.reasons.get(row) == DUPLICATE:
             continue
         if ids[row] == last:
-            found[last] = found.get(last, 1) + 1
+            counts[last] = counts.get(last, 1) + 1
         last = ids[row]
-    return found
+    return counts
 
 
 def _repeats(content: "Numbers", position: "Numbers") -> "Numbers":
-    """Rows whose content an earlier one in order of id has."""
+    """Rows whose content also belongs to a row with a smaller id. position: (n,) rank of each row by id."""
     import numpy as np
 
     by_content = np.lexsort((position, content))
@@ -97,12 +111,12 @@ def _repeats(content: "Numbers", position: "Numbers") -> "Numbers":
     return by_content[same]
 
 
-def _most_protected(values: "Numbers", splits: "Numbers", alive: "Numbers") -> "Numbers":
-    """(n,) the highest split in which a row's value occurs among rows alive; 0 for a row without a value."""
+def _most_protected(values: "Numbers", splits: "Numbers", unique: "Numbers") -> "Numbers":
+    """(n,) the highest split that holds a row's value among the unique rows; 0 for a row without a value."""
     import numpy as np
 
     most = np.zeros(len(values), np.uint8)
-    rows = np.flatnonzero(alive & (values != 0))
+    rows = np.flatnonzero(unique & (values != 0))
     if not len(rows):
         return most
     rows = rows[np.argsort(values[rows], kind="stable")]

@@ -1,4 +1,8 @@
-"""What is in a dataset, in numbers: gathered row by row in a few bytes each, told when their splits are known."""
+"""Figures of a dataset for its manifest and audit: counts, lengths, error rates, histograms.
+
+Input: each row once, of which a few bytes are kept.  Output: figures of the rows that `splits.assign` keeps.
+n: number of rows added.
+"""
 
 from array import array
 from collections import Counter
@@ -9,7 +13,7 @@ from rapidfuzz.distance import Levenshtein
 
 from thunder_train.data.examples import Example
 from thunder_train.data.rows import Row
-from thunder_train.data.splits import SPLITS, Parted
+from thunder_train.data.splits import SPLITS, Assignment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,105 +21,100 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, np.dtype[Any]]
 
 KINDS = ("source", "partition", "decision", "evidence_kind")
-"""What rows are counted by."""
+"""Fields of a row that rows are counted by."""
 BINS = 20
 """Most bars of a histogram."""
+NO_EDITS = -1
+"""Edits of a row without a hypothesis or a reference."""
 
 
-class Tally:
-    """Columns of n rows. lengths: code points of all messages; hypotheses, answers, references: code points of each;
-    edits: code points to mend the hypothesis, -1 without a reference.
-    """
+class Statistics:
+    """Columns of n numbers: lengths in code points, and the edits from hypothesis to reference."""
 
     def __init__(self) -> None:
-        self.lengths, self.hypotheses, self.answers = array("I"), array("I"), array("I")
-        self.references, self.edits = array("I"), array("i")
+        self.lengths, self.hypotheses = array("I"), array("I")
+        self.answers, self.references = array("I"), array("I")
+        """lengths: of all messages of a row together."""
+        self.edits = array("i")
         self.reason_codes: list[tuple[int, tuple[str, ...]]] = []
         self._words: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
         self._kinds: dict[str, array[int]] = {kind: array("H") for kind in KINDS}
+        """A column of numbers for each kind: those of _words."""
 
     def add(self, number: int, row: Row, example: Example) -> None:
-        """Count a row. number: its place among those added."""
+        """Count a row. number: the count of rows before it."""
         asr, reference = example.asr_text, example.reference_text
         self.lengths.append(sum([len(message.content) for message in example.messages]))
         self.hypotheses.append(len(asr))
         self.answers.append(len(example.messages[-1].content))
         self.references.append(len(reference))
-        self.edits.append(Levenshtein.distance(asr, reference) if reference and asr else -1)
-        for kind, word in (
-            ("source", row.source),
-            ("partition", row.partition),
-            ("decision", row.decision),
-            ("evidence_kind", row.evidence_kind),
-        ):
+        self.edits.append(Levenshtein.distance(asr, reference) if reference and asr else NO_EDITS)
+        for kind, word in zip(KINDS, (row.source, row.partition, row.decision, row.evidence_kind), strict=True):
             words = self._words[kind]
             self._kinds[kind].append(words.setdefault(word, len(words)))
         if row.reason_codes:
             self.reason_codes.append((number, row.reason_codes))
 
-    def counts(self, parted: Parted) -> dict[str, dict[str, dict[str, int]]]:
+    def counts(self, assigned: Assignment) -> dict[str, dict[str, dict[str, int]]]:
         """kind -> word -> split -> rows."""
         import numpy as np
 
-        found: dict[str, dict[str, dict[str, int]]] = {}
+        counts: dict[str, dict[str, dict[str, int]]] = {}
         for kind, words in self._words.items():
             column = np.asarray(self._kinds[kind], np.int64)
-            table = [
-                np.bincount(column[parted.kept & (parted.splits == split)], minlength=len(words))
-                for split in range(len(SPLITS))
-            ]
-            found[kind] = {
+            table = [np.bincount(column[assigned.rows(split)], minlength=len(words)) for split in range(len(SPLITS))]
+            counts[kind] = {
                 word: {name: int(table[split][index]) for split, name in enumerate(SPLITS)}
                 for word, index in sorted(words.items())
                 if sum(int(each[index]) for each in table)
             }
-        return found
+        return counts
 
-    def codes(self, parted: Parted) -> dict[str, int]:
-        """Reason codes of the rows kept."""
-        return dict(Counter(code for number, codes in self.reason_codes if parted.kept[number] for code in codes))
+    def codes(self, assigned: Assignment) -> dict[str, int]:
+        """Reason codes of the rows kept, and how many rows have each."""
+        return dict(Counter(code for number, codes in self.reason_codes if assigned.kept[number] for code in codes))
 
-    def characters(self, parted: Parted, split: int) -> dict[str, Any]:
-        """Code points of all messages of a split's rows."""
+    def characters(self, assigned: Assignment, split: int) -> dict[str, Any]:
+        """Code points of all messages of a row, over the rows of a split."""
         import numpy as np
 
-        values = np.asarray(self.lengths, np.int64)[parted.kept & (parted.splits == split)]
+        values = np.asarray(self.lengths, np.int64)[assigned.rows(split)]
         if not len(values):
             return {"min": 0, "median": 0, "max": 0, "total": 0}
         median = float(np.median(values))
         middle = int(median) if median.is_integer() else median
         return {"min": int(values.min()), "median": middle, "max": int(values.max()), "total": int(values.sum())}
 
-    def histograms(self, parted: Parted) -> dict[str, list[list[int]]]:
+    def histograms(self, assigned: Assignment) -> dict[str, list[list[int]]]:
         """name -> [lowest, highest, rows] of each bar."""
         import numpy as np
 
         edits = np.asarray(self.edits, np.int64)
         columns = {
-            "characters of the hypothesis": np.asarray(self.hypotheses, np.int64)[parted.kept],
-            "characters of the answer": np.asarray(self.answers, np.int64)[parted.kept],
-            "edit distance, hypothesis to reference": edits[parted.kept & (edits >= 0)],
+            "characters of the hypothesis": np.asarray(self.hypotheses, np.int64)[assigned.kept],
+            "characters of the answer": np.asarray(self.answers, np.int64)[assigned.kept],
+            "edit distance, hypothesis to reference": edits[assigned.kept & (edits != NO_EDITS)],
         }
         return {name: histogram(values) for name, values in columns.items() if len(values)}
 
-    def error_rates(self, parted: Parted) -> dict[str, float | None]:
-        """CER of the hypotheses of each split: edits over the references' code points, pooled; None without any."""
+    def error_rates(self, assigned: Assignment) -> dict[str, float | None]:
+        """CER of the hypotheses of each split: all edits over all code points of the references; None without any."""
         import numpy as np
 
         edits, lengths = np.asarray(self.edits, np.int64), np.asarray(self.references, np.int64)
-        found: dict[str, float | None] = {}
+        rates: dict[str, float | None] = {}
         for split, name in enumerate(SPLITS):
-            rows = parted.kept & (parted.splits == split) & (edits >= 0)
-            found[name] = round(int(edits[rows].sum()) / int(lengths[rows].sum()), 4) if rows.any() else None
-        return found
+            rows = assigned.rows(split) & (edits != NO_EDITS)
+            rates[name] = round(int(edits[rows].sum()) / int(lengths[rows].sum()), 4) if rows.any() else None
+        return rates
 
-    def shown(self, parted: Parted, each: int = 4) -> list[int]:
-        """Rows worth looking at: with the fewest, the middle and the most edits; of equal ones those of small id."""
+    def typical_rows(self, assigned: Assignment, each: int = 4) -> list[int]:
+        """Rows with the fewest, the median and the most edits, `each` of them; of equal ones those with a small id."""
         import numpy as np
 
-        edits = np.asarray(self.edits, np.int64)[parted.order]
-        rows = parted.order[parted.kept[parted.order] & (edits >= 0)]
-        rows = rows[np.argsort(np.asarray(self.edits, np.int64)[rows], kind="stable")]
+        edits = np.asarray(self.edits, np.int64)
+        rows = assigned.order[(assigned.kept & (edits != NO_EDITS))[assigned.order]]
+        rows = rows[np.argsort(edits[rows], kind="stable")]
         middle = max(0, len(rows) // 2 - each // 2)
         picked = [*rows[:each].tolist(), *rows[middle : middle + each].tolist(), *rows[-each:].tolist()]
         return list(dict.fromkeys(picked))

@@ -16,6 +16,9 @@ from thunder_train.config.project import Model, Recipe, section
 from thunder_train.core import code_hash, files
 from thunder_train.core import paths as layout
 
+DATASET_CODE = ("data.builder",)
+"""Start modules of the code that decides a dataset's rows, splits and manifest; its audit page decides no number."""
+
 
 def data(dataset: Dataset) -> Stage:
     """Sources -> rows and their manifest. A source that is not there is no input; making the stage tells of it."""
@@ -28,7 +31,7 @@ def data(dataset: Dataset) -> Stage:
         targets=tuple(f"data/{dataset.name}/{name}" for name in layout.DATA),
         inputs=tuple(path for path in (*paths, *dataset.templates, page) if Path(path).is_file()),
         reads={"dataset": section(dataset)},
-        code=("data.builder",),
+        code=(*DATASET_CODE, "data.audit"),
     )
 
 
@@ -115,8 +118,9 @@ def index(names: list[str]) -> Stage:
 
 def code_of(recipe: Recipe) -> dict[str, str]:
     """A hash of the code behind each stage that decides a run's numbers, as the manifest tells it."""
-    stages = (data(recipe.dataset), model(recipe.model), train(recipe), evaluate(recipe))
-    return {stage.name.partition(":")[0]: code_hash.digest(stage.code, STATS) for stage in stages}
+    stages = (model(recipe.model), train(recipe), evaluate(recipe))
+    starts = {"data": DATASET_CODE} | {stage.name.partition(":")[0]: stage.code for stage in stages}
+    return {name: code_hash.digest(modules, STATS) for name, modules in starts.items()}
 
 
 def _programs(recipe: Recipe) -> tuple[str, ...]:

@@ -12,16 +12,17 @@ from functools import partial
 from pathlib import Path
 
 from thunder_train import ThunderError, models, raise_all
+from thunder_train.build.stage import STATS
 from thunder_train.cluster import fetch, preflight, sync
 from thunder_train.cluster import hostfile as cluster
 from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
-from thunder_train.core import files, paths, templates
+from thunder_train.core import code_hash, files, paths, templates
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
-from thunder_train.data import builder as datasets
+from thunder_train.data import audit, builder
 from thunder_train.evaluate import collapse, gate
 from thunder_train.evaluate import conditions as scoring
 from thunder_train.launch import scripts as render
@@ -37,9 +38,10 @@ CHECKED_S = 60
 
 
 def data(dataset: Dataset, out: Path) -> None:
-    """A dataset's rows and manifest."""
+    """A dataset's rows, manifest and audit page."""
+    code = code_hash.digest(graph.DATASET_CODE, STATS)
     watch = partial(counted, label=f"data:{dataset.name}")
-    datasets.build(dataset, Path(), out / "data" / dataset.name, watch)
+    builder.build(dataset, Path(), out / "data" / dataset.name, code, audit.build, watch)
 
 
 def model(each: Model, out: Path) -> None:
