@@ -1,4 +1,4 @@
-"""`doit fit:<recipe>`: the config is found without weights, and the numbers are shown."""
+"""`doit fit:<recipe>`: it needs the model's config.json and no weights, and prints a table or JSON."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.helpers.project_copy import Copy
 from thunder_train.launch import fit
 
 GIGA = 10**9
-FOUND = {
+REPORT = {
     "parameters": 4_600_000_000,
     "trainable_parameters": 1_703_936,
     "ranks": 2,
@@ -29,9 +29,9 @@ FOUND = {
 
 def test_the_table_says_what_does_not_fit() -> None:
     """
-    The share that can be used is an assumption, so it is shown with the verdict.
+    The usable share is an assumption, so it stands beside the verdict.
     """
-    rows = dict(fit.table(FOUND))
+    rows = dict(fit.table(REPORT))
 
     assert "does not fit a 16 GB Mac; 12 GB of it, 75 %, can be used" == rows["16 GB Mac"]
     assert "2 GB in passes of 8 x 511 tokens" == rows["activations"]
@@ -41,27 +41,27 @@ def test_the_table_says_what_does_not_fit() -> None:
     assert expected == rows["a step"]
 
 
-def test_ranks_with_the_whole_model_exchange_nothing_inside_it() -> None:
+def test_ranks_with_the_whole_model_send_no_block_messages() -> None:
     """
-    A line of zeros would only raise questions.
+    A row of zeros would only raise questions.
     """
-    rows = dict(fit.table(FOUND | {"message_bytes": {"gradient": 10, "blocks": 0}}))
+    rows = dict(fit.table(REPORT | {"message_bytes": {"gradient": 10, "blocks": 0}}))
 
     assert "block messages" not in rows
     assert "10 bytes a step" == rows["gradient message"]
 
 
 @pytest.mark.ranks
-def test_fit_tells_of_a_recipe_that_was_never_built(fresh: Copy) -> None:
+def test_fit_reports_on_a_recipe_that_was_never_built(fresh: Copy) -> None:
     """
-    It comes before everything else, and needs nothing but the nano model's config, which it has made.
+    It comes before every other stage, and needs only the nano model's config, which it builds.
     """
     done = fresh.doit("fit:smoke", "--json")
 
     assert 0 == done.status, done.output
     assert ["model:nano", "fit:smoke"] == done.ran
-    found = json.loads(done.output.splitlines()[-1])
+    report = json.loads(done.output.splitlines()[-1])
     assert ("thunder.fit/1", 238_592, 31_744) == tuple(
-        found[key] for key in ("schema", "parameters", "trainable_parameters")
+        report[key] for key in ("schema", "parameters", "trainable_parameters")
     )
-    assert found["fits_16_gb_mac"]
+    assert report["fits_16_gb_mac"]

@@ -83,7 +83,7 @@ def replay_task(recipe: Recipe, as_json: bool) -> TaskFailed | None:
 def tokens_task(recipe: Recipe, as_json: bool, rows: int) -> TaskFailed | None:
     """The action of `tokens:<recipe>`: the worker tells. rows: how many it shows token by token."""
     words = ["--ranks", str(len(recipe.cluster.hosts)), "--rows", str(rows), *["--json"] * as_json]
-    argv = [sys.executable, "-m", "thunder_train.worker.inspect.tokens", *fit.worker_words(recipe), *words]
+    argv = [sys.executable, "-m", "thunder_train.worker.inspect.tokens", *fit.worker_flags(recipe), *words]
     try:
         process.command(argv, where=f"tokens {recipe.name}", hint="read the lines above")
     except ThunderError as error:

@@ -1,6 +1,6 @@
-"""What a recipe's training will need, before it runs: from its config.json and flags; no weight is read.
+"""Memory and time that a recipe's training will need, computed from the model's config.json and the training flags.
 
-The worker reckons (worker/fit.py); here its model's config is found, and its numbers become a table.
+worker/inspect/fit.py computes the numbers without reading a weight; this module starts it and formats its report.
 """
 
 import sys
@@ -16,77 +16,78 @@ from thunder_train.core.process import command
 from thunder_train.launch import scripts
 
 LAUNCHER_FLAGS = ("--hostfile", "--log-dir", "--folder", "--python", "--max-restarts")
-"""Flags of launch.sh that no worker takes, or that one which only looks has no use for."""
+"""Flags of launch.sh that a worker which does not train does not take."""
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def rank_peaks(recipe: Recipe, project: Path) -> list[int]:
-    """Bytes that each rank has at its peak, within a quarter of it. Raises ThunderError as measure."""
-    found: list[int] = measure(recipe, project, "--memory-only")["rank_peak_bytes"]
-    return found
+    """Peak memory of each rank in bytes, estimated to within a quarter. Raises ThunderError as `measure` does."""
+    peaks: list[int] = measure(recipe, project, "--memory-only")["rank_peak_bytes"]
+    return peaks
 
 
 def measure(recipe: Recipe, project: Path, *flags: str) -> dict[str, Any]:
-    """The worker's report, schema thunder.fit/1. Raises ThunderError when there is no config.json.
-
-    flags: more of them for the worker.
-    """
-    words = [*worker_words(recipe), *flags]
-    words += ["--config", str(models.config_file(recipe.model, project)), "--ranks", str(len(recipe.cluster.hosts))]
+    """The worker's report, schema thunder.fit/1. flags: added to the worker's. ThunderError without a config.json."""
+    config = models.config_file(recipe.model, project)
+    flags = (*worker_flags(recipe), *flags, "--config", str(config), "--ranks", str(len(recipe.cluster.hosts)))
     with tempfile.TemporaryDirectory(prefix="thunder-fit-") as folder:
         output = Path(folder) / "fit.json"
-        argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *words, "--output", str(output)]
+        argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *flags, "--output", str(output)]
         command(argv, where=f"fit {recipe.name}", hint="read the lines above")
-        found: dict[str, Any] = files.read_json(output)
-    return found
+        report: dict[str, Any] = files.read_json(output)
+    return report
 
 
-def worker_words(recipe: Recipe) -> list[str]:
-    """The words that launch.sh hands to each worker, for a worker that only looks."""
+def worker_flags(recipe: Recipe) -> list[str]:
+    """The flags and values that launch.sh passes to each worker, for a worker that does not train."""
     flags = [flag for flag in scripts.launch_flags(recipe) if flag[0] not in LAUNCHER_FLAGS]
     return [str(part) for flag in flags for part in flag]
 
 
 def has_config(model: Model, project: Path) -> bool:
-    """Whether the model's config.json is here; before it is made or fetched it is not."""
+    """Whether the model's config.json is on this machine: built or downloaded."""
     try:
         return models.config_file(model, project).is_file()
     except ThunderError:
         return False
 
 
-def table(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The report as rows of two columns."""
-    need, message = found["bytes"], found["message_bytes"]
-    longest = max(found["passes"], key=lambda each: int(each["sequences"] * each["width"]))
-    ranks = f"{found['ranks']} ranks, {found['strategy']}" if found["ranks"] > 1 else "1 rank"
+def table(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The report as rows of a label and a value."""
+    memory, message = report["bytes"], report["message_bytes"]
+    largest = max(report["passes"], key=lambda batch: int(batch["sequences"] * batch["width"]))
+    ranks = f"{report['ranks']} ranks, {report['strategy']}" if report["ranks"] > 1 else "1 rank"
     rows = [
-        ("parameters", f"{found['parameters']:,}"),
-        ("trained", f"{found['trainable_parameters']:,}"),
-        ("weights", size(need["weights"])),
-        ("adapter, AdamW", size(need["adapter"] + need["optimizer"])),
-        ("gradients", size(need["gradients"])),
-        ("activations", f"{size(need['activations'])} in passes of {longest['sequences']} x {longest['width']} tokens"),
-        ("peak of a rank", f"{size(need['peak'])} ({ranks})"),
+        ("parameters", f"{report['parameters']:,}"),
+        ("trained", f"{report['trainable_parameters']:,}"),
+        ("weights", size(memory["weights"])),
+        ("adapter, AdamW", size(memory["adapter"] + memory["optimizer"])),
+        ("gradients", size(memory["gradients"])),
+        (
+            "activations",
+            f"{size(memory['activations'])} in passes of {largest['sequences']} x {largest['width']} tokens",
+        ),
+        ("peak of a rank", f"{size(memory['peak'])} ({ranks})"),
         ("gradient message", f"{size(message['gradient'])} a step"),
         ("block messages", f"{size(message['blocks'])} a step"),
-        ("a step", f"{_seconds(found)} for {found['rows_per_step']} rows of {found['row_tokens']} tokens"),
-        ("16 GB Mac", _verdict(found)),
-        ("advice", found["advice"]),
+        ("a step", f"{_seconds(report)} for {report['rows_per_step']} rows of {report['row_tokens']} tokens"),
+        ("16 GB Mac", _verdict(report)),
+        ("advice", report["advice"]),
     ]
+    # Only a model split between ranks sends messages inside a step.
     return [row for row in rows if row[0] != "block messages" or message["blocks"]]
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """A number of bytes with a unit, as 1.5 GB."""
     factor, unit = next(((factor, unit) for factor, unit in UNITS if count >= factor), (1, "bytes"))
     return f"{count / factor:.3g} {unit}"
 
 
-def _seconds(found: Mapping[str, Any]) -> str:
-    return f"about {found['seconds_per_step']:.2g} s on this machine's {found['device']}, messages not counted,"
+def _seconds(report: Mapping[str, Any]) -> str:
+    return f"about {report['seconds_per_step']:.2g} s on this machine's {report['device']}, messages not counted,"
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
-    usable = f"{size(found['usable_bytes'])} of it, 75 %, can be used"
-    return f"fits; {usable}" if found["fits_16_gb_mac"] else f"does not fit a 16 GB Mac; {usable}"
+def _verdict(report: Mapping[str, Any]) -> str:
+    usable = f"{size(report['usable_bytes'])} of it, 75 %, can be used"
+    return f"fits; {usable}" if report["fits_16_gb_mac"] else f"does not fit a 16 GB Mac; {usable}"
