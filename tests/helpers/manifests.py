@@ -1,4 +1,4 @@
-"""Manifests that say what a test wants."""
+"""Manifests changed for a test."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,16 +18,16 @@ Change = Callable[[dict[str, Any]], Any]
 
 
 def edited(project: Copy, change: Change) -> Path:
-    """A manifest of the project after a change, with the run_id that goes with it."""
+    """The project's manifest after a change, with a run_id that matches."""
     run = files.read_json(project.path / RUN)
     change(run)
-    run["run_id"] = files.digest({key: run[key] for key in manifest.MADE_FROM})[:12]
+    run["run_id"] = files.digest({key: run[key] for key in manifest.IDENTITY})[:12]
     files.write_json(project.path / "edited.json", run)
     return project.path / "edited.json"
 
 
 def stopped(project: Copy, change: Change, monkeypatch: pytest.MonkeyPatch) -> Verdict:
-    """What reproducing an edited manifest comes to when the build itself is not started."""
+    """The verdict on an edited manifest when the build itself fails to start."""
 
     def stop(argv: list[str], where: str, hint: str) -> None:
         raise ThunderError("was not started", where=where)

@@ -98,7 +98,7 @@ def copied(root: Path, name: str, **changes: float) -> None:
     """The manifest of that run under another name; changes: keys of its [train]."""
     told = files.read_json(root / "runs" / "smoke" / "manifest.json")
     told["recipe"]["train"] |= changes
-    told["run_id"] = files.digest({key: told[key] for key in manifest.MADE_FROM})[:12]
+    told["run_id"] = files.digest({key: told[key] for key in manifest.IDENTITY})[:12]
     files.write_json(root / "runs" / name / "manifest.json", told)
 
 

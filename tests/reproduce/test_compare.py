@@ -1,4 +1,4 @@
-"""Two manifests side by side, and what the second says when it is the first made again."""
+"""Differences between two manifests, and the verdict if the second is a reproduction of the first."""
 
 import copy
 import json
@@ -20,19 +20,19 @@ TOLERANCE = 1e-3
 @pytest.fixture
 def run(built: Copy) -> dict[str, Any]:
     """The manifest of a real run."""
-    found: dict[str, Any] = files.read_json(built.path / RUN)
-    return found
+    content: dict[str, Any] = files.read_json(built.path / RUN)
+    return content
 
 
 @pytest.fixture
 def again(run: dict[str, Any]) -> dict[str, Any]:
-    """The same run made again, to be changed."""
+    """The same run reproduced, for a test to change."""
     return copy.deepcopy(run)
 
 
-def test_facts_are_called_by_what_they_are() -> None:
+def test_keys_name_items_by_their_content() -> None:
     """
-    A file by its path, a score by condition and partition, a loss by its step, not by a place in a list.
+    A file by its path, a score by condition and partition, a loss by its step, not by an index in a list.
     """
     value = {
         "files": [{"path": "a.json", "bytes": 1}],
@@ -51,80 +51,80 @@ def test_facts_are_called_by_what_they_are() -> None:
         "losses.10": 6.5,
         "keys": [],
         "none": None,
-    } == compare.facts(value)
+    } == compare.flattened(value)
 
 
-def test_no_fact_hides_another() -> None:
+def test_no_key_replaces_another() -> None:
     """
-    A key with a dot in it, or a path that is there twice, cannot cover up what differs.
+    A key that contains a dot, or a path listed twice, cannot hide a difference.
     """
-    assert {"a.b": 1, "a.b#": 2} == compare.facts({"a": {"b": 1}, "a.b": 2})
-    assert {"x.path": "x", "x#.path": "x"} == compare.facts([{"path": "x"}, {"path": "x"}])
+    assert {"a.b": 1, "a.b#": 2} == compare.flattened({"a": {"b": 1}, "a.b": 2})
+    assert {"x.path": "x", "x#.path": "x"} == compare.flattened([{"path": "x"}, {"path": "x"}])
 
 
-def test_a_fact_of_one_side_is_a_difference() -> None:
+def test_a_value_on_one_side_only_is_a_difference() -> None:
     """
-    None is a value, absence is not.
+    None is a value; an absent key has none.
     """
-    found = compare.differences({"metrics": {"cer": None}}, {"metrics": {}})
+    rows = compare.differences({"metrics": {"cer": None}}, {"metrics": {}})
 
-    assert [Difference("metrics", "", ABSENT, {}), Difference("metrics", "cer", None, ABSENT)] == found
-    assert {"section": "metrics", "key": "cer", "a": None} == found[1].as_json()
+    assert [Difference("metrics", "", ABSENT, {}), Difference("metrics", "cer", None, ABSENT)] == rows
+    assert {"section": "metrics", "key": "cer", "a": None} == rows[1].as_json()
 
 
 def test_equal_manifests_are_identical(run: dict[str, Any], again: dict[str, Any]) -> None:
     """
-    Also when the code changed and its outputs did not.
+    Even if the code changed and its outputs did not.
     """
     again["code"]["train"] = "0" * 64
 
-    assert ("identical", "", "") == _said(judge(run, again, TOLERANCE))
+    assert ("identical", "", "") == _summary(judge(run, again, TOLERANCE))
 
 
 def test_another_environment_within_the_tolerance_is_equivalent(run: dict[str, Any], again: dict[str, Any]) -> None:
     """
-    Other last bits, and a loss that is off by less than the recipe allows.
+    Other last bits, and a loss that differs by less than the recipe allows.
     """
     again["environment"]["mlx"] = "0.33.0"
     again["outputs"][1]["sha256"] = again["outputs"][2]["sha256"] = "0" * 64
     again["metrics"]["losses"]["train"][0][1] *= 1 + TOLERANCE / 2
     verdict = judge(run, again, TOLERANCE)
 
-    assert ("equivalent", "environment", "runs/smoke/adapter/adapters.safetensors") == _said(verdict)
+    assert ("equivalent", "environment", "runs/smoke/adapter/adapters.safetensors") == _summary(verdict)
     assert verdict.is_reproduced
 
 
 def test_another_environment_beyond_the_tolerance_is_different(run: dict[str, Any], again: dict[str, Any]) -> None:
     """
-    The tolerance is the recipe's word on how far is too far.
+    The recipe's tolerance is the limit.
     """
     again["environment"]["mlx"] = "0.33.0"
     again["outputs"][1]["sha256"] = "0" * 64
     again["metrics"]["losses"]["train"][0][1] *= 1 + TOLERANCE * 2
 
-    assert ("different", "environment", "runs/smoke/adapter/adapters.safetensors") == _said(
+    assert ("different", "environment", "runs/smoke/adapter/adapters.safetensors") == _summary(
         judge(run, again, TOLERANCE)
     )
 
 
 def test_another_environment_does_not_excuse_another_decision(run: dict[str, Any], again: dict[str, Any]) -> None:
     """
-    GO instead of NO-GO is no rounding error.
+    GO instead of NO-GO is not a rounding error.
     """
     again["environment"]["mlx"] = "0.33.0"
     again["promotion"]["decision"] = "GO"
 
-    assert ("different", "environment", "environment.mlx") == _said(judge(run, again, TOLERANCE))
+    assert ("different", "environment", "environment.mlx") == _summary(judge(run, again, TOLERANCE))
 
 
 def test_another_environment_does_not_excuse_other_code(run: dict[str, Any], again: dict[str, Any]) -> None:
     """
-    Nobody can tell which of the two it was.
+    Either of the two may be the cause.
     """
     again["environment"]["mlx"] = "0.33.0"
     again["outputs"][1]["sha256"] = again["code"]["train"] = "0" * 64
 
-    assert ("different", "code or environment") == _said(judge(run, again, TOLERANCE))[:2]
+    assert ("different", "code or environment") == _summary(judge(run, again, TOLERANCE))[:2]
 
 
 def test_code_after_the_first_file_that_differs_is_no_cause(run: dict[str, Any], again: dict[str, Any]) -> None:
@@ -133,27 +133,27 @@ def test_code_after_the_first_file_that_differs_is_no_cause(run: dict[str, Any],
     """
     again["outputs"][1]["sha256"] = again["code"]["evaluate"] = "0" * 64
 
-    assert ("different", "nondeterminism") == _said(judge(run, again, TOLERANCE))[:2]
+    assert ("different", "nondeterminism") == _summary(judge(run, again, TOLERANCE))[:2]
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [("launch.sh", "code"), ("promotion.json", "code"), ("hostfile.json", "inputs"), ("eval.json", "nondeterminism")],
 )
-def test_what_is_given_or_only_rendered_has_its_own_cause(
+def test_given_and_rendered_files_have_their_own_causes(
     run: dict[str, Any], again: dict[str, Any], name: str, why: str
 ) -> None:
     """
-    Hosts come from today's thunder.toml; scripts follow from the recipe and the templates.
+    Hosts come from the current thunder.toml; scripts follow from the recipe and the templates.
     """
     next(file for file in again["outputs"] if file["path"] == name)["sha256"] = "0" * 64
 
-    assert ("different", why, f"runs/smoke/{name}") == _said(judge(run, again, TOLERANCE))
+    assert ("different", why, f"runs/smoke/{name}") == _summary(judge(run, again, TOLERANCE))
 
 
-def test_the_first_file_is_the_first_that_is_made(run: dict[str, Any], again: dict[str, Any]) -> None:
+def test_the_first_file_is_the_first_in_order_of_writing(run: dict[str, Any], again: dict[str, Any]) -> None:
     """
-    Rows come before the adapter, whatever the alphabet says.
+    Rows come before the adapter, in spite of the alphabet.
     """
     for file in again["outputs"]:
         file["sha256"] = "0" * 64
@@ -161,7 +161,7 @@ def test_the_first_file_is_the_first_that_is_made(run: dict[str, Any], again: di
     again["code"]["data"] = "0" * 64
     verdict = judge(run, again, TOLERANCE)
 
-    assert ("different", "code", "data/agp-nko-corrections/valid.jsonl") == _said(verdict)
+    assert ("different", "code", "data/agp-nko-corrections/valid.jsonl") == _summary(verdict)
     assert [
         "hostfile.json",
         "launch.sh",
@@ -176,31 +176,31 @@ def test_the_first_file_is_the_first_that_is_made(run: dict[str, Any], again: di
     ] == [file.path.removeprefix("runs/smoke/") for file in verdict.files if file.path.startswith("runs/smoke/")]
 
 
-def test_metrics_that_do_not_belong_to_their_files_are_told(run: dict[str, Any], again: dict[str, Any]) -> None:
+def test_metrics_that_do_not_match_their_files_are_reported(run: dict[str, Any], again: dict[str, Any]) -> None:
     """
-    A manifest with good hashes and a better loss is a false one.
+    A manifest with the right hashes and a better loss is false.
     """
     run["metrics"]["losses"]["valid"][0][1] = 0.1
 
-    assert ("different", "the manifest contradicts itself", "metrics.losses.valid.2") == _said(
+    assert ("different", "a manifest that contradicts itself", "metrics.losses.valid.2") == _summary(
         judge(run, again, TOLERANCE)
     )
 
 
 def test_an_output_that_the_manifest_leaves_out_is_a_difference(run: dict[str, Any], again: dict[str, Any]) -> None:
     """
-    A manifest that vouches for nothing would always hold.
+    Otherwise a manifest without outputs would always be reproduced.
     """
     run["outputs"] = []
 
     assert "different" == judge(run, again, TOLERANCE).word
 
 
-def test_a_verdict_cannot_steer_the_terminal(
+def test_a_verdict_cannot_control_the_terminal(
     run: dict[str, Any], again: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    A manifest from anyone is shown; its control characters are not obeyed.
+    A manifest may come from anyone; its control characters are replaced.
     """
     run["environment"]["mlx"] = "\x1b[2J"
 
@@ -212,7 +212,7 @@ def test_a_verdict_cannot_steer_the_terminal(
 @pytest.mark.ranks
 def test_two_recipes_side_by_side(project: Copy) -> None:
     """
-    What was chosen differently and what came out differently, for people and for machines.
+    Different settings and different results, as a table and as JSON.
     """
     run = files.read_json(project.path / RUN)
     run["metrics"]["losses"]["valid"][0][1] = 0.5
@@ -225,18 +225,18 @@ def test_two_recipes_side_by_side(project: Copy) -> None:
     assert (0, 0) == (table.status, line.status)
     assert ["runs/smoke/manifest.json", "other.json"] == table.output.splitlines()[0].split()
     assert ["code.train", "metrics.losses.valid.2"] == [row.split()[0] for row in table.output.splitlines()[1:]]
-    found = json.loads(line.output)
+    report = json.loads(line.output)
     assert ["code.train", "metrics.losses.valid.2"] == [
-        f"{one['section']}.{one['key']}" for one in found["differences"]
+        f"{one['section']}.{one['key']}" for one in report["differences"]
     ]
-    assert 0.5 == found["differences"][1]["b"]
+    assert 0.5 == report["differences"][1]["b"]
     assert "the two runs are the same\n" == project.doit("compare", "smoke", "smoke").output
 
 
 @pytest.mark.ranks
-def test_a_run_that_was_never_built_is_told(fresh: Copy) -> None:
+def test_a_run_that_was_never_built_is_reported(fresh: Copy) -> None:
     """
-    One line that says how to build it.
+    The message is one line and says how to build it.
     """
     done = fresh.doit("compare", "smoke", "smoke")
 
@@ -244,5 +244,5 @@ def test_a_run_that_was_never_built_is_told(fresh: Copy) -> None:
     assert "doit compare: needs two runs; `doit compare A B`, recipes or manifests\n" == fresh.doit("compare").output
 
 
-def _said(verdict: compare.Verdict) -> tuple[str, str, str]:
+def _summary(verdict: compare.Verdict) -> tuple[str, str, str]:
     return verdict.word, verdict.why, verdict.first

@@ -1,4 +1,4 @@
-"""Manifests that nobody should trust: each is refused in words."""
+"""Manifests that must not be trusted: each is refused with a message."""
 
 import shutil
 from pathlib import Path
@@ -15,30 +15,30 @@ from thunder_train.reproduce import manifest
 HOSTILE: dict[str, tuple[Change, str]] = {
     "recipe name": (
         lambda run: run["recipe"].update(name="../../x"),
-        "recipe.name: '../../x' holds characters that do not belong there",
+        "recipe.name: '../../x' contains characters that are not allowed",
     ),
     "dataset name": (
         lambda run: run["recipe"]["dataset"].update(name="a/b"),
-        "recipe.dataset.name: 'a/b' holds characters that do not belong there",
+        "recipe.dataset.name: 'a/b' contains characters that are not allowed",
     ),
     "template": (
         lambda run: run["recipe"]["dataset"].update(templates=["../secret"]),
-        "recipe.dataset: '../secret' leads out of the project",
+        "recipe.dataset: '../secret' is not a printable path inside the project",
     ),
     "source": (
         lambda run: run["inputs"]["sources"][0].update(path="/etc/passwd"),
-        "inputs: '/etc/passwd' leads out of the project",
+        "inputs: '/etc/passwd' is not a printable path inside the project",
     ),
     "control character": (
         lambda run: run["inputs"]["templates"][0].update(path="a\x1b[2Jb"),
-        "inputs: 'a\\x1b[2Jb' leads out of the project",
+        "inputs: 'a\\x1b[2Jb' is not a printable path inside the project",
     ),
     "model file": (
         lambda run: run["model"]["files"][0].update(path="../../.ssh/id"),
-        "model.files: '../../.ssh/id' leads out of the project",
+        "model.files: '../../.ssh/id' is not a printable path inside the project",
     ),
     "output twice": (lambda run: run["outputs"].append(run["outputs"][0]), "outputs: 'adapter/adapter_config.json' "),
-    "schema": (lambda run: run.update(schema="thunder.run/9"), "has schema 'thunder.run/9', and this version reads "),
+    "schema": (lambda run: run.update(schema="thunder.run/9"), "has schema 'thunder.run/9', but this version reads "),
     "no recipe": (
         lambda run: run["recipe"].pop("train"),
         "is not the manifest of a run: Object missing required field",
@@ -53,7 +53,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("case", sorted(HOSTILE))
 def test_a_hostile_manifest_is_refused(built: Copy, tmp_path: Path, case: str) -> None:
     """
-    Names and paths in it would become files here.
+    Its names and paths would become files here.
     """
     change, expected = HOSTILE[case]
     (tmp_path / "runs/smoke").mkdir(parents=True)
@@ -68,20 +68,20 @@ def test_a_hostile_manifest_is_refused(built: Copy, tmp_path: Path, case: str) -
 
 def test_a_manifest_that_was_edited_by_hand_is_refused(built: Copy, tmp_path: Path) -> None:
     """
-    run_id is the hash of what the run is made from.
+    run_id is the hash of the run's identity.
     """
     run = files.read_json(built.path / RUN)
     run["recipe"]["train"]["seed"] = 1
     files.write_json(tmp_path / "manifest.json", run)
 
-    with pytest.raises(ThunderError, match=f"run_id: is '{run['run_id']}', and what it is made from gives '"):
+    with pytest.raises(ThunderError, match=f"run_id: is '{run['run_id']}', but the manifest's content gives '"):
         manifest.read(tmp_path / "manifest.json")
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '"x"', "NaN", "[" * 100_000, '{"schema": ' * 5_000, '{"schema": "\\ud800"}', "\0\xff"]
 )
-def test_what_is_no_manifest_is_told_without_a_traceback(tmp_path: Path, text: str) -> None:
+def test_an_invalid_manifest_is_refused_without_a_traceback(tmp_path: Path, text: str) -> None:
     """
     Garbage, endless nesting, half a surrogate.
     """
@@ -93,16 +93,16 @@ def test_what_is_no_manifest_is_told_without_a_traceback(tmp_path: Path, text: s
     assert str(caught.value).startswith(f"{tmp_path / 'manifest.json'}: ")
 
 
-def test_paths_outside_the_project_are_told_by_name() -> None:
+def test_paths_outside_the_project_are_reduced_to_their_name() -> None:
     """
-    A manifest is committed: no folder of a machine belongs in it.
+    A manifest is committed, so it must not name folders of one machine.
     """
-    told = {path: files.portable(path) for path in ("", "data/a.json", "/home/me/a.json", "../a.json", "b/../a.json")}
+    paths = ("", "data/a.json", "/home/me/a.json", "../a.json", "b/../a.json")
 
-    assert ["", "data/a.json", "a.json", "a.json", "a.json"] == [*told.values()]
+    assert ["", "data/a.json", "a.json", "a.json", "a.json"] == [files.portable(path) for path in paths]
 
 
-def test_every_wrong_key_of_its_recipe_is_told(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_key_of_its_recipe_is_reported(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The recipe in a manifest passes the same checks as a file.
     """

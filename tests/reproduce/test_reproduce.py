@@ -1,4 +1,4 @@
-"""A run made again from its manifest: every verdict, and what the clean folder may take from today."""
+"""A run reproduced from its manifest: every verdict, and what the clean folder takes from the current project."""
 
 import json
 import re
@@ -18,17 +18,17 @@ TEMPLATE = "templates/prompts/correct.j2"
 ADAPTER = "runs/smoke/adapter/adapters.safetensors"
 
 
-def told(output: str) -> dict[str, Any]:
-    """The line of JSON in what doit printed."""
+def json_line(output: str) -> dict[str, Any]:
+    """The line of JSON in doit's output."""
     line = next(line for line in output.splitlines() if line.startswith("{"))
-    found: dict[str, Any] = json.loads(line)
-    return found
+    value: dict[str, Any] = json.loads(line)
+    return value
 
 
 @pytest.mark.ranks
-def test_an_old_run_is_made_again_whatever_the_recipe_says_today(project: Copy) -> None:
+def test_an_old_run_is_reproduced_whatever_the_current_recipe_says(project: Copy) -> None:
     """
-    Only the manifest, the inputs and the code count; today's runs and recipes are neither read nor touched.
+    Only the manifest, the inputs and the code count; current runs and recipes are neither read nor changed.
     """
     project.edit("recipes/smoke.toml", "learning_rate = 1e-6", "learning_rate = 1e-3")
     project.edit("thunder.toml", "width = 64", "width = 32")
@@ -47,7 +47,7 @@ def test_an_old_run_is_made_again_whatever_the_recipe_says_today(project: Copy) 
 @pytest.mark.ranks
 def test_other_code_is_named_as_the_cause(project: Copy) -> None:
     """
-    The first file that differs is the adapter, and the training's code is not what the manifest tells.
+    The first file that differs is the adapter, and the manifest has another hash for the training's code.
     """
     project.edit("thunder_train/worker/train/loop.py", "bias_correction=True", "bias_correction=False")
 
@@ -62,13 +62,13 @@ def test_other_code_is_named_as_the_cause(project: Copy) -> None:
 @pytest.mark.ranks
 def test_a_hash_that_nothing_explains_is_nondeterminism(project: Copy) -> None:
     """
-    Same inputs, code and environment, and another adapter: either chance or a false manifest.
+    Same inputs, code and environment but another adapter: chance, or a false manifest.
     """
     changed = edited(project, lambda run: run["outputs"][1].update(sha256="0" * 64))
 
     done = project.doit("reproduce", "-m", str(changed), "--json")
 
-    verdict = told(done.output)
+    verdict = json_line(done.output)
     assert 1 == done.status
     assert ("different", "nondeterminism", ADAPTER) == (verdict["verdict"], verdict["why"], verdict["first"])
     assert [{"a": "0" * 64, "section": "outputs", "key": "adapter/adapters.safetensors.sha256"}] == [
@@ -77,7 +77,7 @@ def test_a_hash_that_nothing_explains_is_nondeterminism(project: Copy) -> None:
 
 
 @pytest.mark.ranks
-def test_altered_and_missing_inputs_make_it_impossible(project: Copy) -> None:
+def test_changed_and_missing_inputs_make_it_impossible(project: Copy) -> None:
     """
     Every such input is named before anything is built.
     """
@@ -89,17 +89,17 @@ def test_altered_and_missing_inputs_make_it_impossible(project: Copy) -> None:
     by_task, by_command = project.doit("reproduce:smoke"), project.doit("reproduce", "-m", RUN, "--json")
 
     assert (1, 2) == (by_task.status, by_command.status)
-    assert "impossible" == told(by_command.output)["verdict"]
+    assert "impossible" == json_line(by_command.output)["verdict"]
     assert [
-        f"{TEMPLATE}: is missing; the run cannot be made again without it",
-        f"{SOURCE}: is altered: its sha256 is {now}, and the run was made from {was}; restore it",
-    ] == told(by_command.output)["problems"]
+        f"{TEMPLATE}: is missing; the run cannot be reproduced without it",
+        f"{SOURCE}: has changed: its sha256 is {now}, but the run used {was}; restore it",
+    ] == json_line(by_command.output)["problems"]
     assert "Traceback" not in by_task.output
 
 
 def test_a_build_that_fails_makes_it_impossible(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The clean folder stays, to be looked at.
+    The clean folder stays for inspection.
     """
     verdict = stopped(project, lambda run: None, monkeypatch)
 
@@ -111,22 +111,22 @@ def test_the_clean_folder_holds_the_manifests_recipe_and_nothing_built(
     project: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Rows, model and adapter of today must not leak in, and no run cache may answer for the build.
+    No current rows, model or adapter may leak in, and the run cache must be off.
     """
     folder = Path(stopped(project, lambda run: run["recipe"]["train"].update(seed=7), monkeypatch).folder)
     shutil.rmtree(folder / "thunder_train")
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    paths = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
     sources = {source["path"] for source in files.read_json(project.path / RUN)["inputs"]["sources"]}
     templates = {str(path.relative_to(project.path)) for path in (project.path / "templates").rglob("*.j*")}
-    assert {"dodo.py", "pyproject.toml", "thunder.toml", "recipes/smoke.toml", *sources, *templates} == found
+    assert {"dodo.py", "pyproject.toml", "thunder.toml", "recipes/smoke.toml", *sources, *templates} == paths
     assert "seed = 7" in (folder / "recipes/smoke.toml").read_text(encoding="utf-8")
     assert "cache_limit_gb = 0.0" in (folder / "thunder.toml").read_text(encoding="utf-8")
 
 
 def test_a_manifest_cannot_set_variables_of_the_ranks(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    LD_PRELOAD from a stranger's manifest would run their code; hosts and variables are those of today's thunder.toml.
+    LD_PRELOAD in a manifest would run foreign code; hosts and variables come from the current thunder.toml.
     """
     harm = {"envs": ["LD_PRELOAD=/tmp/evil.so"], "hosts": [{"ssh": "evil"}], "python": "evil"}
 
@@ -137,7 +137,7 @@ def test_a_manifest_cannot_set_variables_of_the_ranks(project: Copy, monkeypatch
 
 def test_a_remote_run_needs_a_cluster_of_its_size(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The manifest tells no host, so today's cluster of that name lends its own.
+    The manifest names no host, so the current cluster of that name provides them.
     """
     remote = {"local": False, "name": "macs"}
 
@@ -156,7 +156,7 @@ def test_a_remote_run_needs_a_cluster_of_its_size(project: Copy, monkeypatch: py
 
 def test_a_model_folder_is_checked_and_linked(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Gigabytes are not copied, and only files that the lock names are there.
+    Gigabytes are not copied, and only files in the lock are linked.
     """
     shutil.copytree(project.path / "runs/models/nano/files", project.path / "models/tiny")
     (project.path / "models/tiny/notes.json").write_text("{}")
@@ -165,15 +165,17 @@ def test_a_model_folder_is_checked_and_linked(project: Copy, monkeypatch: pytest
     folder = Path(stopped(project, lambda run: run["recipe"]["model"].update(change), monkeypatch).folder)
     links = {path.name for path in (folder / "models/tiny").iterdir() if path.is_symlink()}
     (project.path / "models/tiny/config.json").write_text("{}")
-    altered = stopped(project, lambda run: run["recipe"]["model"].update(change), monkeypatch)
+    changed = stopped(project, lambda run: run["recipe"]["model"].update(change), monkeypatch)
 
     assert {file["path"] for file in files.read_json(project.path / RUN)["model"]["files"]} == links
-    assert "model nano: config.json: is altered: its sha256 is " in altered.problems[0]
+    assert "model nano: config.json: has changed: its sha256 is " in changed.problems[0]
 
 
-def test_a_model_outside_the_project_is_where_today_says(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_thunder_toml_locates_a_model_outside_the_project(
+    project: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    The manifest tells an absolute path by its file name only.
+    The manifest holds only the last part of an absolute path.
     """
     outside = project.path.parent / "tiny"
     shutil.copytree(project.path / "runs/models/nano/files", outside)
@@ -189,7 +191,7 @@ def test_a_hub_model_that_is_not_cached_makes_it_impossible(
     project: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """
-    Nothing is fetched: the locked commit is in the local cache or the run cannot be made.
+    Nothing is downloaded: without the locked commit in the local cache the run is impossible.
     """
     import huggingface_hub.constants as constants
 
@@ -204,13 +206,13 @@ def test_a_hub_model_that_is_not_cached_makes_it_impossible(
     shutil.copytree(project.path / "runs/models/nano/files", snapshot)
     folder = Path(stopped(project, change, monkeypatch).folder)
 
-    assert ("model nano: config.json: is missing; the run cannot be made again without it",) == missing.problems
+    assert ("model nano: config.json: is missing; the run cannot be reproduced without it",) == missing.problems
     assert "a" * 40 == files.read_json(folder / "runs/models/nano/model.lock.json")["commit"]
 
 
 def test_an_input_without_its_hash_makes_it_impossible(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A source that the recipe reads and the manifest does not vouch for could be anything.
+    A source without a hash could hold anything.
     """
     verdict = stopped(project, lambda run: run["inputs"]["sources"].pop(0), monkeypatch)
 
@@ -220,7 +222,7 @@ def test_an_input_without_its_hash_makes_it_impossible(project: Copy, monkeypatc
 @pytest.mark.ranks
 def test_mistakes_at_the_command_line_are_one_line(project: Copy) -> None:
     """
-    Status 3, what is wrong and how to mend it.
+    Status 3, the problem and a hint.
     """
     path = edited(project, lambda run: run["recipe"].update(name="../x"))
     none, hostile = project.doit("reproduce"), project.doit("reproduce", "-m", str(path))

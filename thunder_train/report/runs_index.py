@@ -52,7 +52,7 @@ def facts(run: dict[str, Any]) -> dict[str, str]:
     """Dotted key -> value as text, for the parts of COMPARED; control characters are spelled out."""
     texts = {"run_id": run["run_id"]}
     for section in COMPARED:
-        for key, value in compare.facts(run.get(section, {})).items():
+        for key, value in compare.flattened(run.get(section, {})).items():
             texts[visible(f"{section}.{key}" if key else section)] = visible(_text(value))
     return texts
 

@@ -1,4 +1,4 @@
-"""What differs between two manifests, and what that says when the second is the first made again."""
+"""The differences between two manifests, and the verdict on them if the second is a reproduction of the first."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,21 +7,21 @@ from thunder_train.core.paths import EVALUATED
 
 IDENTICAL, EQUIVALENT, DIFFERENT, IMPOSSIBLE = "identical", "equivalent", "different", "impossible"
 SECTIONS = ("recipe", "inputs", "model", "code", "environment", "metrics", "promotion")
-"""Parts of a manifest that tell two runs apart for people; files follow from them."""
+"""Parts of a manifest that `doit compare` shows; the other parts follow from them."""
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "-"})()
-"""Stands for the value of a fact that one side does not have; None is a value of JSON."""
+"""Stands for a value that one side lacks, because None is a value of JSON."""
 REPRODUCED = ("inputs", "model", "environment", "flags", "command", "outputs", "metrics", "promotion")
-"""Parts of a manifest that are equal when a run has been made again."""
+"""Parts of a manifest that a reproduction must reproduce."""
 STAGES = ("data", "model", "scripts", "train", "evaluate", "promotion")
-"""Stages that make a file of a manifest, in the order in which they run; scripts are the hostfile's too."""
+"""Stages that write a file of a manifest, in the order in which they run; `scripts` includes the hostfile."""
 STAGE_OF = {"hostfile.json": "scripts", "launch.sh": "scripts", "evaluate.sh": "scripts", "adapter": "train"}
 STAGE_OF |= dict.fromkeys(EVALUATED, "evaluate") | {"promotion.json": "promotion"}
-"""Output of a run, or its folder -> the stage that makes it, in the order in which they are made."""
+"""{output of a run, or its top folder: the stage that writes it}, in the order in which they are written."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A fact on both sides. key: as `train.learning_rate`, in its section."""
+    """A value that is not the same on both sides. key: as `train.learning_rate`, inside its section."""
 
     section: str
     key: str
@@ -29,14 +29,14 @@ class Difference:
     right: Any
 
     def as_json(self) -> dict[str, Any]:
-        """The same for machines; a side that is absent is left out."""
+        """As a JSON object, without a side that is ABSENT."""
         sides = {name: value for name, value in (("a", self.left), ("b", self.right)) if value is not ABSENT}
         return {"section": self.section, "key": self.key, **sides}
 
 
 @dataclass(frozen=True)
-class Made:
-    """A file that a manifest vouches for, before and now. before, now: sha256, "" where there was none."""
+class ComparedFile:
+    """A file of a run. before: its sha256 in the manifest; now: in the reproduction; "" where there is no such file."""
 
     path: str
     stage: str
@@ -46,46 +46,46 @@ class Made:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What making a run again came to."""
+    """The result of a reproduction."""
 
     word: str
     """identical, equivalent, different or impossible."""
     recipe: str
     run_id: str
     why: str = ""
-    """inputs, code, environment (or several of them), nondeterminism, or that the manifest contradicts itself."""
+    """Possible causes of the first difference, as _cause returns them."""
     first: str = ""
-    """The file, or else the fact, that differs first."""
+    """The first file that differs; if all files are equal, the first key."""
     problems: tuple[str, ...] = ()
-    """impossible: what is missing or altered, or why the build failed."""
-    files: tuple[Made, ...] = ()
+    """impossible: inputs that are missing or have changed, or why the build failed."""
+    files: tuple[ComparedFile, ...] = ()
     differences: tuple[Difference, ...] = ()
-    """Left is the manifest's."""
+    """left: the manifest; right: the reproduction."""
     metrics: int = 0
-    """How many metrics there are."""
+    """Number of metrics compared."""
     folder: str = ""
-    """Where the run was made again, when that was kept."""
+    """The folder of the reproduction, if it was kept."""
 
     @property
     def is_reproduced(self) -> bool:
-        """Whether the run is the same, as far as its platform allows."""
+        """Whether the run is the same, within the tolerance for another environment."""
         return self.word in (IDENTICAL, EQUIVALENT)
 
 
 def differences(left: dict[str, Any], right: dict[str, Any], sections: tuple[str, ...] = SECTIONS) -> list[Difference]:
-    """Every fact of these sections that is not equal, by section and key."""
-    found = []
+    """Every value of these sections that differs, sorted by section and key."""
+    rows = []
     for section in sections:
-        one, other = facts(left.get(section, {})), facts(right.get(section, {}))
+        one, other = flattened(left.get(section, {})), flattened(right.get(section, {}))
         for key in sorted(one.keys() | other.keys()):
             pair = one.get(key, ABSENT), other.get(key, ABSENT)
             if pair[0] != pair[1]:
-                found.append(Difference(section, key, *pair))
-    return found
+                rows.append(Difference(section, key, *pair))
+    return rows
 
 
-def facts(value: Any, name: str = "") -> dict[str, Any]:
-    """A JSON value as {dotted key: plain value}; items of lists go by what they are called, else by number."""
+def flattened(value: Any, name: str = "") -> dict[str, Any]:
+    """A JSON value as {dotted key: plain value}. Items of a list are named by their content, else by their index."""
     if isinstance(value, dict) and value:
         items = {str(key): inner for key, inner in value.items()}
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
@@ -94,13 +94,13 @@ def facts(value: Any, name: str = "") -> dict[str, Any]:
         return {name: value}
     flat: dict[str, Any] = {}
     for key, inner in items.items():
-        for fact, plain in facts(inner, f"{name}.{key}" if name else key).items():
-            flat[_free(fact, flat)] = plain
+        for dotted, plain in flattened(inner, f"{name}.{key}" if name else key).items():
+            flat[_unique(dotted, flat)] = plain
     return flat
 
 
-def _free(name: str, taken: dict[str, Any]) -> str:
-    """The name, marked when it is taken: a key with a dot in it must not hide another fact."""
+def _unique(name: str, taken: dict[str, Any]) -> str:
+    """The name, with # added while it is taken: a key that contains a dot must not replace another value."""
     while name in taken:
         name += "#"
     return name
@@ -110,12 +110,12 @@ def _labelled(items: list[Any]) -> dict[str, Any]:
     labelled: dict[str, Any] = {}
     for index, item in enumerate(items):
         label, value = _label(item, index)
-        labelled[_free(label, labelled)] = value
+        labelled[_unique(label, labelled)] = value
     return labelled
 
 
 def _label(item: Any, index: int) -> tuple[str, Any]:
-    """A file by its path, a score by condition and partition, a loss [step, value] by its step."""
+    """A file by its path, a score by its condition and partition, a loss [step, value] by its step."""
     if isinstance(item, dict) and "path" in item:
         return str(item["path"]), item
     if isinstance(item, dict) and {"condition", "partition"} <= item.keys():
@@ -126,68 +126,70 @@ def _label(item: Any, index: int) -> tuple[str, Any]:
 
 
 def judge(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> Verdict:
-    """The verdict on a manifest and the one that came out when its run was made again.
+    """The verdict on a manifest (old) and its reproduction (new).
 
-    tolerance: how far metrics may be off, relatively, when the environment is another.
+    tolerance: largest allowed difference of a metric in another environment, relative to the larger absolute value.
     """
-    found, code = differences(old, new, REPRODUCED), differences(old, new, ("code",))
-    made = _made(old, new)
-    verdict = Verdict(IDENTICAL, old["recipe"]["name"], old["run_id"], files=made, differences=(*found, *code))
-    verdict = replace(verdict, metrics=len(facts(new["metrics"])))
-    if not found:
+    differing, code = differences(old, new, REPRODUCED), differences(old, new, ("code",))
+    compared = _compared_files(old, new)
+    verdict = Verdict(IDENTICAL, old["recipe"]["name"], old["run_id"], files=compared, differences=(*differing, *code))
+    verdict = replace(verdict, metrics=len(flattened(new["metrics"])))
+    if not differing:
         return verdict
-    first = next((file for file in made if file.before != file.now), None)
-    why = _cause(old, first, found, code)
-    is_near = all(_is_near(difference, tolerance) for difference in found)
+    first = next((file for file in compared if file.before != file.now), None)
+    why = _cause(old, first, differing, code)
+    is_near = all(_is_near(difference, tolerance) for difference in differing)
     word = EQUIVALENT if why == "environment" and is_near else DIFFERENT
-    return replace(verdict, word=word, why=why, first=first.path if first else f"{found[0].section}.{found[0].key}")
+    first_key = f"{differing[0].section}.{differing[0].key}"
+    return replace(verdict, word=word, why=why, first=first.path if first else first_key)
 
 
-def _made(old: dict[str, Any], new: dict[str, Any]) -> tuple[Made, ...]:
-    """Every file of two manifests of a run, in the order in which they are made."""
+def _compared_files(old: dict[str, Any], new: dict[str, Any]) -> tuple[ComparedFile, ...]:
+    """Every file of two manifests of a run, in the order in which they are written."""
     before, now = _files(old), _files(new)
     order = sorted({**now, **before}, key=lambda file: (STAGES.index(file[1]), file[2]))
-    return tuple(Made(file[0], file[1], before.get(file, ""), now.get(file, "")) for file in order)
+    return tuple(ComparedFile(file[0], file[1], before.get(file, ""), now.get(file, "")) for file in order)
 
 
 def _files(run: dict[str, Any]) -> dict[tuple[str, str, int], str]:
-    """{(path, stage, place among its stage's files): sha256} of a manifest."""
+    """{(path, stage, position among the files of its stage): sha256} of a manifest."""
     recipe, splits = run["recipe"], run["inputs"]["splits"]
     model = recipe["model"]
     home = f"runs/models/{model['name']}/files" if model["kind"] == "nano" else f"model:{model['name']}"
-    found = {(f"data/{recipe['dataset']['name']}/{name}.jsonl", "data", 0): splits[name]["sha256"] for name in splits}
-    found |= {(f"{home}/{file['path']}", "model", 0): file["sha256"] for file in run["model"]["files"]}
+    hashes = {(f"data/{recipe['dataset']['name']}/{name}.jsonl", "data", 0): splits[name]["sha256"] for name in splits}
+    hashes |= {(f"{home}/{file['path']}", "model", 0): file["sha256"] for file in run["model"]["files"]}
     for file in run["outputs"]:
         part = file["path"].partition("/")[0]
-        place = [*STAGE_OF].index(part) if part in STAGE_OF else len(STAGE_OF)
-        found[f"runs/{recipe['name']}/{file['path']}", STAGE_OF.get(part, "promotion"), place] = file["sha256"]
-    return found
+        position = [*STAGE_OF].index(part) if part in STAGE_OF else len(STAGE_OF)
+        hashes[f"runs/{recipe['name']}/{file['path']}", STAGE_OF.get(part, "promotion"), position] = file["sha256"]
+    return hashes
 
 
-def _cause(old: dict[str, Any], first: Made | None, found: list[Difference], code: list[Difference]) -> str:
-    """What may explain the first difference: each thing before it that is not as it was."""
-    hosts = f"runs/{old['recipe']['name']}/hostfile.json"  # they are today's
-    is_given = (first and first.path == hosts) or any(_is_input(difference, old["recipe"]) for difference in found)
+def _cause(old: dict[str, Any], first: ComparedFile | None, differing: list[Difference], code: list[Difference]) -> str:
+    """Possible causes of the first difference: each input of the stages up to it that has changed."""
+    # The hostfile and given files come from the current project, not from the manifest.
+    hostfile = f"runs/{old['recipe']['name']}/hostfile.json"
+    is_given = (first and first.path == hostfile) or any(_is_input(each, old["recipe"]) for each in differing)
     is_rendered = first and first.stage in ("scripts", "promotion")  # from recipe, templates and code alone
     stages = STAGES[: STAGES.index(first.stage) + 1] if first else ()
     causes = {
         "inputs": is_given,
         "code": any(difference.key in stages for difference in code) or (is_rendered and not is_given),
-        "environment": not is_rendered and any(difference.section == "environment" for difference in found),
+        "environment": not is_rendered and any(difference.section == "environment" for difference in differing),
     }
-    likely = " or ".join(cause for cause, holds in causes.items() if holds)
-    return likely or ("nondeterminism" if first else "the manifest contradicts itself")
+    possible = " or ".join(cause for cause, holds in causes.items() if holds)
+    return possible or ("nondeterminism" if first else "a manifest that contradicts itself")
 
 
 def _is_input(difference: Difference, recipe: dict[str, Any]) -> bool:
-    """Whether a fact is given from outside: a source, the template, a file of a model that is not made here."""
+    """Whether a value comes from outside the build: a source, the template, a file of a model other than nano."""
     if difference.section == "inputs":
         return not difference.key.startswith("splits.")
     return difference.section == "model" and bool(recipe["model"]["kind"] != "nano")
 
 
 def _is_near(difference: Difference, tolerance: float) -> bool:
-    """Whether another platform may differ in this fact, and so far."""
+    """Whether another environment may cause this difference, and the difference is within the tolerance."""
     if difference.section == "metrics":
         left, right = difference.left, difference.right
         if any(isinstance(side, bool) or not isinstance(side, int | float) for side in (left, right)):

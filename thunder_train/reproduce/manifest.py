@@ -1,7 +1,7 @@
-"""The identity of a run, and the manifest that lets anyone make it again.
+"""manifest.json: all that identifies a run, so that anyone can reproduce it.
 
-`build` reads what the stages left in runs/<recipe>/ and returns manifest.json: sorted, with no time, host name or
-absolute path. `read` returns a manifest that may come from anyone: its form, names, paths and run_id are checked.
+`build` reads the files of the stages in runs/<recipe>/ and returns the manifest: sorted, without times, host names or
+absolute paths. `read` returns a manifest from an untrusted source: its structure, names, paths and run_id are checked.
 """
 
 import copy
@@ -14,13 +14,12 @@ import msgspec
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import fields
 from thunder_train.config.project import Recipe, section
-from thunder_train.core import files
-from thunder_train.core import paths as layout
+from thunder_train.core import files, paths
 from thunder_train.launch.scripts import launch_flags
 
 SCHEMA = "thunder.run/1"
-MADE_FROM = ("recipe", "inputs", "model", "environment")
-"""Parts of a manifest that run_id is a hash of."""
+IDENTITY = ("recipe", "inputs", "model", "environment")
+"""Parts of a manifest of which run_id is the hash."""
 
 
 class _File(msgspec.Struct):
@@ -82,7 +81,7 @@ class _Lock(msgspec.Struct):
 
 
 class _Run(msgspec.Struct):
-    """What `reproduce` and `compare` rely on; the recipe's own keys are checked as those of any recipe."""
+    """The fields that `reproduce` and `compare` read. The recipe's keys are checked later, as those of any recipe."""
 
     run_id: str
     recipe: _DeclaredRecipe
@@ -96,9 +95,9 @@ class _Run(msgspec.Struct):
 
 
 def run_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The resolved recipe as the manifest holds it: all that decides numbers, and no host's name or address.
+    """The resolved recipe for the manifest: all that affects numbers, without names or addresses of hosts.
 
-    A cluster's environment variables and hosts stay in thunder.toml: a manifest from elsewhere may not set them.
+    A cluster's hosts and environment variables stay in thunder.toml: a manifest from elsewhere must not set them.
     """
     table = copy.deepcopy(section(recipe))
     for key in ("file", "description"):
@@ -112,7 +111,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
         **({"weights": list(recipe.weights)} if recipe.weights else {}),
     }
     if not table["dataset"]["orthography_table"]:
-        del table["dataset"]["orthography_table"]  # as in TOML: an empty table would lack its keys
+        del table["dataset"]["orthography_table"]  # an empty table would fail the check for its required keys
     table["model"]["path"] = files.portable(table["model"]["path"])
     table["dataset"]["templates"] = [files.portable(path) for path in table["dataset"]["templates"]]
     for source in table["dataset"]["sources"]:
@@ -121,12 +120,12 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
-    """What the run is made from, and run_id: 12 hex digits of the sha256 over exactly that.
+    """The parts in IDENTITY, and run_id: the first 12 hex digits of their sha256.
 
-    The environment is the one that the training wrote down itself.
+    The environment is the one that the training recorded in done.json.
     """
     data = files.read_json(root / "data" / recipe.dataset.name / "manifest.json")
-    made_from = {
+    parts = {
         "recipe": run_recipe(recipe),
         "inputs": {
             "dataset": data["dataset"],
@@ -138,11 +137,11 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
         "model": files.read_json(root / "runs" / "models" / recipe.model.name / "model.lock.json"),
         "environment": files.read_json(root / "runs" / recipe.name / "adapter" / "done.json")["environment"],
     }
-    return {**made_from, "run_id": _run_id(made_from)}
+    return {**parts, "run_id": _run_id(parts)}
 
 
 def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
-    """The run's manifest. code: a hash of the code of each stage. ThunderError when a stage's file is missing."""
+    """The run's manifest. code: {stage: hash of its code}. Raises ThunderError if a stage's file is missing."""
     run = root / "runs" / recipe.name
     done = files.read_json(run / "adapter" / "done.json")
     evaluation = files.read_json(run / "eval.json")
@@ -154,7 +153,7 @@ def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
         "flags": {
             flag: files.portable(value) if isinstance(value, str) else value for flag, value in launch_flags(recipe)
         },
-        "outputs": [_output(run, name, done) for name in layout.OUTPUTS],
+        "outputs": [_output(run, name, done) for name in paths.OUTPUTS],
         "metrics": {
             "losses": done["losses"],
             "trainable_parameters": done["trainable_parameters"],
@@ -169,34 +168,28 @@ def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def is_inside(path: str) -> bool:
-    """Whether a path, joined to a folder, stays in that folder and is printable."""
-    parts = PurePosixPath(path).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and path.isprintable()
-
-
 def read(path: Path) -> dict[str, Any]:
-    """The manifest in a file. Raises ThunderError with every problem when it is not one that can be relied on."""
-    hint = "git checkout it, or make the run with this version"
+    """The manifest in a file. Raises ThunderError with every reason not to trust it."""
+    hint = "restore it with git, or build the run again with this version"
     try:
         run: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         if run.get("schema") != SCHEMA:
-            raise ThunderError(f"has schema {run.get('schema')!r}, and this version reads {SCHEMA}", str(path), hint)
-        found, run_id = msgspec.convert(run, _Run), _run_id(run)
+            raise ThunderError(f"has schema {run.get('schema')!r}, but this version reads {SCHEMA}", str(path), hint)
+        checked, run_id = msgspec.convert(run, _Run), _run_id(run)
     except FileNotFoundError:
         raise ThunderError("is missing", str(path), f"run `./doit manifest:{path.parent.name}`") from None
     except OSError as error:
         raise ThunderError(f"cannot be read: {error.strerror}", str(path), "give the path of a manifest.json") from None
     except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
         raise ThunderError(f"is not the manifest of a run: {error}", str(path), hint) from None
-    problems = [*_names(found), *_paths(found)]
-    if found.run_id != run_id:
-        problems.append(ThunderError(f"is {found.run_id!r}, and what it is made from gives {run_id!r}", "run_id"))
+    problems = [*_name_problems(checked), *_path_problems(checked)]
+    if checked.run_id != run_id:
+        problems.append(ThunderError(f"is {checked.run_id!r}, but the manifest's content gives {run_id!r}", "run_id"))
     raise_all([ThunderError(problem.what, f"{path}: {problem.where}", hint) for problem in problems])
     return run
 
 
-def _names(run: _Run) -> list[ThunderError]:
+def _name_problems(run: _Run) -> list[ThunderError]:
     recipe = run.recipe
     names = {
         "recipe": recipe.name,
@@ -205,14 +198,14 @@ def _names(run: _Run) -> list[ThunderError]:
         "recipe.model": recipe.model.name,
     }
     return [
-        ThunderError(f"{name!r} holds characters that do not belong there", f"{place}.name")
+        ThunderError(f"{name!r} contains characters that are not allowed", f"{place}.name")
         for place, name in names.items()
         if not re.fullmatch(fields.NAME, name)
     ]
 
 
-def _paths(run: _Run) -> list[ThunderError]:
-    """A problem for each path that leads out of its folder, or is there twice."""
+def _path_problems(run: _Run) -> list[ThunderError]:
+    """A problem for each path that leaves its folder, cannot be printed, or is listed twice."""
     dataset, inputs = run.recipe.dataset, run.inputs
     declared = [*dataset.templates, *(path for source in dataset.sources for path in (source.path, source.references))]
     hashed = [*inputs.templates, *inputs.sources]
@@ -223,29 +216,34 @@ def _paths(run: _Run) -> list[ThunderError]:
         "model.files": [file.path for file in run.model.files],
         "outputs": [file.path for file in run.outputs],
     }
-    outside = [(place, path) for place, paths in places.items() for path in paths if not is_inside(path)]
+    outside = [(place, path) for place, listed in places.items() for path in listed if not _is_safe(path)]
     repeated = [(name, path) for name in ("model.files", "outputs") for path in _repeated(places[name])]
     return [
-        *(ThunderError(f"{path!r} leads out of the project", place) for place, path in outside),
-        *(ThunderError(f"{path!r} is there twice", place) for place, path in repeated),
+        *(ThunderError(f"{path!r} is not a printable path inside the project", place) for place, path in outside),
+        *(ThunderError(f"{path!r} is listed twice", place) for place, path in repeated),
     ]
 
 
-def _repeated(paths: list[str]) -> list[str]:
-    return sorted({path for path in paths if paths.count(path) > 1})
+def _is_safe(path: str) -> bool:
+    """Whether a path, joined to a folder, names something below that folder and is printable."""
+    return bool(PurePosixPath(path).parts) and files.is_inside(path) and path.isprintable()
 
 
-def _run_id(made_from: dict[str, Any]) -> str:
-    return files.digest({key: made_from[key] for key in MADE_FROM})[:12]
+def _repeated(items: list[str]) -> list[str]:
+    return sorted({item for item in items if items.count(item) > 1})
 
 
-def _hashed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Path and sha256 of files, each once."""
-    told = {files.portable(file["path"]): file["sha256"] for file in found}
-    return [{"path": path, "sha256": sha256} for path, sha256 in told.items()]
+def _run_id(run: dict[str, Any]) -> str:
+    return files.digest({key: run[key] for key in IDENTITY})[:12]
+
+
+def _hashed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Path and sha256 of each file, without repetitions."""
+    hashes = {files.portable(entry["path"]): entry["sha256"] for entry in entries}
+    return [{"path": path, "sha256": sha256} for path, sha256 in hashes.items()]
 
 
 def _output(run: Path, name: str, done: dict[str, Any]) -> dict[str, Any]:
     path = files.require(run / name, hint=f"run `./doit manifest:{run.name}`")
-    facts: dict[str, Any] = {"path": name, "sha256": files.sha256(path), "bytes": path.stat().st_size}
-    return facts | ({"tensors": done["adapter"]["tensors"]} if name.endswith("adapters.safetensors") else {})
+    entry: dict[str, Any] = {"path": name, "sha256": files.sha256(path), "bytes": path.stat().st_size}
+    return entry | ({"tensors": done["adapter"]["tensors"]} if name.endswith("adapters.safetensors") else {})
