@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ TEXTS = ["ߊߋߌ ߍߎ", "ߓߊ ߓߋ ߓߌ", "ߞߊ", "ߞߋ ߟߌ ߡߊ ߣߋ", "ߛߊ �
 preload()  # before any test imports mlx
 
 
-def row(number: int, text: str, **more: str) -> dict[str, object]:
+def row(number: int, text: str, **more: object) -> dict[str, Any]:
     """A data row whose hypothesis lacks its first letter."""
     messages = [
         {"role": "system", "content": "Correct."},
@@ -27,14 +28,14 @@ def row(number: int, text: str, **more: str) -> dict[str, object]:
     return {"id": f"row-{number}", "messages": messages, **canonical, **more}
 
 
-def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as JSONL."""
     path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in rows), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with nano/, train.jsonl, valid.jsonl, test.jsonl and hosts.json (two local ring ranks)."""
     from thunder_train.worker import nano
 
@@ -49,11 +50,24 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tokenizer(folder):
+def tokenizer(folder: Path) -> Any:
     """The nano tokenizer as mlx-lm wraps it."""
     from mlx_lm.utils import load_tokenizer
 
     return load_tokenizer(folder / "nano", eos_token_ids=[5])
+
+
+def rows_in(batch: Any) -> list[tuple[int, ...]]:
+    """The tokens of each row of a batch, padding (token 0) left out."""
+    tokens = batch.tokens.tolist()
+    segments = [[int(token > 0) for token in line] for line in tokens]
+    if batch.segments is not None:
+        segments = batch.segments.tolist()
+    return [
+        tuple(token for token, number in zip(*line, strict=True) if number == segment)
+        for line in zip(tokens, segments, strict=True)
+        for segment in range(1, max(line[1]) + 1)
+    ]
 
 
 def flags(adapter: Path, **changed: object) -> list[str]:

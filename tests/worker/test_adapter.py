@@ -1,6 +1,8 @@
 """Adapter files."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,25 +14,26 @@ pytestmark = pytest.mark.mlx
 TENSORS = {"b.lora_b": np.zeros((2, 3), np.float32), "a.lora_a": np.ones((3, 2), np.float32)}
 
 
-def lora(**changed):
+def lora(**changed: Any) -> Any:
+    """A LoRA of two layers, some values changed."""
     from thunder_train.worker.model import Lora
 
     return Lora(**({"num_layers": 2, "rank": 4, "scale": 10.0, "dropout": 0.0} | changed))
 
 
-def test_the_bytes_do_not_depend_on_the_order_of_the_tensors():
+def test_the_bytes_do_not_depend_on_the_order_of_the_tensors() -> None:
     """
     mlx's own writer orders tensors by a hash map: the same adapter, other bytes.
     """
-    from thunder_train.worker.adapter import canonical, tensor_digest
+    from thunder_train.worker.adapter import canonical_bytes, tensor_digest
 
     backwards = dict(reversed(TENSORS.items()))
 
-    assert canonical(TENSORS) == canonical(backwards)
+    assert canonical_bytes(TENSORS) == canonical_bytes(backwards)
     assert tensor_digest(TENSORS) == tensor_digest(backwards)
 
 
-def test_the_digest_sees_shape_and_name():
+def test_the_digest_sees_shape_and_name() -> None:
     """
     Equal bytes under another name or in another shape are another adapter.
     """
@@ -42,7 +45,7 @@ def test_the_digest_sees_shape_and_name():
     assert 3 == len(digests)
 
 
-def test_the_config_is_what_mlx_lm_reads():
+def test_the_config_is_what_mlx_lm_reads() -> None:
     """
     The first Thunder Train wrote `lora_layers`, and mlx-lm could not load its adapters.
     """
@@ -54,7 +57,7 @@ def test_the_config_is_what_mlx_lm_reads():
     assert ["mlp.up_proj"] == adapter_config(lora(keys=("mlp.up_proj",)))["lora_parameters"]["keys"]
 
 
-def test_a_broken_adapter_replaces_nothing(tmp_path):
+def test_a_broken_adapter_replaces_nothing(tmp_path: Path) -> None:
     """
     The last good adapter is worth more than a newer one full of NaN.
     """
@@ -70,15 +73,15 @@ def test_a_broken_adapter_replaces_nothing(tmp_path):
     assert good == (tmp_path / "adapters.safetensors").read_bytes()
 
 
-def test_a_new_run_clears_what_would_be_taken_for_its_own(tmp_path):
+def test_a_new_run_clears_what_would_be_taken_for_its_own(tmp_path: Path) -> None:
     """
     done.json of an earlier run beside a half-trained adapter would be a lie.
     """
-    from thunder_train.worker.adapter import begin, write_adapter, write_done
+    from thunder_train.worker.adapter import remove_old, write_adapter, write_done
 
     write_adapter(tmp_path, TENSORS, lora())
     write_done(tmp_path, {"steps": 7})
     assert {"schema": "thunder.done/1", "steps": 7} == json.loads((tmp_path / "done.json").read_text())
-    begin(tmp_path)
+    remove_old(tmp_path)
 
     assert ["adapter_config.json"] == sorted(path.name for path in tmp_path.iterdir())

@@ -1,39 +1,44 @@
 """Batches, their answers, what is kept of them, and what the ranks tell each other."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
 import pytest
 
 from tests.helpers import families
 from thunder_train import ThunderError
-from thunder_train.worker import eval_loss, evaluation, saved_adapter
-from thunder_train.worker import ranks as agreement
+from thunder_train.worker import evaluation, ranks, saved_adapter
+from thunder_train.worker.batching import plan
 from thunder_train.worker.batching.tokens import Example
-from thunder_train.worker.evaluation import Answer, Kept, Session
+from thunder_train.worker.evaluation import Answer, Session
+from thunder_train.worker.kept_answers import KeptAnswers
 from thunder_train.worker.ranks import Ranks
 
 pytestmark = pytest.mark.mlx
 
 IDENTITY = {"--test-data": "a1", "model": "b2"}
-ONE = [{"text": "ߊ", "finish": "stop", "special": 0}]
-TWO = [{"text": "ߓ", "finish": "length", "special": 2}]
+ONE: list[dict[str, Any]] = [{"text": "ߊ", "finish": "stop", "special": 0}]
+TWO: list[dict[str, Any]] = [{"text": "ߓ", "finish": "length", "special": 2}]
 
 
-def session(network=None, tokenizer=None, most=12, size=3, kept=None):
+def session(
+    network: Any = None, tokenizer: Any = None, most: int = 12, size: int = 3, kept: KeptAnswers | None = None
+) -> Session:
     """A session of one rank."""
-    return Session(network, tokenizer, most, size, Ranks(0, 1), kept or Kept(None, {}), lambda: None)
+    return Session(network, tokenizer, most, size, Ranks(0, 1), kept or KeptAnswers(None, {}), lambda: None)
 
 
-def test_batches_are_of_like_lengths_and_hold_each_row_once():
+def test_batches_are_of_like_lengths_and_hold_each_row_once() -> None:
     """
     Rows of one length share a batch, so little is padding; the same rows always give the same batches.
     """
     assert [(1, 4), (0, 2), (3,)] == evaluation.batches([5, 9, 5, 2, 9], size=2)
 
 
-def test_the_cap_follows_from_the_longest_answer():
+def test_the_cap_follows_from_the_longest_answer() -> None:
     """
     A correction may be longer than any that was trained on, but not much.
     """
@@ -43,7 +48,7 @@ def test_the_cap_follows_from_the_longest_answer():
 
 
 @pytest.mark.parametrize("family", sorted(families.CONFIGS))
-def test_a_batch_is_answered_as_each_row_alone_without_any_cache(family):
+def test_a_batch_is_answered_as_each_row_alone_without_any_cache(family: str) -> None:
     """
     mlx-lm pads, caches and, beyond a sliding window, forgets; nothing of it may show. Windows are 6 tokens here.
     """
@@ -65,7 +70,7 @@ def test_a_batch_is_answered_as_each_row_alone_without_any_cache(family):
     assert expected == [each.text for each in evaluation.answer(session(model, tokenizer), prompts)]
 
 
-def test_an_answer_tells_how_it_ended_and_its_control_tokens(monkeypatch, tokenizer):
+def test_an_answer_tells_how_it_ended_and_its_control_tokens(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
     """
     An adapter that emits padding looks empty once the padding is taken out, so it is counted.
     """
@@ -77,60 +82,60 @@ def test_an_answer_tells_how_it_ended_and_its_control_tokens(monkeypatch, tokeni
     assert [Answer("ߊ", "stop", 0), Answer("ߊ", "length", 3), Answer("", "stop", 0)] == found
 
 
-def test_kept_batches_are_not_answered_again(tmp_path, monkeypatch, tokenizer):
+def test_kept_batches_are_not_answered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
     """
     Rows 1 and 0 are two batches, longest first; the first was kept.
     """
-    Kept(tmp_path, IDENTITY).add("base", {0: ONE})
+    KeptAnswers(tmp_path, IDENTITY).add("base", {0: ONE})
     examples = [Example("a", (2, 9), ((1, 2),)), Example("b", (2, 7, 9), ((2, 3),))]
-    asked = []
+    asked: list[list[int]] = []
 
-    def answer(_, prompts):
+    def answer(_: Session, prompts: list[list[int]]) -> list[Answer]:
         asked.extend(prompts)
         return [Answer(**TWO[0])]
 
     monkeypatch.setattr(evaluation, "answer", answer)
-    found = evaluation.answer_all(session(size=1, kept=Kept(tmp_path, IDENTITY)), examples, "base")
+    found = evaluation.answer_all(session(size=1, kept=KeptAnswers(tmp_path, IDENTITY)), examples, "base")
 
     assert ([[2]], [Answer(**TWO[0]), Answer(**ONE[0])]) == (asked, found)
-    assert {0: ONE, 1: TWO} == Kept(tmp_path, IDENTITY).batches("base")
+    assert {0: ONE, 1: TWO} == KeptAnswers(tmp_path, IDENTITY).batches("base")
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])
-def test_half_a_line_is_dropped(tmp_path, cut):
+def test_half_a_line_is_dropped(tmp_path: Path, cut: int) -> None:
     """
     A kill or a power cut leaves half a line; what was whole before it counts.
     """
-    kept = Kept(tmp_path, IDENTITY)
+    kept = KeptAnswers(tmp_path, IDENTITY)
     kept.add("base", {0: ONE})
     whole = (tmp_path / "answers.jsonl").read_bytes()
     kept.add("adapter", {0: TWO})
     data = (tmp_path / "answers.jsonl").read_bytes()
     (tmp_path / "answers.jsonl").write_bytes(data[: len(whole) + cut])
-    again = Kept(tmp_path, IDENTITY)
+    again = KeptAnswers(tmp_path, IDENTITY)
 
     assert ({0: ONE}, {}) == (again.batches("base"), again.batches("adapter"))
     assert whole == (tmp_path / "answers.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\n", b'"text"\n', b"{}\n{}\n"])
-def test_a_file_that_is_not_of_this_evaluation_begins_anew(tmp_path, content):
+def test_a_file_that_is_not_of_this_evaluation_begins_anew(tmp_path: Path, content: bytes) -> None:
     """
     Another identity, another program, or rubbish: none of it is an answer.
     """
     (tmp_path / "answers.jsonl").write_bytes(content)
-    kept = Kept(tmp_path, IDENTITY)
+    kept = KeptAnswers(tmp_path, IDENTITY)
 
     assert {} == kept.batches("base")
     header = {"identity": IDENTITY, "schema": "thunder.answers/1"}
     assert header == json.loads((tmp_path / "answers.jsonl").read_text())
 
 
-def test_answers_that_cannot_be_kept_are_an_error(tmp_path):
+def test_answers_that_cannot_be_kept_are_an_error(tmp_path: Path) -> None:
     """
     A full disk is told at once, not after hours.
     """
-    kept = Kept(tmp_path, IDENTITY)
+    kept = KeptAnswers(tmp_path, IDENTITY)
     (tmp_path / "answers.jsonl").unlink()
     (tmp_path / "answers.jsonl").mkdir()
 
@@ -139,12 +144,12 @@ def test_answers_that_cannot_be_kept_are_an_error(tmp_path):
     assert f"{tmp_path}/answers.jsonl: cannot be written: Is a directory; free or unlock it" == str(caught.value)
 
 
-def test_forward_passes_are_dealt_by_their_cost():
+def test_forward_passes_are_dealt_by_their_cost() -> None:
     """
     All wait for the slowest rank: the dearest pass weighs as much as the three others.
     """
-    assert [[1], [0, 2, 3]] == eval_loss.deal([3.0, 8.0, 3.0, 2.0], weights=(1.0, 1.0))
-    assert [[1, 2, 3], [0]] == eval_loss.deal([3.0, 8.0, 3.0, 2.0], weights=(3.0, 1.0))
+    assert [[1], [0, 2, 3]] == plan.deal_by_cost([3.0, 8.0, 3.0, 2.0], weights=(1.0, 1.0))
+    assert [[1, 2, 3], [0]] == plan.deal_by_cost([3.0, 8.0, 3.0, 2.0], weights=(3.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -157,41 +162,41 @@ def test_forward_passes_are_dealt_by_their_cost():
         ((1.0, 100.0), [1]),
     ],
 )
-def test_a_faster_rank_answers_more_batches_of_a_round(weights, takers):
+def test_a_faster_rank_answers_more_batches_of_a_round(weights: tuple[float, ...], takers: list[int]) -> None:
     """
     All wait for the slowest at the end of a round. One that is far too slow gets nothing, and holds up nobody.
     """
     assert takers == evaluation.turns(weights)
 
 
-def test_a_rank_with_other_inputs_is_refused():
+def test_a_rank_with_other_inputs_is_refused() -> None:
     """
     A machine whose copy of the data is old would answer other rows.
     """
     told = json.dumps({"--test-data": "old"}).encode()
     sums = iter([mx.array([len(told)]), mx.array(list(told))])  # the length, then the bytes, of rank 0
-    second = SimpleNamespace(rank=1, size=2, sum=lambda _: next(sums))
+    second: Any = SimpleNamespace(rank=1, size=2, sum=lambda _: next(sums))
 
     with pytest.raises(ThunderError) as caught:
-        agreement.check_identity({"--test-data": "new"}, second, "evaluate")
-    expected = "rank 1: is not about to evaluate what rank 0 evaluates: --test-data: old there, new here; "
+        ranks.check_identity({"--test-data": "new"}, second, "evaluate")
+    expected = "rank 1: would not evaluate the same as rank 0: --test-data is old there, new here; "
     assert expected + "bring project, data and model of all hosts to the same state" == str(caught.value)
 
 
-def test_an_adapter_reaches_a_machine_that_has_none(tmp_path):
+def test_an_adapter_reaches_a_machine_that_has_none(tmp_path: Path) -> None:
     """
     A training leaves it on the first rank's machine; the copy goes when it has been used.
     """
     sums = iter([mx.array(each) for data in (b"weights", b"{}") for each in ([len(data)], list(data))])
-    second = SimpleNamespace(rank=1, size=2, sum=lambda _: next(sums))
+    second: Any = SimpleNamespace(rank=1, size=2, sum=lambda _: next(sums))
 
-    with saved_adapter.adapter(tmp_path / "nowhere", second) as folder:
+    with saved_adapter.on_every_rank(tmp_path / "nowhere", second) as folder:
         found = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {"adapters.safetensors": b"weights", "adapter_config.json": b"{}"} == found
     assert not folder.exists()
 
 
-def test_every_rank_hears_the_bytes_of_all():
+def test_every_rank_hears_the_bytes_of_all() -> None:
     """
     Ranks say messages of unequal length, and keep their order.
     """
@@ -200,5 +205,5 @@ def test_every_rank_hears_the_bytes_of_all():
     for rank in range(3):
         joined = b"".join(said)
         sums = iter([mx.array([len(each) for each in said]), mx.array(list(joined))])
-        ranks = SimpleNamespace(rank=rank, size=3, sum=lambda _, sums=sums: next(sums))
-        assert said == agreement.gather(said[rank], ranks)
+        group: Any = SimpleNamespace(rank=rank, size=3, sum=lambda _, sums=sums: next(sums))
+        assert said == ranks.all_gather(said[rank], group)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,13 @@ from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
 
+Process = subprocess.CompletedProcess[str]
+Run = tuple[Process, Path]
+"""A process and its output folder."""
+
 
 @pytest.fixture(scope="module")
-def adapter(folder, tmp_path_factory):
+def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter that was trained for 4 steps."""
     place = tmp_path_factory.mktemp("generate") / "adapter"
     assert 0 == python("thunder_train.worker", flags(place), folder).returncode
@@ -26,44 +31,49 @@ def adapter(folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def many(folder):
+def many(folder: Path) -> Path:
     """Seven test rows of unequal length."""
     return write_rows(folder / "many.jsonl", [row(i, text * (1 + i % 3)) for i, text in enumerate(TEXTS[:7])])
 
 
 @pytest.fixture(scope="module")
-def plain(folder, adapter, tmp_path_factory):
+def plain(folder: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """(process, folder) of a run with nothing unusual."""
     out = tmp_path_factory.mktemp("plain")
     return generate(folder, adapter, out), out
 
 
-def words(adapter, out, **changed):
+def flags_of(adapter: Path, out: Path, **changed: object) -> list[str]:
     """The program's flags; its files land in out."""
-    chosen = {"model": "nano", "adapter_path": adapter, "valid_data": "valid.jsonl", "test_data": "test.jsonl"}
+    chosen: dict[str, object] = {
+        "model": "nano",
+        "adapter_path": adapter,
+        "valid_data": "valid.jsonl",
+        "test_data": "test.jsonl",
+    }
     chosen |= {"max_tokens": 6, "batch_size": 4, "predictions": out / "p.jsonl", "losses": out / "l.json"}
     return [str(part) for name, value in (chosen | changed).items() for part in (f"--{name}".replace("_", "-"), value)]
 
 
-def generate(folder, adapter, out, **changed):
+def generate(folder: Path, adapter: Path, out: Path, **changed: object) -> Process:
     """Run the program in one process."""
     out.mkdir(exist_ok=True)
-    return python("thunder_train.worker.generate", words(adapter, out, **changed), folder)
+    return python("thunder_train.worker.generate", flags_of(adapter, out, **changed), folder)
 
 
-def generate_by_two(folder, adapter, out, **changed):
+def generate_by_two(folder: Path, adapter: Path, out: Path, **changed: object) -> Process:
     """Run it on the two ranks of hosts.json."""
     out.mkdir()
     start = ["--hostfile", "hosts.json", "--log-dir", str(out / "logs"), "--module", "thunder_train.worker.generate"]
-    return python("thunder_train.launch", start + words(adapter, out, **changed), folder)
+    return python("thunder_train.launch", start + flags_of(adapter, out, **changed), folder)
 
 
-def written(out):
+def written(out: Path) -> tuple[str, str]:
     """Both files of a run."""
     return (out / "p.jsonl").read_text(), (out / "l.json").read_text()
 
 
-def test_base_and_adapter_are_scored_on_both_splits(adapter, plain):
+def test_base_and_adapter_are_scored_on_both_splits(adapter: Path, plain: Run) -> None:
     """
     The adapter's loss is worth something only beside the base's on the same rows.
     """
@@ -79,7 +89,7 @@ def test_base_and_adapter_are_scored_on_both_splits(adapter, plain):
     assert losses["base"]["test"]["perplexity"] == pytest.approx(np.exp(losses["base"]["test"]["loss"]), rel=1e-5)
 
 
-def test_the_adapter_that_answered_is_named_by_its_hash(adapter, plain):
+def test_the_adapter_that_answered_is_named_by_its_hash(adapter: Path, plain: Run) -> None:
     """
     A promotion stands on answers of the very adapter that the training left.
     """
@@ -88,7 +98,7 @@ def test_the_adapter_that_answered_is_named_by_its_hash(adapter, plain):
     assert trained == files.read_json(plain[1] / "l.json")["adapter_sha256"]
 
 
-def test_every_test_row_gets_two_answers_and_how_they_ended(plain):
+def test_every_test_row_gets_two_answers_and_how_they_ended(plain: Run) -> None:
     """
     The host scores texts, in the rows' order, free of what a model marks turns with; the probe looks at the rest.
     """
@@ -102,7 +112,7 @@ def test_every_test_row_gets_two_answers_and_how_they_ended(plain):
     assert {"length"} == {each["base_finish"] for each in predictions}
 
 
-def test_source_and_witness_of_a_row_are_carried(folder, adapter, tmp_path):
+def test_source_and_witness_of_a_row_are_carried(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
     They are told of beside each decision, and a row without them has none.
     """
@@ -114,7 +124,7 @@ def test_source_and_witness_of_a_row_are_carried(folder, adapter, tmp_path):
     assert [("report.json", witness), ("", {})] == told
 
 
-def test_answers_do_not_depend_on_the_batch(folder, adapter, many, tmp_path):
+def test_answers_do_not_depend_on_the_batch(folder: Path, adapter: Path, many: Path, tmp_path: Path) -> None:
     """
     Rows of unequal length share a batch; padding must not show in the answers, one by one or together.
     """
@@ -126,7 +136,9 @@ def test_answers_do_not_depend_on_the_batch(folder, adapter, many, tmp_path):
 
 
 @pytest.mark.parametrize("uneven", [{}, {"weights": "1.0,2.0"}])
-def test_two_ranks_write_the_bytes_of_one(folder, adapter, many, tmp_path, uneven):
+def test_two_ranks_write_the_bytes_of_one(
+    folder: Path, adapter: Path, many: Path, tmp_path: Path, uneven: dict[str, object]
+) -> None:
     """
     Who shares the work must not show: batches and forward passes are made of all rows and dealt whole.
     """
@@ -138,7 +150,7 @@ def test_two_ranks_write_the_bytes_of_one(folder, adapter, many, tmp_path, uneve
     assert written(tmp_path / "one") == written(tmp_path / "two")
 
 
-def test_without_a_number_the_cap_is_half_again_the_longest_answer(folder, adapter, tmp_path):
+def test_without_a_number_the_cap_is_half_again_the_longest_answer(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
     Test rows may not tell it: they stand for what is not known yet.
     """
@@ -149,7 +161,7 @@ def test_without_a_number_the_cap_is_half_again_the_longest_answer(folder, adapt
     assert longest * 3 // 2 + 8 == files.read_json(tmp_path / "l.json")["max_tokens"]
 
 
-def test_bad_numbers_are_told_together(folder, adapter, tmp_path):
+def test_bad_numbers_are_told_together(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
     All problems at once, each with its flag.
     """
@@ -157,11 +169,12 @@ def test_bad_numbers_are_told_together(folder, adapter, tmp_path):
 
     expected = "--batch-size: must be 1 or more, not 0\n"
     expected += "--stall-timeout: must be 0 or more, not nan\n"
-    expected += "--max-tokens: 0 takes the length from the training rows; give --train-data, or a number of tokens\n"
+    expected += "--max-tokens: 0 takes the length from the training rows, which are not given; "
+    expected += "give --train-data, or a number of tokens\n"
     assert (2, expected) == (done.returncode, done.stderr)
 
 
-def test_a_killed_evaluation_goes_on_to_the_same_bytes(folder, adapter, many, tmp_path):
+def test_a_killed_evaluation_goes_on_to_the_same_bytes(folder: Path, adapter: Path, many: Path, tmp_path: Path) -> None:
     """
     Hours of answers are not made twice: what was told to be on disk is used, and the rest is made.
     """
@@ -169,7 +182,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(folder, adapter, many, tm
     generate(folder, adapter, tmp_path / "whole", **changed)
     out, partial = tmp_path / "out", tmp_path / "partial"
     out.mkdir()
-    argv = [sys.executable, "-m", "thunder_train.worker.generate", *words(adapter, out, partial=partial, **changed)]
+    argv = [sys.executable, "-m", "thunder_train.worker.generate", *flags_of(adapter, out, partial=partial, **changed)]
     killed = subprocess.Popen(
         argv, cwd=folder, env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdout=subprocess.DEVNULL
     )
@@ -187,12 +200,12 @@ def test_a_killed_evaluation_goes_on_to_the_same_bytes(folder, adapter, many, tm
     assert written(tmp_path / "whole") == written(out)
 
 
-def lines(partial):
+def lines(partial: Path) -> int:
     """Whole lines of the kept answers."""
     return (partial / "answers.jsonl").read_bytes().count(b"\n")
 
 
-def test_two_ranks_go_on_where_one_was(folder, adapter, many, tmp_path):
+def test_two_ranks_go_on_where_one_was(folder: Path, adapter: Path, many: Path, tmp_path: Path) -> None:
     """
     Rank 0 keeps all answers, so another number of ranks finds them too.
     """
@@ -218,7 +231,9 @@ def test_two_ranks_go_on_where_one_was(folder, adapter, many, tmp_path):
         ({"partial": "elsewhere", "losses": "elsewhere", "stall_timeout": 9}, set()),
     ],
 )
-def test_kept_answers_are_of_exactly_these_inputs(folder, adapter, monkeypatch, changed, differing):
+def test_kept_answers_are_of_exactly_these_inputs(
+    folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], differing: set[str]
+) -> None:
     """
     Another model, other rows or flags give other answers; where they are kept or told gives the same.
     """
@@ -228,13 +243,15 @@ def test_kept_answers_are_of_exactly_these_inputs(folder, adapter, monkeypatch, 
     monkeypatch.chdir(folder)
     (folder / "other").mkdir(exist_ok=True)
     (folder / "other/config.json").write_text("{}")
-    plain = evaluation.identity(program.parse(words(adapter, folder)), adapter)
-    other = evaluation.identity(program.parse(words(adapter, folder, **changed)), adapter)
+    plain = evaluation.identity(program.parse(flags_of(adapter, folder)), adapter)
+    other = evaluation.identity(program.parse(flags_of(adapter, folder, **changed)), adapter)
 
     assert differing == {name for name in plain.keys() | other.keys() if plain.get(name) != other.get(name)}
 
 
-def test_kept_answers_are_of_exactly_this_adapter(folder, adapter, tmp_path, monkeypatch):
+def test_kept_answers_are_of_exactly_this_adapter(
+    folder: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     A training that was repeated left other weights under the same name.
     """
@@ -244,13 +261,13 @@ def test_kept_answers_are_of_exactly_this_adapter(folder, adapter, tmp_path, mon
     monkeypatch.chdir(folder)
     for name in ("adapters.safetensors", "adapter_config.json"):
         (tmp_path / name).write_bytes((adapter / name).read_bytes() + b" ")
-    task = program.parse(words(adapter, folder))
+    task = program.parse(flags_of(adapter, folder))
     plain, other = evaluation.identity(task, adapter), evaluation.identity(task, tmp_path)
 
     assert {"adapters.safetensors", "adapter_config.json"} == {key for key in plain if plain[key] != other[key]}
 
 
-def test_an_empty_test_split_has_no_loss_and_no_answers(folder, adapter, tmp_path):
+def test_an_empty_test_split_has_no_loss_and_no_answers(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
     A recipe may keep no test rows; the loss is then unknown, not zero.
     """
@@ -263,7 +280,7 @@ def test_an_empty_test_split_has_no_loss_and_no_answers(folder, adapter, tmp_pat
     assert "" == (tmp_path / "p.jsonl").read_text()
 
 
-def test_an_adapter_with_a_nan_is_refused(folder, adapter, tmp_path):
+def test_an_adapter_with_a_nan_is_refused(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
     It would answer padding for ever, and look like a slow model.
     """
@@ -280,7 +297,7 @@ def test_an_adapter_with_a_nan_is_refused(folder, adapter, tmp_path):
     assert (2, f"{broken / 'adapters.safetensors'}: {expected}") == (done.returncode, done.stderr)
 
 
-def test_an_adapter_of_another_model_is_refused(folder, adapter, tmp_path):
+def test_an_adapter_of_another_model_is_refused(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
     Wrong shapes are told in one message, not with a traceback.
     """

@@ -1,5 +1,7 @@
 """LoRA on a frozen base."""
 
+from pathlib import Path
+
 import pytest
 
 from thunder_train import ThunderError
@@ -7,7 +9,7 @@ from thunder_train import ThunderError
 pytestmark = pytest.mark.mlx
 
 
-def test_only_lora_leaves_of_the_last_layers_are_trained(folder):
+def test_only_lora_leaves_of_the_last_layers_are_trained(folder: Path) -> None:
     """
     Norms and base weights stay as they were, or the adapter is not an adapter.
     """
@@ -20,7 +22,7 @@ def test_only_lora_leaves_of_the_last_layers_are_trained(folder):
     assert expected == list(model.trainable(loaded))
 
 
-def test_the_same_seed_starts_the_same_adapter_on_every_rank(folder):
+def test_the_same_seed_starts_the_same_adapter_on_every_rank(folder: Path) -> None:
     """
     Ranks never exchange weights, only gradients: they must begin alike.
     """
@@ -35,7 +37,7 @@ def test_the_same_seed_starts_the_same_adapter_on_every_rank(folder):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_layers_and_keys_that_do_not_exist_are_refused_together(folder):
+def test_layers_and_keys_that_do_not_exist_are_refused_together(folder: Path) -> None:
     """
     mlx-lm takes 0 layers for all of them and passes over unknown keys in silence.
     """
@@ -52,7 +54,7 @@ def test_layers_and_keys_that_do_not_exist_are_refused_together(folder):
     assert expected == str(caught.value).split("\n")
 
 
-def test_a_model_that_is_nowhere_is_one_clean_line():
+def test_a_model_that_is_nowhere_is_one_clean_line() -> None:
     """
     Offline is the rule on training machines: the mend says where to fetch it.
     """

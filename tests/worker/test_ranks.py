@@ -18,20 +18,24 @@ from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
 
+Process = subprocess.CompletedProcess[str]
+Run = tuple[Path, Process]
+"""An output folder and the launcher's process."""
 
-def launch(folder, log, arguments):
+
+def launch(folder: Path, log: Path, arguments: list[str]) -> Process:
     """Two ranks through our launcher."""
     return python("thunder_train.launch", ["--hostfile", "hosts.json", "--log-dir", str(log), *arguments], folder)
 
 
 @pytest.fixture(scope="module")
-def two(folder, tmp_path_factory):
+def two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The output folder of one short training on two ranks, and what the launcher said."""
     place = tmp_path_factory.mktemp("two")
     return place, launch(folder, place / "logs", flags(place / "adapter"))
 
 
-def test_two_ranks_train_to_the_end(two):
+def test_two_ranks_train_to_the_end(two: Run) -> None:
     """
     done.json is written last and holds what happened, without times or paths.
     """
@@ -51,7 +55,7 @@ def test_two_ranks_train_to_the_end(two):
     assert str(place) not in (place / "adapter/done.json").read_text()
 
 
-def test_the_adapter_folder_is_whole(two):
+def test_the_adapter_folder_is_whole(two: Run) -> None:
     """
     The chosen adapter, its config and the end; the last one and the checkpoints beside; drafts are gone.
     """
@@ -65,7 +69,7 @@ def test_the_adapter_folder_is_whole(two):
     assert facts["adapter"]["sha256"] == files.sha256(place / "adapter/adapters.safetensors")
 
 
-def test_metrics_go_beside_the_adapter(two):
+def test_metrics_go_beside_the_adapter(two: Run) -> None:
     """
     The report reads one line per event.
     """
@@ -76,7 +80,7 @@ def test_metrics_go_beside_the_adapter(two):
     assert [*trained, ("save", 4)] == events
 
 
-def test_the_same_training_gives_the_same_bytes(folder, two, tmp_path):
+def test_the_same_training_gives_the_same_bytes(folder: Path, two: Run, tmp_path: Path) -> None:
     """
     A run can be reproduced, so its hash is its name.
     """
@@ -87,7 +91,7 @@ def test_the_same_training_gives_the_same_bytes(folder, two, tmp_path):
         assert (place / "adapter" / name).read_bytes() == (tmp_path / "adapter" / name).read_bytes()
 
 
-def test_one_rank_with_two_rows_equals_two_ranks_with_one(folder, two, tmp_path):
+def test_one_rank_with_two_rows_equals_two_ranks_with_one(folder: Path, two: Run, tmp_path: Path) -> None:
     """
     Sums of losses and gradients cross ranks, never means, so only the order of additions differs.
     """
@@ -105,7 +109,7 @@ def test_one_rank_with_two_rows_equals_two_ranks_with_one(folder, two, tmp_path)
     np.testing.assert_allclose(losses[0]["valid"], losses[1]["valid"], atol=1e-4)
 
 
-def test_a_rank_without_a_row_in_the_last_batch_still_takes_part(folder, tmp_path):
+def test_a_rank_without_a_row_in_the_last_batch_still_takes_part(folder: Path, tmp_path: Path) -> None:
     """
     Seven rows on two ranks: the last step of the epoch has one row, and all ranks agree on the sum.
     """
@@ -119,7 +123,7 @@ def test_a_rank_without_a_row_in_the_last_batch_still_takes_part(folder, tmp_pat
     assert facts["tokens"]["train_targets"] == sum(tokens)
 
 
-def test_mlx_lm_loads_the_adapter_and_it_holds_lora_leaves_only(folder, two):
+def test_mlx_lm_loads_the_adapter_and_it_holds_lora_leaves_only(folder: Path, two: Run) -> None:
     """
     The first Thunder Train's adapter held every base weight and did not load.
     """
@@ -135,7 +139,7 @@ def test_mlx_lm_loads_the_adapter_and_it_holds_lora_leaves_only(folder, two):
     assert (np.array(model.model.layers[1].self_attn.q_proj.lora_b) != 0).any()
 
 
-def test_mlx_launch_starts_the_worker_too(folder, two, tmp_path):
+def test_mlx_launch_starts_the_worker_too(folder: Path, two: Run, tmp_path: Path) -> None:
     """
     Users who trust their own mlx.launch setup keep it; only the exit status is ours to tell.
     """
@@ -149,7 +153,7 @@ def test_mlx_launch_starts_the_worker_too(folder, two, tmp_path):
     assert (place / "adapter/done.json").read_bytes() == (tmp_path / "adapter/done.json").read_bytes()
 
 
-def test_every_mistake_is_told_without_a_traceback(folder, tmp_path):
+def test_every_mistake_is_told_without_a_traceback(folder: Path, tmp_path: Path) -> None:
     """
     All ranks see it; the launcher's status is theirs.
     """
@@ -161,18 +165,18 @@ def test_every_mistake_is_told_without_a_traceback(folder, tmp_path):
     assert not (tmp_path / "adapter").exists()
 
 
-def test_a_lone_rank_of_several_refuses_to_train_alone(folder, tmp_path):
+def test_a_lone_rank_of_several_refuses_to_train_alone(folder: Path, tmp_path: Path) -> None:
     """
     MLX would make it a world of one, and every Mac would write its own adapter.
     """
     done = python("thunder_train.worker", flags(tmp_path / "adapter"), folder, MLX_RANK="1")
 
-    expected = "--hostfile: this is one of several ranks, but it was not told how many; pass the hostfile\n"
+    expected = "--hostfile: is missing, but MLX_RANK says that this is one of several ranks; pass the hostfile\n"
     assert (2, expected) == (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_killed_in_training_ends_the_run_and_leaves_no_done(folder, tmp_path, rank):
+def test_a_rank_killed_in_training_ends_the_run_and_leaves_no_done(folder: Path, tmp_path: Path, rank: int) -> None:
     """
     No half-trained adapter is taken for a whole one, and no rank waits for a dead one.
     """
@@ -200,7 +204,7 @@ def worker_pid(launcher: int, rank: int) -> int:
     return int(tasks.read_text().split()[rank])
 
 
-def test_the_smoke_test_sums_on_every_rank(folder, tmp_path):
+def test_the_smoke_test_sums_on_every_rank(folder: Path, tmp_path: Path) -> None:
     """
     One line per rank, for preflight to read; a single process answers too.
     """
@@ -215,7 +219,9 @@ def test_the_smoke_test_sums_on_every_rank(folder, tmp_path):
     assert {"all_sum", "bytes_per_second", "rank", "seconds", "size", *facts} == set(answers[0])
 
 
-def test_wrong_sums_end_the_smoke_test_with_1(capsys, monkeypatch):
+def test_wrong_sums_end_the_smoke_test_with_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     Some releases of MLX added long messages wrongly and said nothing.
     """

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,14 +16,14 @@ HEAD = "import os, time\nfrom thunder_train.worker.watchdog import Watchdog\n"
 NO_SIGNAL_S = 20
 
 
-def run(tmp_path, body, **env):
+def run(tmp_path: Path, body: str, **env: str) -> tuple[int, str, str]:
     """(exit status, stdout, stderr) of a few lines of Python."""
     (tmp_path / "few.py").write_text(HEAD + body)
     done = python("few", [], tmp_path, PYTHONPATH=os.pathsep.join([str(PROJECT), str(tmp_path)]), **env)
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_rank_that_finishes_no_step_ends_itself_with_one_line(tmp_path):
+def test_a_rank_that_finishes_no_step_ends_itself_with_one_line(tmp_path: Path) -> None:
     """
     No traceback: the line names rank, step and seconds.
     """
@@ -32,7 +33,7 @@ def test_a_rank_that_finishes_no_step_ends_itself_with_one_line(tmp_path):
     assert (70, "", expected) == run(tmp_path, body, MLX_RANK="3")
 
 
-def test_a_start_that_takes_too_long_ends_too(tmp_path):
+def test_a_start_that_takes_too_long_ends_too(tmp_path: Path) -> None:
     """
     Loading a model takes longer than a step, so it has a limit of its own.
     """
@@ -41,7 +42,7 @@ def test_a_start_that_takes_too_long_ends_too(tmp_path):
     assert (70, "", "rank 0: no step ended for 1 s since the start; its watchdog ended it\n") == run(tmp_path, body)
 
 
-def test_a_rank_that_gets_on_lives_and_without_limits_every_one_does(tmp_path):
+def test_a_rank_that_gets_on_lives_and_without_limits_every_one_does(tmp_path: Path) -> None:
     """
     Each beat starts the clock anew; outside the context there is none.
     """
@@ -53,20 +54,20 @@ def test_a_rank_that_gets_on_lives_and_without_limits_every_one_does(tmp_path):
     assert (0, "", "") == run(tmp_path, body)
 
 
-def test_beats_are_for_the_launcher_alone(tmp_path):
+def test_beats_are_for_the_launcher_alone(tmp_path: Path) -> None:
     """
     By hand, or under mlx.launch, nobody takes them out of the output.
     """
     body = "with Watchdog(0, 0) as dog:\n    dog.beat(1)\n    dog.beat(2)\n    time.sleep(1.3)\n"
 
     assert (0, "", "") == run(tmp_path, body)
-    told = (0, "thunder-beat 0\nthunder-beat 1\nthunder-beat 2\n", "")
-    assert told == run(tmp_path, body, THUNDER_BEATS="1")
+    expected = (0, "thunder-beat 0\nthunder-beat 1\nthunder-beat 2\n", "")
+    assert expected == run(tmp_path, body, THUNDER_BEATS="1")
 
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_whose_peer_is_stopped_in_training_ends_itself_though_mlx_blocks(tmp_path, rank):
+def test_a_rank_whose_peer_is_stopped_in_training_ends_itself_though_mlx_blocks(tmp_path: Path, rank: int) -> None:
     """
     So no launcher is needed: mlx.launch has no timeout at all.
     """
@@ -81,7 +82,7 @@ def test_a_rank_whose_peer_is_stopped_in_training_ends_itself_though_mlx_blocks(
 
 
 @pytest.mark.ranks
-def test_a_rank_that_nobody_joins_ends_itself(tmp_path):
+def test_a_rank_that_nobody_joins_ends_itself(tmp_path: Path) -> None:
     """
     mx.distributed.init waits for ever and lets no other thread run, so a signal breaks it.
     """
@@ -94,7 +95,7 @@ def test_a_rank_that_nobody_joins_ends_itself(tmp_path):
     assert time.monotonic() - start_s < NO_SIGNAL_S
 
 
-def probe(folder, rank, *flags):
+def probe(folder: Path, rank: int, *flags: str) -> "subprocess.Popen[str]":
     """A rank of two, started by hand."""
     from thunder_train.core import files
     from thunder_train.launch.backends import FIRST_PORT, ring_addresses

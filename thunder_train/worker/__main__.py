@@ -1,10 +1,11 @@
-"""Train a LoRA adapter: one process per rank, started by thunder_train.launch (or mlx.launch) with launch.sh's flags.
+"""Trains a LoRA adapter: one process per rank, started by thunder_train.launch (or mlx.launch) with launch.sh's flags.
 
 Reads the model, train.jsonl and valid.jsonl, and the last checkpoint of the same training if there is one. Rank 0
-writes checkpoints, the adapter folder, last/ and metrics.jsonl beside it, and at the very end done.json.
+writes the adapter folder, last/ and metrics.jsonl beside it, and at the very end done.json; one rank of each host
+writes checkpoints.
 
-This module hands in what cannot change a number (watchdog, trackers, BLAS loading): the code that decides a training's
-numbers is that of setup.py, loop.py and result.py and what they import.
+What cannot change a number (watchdog, trackers, BLAS loading) is passed in from here: the training's code hash covers
+train/result.py and everything that it imports, so a change of this file or of the watchdog retrains nothing.
 """
 
 import signal
@@ -18,9 +19,9 @@ from thunder_train.worker.watchdog import Watchdog
 
 
 def main(argv: list[str]) -> None:
-    """Train as the flags say, from the beginning or from the last checkpoint."""
+    """Train from the beginning or from the last checkpoint."""
     settings = parse(argv)
-    # Below the flags: mlx and mlx-lm take two seconds to import, and BLAS had to be loaded first.
+    # After the flags, so that a mistake in them shows at once: mlx and mlx-lm take two seconds to import.
     from thunder_train.worker import ranks
     from thunder_train.worker.bootstrap import environment
     from thunder_train.worker.trackers import tracker
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> None:
 
     stop = threading.Event()
     with Watchdog(settings.stall_timeout_s, settings.start_timeout_s) as watchdog:
-        # Before anything slow: a rank that connects 31 s later than another finds nobody.
+        # Before anything slow: in the ring a rank gives up 31 s after its first attempt to connect.
         group = ranks.join(settings.hostfile, watchdog)
         remove_files()
         ready = setup.prepare(settings, group)

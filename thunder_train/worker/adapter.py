@@ -1,6 +1,8 @@
-"""The adapter on disk, in the form mlx-lm loads: LoRA leaves only, canonical bytes, whole files or none.
+"""Writes a training's adapter in the form that mlx-lm loads: adapters.safetensors, adapter_config.json and done.json.
 
-Writes adapters.safetensors, adapter_config.json and done.json, on rank 0 alone.
+Only LoRA tensors, the same bytes for the same tensors, each file whole or not at all; on rank 0 alone. saved_adapter.py
+reads an adapter: it is a module of its own because loading is no part of the code that decides a training, whose hash
+says when to train again.
 """
 
 import hashlib
@@ -23,14 +25,14 @@ DONE = "done.json"
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 
-def begin(folder: Path) -> None:
-    """Remove what an earlier run left: its end must not be taken for this one's."""
+def remove_old(folder: Path) -> None:
+    """Remove an earlier run's adapter, so that it cannot be taken for this run's."""
     for name in (DONE, ADAPTER):
         (folder / name).unlink(missing_ok=True)
 
 
 def write_adapter(folder: Path, tensors: Tensors, lora: Lora) -> None:
-    """Write an adapter as mlx-lm loads it. Raises ThunderError when a tensor is not finite."""
+    """Write adapter and config. Raises ThunderError, and writes nothing, when a tensor is not finite."""
     if broken := [name for name, tensor in sorted(tensors.items()) if not np.isfinite(tensor).all()]:
         raise ThunderError(
             f"{len(broken)} adapter tensors are not finite, first {broken[0]}",
@@ -38,7 +40,7 @@ def write_adapter(folder: Path, tensors: Tensors, lora: Lora) -> None:
             hint="lower the learning rate",
         )
     files.write_json(folder / CONFIG, adapter_config(lora))
-    files.write_bytes(folder / ADAPTER, canonical(tensors))
+    files.write_bytes(folder / ADAPTER, canonical_bytes(tensors))
 
 
 def adapter_config(lora: Lora) -> dict[str, Any]:
@@ -46,13 +48,13 @@ def adapter_config(lora: Lora) -> dict[str, Any]:
     return {"fine_tune_type": lora.kind, "num_layers": lora.num_layers, "lora_parameters": lora.parameters()}
 
 
-def canonical(tensors: Tensors) -> bytes:
-    """safetensors bytes, the same for the same tensors: mlx's own writer orders them by a C++ hash map."""
+def canonical_bytes(tensors: Tensors) -> bytes:
+    """safetensors bytes, the same for the same tensors. (mlx's own writer orders tensors by a C++ hash map.)"""
     return bytes(safetensors_bytes({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
 
 
 def tensor_digest(tensors: Tensors) -> str:
-    """Hex sha256 over sorted name, dtype, shape and bytes: what a tensor file holds, whatever its layout."""
+    """Hex sha256 over sorted name, dtype, shape and bytes: of the content of a tensor file, not of its layout."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])
@@ -68,5 +70,5 @@ def describe(folder: Path, tensors: Tensors) -> dict[str, Any]:
 
 
 def write_done(folder: Path, done: dict[str, Any]) -> None:
-    """Write done.json, the proof that training came to its end. Nothing is written after it."""
+    """Write done.json, the proof that the training is complete. It is the last file of a training."""
     files.write_json(folder / DONE, {"schema": "thunder.done/1", **done})

@@ -1,6 +1,7 @@
-"""Do the ranks find each other and add up right? Each prints one line, `thunder-smoke {json}`, and exits 1 if not.
+"""Checks that the ranks connect and that their sums are right: each prints `thunder-smoke {json}`, and exits 1 if not.
 
-Run by preflight through thunder_train.launch. Some releases of MLX summed long messages wrongly, so one is long.
+Run by the preflight through thunder_train.launch. One message is long, because some MLX releases summed long messages
+wrongly without an error (mlx#3451).
 """
 
 import json
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from thunder_train.worker.ranks import Ranks
 
 LENGTHS = (1, 17, 4_096, 1_000_003)
-"""Numbers in each message; the last is 4 MB and no multiple of anything."""
+"""Numbers in each message; the last is 4 MB and prime, so no splitting into chunks comes out even."""
 ROUNDS = 3
 
 
 def main(argv: list[str]) -> None:
-    """Join, add up, print the line."""
+    """Join the ranks, check their sums, print the line."""
     parser = Parser(prog="thunder_train.worker.allreduce_check", description="check that the ranks sum correctly")
     parser.add_argument("--hostfile", type=Path, default=None, help="backend and hosts; without it one process")
-    parser.add_argument("--start-timeout", type=float, default=0.0, help="seconds that all of it may take; 0: any")
+    parser.add_argument("--start-timeout", type=float, default=0.0, help="most seconds for everything; 0: no limit")
     flags = parser.parse_args(argv)
     from thunder_train.worker.bootstrap import environment
     from thunder_train.worker.ranks import join
@@ -34,20 +35,19 @@ def main(argv: list[str]) -> None:
         ranks = join(flags.hostfile, watchdog)
         remove_files()
         start = time.perf_counter()
-        right = all(sums_are_right(ranks, length) for _ in range(ROUNDS) for length in LENGTHS)
+        is_right = all(sums_are_right(ranks, length) for _ in range(ROUNDS) for length in LENGTHS)
         seconds = round(time.perf_counter() - start, 4)
         speed = bytes_per_second(ranks)
-    known = environment()
-    said = {name: known[name] for name in ("python", "mlx", "mlx_lm", "platform")}
-    answer = {"rank": ranks.rank, "size": ranks.size, "all_sum": right, "seconds": seconds, **said}
+    versions = {name: text for name, text in environment().items() if name in ("python", "mlx", "mlx_lm", "platform")}
+    answer = {"rank": ranks.rank, "size": ranks.size, "all_sum": is_right, "seconds": seconds, **versions}
     answer["bytes_per_second"] = speed
     print(f"thunder-smoke {json.dumps(answer, sort_keys=True)}", flush=True)
-    if not right:
+    if not is_right:
         sys.exit(1)
 
 
 def sums_are_right(ranks: "Ranks", length: int) -> bool:
-    """Whether a message of small whole numbers, other ones on each rank, sums to what arithmetic says, exactly."""
+    """Whether a message of small whole numbers, different on each rank, sums exactly to the computed total."""
     import mlx.core as mx
 
     position = (mx.arange(length) % 1009).astype(mx.float32)
@@ -58,7 +58,7 @@ def sums_are_right(ranks: "Ranks", length: int) -> bool:
 
 
 def bytes_per_second(ranks: "Ranks") -> int:
-    """Size of the longest message by the time of its fastest sum, sending and adding."""
+    """Bytes of the longest message per second of its fastest sum."""
     import mlx.core as mx
 
     message, times = mx.ones(LENGTHS[-1]), []

@@ -1,11 +1,6 @@
-"""A fast BLAS for Linux CPUs: must run before the first `import mlx`.
+"""How every worker program starts and ends: the launcher's files, a fast BLAS, and one line for a mistake.
 
-The Linux CPU wheel of mlx links the reference BLAS. OpenBLAS, loaded first with global symbols, takes its place.
-Pinning the kernel gives every x86-64 machine with AVX2 the same bits.
-
-The environment that can change numbers: it goes into done.json and from there into the run's identity.
-
-How every worker program starts and ends: watchdog, files from the launcher, BLAS, one clean line for a mistake.
+Nothing here may import mlx at the top: OpenBLAS must be loaded before the first `import mlx`.
 """
 
 import contextlib
@@ -27,73 +22,19 @@ from thunder_train.core.exit_codes import MISTAKE, RANKS_LOST, SIGNAL
 from thunder_train.worker.errors import RanksLostError
 from thunder_train.worker.watchdog import follow_launcher
 
-WARNING = (
-    "thunder: OpenBLAS is missing, so float32 products run about 30-70 times slower; "
-    "mend: apt-get install -y libopenblas0-pthread"
-)
-
-
-@functools.cache
-def preload() -> dict[str, str]:
-    """Load OpenBLAS on Linux and say what computes: {"blas", "blas_kernel", "blas_threads"}.
-
-    Values already in OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS stand. Without OpenBLAS rank 0 warns once on stderr.
-    """
-    if sys.platform == "darwin":
-        return {"blas": "accelerate", "blas_kernel": "", "blas_threads": ""}
-    if platform.machine() == "x86_64" and _has_avx2():
-        os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        return _describe(ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL))
-    except OSError:
-        if os.environ.get("MLX_RANK", "0") == "0":
-            print(WARNING, file=sys.stderr)
-        return {"blas": "reference", "blas_kernel": "", "blas_threads": "1"}
-
-
-def _has_avx2() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and " avx2 " in cpuinfo.read_text(encoding="utf-8", errors="replace")
-
-
-def _describe(library: ctypes.CDLL) -> dict[str, str]:
-    return {
-        "blas": " ".join(_ask(library, "config").lower().split()[:2]),
-        "blas_kernel": _ask(library, "corename"),
-        "blas_threads": str(library.openblas_get_num_threads()),  # another number adds up in another order
-    }
-
-
-def _ask(library: ctypes.CDLL, what: str) -> str:
-    function = library[f"openblas_get_{what}"]
-    function.restype = ctypes.c_char_p
-    return bytes(function()).decode()
-
-
-def environment() -> dict[str, str]:
-    """Python minor, platform, device, mlx, mlx-lm, BLAS and its kernel; no host name, no path."""
-    import mlx.core as mx  # late: BLAS must be loaded first
-
-    return {
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "platform": f"{sys.platform}-{platform.machine()}",
-        "device": mx.default_device().type.name,
-        "mlx": version("mlx"),
-        "mlx_lm": version("mlx-lm"),
-        **preload(),
-    }
-
-
 FILE_PREFIX = "THUNDER_FILE_"
 MPI_RANK = "OMPI_COMM_WORLD_RANK"
 """Set in every rank of Open MPI."""
+WARNING = (
+    "thunder: OpenBLAS is missing, so float32 products run about 30-70 times slower; "
+    "hint: apt-get install -y libopenblas0-pthread"
+)
 
 
 def enter(main: Callable[[list[str]], None]) -> NoReturn:
-    """Run a worker program's main with the command line and exit: 0, or 2 with one line per mistake on stderr.
+    """Run a worker program's main with the command line and exit.
 
-    75 when the other ranks are gone.
+    0; 2 for a ThunderError, with one line per mistake on stderr; 75 when the other ranks are lost.
     """
     follow_launcher()
     with _failing_at_once():
@@ -114,7 +55,7 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
 
 @contextlib.contextmanager
 def _failing_at_once() -> Iterator[None]:
-    """At a Python's end MLX waits in MPI_Finalize for the other MPI ranks; one that has failed must not."""
+    """Ends a failed MPI rank without Python's own clean-up, in which MLX's MPI_Finalize waits for all other ranks."""
     try:
         yield
     except BaseException as error:
@@ -129,9 +70,9 @@ def _failing_at_once() -> Iterator[None]:
 
 
 def unpack_files() -> None:
-    """For each THUNDER_FILE_<NAME>=content write a temporary file and set <NAME> to its path.
+    """For each THUNDER_FILE_NAME=content write a temporary file and set NAME to its path.
 
-    So the launcher needs no file on another machine.
+    MLX reads addresses from files; this way the launcher need not write any on another machine.
     """
     for name in _file_names():
         number, path = tempfile.mkstemp(prefix="thunder-")
@@ -141,10 +82,68 @@ def unpack_files() -> None:
 
 
 def remove_files() -> None:
-    """Remove what unpack_files wrote; once MLX has read them, so that a killed rank leaves none behind."""
+    """Remove what unpack_files wrote. Called as soon as MLX has read it, so that a killed rank leaves no file."""
     for name in _file_names():
         Path(os.environ[name]).unlink(missing_ok=True)
 
 
 def _file_names() -> list[str]:
     return sorted(name.removeprefix(FILE_PREFIX) for name in os.environ if name.startswith(FILE_PREFIX))
+
+
+@functools.cache
+def preload() -> dict[str, str]:
+    """Load OpenBLAS on Linux; {"blas", "blas_kernel", "blas_threads"}: which BLAS computes.
+
+    mlx's Linux CPU wheel links the reference BLAS. A library that is loaded first, with global symbols, takes its
+    place. OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS are left as they are if set. Without OpenBLAS rank 0 warns once.
+    """
+    if sys.platform == "darwin":
+        return {"blas": "accelerate", "blas_kernel": "", "blas_threads": ""}
+    # One kernel for every x86-64 machine with AVX2, and one thread: otherwise the sums of a product are added in an
+    # order that depends on the machine, and its last bits differ.
+    if platform.machine() == "x86_64" and _has_avx2():
+        os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        return _describe(ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL))
+    except OSError:
+        if os.environ.get("MLX_RANK", "0") == "0":
+            print(WARNING, file=sys.stderr)
+        return {"blas": "reference", "blas_kernel": "", "blas_threads": "1"}
+
+
+def _has_avx2() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and " avx2 " in cpuinfo.read_text(encoding="utf-8", errors="replace")
+
+
+def _describe(library: ctypes.CDLL) -> dict[str, str]:
+    return {
+        "blas": " ".join(_ask(library, "config").lower().split()[:2]),
+        "blas_kernel": _ask(library, "corename"),
+        "blas_threads": str(library.openblas_get_num_threads()),
+    }
+
+
+def _ask(library: ctypes.CDLL, what: str) -> str:
+    function = library[f"openblas_get_{what}"]
+    function.restype = ctypes.c_char_p
+    return bytes(function()).decode()
+
+
+def environment() -> dict[str, str]:
+    """What can change numbers on this machine, for done.json: Python, platform, device, mlx, mlx-lm, BLAS.
+
+    No host name and no path, for equal runs give equal bytes.
+    """
+    import mlx.core as mx  # late: BLAS must be loaded first
+
+    return {
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "platform": f"{sys.platform}-{platform.machine()}",
+        "device": mx.default_device().type.name,
+        "mlx": version("mlx"),
+        "mlx_lm": version("mlx-lm"),
+        **preload(),
+    }

@@ -1,7 +1,7 @@
-"""Errors that worker programs exit with a status of their own for."""
+"""Errors with an exit status of their own. Apart from ranks.py, so that bootstrap.py can catch them without mlx."""
 
 from thunder_train import ThunderError
 
 
 class RanksLostError(ThunderError):
-    """The other ranks, or the links to them, are gone. Not a mistake of the user's, and another attempt may succeed."""
+    """The other ranks, or the links to them, are lost. Not a user's mistake: another attempt may succeed."""

@@ -1,4 +1,4 @@
-"""The base model, frozen, with LoRA layers on its last blocks; and how many parameters that trains."""
+"""The base model: loading, LoRA layers on its last blocks, and numbers of parameters."""
 
 import difflib
 from collections.abc import Callable
@@ -19,14 +19,15 @@ from thunder_train import ThunderError, raise_all
 from thunder_train.core import files, hub_cache
 
 ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
-"""What mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
+"""The layers that mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
 
 
 @dataclass(frozen=True)
 class Lora:
-    """num_layers: last blocks; keys: names inside a block, empty for every adaptable layer, as mlx-lm picks them.
+    """The adapter: W x becomes W x + scale * B A x, with A and B of rank `rank` (LoRA, Hu et al. 2021).
 
-    kind: lora or dora.
+    num_layers: last blocks that get an adapter. scale: alpha / rank in the paper. keys: names of layers inside a block;
+    empty: every adaptable layer. kind: lora, or dora, which also trains a norm for each output (Liu et al. 2024).
     """
 
     num_layers: int
@@ -43,13 +44,13 @@ class Lora:
 
 
 def load(name: str, revision: str, lazy: bool = False) -> tuple[nn.Module, Any]:
-    """Model and tokenizer from a folder or, offline, from the hub cache. Code of a model's own is never run.
+    """Model and tokenizer from a folder or, offline, from the hub cache. A model's own Python code is never run.
 
-    lazy: weights are read when they are used, for a model that is to be split and would not fit whole. Raises
-    ThunderError when it is not there or mlx-lm cannot read it.
+    lazy: leave the weights unread until they are used, for a model that may not fit before it is split. Raises
+    ThunderError when the model is missing or mlx-lm cannot load it.
     """
     if mx.default_device().type == mx.cpu:
-        # mlx compiles for a CPU with the system's C++ compiler at run time: two minutes for a small model.
+        # On a CPU mlx compiles with the system's C++ compiler at run time: two minutes for a small model.
         mx.disable_compile()
     folder = locate(name, revision)
     try:
@@ -69,12 +70,12 @@ def pinned_commit(lock: str) -> str:
 
 
 def locate(name: str, revision: str) -> Path:
-    """The model's folder: the path itself, or the revision's snapshot that a sync brought, or that of the hub cache."""
-    brought = Path(hub_cache.snapshot_in_project(name, revision))
+    """The model's folder: the path itself, or the revision's snapshot in the project or in this machine's hub cache."""
+    synced = Path(hub_cache.snapshot_in_project(name, revision))
     if Path(name).is_dir():
         return Path(name)
-    if revision and brought.is_dir():
-        return brought
+    if revision and synced.is_dir():
+        return synced
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -90,12 +91,13 @@ def locate(name: str, revision: str) -> Path:
 
 
 def add_lora(model: nn.Module, lora: Lora, seed: int) -> None:
-    """Freeze the model and put adapters on its last blocks, the same on every rank for the same seed.
+    """Freeze the model and put adapters on its last blocks; the same adapter for the same seed.
 
-    Raises ThunderError for more layers than there are, unknown keys, and an adapter without a parameter.
+    Raises ThunderError for more layers than there are, unknown keys, and an adapter without parameters.
     """
     raise_all(_layer_problems(model, lora))
-    model.freeze()
+    model.freeze()  # linear_to_lora_layers does not: norms and unquantised weights would be trained too
+    # Just before the adapters are drawn: they must be equal on all ranks, which never exchange weights.
     mx.random.seed(seed)
     linear_to_lora_layers(model, lora.num_layers, lora.parameters(), use_dora=lora.kind == "dora")
     if not trainable(model):
@@ -107,23 +109,25 @@ def _layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
     if not 1 <= lora.num_layers <= len(model.layers):
         fact = f"must be from 1 to the model's {len(model.layers)} layers, not {lora.num_layers}"
         problems.append(ThunderError(fact, where="--num-layers"))
-    known = adaptable_names(model.layers)
-    for key in sorted(set(lora.keys) - known):
-        near = difflib.get_close_matches(key, sorted(known), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use some of: {', '.join(sorted(known))}"
+    names = adaptable_names(model.layers)
+    for key in sorted(set(lora.keys) - names):  # mlx-lm ignores unknown keys silently
+        near = difflib.get_close_matches(key, sorted(names), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use some of: {', '.join(sorted(names))}"
         problems.append(ThunderError(f"no layer is called {key!r}", where="--lora-keys", hint=hint))
     if lora.kind == "dora":
         odd = {module.bits for _, module in model.named_modules() if isinstance(module, nn.QuantizedLinear)} & {3, 5, 6}
-        if odd:  # mlx-lm's DoRA takes a wrong input width from them
+        if odd:  # mlx-lm's DoRA takes packed width * (32 // bits) for the input width, which is wrong for these
             hint = "use fine_tune_type lora, or a base of 4 or 8 bits"
-            problems.append(ThunderError(f"DoRA does not fit a base of {odd.pop()} bits", "--fine-tune-type", hint))
+            fact = f"DoRA is not supported on a base of {odd.pop()} bits"
+            problems.append(ThunderError(fact, "--fine-tune-type", hint))
     return problems
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Compute activations of every block twice instead of holding them.
+    """Compute the activations of every block again in the backward pass, instead of keeping them.
 
-    mlx-lm's grad_checkpoint patches a class, so each class of a hybrid model is patched, and each once.
+    mlx-lm's grad_checkpoint patches the class of a block. So it is called for each class, since the blocks of a hybrid
+    model have several, and only once, or they would be computed three times.
     """
     for block in {type(block): block for block in model.layers}.values():
         grad_checkpoint(block)
@@ -140,7 +144,7 @@ def adaptable_names(blocks: list[nn.Module]) -> set[str]:
 
 
 def trainable(model: nn.Module) -> dict[str, mx.array]:
-    """The parameters that are trained, by name, sorted."""
+    """The trained parameters by name, sorted."""
     return dict(sorted(tree_flatten(model.trainable_parameters())))
 
 
@@ -150,22 +154,25 @@ def adapter_tensors(model: nn.Module) -> dict[str, Any]:
 
 
 def trainable_parameters(model: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Number of trained parameters."""
     return sum(leaf.size for leaf in trainable(model).values())
 
 
 def parameters(model: nn.Module) -> int:
-    """How many numbers the model has; a quantised weight counts as the numbers it stands for."""
+    """Number of the model's parameters; a quantised weight counts as the weights that it encodes."""
     return int(mlx_lm.utils.get_total_parameters(model))
 
 
 def build(config: dict[str, Any]) -> nn.Module:
-    """A model from its config.json alone; no weight is ever computed. ThunderError when mlx-lm cannot build it."""
+    """A model from its config.json alone. MLX is lazy, so no weight is computed.
+
+    Raises ThunderError when mlx-lm cannot build it.
+    """
     try:
         model_class, arguments = mlx_lm.utils._get_classes(config)
         model: nn.Module = model_class(arguments.from_dict(config))
         if config.get("tie_word_embeddings", True) and hasattr(model, "sanitize"):
-            model.sanitize({})  # without an lm_head among the weights some models share the embedding
+            model.sanitize({})  # Gemma, for one, ties the output layer only when it finds no lm_head among the weights
     except (ValueError, KeyError, TypeError) as error:
         raise ThunderError(f"mlx-lm cannot build it: {error}", where="--config") from error
     if quantization := config.get("quantization"):
@@ -184,6 +191,8 @@ def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
 
 
 def _quantized_layers(quantization: dict[str, Any]) -> Callable[[str, nn.Module], Any]:
+    """Chooses layers by the config alone. mlx-lm's loader looks for their scales among the weights, absent here."""
+
     def choose(path: str, module: nn.Module) -> Any:
         if path in quantization:
             return quantization[path]

@@ -1,4 +1,7 @@
-"""The adapter of a training, found, checked, brought to every rank and put on its model."""
+"""Reads the adapter that a training wrote: checks it, copies it to every rank and puts it on its model.
+
+adapter.py writes it. The two are apart because loading is no part of the code that decides a training.
+"""
 
 import contextlib
 import tempfile
@@ -12,31 +15,30 @@ from mlx_lm.tuner.utils import load_adapters
 
 from thunder_train import ThunderError
 from thunder_train.core import files
-from thunder_train.worker import ranks as agreement
-from thunder_train.worker.ranks import Ranks
+from thunder_train.worker.ranks import Ranks, broadcast
 
 NAMES = ("adapters.safetensors", "adapter_config.json")
 HINT = "run `./doit train`"
 
 
 @contextlib.contextmanager
-def adapter(folder: Path, ranks: Ranks) -> Iterator[Path]:
-    """A folder with rank 0's adapter on every rank: a training leaves it on the first machine only.
+def on_every_rank(folder: Path, ranks: Ranks) -> Iterator[Path]:
+    """Yields a folder with rank 0's adapter, on every rank: a training leaves its adapter on the first host only.
 
-    Raises ThunderError as `check` does.
+    folder: of the adapter on rank 0's host. Raises ThunderError as `check` does.
     """
     if ranks.rank == 0:
         check(folder)
     with tempfile.TemporaryDirectory(prefix="thunder-") as copy:
         for name in NAMES:
-            told = agreement.share((folder / name).read_bytes() if ranks.rank == 0 else None, ranks)
+            data = broadcast((folder / name).read_bytes() if ranks.rank == 0 else None, ranks)
             if ranks.rank != 0:
-                (Path(copy) / name).write_bytes(told or b"")
+                (Path(copy) / name).write_bytes(data or b"")
         yield folder if ranks.rank == 0 else Path(copy)
 
 
 def check(folder: Path) -> None:
-    """Raise ThunderError for an adapter that is missing, unreadable or holds a number that is not finite."""
+    """Raise ThunderError for an adapter that is missing, unreadable or not finite."""
     for name in NAMES:
         files.require(folder / name, hint=HINT)
     path = folder / NAMES[0]

@@ -1,14 +1,20 @@
-"""wandb and swanlab, through mlx-lm's own callbacks, on rank 0."""
+"""wandb and swanlab on rank 0, through mlx-lm's callbacks. Outside worker/train, because it changes no number."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError
-from thunder_train.worker.train.metrics_log import Tracker
+
+Tracker = Callable[[dict[str, Any]], None]
+"""Takes each event of metrics.jsonl."""
 
 
 def tracker(names: tuple[str, ...], folder: Path, flags: dict[str, Any]) -> Tracker | None:
-    """What takes each event; None without names. Raises ThunderError when a package is missing."""
+    """A function that passes events on to the named trackers; None without names.
+
+    folder: for their own logs. flags: logged as the run's configuration. Raises ThunderError when a package is missing.
+    """
     if not names:
         return None
     from mlx_lm.tuner.callbacks import get_reporting_callbacks  # late: it imports the trackers
@@ -23,10 +29,10 @@ def tracker(names: tuple[str, ...], folder: Path, flags: dict[str, Any]) -> Trac
         raise ThunderError(str(error), where="--report-to", hint="use wandb or swanlab") from error
 
     def report(event: dict[str, Any]) -> None:
-        told = {"iteration": event["step"], **{key: event[key] for key in event if key not in ("event", "step")}}
+        info = {"iteration": event["step"], **{key: event[key] for key in event if key not in ("event", "step")}}
         if event["event"] == "train":
-            callback.on_train_loss_report({**told, "train_loss": event["loss"]})
+            callback.on_train_loss_report({**info, "train_loss": event["loss"]})
         elif event["event"] == "valid":
-            callback.on_val_loss_report({**told, "val_loss": event["loss"]})
+            callback.on_val_loss_report({**info, "val_loss": event["loss"]})
 
     return report

@@ -1,7 +1,7 @@
-"""No worker outlives its launcher, and none stands still for ever.
+"""Ends a worker whose launcher is gone, or that finishes no step for too long; sends the launcher heartbeats.
 
-The launcher holds the worker's stdin open, so even its kill -9 is seen. A thread ends a rank that finishes no step, and
-tells the launcher every second that the rank lives: `thunder-beat STEP` on stdout, under THUNDER_BEATS=1.
+The launcher holds the worker's stdin open, which closes however the launcher ends, even by kill -9. A heartbeat is a
+line `thunder-beat STEP` on stdout each second, under THUNDER_BEATS=1.
 """
 
 import contextlib
@@ -19,37 +19,37 @@ from thunder_train.core.exit_codes import STALLED
 
 BEAT_EVERY_S = 1.0
 WAIT_LONGER_S = 3.0
-"""A rank that waits for the others ends itself so much later, for the one they wait for is to be named."""
+"""Extra time for a rank that waits for others: so the rank that they wait for reaches its limit first, and is named."""
 
 
 def follow_launcher() -> None:
-    """Watch stdin in a daemon thread when THUNDER_STDIN=1, and end this process when it closes."""
+    """With THUNDER_STDIN=1, end this process when its stdin closes."""
     if os.environ.get("THUNDER_STDIN") == "1":
         threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
 
 
 def _exit_at_end_of_stdin() -> None:
-    # os.read, not sys.stdin: a thread inside sys.stdin's lock would disturb the interpreter's own ending.
+    # os.read, not sys.stdin: a thread that holds sys.stdin's lock would disturb the interpreter's shutdown.
     while os.read(0, 4096):
         pass
     os._exit(1)
 
 
 class Watchdog:
-    """A context in which this process ends itself, with status 70 and one line, when it finishes no step for too long.
+    """A context in which this process ends itself, with status 70 and one line, when no step ends in time.
 
-    stall_timeout_s: between two beats; start_timeout_s: until the first; 0: no limit. It works while MLX computes or
-    communicates, which lets other threads run; joining does not, see there.
+    stall_timeout_s: most seconds between two beats. start_timeout_s: until the first. 0: no limit. A thread watches,
+    which works while MLX computes or communicates, for MLX then releases Python's global lock.
     """
 
     def __init__(self, stall_timeout_s: float, start_timeout_s: float) -> None:
         self.stall_timeout_s, self.start_timeout_s = stall_timeout_s, start_timeout_s
         self.step, self.since_s, self.is_waiting = 0, time.monotonic(), False
-        self.ended, self.last_words = threading.Event(), threading.Lock()
+        self.ended, self.ending = threading.Event(), threading.Lock()
 
     def __enter__(self) -> "Watchdog":
         self.since_s = time.monotonic()
-        self._tell()  # now, for joining comes next and stops the thread
+        self._send_beat()  # at once: the thread cannot while this rank joins the others
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -57,15 +57,15 @@ class Watchdog:
         self.ended.set()
 
     def beat(self, step: int) -> None:
-        """A step (counted from 1) has ended; or, with the same number, a part of a long validation after it."""
+        """A step (counted from 1) has ended, or, with the same number, a part of the validation after it."""
         is_first = not self.step
         self.step, self.since_s = step, time.monotonic()
         if is_first:
-            self._tell()  # the launcher's limit changes
+            self._send_beat()  # at once: from now on the launcher applies the stall timeout
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """For a collective: should it never end, the rank at fault ends itself first."""
+        """Around a collective: this rank waits for others, and gets WAIT_LONGER_S more."""
         self.is_waiting = True
         try:
             yield
@@ -74,7 +74,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def joining(self) -> Iterator[None]:
-        """For mx.distributed.init: it keeps other threads from running, so a signal ends it. Main thread only."""
+        """Around mx.distributed.init, in the main thread. It holds the global lock, so a signal must end it."""
         former = signal.signal(signal.SIGALRM, lambda *_: self._end())
         with self.waiting():
             left_s = self._left_s()
@@ -89,9 +89,9 @@ class Watchdog:
         while not self.ended.wait(max(0.0, min(BEAT_EVERY_S, self._left_s()))):
             if self._left_s() <= 0:
                 self._end()
-            self._tell()
+            self._send_beat()
 
-    def _tell(self) -> None:
+    def _send_beat(self) -> None:
         if os.environ.get("THUNDER_BEATS") == "1":
             _write(1, f"thunder-beat {self.step}\n")
 
@@ -102,7 +102,7 @@ class Watchdog:
         return self.since_s + limit_s + WAIT_LONGER_S * self.is_waiting - time.monotonic()
 
     def _end(self) -> None:
-        self.last_words.acquire()  # for good: thread and signal must not both speak
+        self.ending.acquire()  # and never released: thread and signal must not both print the line
         when = f"after step {self.step}" if self.step else "since the start"
         doing = ""
         if self.is_waiting:
@@ -115,7 +115,7 @@ class Watchdog:
 
 
 def silent_neighbours(within_s: float = 1.0) -> list[str]:
-    """Addresses of the ring's neighbours that say nothing at all; a host that lives at least refuses a connection."""
+    """Addresses of the ring's neighbours that do not answer a connection; a running host at least refuses it."""
     table = json.loads(os.environ.get("THUNDER_FILE_MLX_HOSTFILE", "[]"))
     mine = int(os.environ.get("MLX_RANK", "0"))
     links = {link for other in (mine - 1, mine + 1) if table for link in table[other % len(table)]}
@@ -131,6 +131,6 @@ def silent_neighbours(within_s: float = 1.0) -> list[str]:
 
 
 def _write(number: int, text: str) -> None:
-    # One write to the descriptor: it needs no lock that the main thread may hold, and nothing can come in between.
+    # A single write to the descriptor takes no lock that the main thread may hold, and is not interleaved with others.
     with contextlib.suppress(OSError):
         os.write(number, text.encode())

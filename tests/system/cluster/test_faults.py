@@ -213,7 +213,7 @@ def test_a_changed_dataset_on_one_host_is_refused(two: Lab, smoke: Copy) -> None
 
     assert 2 == status
     assert err.startswith("rank 1 (host2): ended with exit status 2; last lines: ")
-    assert "rank 1: is not about to train what rank 0 trains: --train-data: " in err
+    assert "rank 1: would not train the same as rank 0: --train-data is " in err
 
 
 def test_two_launches_at_once_do_not_meet(two: Lab, smoke: Copy) -> None:

@@ -1,45 +1,59 @@
 """Which rows a rank takes at a step, and how they are laid out."""
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.families import build
+from tests.worker.conftest import rows_in
 
 pytestmark = pytest.mark.mlx
 
 
-def lognormal(rows, seed=0):
+def lognormal(rows: int, seed: int = 0) -> list[int]:
     """Lengths as real rows have them, in tokens."""
     random_ = random.Random(seed)  # noqa: S311  (rows, not secrecy)
     return [max(4, int(random_.lognormvariate(4, 0.7))) for _ in range(rows)]
 
 
-def costs(**changed):
+def costs(**changed: Any) -> Any:
+    """Costs of a small machine, some values changed."""
     from thunder_train.worker.batching.plan import Costs
 
     return Costs(**({"micro_tokens": 1024, "knee": 320.0, "overhead": 100.0, "is_packed": True} | changed))
 
 
-def feed(lengths, global_batch_size, rank=0, world=1, seed=0, weights=()):
+def loader(
+    lengths: Sequence[int],
+    global_batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    seed: int = 0,
+    weights: tuple[float, ...] = (),
+) -> Any:
+    """A data loader of rows of these lengths."""
     from thunder_train.worker.batching.loader import DataLoader
     from thunder_train.worker.batching.tokens import Example
 
-    examples = [Example(str(i), (7,) * length, ((1, length),)) for i, length in enumerate(lengths)]
+    examples = [Example(str(i), (1 + i,) * length, ((1, length),)) for i, length in enumerate(lengths)]
     return DataLoader(examples, global_batch_size, seed, rank, world, costs(), weights)
 
 
-def ids(batches):
-    return [int(row) for one in batches for row in one.row_ids]
+def ids(batches: Sequence[Any]) -> list[int]:
+    """The rows of batches: their tokens are their numbers, from 1."""
+    return [tokens[0] - 1 for one in batches for tokens in rows_in(one)]
 
 
-def padding(lengths, passes):
+def padding(lengths: Sequence[int], passes: Sequence[Any]) -> float:
+    """The share of padding among the computed tokens."""
     return 1 - sum(length - 1 for length in lengths) / sum(len(one.sequences) * one.width for one in passes)
 
 
-def test_the_order_is_a_permutation_of_seed_and_epoch_alone():
+def test_the_order_is_a_permutation_of_seed_and_epoch_alone() -> None:
     """
     A resumed run finds its place without carrying any state.
     """
@@ -51,36 +65,36 @@ def test_the_order_is_a_permutation_of_seed_and_epoch_alone():
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_a_step_takes_the_same_rows_whatever_the_world_size(world):
+def test_a_step_takes_the_same_rows_whatever_the_world_size(world: int) -> None:
     """
     The number of machines changes who computes, not what is computed: these rows, each once per epoch, the last short.
     """
     from thunder_train.worker.batching.loader import order
 
     lengths = lognormal(21)
-    feeds = [feed(lengths, 8, rank, world) for rank in range(world)]
+    loaders = [loader(lengths, 8, rank, world) for rank in range(world)]
 
-    assert {3} == {one.steps_per_epoch for one in feeds}
+    assert {3} == {one.steps_per_epoch for one in loaders}
     for step in range(6):
         epoch, start = step // 3, step % 3 * 8
-        taken = [row for one in feeds for row in ids(one.step(step))]
+        taken = [row for one in loaders for row in ids(one.step(step))]
         assert sorted(order(0, epoch, 21)[start : start + 8]) == sorted(taken)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_validation_takes_every_row_once(world):
+def test_validation_takes_every_row_once(world: int) -> None:
     """
     The same rows every time, however many ranks share them and however many there are.
     """
     lengths = lognormal(600)
-    taken = [ids(feed(lengths, 8, rank, world).validation()) for rank in range(world)]
+    taken = [ids(loader(lengths, 8, rank, world).validation()) for rank in range(world)]
 
     assert list(range(600)) == sorted(row for rows in taken for row in rows)
-    assert taken[0] == ids(feed(lengths, 8, 0, world).validation())
+    assert taken[0] == ids(loader(lengths, 8, 0, world).validation())
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_get_nearly_equal_work(ranks):
+def test_ranks_get_nearly_equal_work(ranks: int) -> None:
     """
     The slowest rank sets the pace; equal numbers of rows, or of tokens, would leave the others waiting.
     """
@@ -96,7 +110,7 @@ def test_ranks_get_nearly_equal_work(ranks):
 
 
 @pytest.mark.parametrize("weights", [(3.0, 1.0), (1.0, 2.0, 1.0), (0.5, 2.0)])
-def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights):
+def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights: tuple[float, ...]) -> None:
     """
     Machines are not alike: what is made equal is the time, work by weight, to which the slowest rank holds all.
     """
@@ -107,7 +121,7 @@ def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights):
         lengths = lognormal(16 * len(weights), seed)
         dealt = deal(lengths, len(weights), costs(), weights)
         work = [cost_of(plan([lengths[i] for i in rows], costs()), costs()) for rows in dealt]
-        total = [known + more for known, more in zip(total, work, strict=True)]
+        total = [before + more for before, more in zip(total, work, strict=True)]
         slowest = max(each / weight for each, weight in zip(work, weights, strict=True))
         waited.append(slowest * sum(weights) / sum(work))
 
@@ -116,7 +130,7 @@ def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights):
     assert sum(waited) / 20 < 1.05
 
 
-def test_many_rows_are_dealt_by_weight_at_once():
+def test_many_rows_are_dealt_by_weight_at_once() -> None:
     """
     So many are even without exchanges, which would cost time at every step.
     """
@@ -128,7 +142,7 @@ def test_many_rows_are_dealt_by_weight_at_once():
     assert pytest.approx(0.75, abs=0.01) == fast / (fast + slow)
 
 
-def test_weights_that_are_alike_change_nothing():
+def test_weights_that_are_alike_change_nothing() -> None:
     """
     Only relations count, and a cluster without weights deals as it always did.
     """
@@ -137,13 +151,13 @@ def test_weights_that_are_alike_change_nothing():
     assert deal(lognormal(40), 3, costs()) == deal(lognormal(40), 3, costs(), (7.0, 7.0, 7.0))
 
 
-def test_a_weighted_step_takes_the_same_rows():
+def test_a_weighted_step_takes_the_same_rows() -> None:
     """
     Weights, too, change who computes and not what: steps and validation hold each row once.
     """
     lengths = lognormal(21)
-    even = [feed(lengths, 8, rank, 2) for rank in range(2)]
-    uneven = [feed(lengths, 8, rank, 2, weights=(3.0, 1.0)) for rank in range(2)]
+    even = [loader(lengths, 8, rank, 2) for rank in range(2)]
+    uneven = [loader(lengths, 8, rank, 2, weights=(3.0, 1.0)) for rank in range(2)]
 
     for step in range(6):
         expected = sorted(row for one in even for row in ids(one.step(step)))
@@ -159,7 +173,7 @@ def test_a_weighted_step_takes_the_same_rows():
     weights=st.lists(st.floats(0.01, 100), min_size=1, max_size=5),
     is_even=st.booleans(),
 )
-def test_every_row_is_dealt_once_and_alike_everywhere(lengths, weights, is_even):
+def test_every_row_is_dealt_once_and_alike_everywhere(lengths: list[int], weights: list[float], is_even: bool) -> None:
     """
     Each rank deals for itself: a row that two of them, or none, believe to hold would be trained twice or never.
     """
@@ -172,11 +186,11 @@ def test_every_row_is_dealt_once_and_alike_everywhere(lengths, weights, is_even)
     assert dealt == deal(lengths, len(weights), costs(), chosen)
 
 
-def test_a_rank_may_get_no_row():
+def test_a_rank_may_get_no_row() -> None:
     """
     The last step of an epoch can be shorter than the ranks are many; the rank takes part with nothing.
     """
-    assert [1, 1, 0] == [len(ids(feed([9, 9, 9, 9, 9], 3, rank, 3).step(1))) for rank in range(3)]
+    assert [1, 1, 0] == [len(ids(loader([9, 9, 9, 9, 9], 3, rank, 3).step(1))) for rank in range(3)]
 
 
 @settings(max_examples=60)
@@ -186,7 +200,9 @@ def test_a_rank_may_get_no_row():
     is_packed=st.booleans(),
     is_fixed=st.booleans(),
 )
-def test_every_layout_holds_each_row_once_within_its_limits(lengths, micro_tokens, is_packed, is_fixed):
+def test_every_layout_holds_each_row_once_within_its_limits(
+    lengths: list[int], micro_tokens: int, is_packed: bool, is_fixed: bool
+) -> None:
     """
     Nothing is lost, nothing overflows, memory stays bounded; a row longer than the bound goes alone.
     """
@@ -204,7 +220,7 @@ def test_every_layout_holds_each_row_once_within_its_limits(lengths, micro_token
         assert not widths or (one.width in widths and len(one.sequences) in (1, 2, 4, 8, 16, 32))
 
 
-def test_packing_keeps_padding_under_a_tenth():
+def test_packing_keeps_padding_under_a_tenth() -> None:
     """
     mlx-lm pads more than half of such rows: this is where most of the speed comes from.
     """
@@ -217,7 +233,7 @@ def test_packing_keeps_padding_under_a_tenth():
             assert padding(lengths, plan(lengths, chosen)) < 0.1
 
 
-def test_fixed_widths_are_few_multiples_of_64():
+def test_fixed_widths_are_few_multiples_of_64() -> None:
     """
     A GPU compiles a step once per shape: about two seconds each.
     """
@@ -228,7 +244,7 @@ def test_fixed_widths_are_few_multiples_of_64():
     assert (256, 512, 768, 1024) == fixed_widths(1000, 600)
 
 
-def test_rows_of_one_length_are_neither_padded_nor_packed():
+def test_rows_of_one_length_are_neither_padded_nor_packed() -> None:
     """
     Where there is nothing to win there is nothing to lose: as fast as a plain batch.
     """
@@ -237,13 +253,13 @@ def test_rows_of_one_length_are_neither_padded_nor_packed():
     assert [Pass(tuple((i,) for i in range(8)), 99)] == plan([100] * 8, costs())
 
 
-def test_the_machine_and_the_model_decide_what_is_cheap():
+def test_the_machine_and_the_model_decide_what_is_cheap() -> None:
     """
     On a CPU any width will do; attention weighs less in a wide model; what cannot be packed is padded.
     """
     from thunder_train.worker.batching.loader import costs_of
 
-    rows = feed([10, 300], 2).examples
+    rows = loader([10, 300], 2).examples
     llama, wide = costs_of(build("llama"), rows, 512), costs_of(build("qwen2"), rows, 512)
 
     assert (512, 4.6 * 64, True, ()) == (llama.micro_tokens, llama.knee, llama.is_packed, llama.widths)

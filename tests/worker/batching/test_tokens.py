@@ -1,5 +1,8 @@
 """Rows to tokens, and which of them are trained on."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.worker.conftest import row, write_rows
@@ -8,7 +11,7 @@ from thunder_train import ThunderError
 pytestmark = pytest.mark.mlx
 
 
-def chat(*contents):
+def chat(*contents: str) -> dict[str, Any]:
     """A row of user and assistant messages in turn."""
     roles = ("user", "assistant")
     return {"id": "chat", "messages": [{"role": roles[i % 2], "content": each} for i, each in enumerate(contents)]}
@@ -21,7 +24,7 @@ class Forgetting:
     bos_token_id = None
     eos_token_ids = frozenset([ord(".")])
 
-    def apply_chat_template(self, messages, add_generation_prompt):
+    def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> list[int]:
         """Tokens of messages."""
         text = ""
         for i, message in enumerate(messages):
@@ -30,7 +33,7 @@ class Forgetting:
         return list(map(ord, text + ("a" if add_generation_prompt else "")))
 
 
-def test_the_answer_and_its_end_of_turn_are_the_only_targets(tokenizer):
+def test_the_answer_and_its_end_of_turn_are_the_only_targets(tokenizer: Any) -> None:
     """
     The prompt must not be learned, and the end must be, or the model never stops.
     """
@@ -42,7 +45,7 @@ def test_the_answer_and_its_end_of_turn_are_the_only_targets(tokenizer):
     assert 3 == made.targets
 
 
-def test_a_row_begins_once(tokenizer):
+def test_a_row_begins_once(tokenizer: Any) -> None:
     """
     Rendering to text and encoding that would add a second <bos>.
     """
@@ -54,7 +57,7 @@ def test_a_row_begins_once(tokenizer):
     assert tokenizer.bos_token_id == made[0]
 
 
-def test_every_row_without_a_target_is_named(tmp_path, tokenizer):
+def test_every_row_without_a_target_is_named(tmp_path: Path, tokenizer: Any) -> None:
     """
     A row that teaches nothing is a mistake in the data, not something to pass over.
     """
@@ -69,14 +72,14 @@ def test_every_row_without_a_target_is_named(tmp_path, tokenizer):
         tokens.read(path, tokenizer, tokens.Policy(100))
 
     expected = [
-        f"{path}:1: has no target: the last message is no answer; end it with an answer",
-        f"{path}:3: has no target: the last message is no answer; end it with an answer",
+        f"{path}:1: has no target: the last message is not an answer; end it with an answer",
+        f"{path}:3: has no target: the last message is not an answer; end it with an answer",
         f"{path}:4: has no `messages` with role and content; write ChatML rows",
     ]
     assert expected == str(caught.value).split("\n")
 
 
-def test_rows_that_would_be_cut_are_refused_with_their_lengths(tmp_path, tokenizer):
+def test_rows_that_would_be_cut_are_refused_with_their_lengths(tmp_path: Path, tokenizer: Any) -> None:
     """
     Cutting from the right removes the answer: the first users trained on such rows without knowing.
     """
@@ -94,7 +97,7 @@ def test_rows_that_would_be_cut_are_refused_with_their_lengths(tmp_path, tokeniz
     assert expected == str(caught.value)
 
 
-def test_rows_that_would_be_cut_can_be_dropped_and_are_counted(tmp_path, tokenizer):
+def test_rows_that_would_be_cut_can_be_dropped_and_are_counted(tmp_path: Path, tokenizer: Any) -> None:
     """
     Never trained on in part, never lost without a number.
     """
@@ -106,7 +109,7 @@ def test_rows_that_would_be_cut_can_be_dropped_and_are_counted(tmp_path, tokeniz
     assert (["row-1"], 1) == ([each.row_id for each in split.examples], split.dropped)
 
 
-def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
+def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: Any) -> None:
     """
     If the prompt is no beginning of the row, nobody knows where the answer starts.
     """
@@ -117,14 +120,16 @@ def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
         bos_token_id = 2
         eos_token_ids = frozenset([5])
 
-        def apply_chat_template(self, messages, add_generation_prompt):
+        def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> list[int]:
             return [2, 7, 8] if add_generation_prompt else [2, 9, 8, 5]
 
-    with pytest.raises(ThunderError, match="x:1: the prompt is no beginning of the whole row"):
+    with pytest.raises(
+        ThunderError, match="x:1: the chat template does not render the prompt as a prefix of the whole row"
+    ):
         tokens.example(row(1, "ߞߊ"), Rewriting(), where="x:1")
 
 
-def test_every_answer_is_trained_on_if_the_recipe_says_so(tokenizer):
+def test_every_answer_is_trained_on_if_the_recipe_says_so(tokenizer: Any) -> None:
     """
     Each turn's answer with its end of turn; questions never. "last" sees the same tokens and trains on the last alone.
     """
@@ -141,7 +146,7 @@ def test_every_answer_is_trained_on_if_the_recipe_says_so(tokenizer):
     assert 1 == every.tokens.count(tokenizer.bos_token_id)
 
 
-def test_a_template_that_changes_earlier_answers_trains_on_the_last_alone():
+def test_a_template_that_changes_earlier_answers_trains_on_the_last_alone() -> None:
     """
     What the model would be asked to write there is not what it reads once the talk goes on.
     """
@@ -155,10 +160,10 @@ def test_a_template_that_changes_earlier_answers_trains_on_the_last_alone():
     assert ("uq.ax.ur.a()yz.", "()yz.") == tuple("".join(map(chr, t)) for t in (made.tokens, made.tokens[-5:]))
     assert ((10, 15),) == made.spans
     expected = "x:1: the chat template changes earlier answers, or does not end them; "
-    assert expected + "set train_on to last, or mend the template" == str(caught.value)
+    assert expected + "set train_on to last, or fix the template" == str(caught.value)
 
 
-def test_an_earlier_answer_without_text_is_refused_where_it_would_be_trained_on(tokenizer):
+def test_an_earlier_answer_without_text_is_refused_where_it_would_be_trained_on(tokenizer: Any) -> None:
     """
     It would teach the model to say nothing.
     """
@@ -169,7 +174,7 @@ def test_an_earlier_answer_without_text_is_refused_where_it_would_be_trained_on(
 
 
 @pytest.mark.parametrize("room", [1, 2, 5, 9])
-def test_a_split_answer_is_trained_on_exactly_once(tmp_path, tokenizer, room):
+def test_a_split_answer_is_trained_on_exactly_once(tmp_path: Path, tokenizer: Any, room: int) -> None:
     """
     No token is lost or learned twice, every piece keeps the prompt, and later ones see what came before.
     """
@@ -185,7 +190,7 @@ def test_a_split_answer_is_trained_on_exactly_once(tmp_path, tokenizer, room):
     assert {whole.tokens[:prompt]} == {each.tokens[:prompt] for each in split.examples}
     assert all(len(each.tokens) <= prompt + room for each in split.examples)
     contexts = [each.tokens[prompt : each.first_target] for each in split.examples]
-    done = ()
+    done: tuple[int, ...] = ()
     for context, part in zip(contexts, learned, strict=True):
         assert context == done[len(done) - len(context) :]
         done += part
@@ -194,7 +199,7 @@ def test_a_split_answer_is_trained_on_exactly_once(tmp_path, tokenizer, room):
     assert (0, 1, whole.targets) == (split.dropped, split.split, split.targets)
 
 
-def test_a_prompt_that_does_not_fit_is_dropped_and_counted(tmp_path, tokenizer):
+def test_a_prompt_that_does_not_fit_is_dropped_and_counted(tmp_path: Path, tokenizer: Any) -> None:
     """
     There is nothing to split: without the whole prompt the answer answers nothing.
     """
@@ -206,7 +211,7 @@ def test_a_prompt_that_does_not_fit_is_dropped_and_counted(tmp_path, tokenizer):
     assert (["row-1"], 1, 0) == ([each.row_id for each in split.examples], split.dropped, split.split)
 
 
-def test_answers_that_fit_stay_together_when_a_later_one_is_split(tmp_path, tokenizer):
+def test_answers_that_fit_stay_together_when_a_later_one_is_split(tmp_path: Path, tokenizer: Any) -> None:
     """
     A conversation is cut where it must be, and answers behind the cut are counted as dropped.
     """
@@ -224,16 +229,22 @@ def test_answers_that_fit_stay_together_when_a_later_one_is_split(tmp_path, toke
 
 
 @pytest.fixture
-def counted(monkeypatch):
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often a row was rendered."""
     from thunder_train.worker.batching import tokens
 
-    calls, render = [], tokens.render
-    monkeypatch.setattr(tokens, "render", lambda *given, **named: calls.append(1) or render(*given, **named))
+    calls: list[int] = []
+    render = tokens.render
+
+    def counting(*given: Any, **named: Any) -> list[int]:
+        calls.append(1)
+        return render(*given, **named)
+
+    monkeypatch.setattr(tokens, "render", counting)
     return calls
 
 
-def test_tokens_made_once_are_read_from_disk(tmp_path, tokenizer, counted):
+def test_tokens_made_once_are_read_from_disk(tmp_path: Path, tokenizer: Any, counted: list[int]) -> None:
     """
     Two ranks, a resumed run and an evaluation see the same rows, and none waits for the template again.
     """
@@ -249,7 +260,9 @@ def test_tokens_made_once_are_read_from_disk(tmp_path, tokenizer, counted):
     assert 2 * rendered == len(counted)
 
 
-def test_other_rows_settings_or_templates_are_other_tokens(tmp_path, tokenizer, monkeypatch):
+def test_other_rows_settings_or_templates_are_other_tokens(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     A cache that answers for something else trains on the wrong thing without a word.
     """
@@ -269,7 +282,7 @@ def test_other_rows_settings_or_templates_are_other_tokens(tmp_path, tokenizer, 
     assert 5 == len(list(cache.iterdir()))
 
 
-def test_damaged_tokens_are_made_again(tmp_path, tokenizer, counted):
+def test_damaged_tokens_are_made_again(tmp_path: Path, tokenizer: Any, counted: list[int]) -> None:
     """
     A flipped bit is a wrong token, and a file cut short is no reason to stop.
     """
@@ -286,7 +299,7 @@ def test_damaged_tokens_are_made_again(tmp_path, tokenizer, counted):
     assert 2 * 4 == len(counted)
 
 
-def test_a_file_without_rows_is_told_again_the_second_time(tmp_path, tokenizer):
+def test_a_file_without_rows_is_told_again_the_second_time(tmp_path: Path, tokenizer: Any) -> None:
     """
     No tokens are no reason for a traceback.
     """
@@ -298,7 +311,9 @@ def test_a_file_without_rows_is_told_again_the_second_time(tmp_path, tokenizer):
             tokens.read(path, tokenizer, tokens.Policy(100), tmp_path / "cache")
 
 
-def test_a_template_that_writes_the_date_is_not_cached(tmp_path, tokenizer, monkeypatch):
+def test_a_template_that_writes_the_date_is_not_cached(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     Llama 3's does: tomorrow's rows are other rows.
     """
@@ -312,7 +327,7 @@ def test_a_template_that_writes_the_date_is_not_cached(tmp_path, tokenizer, monk
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path, tokenizer):
+def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path: Path, tokenizer: Any) -> None:
     """
     A user's mistake, so no traceback.
     """

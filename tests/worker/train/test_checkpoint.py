@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,9 +38,9 @@ def place(folder: Path, tmp_path: Path) -> Path:
 def train(place: Path, **changed: object) -> "subprocess.CompletedProcess[str]":
     """A training of both ranks, each in its own folder."""
     command = ["--hostfile", "hosts.json", "--log-dir", "logs", "--module", "tests.helpers.own_folder"]
-    words = flags(Path("run/adapter"), checkpoint_path="kept", **{**LONG, **changed})
+    arguments = flags(Path("run/adapter"), checkpoint_path="kept", **{**LONG, **changed})
     return subprocess.run(
-        [sys.executable, "-m", "thunder_train.launch", *command, *words],
+        [sys.executable, "-m", "thunder_train.launch", *command, *arguments],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
         capture_output=True,
@@ -54,7 +55,7 @@ def kept(place: Path, rank: int) -> list[str]:
     return sorted(path.name for path in (place / f"rank-{rank}/kept").glob("*"))
 
 
-def told(place: Path) -> tuple[bytes, object, list[object]]:
+def outcome(place: Path) -> tuple[bytes, Any, list[Any]]:
     """The adapter, done.json and every event without its times."""
     lines = (place / "rank-0/run/metrics.jsonl").read_text().splitlines()
     events = [(event["event"], event["step"], event.get("loss")) for event in map(json.loads, lines)]
@@ -66,9 +67,9 @@ def test_one_rank_of_each_host_keeps_files(tmp_path: Path) -> None:
     """
     Several ranks of one host share its folder.
     """
-    found = hostfile(tmp_path, "mac4", "mac4", "mac5", "mac5")
+    hosts = hostfile(tmp_path, "mac4", "mac4", "mac5", "mac5")
 
-    assert [True, False, True, False] == [is_first_on_host(found, rank) for rank in range(4)]
+    assert [True, False, True, False] == [is_first_on_host(hosts, rank) for rank in range(4)]
     assert is_first_on_host(None, 0)
 
 
@@ -81,7 +82,7 @@ def test_a_host_that_is_lost_with_its_disk_loses_nothing(place: Path, strategy: 
     """
     done = train(place, strategy=strategy, **MANY)
     assert 0 == done.returncode, done.stderr
-    expected = told(place)
+    expected = outcome(place)
     steps = [f"{step:07d}.safetensors" for step in (3, 6, 9, 12)]
     assert [steps, steps] == [kept(place, rank) for rank in (0, 1)]
     shutil.rmtree(place / "rank-0/kept")
@@ -93,7 +94,7 @@ def test_a_host_that_is_lost_with_its_disk_loses_nothing(place: Path, strategy: 
 
     assert 0 == done.returncode, done.stderr
     assert "step 6/12  goes on from here\n" in done.stdout
-    adapter, result, events = told(place)
+    adapter, result, events = outcome(place)
     assert expected == (adapter, result, [event for event in events if event[0] != "resume"])
 
 

@@ -9,13 +9,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from tests.helpers.project_copy import PROJECT
-from tests.worker.conftest import flags, row, write_rows
+from tests.worker.conftest import flags, row, rows_in, write_rows
 from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
@@ -24,7 +25,7 @@ LETTERS = "ߊߋߌߍߎߏߐߓߔߕߖߗߘ"
 
 
 @pytest.fixture(scope="module")
-def ragged(folder):
+def ragged(folder: Path) -> Path:
     """Rows of very unequal length, so that ranks and micro-batches hold unequal token counts; 13 of them, a prime."""
     dice = random.Random(7)  # noqa: S311
     texts = ["".join(dice.choices(LETTERS, k=size)) for size in (2, 90, 3, 5, 40, 2, 8, 60, 4, 3, 2, 30, 6)]
@@ -37,7 +38,13 @@ def ragged(folder):
 
 def start(folder: Path, place: Path, hosts: str, **changed: object) -> "subprocess.Popen[str]":
     """Begin a training of ragged rows; its output folder is place."""
-    chosen = {"train_data": "ragged.jsonl", "num_iters": 6, "micro_tokens": 128, "eval_every": 3, **changed}
+    chosen: dict[str, Any] = {
+        "train_data": "ragged.jsonl",
+        "num_iters": 6,
+        "micro_tokens": 128,
+        "eval_every": 3,
+        **changed,
+    }
     command = ["--hostfile", hosts, "--log-dir", str(place / "logs"), *flags(place / "adapter", **chosen)]
     return subprocess.Popen(
         [sys.executable, "-m", "thunder_train.launch", *command],
@@ -57,7 +64,7 @@ def finish(folder: Path, place: Path, hosts: str, **changed: object) -> Path:
     return place
 
 
-def outcome(place: Path) -> tuple[bytes, bytes, dict[str, object], list[object]]:
+def outcome(place: Path) -> tuple[bytes, bytes, Any, list[Any]]:
     """What must be the same to the bit: adapter, last checkpoint, done.json, events; times and metrics left out."""
     done = json.loads((place / "adapter/done.json").read_text())
     from thunder_train.worker.train import checkpoint
@@ -66,12 +73,12 @@ def outcome(place: Path) -> tuple[bytes, bytes, dict[str, object], list[object]]
     last.progress.metrics.clear()
     events = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
     kept = ("event", "step", "loss", "tokens", "learning_rate", "grad_norm")
-    told = [{key: event[key] for key in kept if key in event} for event in events if event["event"] != "resume"]
-    return (place / "adapter/adapters.safetensors").read_bytes(), checkpoint.encode(last), done, told
+    logged = [{key: event[key] for key in kept if key in event} for event in events if event["event"] != "resume"]
+    return (place / "adapter/adapters.safetensors").read_bytes(), checkpoint.encode(last), done, logged
 
 
 @pytest.mark.parametrize("global_batch_size", [4, 13])
-def test_the_world_size_does_not_change_the_result(ragged, tmp_path, global_batch_size):
+def test_the_world_size_does_not_change_the_result(ragged: Path, tmp_path: Path, global_batch_size: int) -> None:
     """
     1, 2 and 4 ranks with the same rows per step agree within 1e-5, with a last short batch and several micro-batches.
     """
@@ -89,7 +96,7 @@ def test_the_world_size_does_not_change_the_result(ragged, tmp_path, global_batc
             assert np.allclose(tensor, tensors[name], rtol=1e-5, atol=1e-5 * np.abs(tensor).max()), name
 
 
-def test_unequal_machines_train_the_same_adapter(ragged, tmp_path):
+def test_unequal_machines_train_the_same_adapter(ragged: Path, tmp_path: Path) -> None:
     """
     Two ranks, one of them three times as fast, agree with one rank within 1e-5: weights say who computes, not what.
     """
@@ -101,7 +108,7 @@ def test_unequal_machines_train_the_same_adapter(ragged, tmp_path):
         assert np.allclose(tensor, adapters[1][name], rtol=1e-5, atol=1e-5 * np.abs(tensor).max()), name
 
 
-def test_the_flag_reaches_the_share_of_each_rank(ragged, tmp_path, monkeypatch):
+def test_the_flag_reaches_the_share_of_each_rank(ragged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Three quarters of the tokens for weight 3 of 4, in the feed that a training really gets; every row once.
     """
@@ -113,15 +120,15 @@ def test_the_flag_reaches_the_share_of_each_rank(ragged, tmp_path, monkeypatch):
     chosen = parse(flags(tmp_path / "adapter", train_data="ragged.jsonl", global_batch_size=13, micro_tokens=128))
     ready = setup.prepare(chosen, Ranks(0, 1))
     uneven = replace(chosen, weights=(3.0, 1.0))
-    shares = [setup._feed(uneven, ready, "train", Ranks(rank, 2)).step(0) for rank in range(2)]
-    rows = [[row for batch in share for row in batch.row_ids] for share in shares]
-    lengths = {example.row_id: len(example.tokens) for example in ready.splits["train"].examples}
+    shares = [setup._loader(uneven, ready, "train", Ranks(rank, 2)).step(0) for rank in range(2)]
+    rows = [[tokens for batch in share for tokens in rows_in(batch)] for share in shares]
+    expected = [example.tokens for example in ready.splits["train"].examples]
 
-    assert sorted(lengths) == sorted(rows[0] + rows[1])
-    assert 0.7 < sum(lengths[row] for row in rows[0]) / sum(lengths.values()) < 0.8
+    assert sorted(expected) == sorted(rows[0] + rows[1])
+    assert 0.7 < sum(map(len, rows[0])) / sum(map(len, expected)) < 0.8
 
 
-def test_weights_must_be_as_many_as_the_ranks_and_are_part_of_the_run(ragged, tmp_path):
+def test_weights_must_be_as_many_as_the_ranks_and_are_part_of_the_run(ragged: Path, tmp_path: Path) -> None:
     """
     A number too few would leave a rank without rows; other weights add up in another order, so it is another training.
     """
@@ -136,11 +143,11 @@ def test_weights_must_be_as_many_as_the_ranks_and_are_part_of_the_run(ragged, tm
     assert "another training: --weights was (3.0, 1.0), is (2.0, 1.0); " in refusals[1]
 
 
-def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged, tmp_path):
+def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged: Path, tmp_path: Path) -> None:
     """
     Sums are added up before they are divided, so how the rows of a step go through the model cannot matter.
     """
-    ways = [
+    ways: list[dict[str, Any]] = [
         {"batch_size": 6},
         {"batch_size": 2, "grad_accumulation": 3},
         {"global_batch_size": 6, "packing": "never", "micro_tokens": 4096},
@@ -160,11 +167,20 @@ def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged,
         pytest.param("hosts.json", {"strategy": "tensor"}, id="two ranks, tensor", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_killed_at_random_steps_ends_as_if_it_had_not_been(ragged, tmp_path, hosts, more):
+def test_a_run_killed_at_random_steps_ends_as_if_it_had_not_been(
+    ragged: Path, tmp_path: Path, hosts: str, more: dict[str, Any]
+) -> None:
     """
     kill -9 of one rank or of all, again and again: adapter, optimizer, losses and metrics are bit-identical in the end.
     """
-    long = {"num_iters": 100, "save_every": 3, "eval_every": 5, "schedule": "cosine", "lora_dropout": 0.1, **more}
+    long: dict[str, Any] = {
+        "num_iters": 100,
+        "save_every": 3,
+        "eval_every": 5,
+        "schedule": "cosine",
+        "lora_dropout": 0.1,
+        **more,
+    }
     expected = outcome(finish(ragged, tmp_path / "whole", hosts, **long))
     dice, place = random.Random(11), tmp_path / "killed"  # noqa: S311
     log = place / "logs/rank-0.log"
@@ -186,20 +202,20 @@ def test_a_run_killed_at_random_steps_ends_as_if_it_had_not_been(ragged, tmp_pat
 
 def kill_ranks(place: Path, every: bool) -> None:
     """kill -9 rank 1 (or the only one), or every rank, of the training that writes into place."""
-    found = []
+    numbers = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                words = (process / "cmdline").read_bytes().decode().split("\0")
+                argv = (process / "cmdline").read_bytes().decode().split("\0")
             except OSError:
                 continue
-            if "thunder_train.worker" in words and str(place / "adapter") in words:
-                found.append(int(process.name))
-    for number in sorted(found)[:: 1 if every else -len(found)]:
+            if "thunder_train.worker" in argv and str(place / "adapter") in argv:
+                numbers.append(int(process.name))
+    for number in sorted(numbers)[:: 1 if every else -len(numbers)]:
         os.kill(number, signal.SIGKILL)
 
 
-def test_a_checkpoint_of_another_training_is_refused(ragged, tmp_path):
+def test_a_checkpoint_of_another_training_is_refused(ragged: Path, tmp_path: Path) -> None:
     """
     Going on from it would be a run that nobody declared; each differing key is named.
     """
@@ -210,10 +226,10 @@ def test_a_checkpoint_of_another_training_is_refused(ragged, tmp_path):
     assert 2 == process.returncode
     place = tmp_path / "checkpoints"
     assert f"{place}: holds a checkpoint of another training: --learning-rate was 0.001, is 0.0001; " in output
-    assert "delete the folder to begin anew, or give another --checkpoint-path" in output
+    assert "delete the folder to start from the beginning, or give another --checkpoint-path" in output
 
 
-def test_a_damaged_checkpoint_is_passed_over(ragged, tmp_path):
+def test_a_damaged_checkpoint_is_passed_over(ragged: Path, tmp_path: Path) -> None:
     """
     The one before it is used, with a warning, and the end is the same.
     """
@@ -229,7 +245,7 @@ def test_a_damaged_checkpoint_is_passed_over(ragged, tmp_path):
     assert expected == outcome(place)
 
 
-def test_ranks_that_hold_other_rows_do_not_train(ragged, tmp_path):
+def test_ranks_that_hold_other_rows_do_not_train(ragged: Path, tmp_path: Path) -> None:
     """
     Two Macs with different datasets would average two trainings.
     """
@@ -256,10 +272,10 @@ def test_ranks_that_hold_other_rows_do_not_train(ragged, tmp_path):
 
     assert 2 == done.returncode
     hashes = [files.sha256(ragged / f"ragged-{rank}.jsonl")[:16] for rank in (0, 1)]
-    assert f"rank 1: is not about to train what rank 0 trains: --train-data: {hashes[0]} there, {hashes[1]} here" in log
+    assert f"rank 1: would not train the same as rank 0: --train-data is {hashes[0]} there, {hashes[1]} here" in log
 
 
-def test_dora_and_gradient_checkpointing_train_and_load_in_mlx_lm(ragged, tmp_path):
+def test_dora_and_gradient_checkpointing_train_and_load_in_mlx_lm(ragged: Path, tmp_path: Path) -> None:
     """
     A DoRA adapter is one more form that mlx-lm must read back; checkpointed blocks change nothing of it.
     """

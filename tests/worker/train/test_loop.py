@@ -1,19 +1,25 @@
 """The training step in one process."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.worker.conftest import TEXTS, row
 from thunder_train import ThunderError
-from thunder_train.worker.train.metrics_log import Journal
+from thunder_train.worker.train.metrics_log import MetricsLog
 
 pytestmark = pytest.mark.mlx
 
+Make = Callable[..., Any]
+"""Makes a run; some values of its plan may be given."""
+
 
 @pytest.fixture
-def run(folder, tokenizer, tmp_path):
+def run(folder: Path, tokenizer: Any, tmp_path: Path) -> Make:
     """A function that makes a run of the nano base on eight rows, two of them a step."""
     from thunder_train.worker import model
     from thunder_train.worker.batching import tokens
@@ -21,17 +27,25 @@ def run(folder, tokenizer, tmp_path):
     from thunder_train.worker.ranks import Ranks
     from thunder_train.worker.train import loop
     from thunder_train.worker.train.checkpoint import Progress
-    from thunder_train.worker.train.metrics_log import Journal
+    from thunder_train.worker.train.metrics_log import MetricsLog
 
     rows = tuple(tokens.example(row(i, text), tokenizer, where=f"x:{i}") for i, text in enumerate(TEXTS))
 
-    def make(metrics=None, dropout=0.0, stop=False, valid=rows[:3], **plan):
+    def make(
+        metrics: Path | None = None, dropout: float = 0.0, stop: bool = False, valid: Any = rows[:3], **plan: Any
+    ) -> Any:
         loaded, _ = model.load(str(folder / "nano"), "")
         model.add_lora(loaded, model.Lora(num_layers=2, rank=4, dropout=dropout), seed=0)
-        values = {"steps": 2, "seed": 0, "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0}
+        values: dict[str, Any] = {
+            "steps": 2,
+            "seed": 0,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+            "warmup_steps": 0,
+        }
         values |= {"weight_decay": 0.01, "max_grad_norm": 1.0, "log_every": 1, "eval_every": 1, "save_every": 99}
         values |= {"patience": 0, "max_skipped": 10, **plan}
-        costs, saved = costs_of(loaded, rows, 512), []
+        costs, saved = costs_of(loaded, rows, 512), list[Any]()
         return loop.Run(
             model=loaded,
             rows=DataLoader(rows, 2, seed=0, rank=0, world=1, costs=costs),
@@ -39,7 +53,7 @@ def run(folder, tokenizer, tmp_path):
             plan=loop.Plan(**values),
             ranks=Ranks(0, 1),
             row_ranks=Ranks(0, 1),
-            journal=Journal(metrics, Progress()),
+            log=MetricsLog(metrics, Progress()),
             identity={},
             save=saved.append,
             beat=lambda step: None,
@@ -49,7 +63,7 @@ def run(folder, tokenizer, tmp_path):
     return make
 
 
-def trained(one):
+def trained(one: Any) -> Any:
     """The state of a run after its last step."""
     from thunder_train.worker.train import loop
 
@@ -58,14 +72,14 @@ def trained(one):
     return state
 
 
-def digest(one):
+def digest(one: Any) -> str:
     """The adapter's tensors in one hash."""
     from thunder_train.worker import adapter, model
 
     return adapter.tensor_digest(model.adapter_tensors(one.model))
 
 
-def test_validating_more_often_changes_nothing_in_training(run):
+def test_validating_more_often_changes_nothing_in_training(run: Make) -> None:
     """
     In mlx-lm validation draws from the same random state as training.
     """
@@ -78,7 +92,7 @@ def test_validating_more_often_changes_nothing_in_training(run):
     assert digests[0] == digests[1]
 
 
-def test_the_best_adapter_is_kept_apart_from_the_last(run, monkeypatch):
+def test_the_best_adapter_is_kept_apart_from_the_last(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The first users' best adapter came at step 1,400 of 3,000, and the last one was kept.
     """
@@ -94,7 +108,7 @@ def test_the_best_adapter_is_kept_apart_from_the_last(run, monkeypatch):
     assert adapter.tensor_digest(state.best) != digest(one)
 
 
-def test_a_run_without_gain_ends_early(run, monkeypatch):
+def test_a_run_without_gain_ends_early(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     `patience` validations without a better loss end it; all ranks see the same loss, so all end together.
     """
@@ -106,12 +120,11 @@ def test_a_run_without_gain_ends_early(run, monkeypatch):
     assert 3 == trained(run(steps=9, patience=2)).progress.step
 
 
-def test_a_run_that_goes_on_equals_one_that_never_stopped(run):
+def test_a_run_that_goes_on_equals_one_that_never_stopped(run: Make) -> None:
     """
     Adapter, both moments, step and losses, to the bit; with dropout, which depends on the step alone.
     """
-    from thunder_train.worker.train import checkpoint as resume
-    from thunder_train.worker.train import loop
+    from thunder_train.worker.train import checkpoint, loop
 
     whole = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
     expected = loop.checkpoint(whole, trained(whole))
@@ -121,35 +134,35 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(run):
     while state.progress.step < 3:
         loop.one_step(first, state)
         loop._after_step(first, state)
-    kept = resume.decode(resume.encode(loop.checkpoint(first, state)))
+    kept = checkpoint.decode(checkpoint.encode(loop.checkpoint(first, state)))
 
     second = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
-    second = replace(second, journal=Journal(None, kept.progress))
+    second = replace(second, log=MetricsLog(None, kept.progress))
     state = loop.start(second, kept)
     loop.train(second, state)
 
     found = loop.checkpoint(second, state)
     found.progress.metrics.clear()
-    assert resume.encode(expected) == resume.encode(found)
+    assert checkpoint.encode(expected) == checkpoint.encode(found)
 
 
 @pytest.mark.parametrize(
     ("schedule", "expected"), [("constant", [0.5, 1, 1, 1, 1]), ("linear", [0.5, 1, 1, 2 / 3, 1 / 3])]
 )
-def test_the_learning_rate_counts_optimizer_steps(schedule, expected):
+def test_the_learning_rate_counts_optimizer_steps(schedule: str, expected: Any) -> None:
     """
     In mlx-lm gradient accumulation stretches the schedule.
     """
     import mlx.core as mx
 
-    from thunder_train.worker.train import step as schedules
+    from thunder_train.worker.train.step import schedule as learning_rates
 
-    rate = schedules.schedule(schedule, 1.0, steps=5, warmup=2)
+    rate = learning_rates(schedule, 1.0, steps=5, warmup=2)
 
     assert [pytest.approx(value) for value in expected] == [float(rate(mx.array(step))) for step in range(5)]
 
 
-def test_checkpointed_blocks_compute_the_same_gradient(run):
+def test_checkpointed_blocks_compute_the_same_gradient(run: Make) -> None:
     """
     It trades time for memory, nothing else. mlx-lm patches the first block's class only.
     """
@@ -171,7 +184,7 @@ def test_checkpointed_blocks_compute_the_same_gradient(run):
     assert mx.allclose(*gradients, rtol=1e-5, atol=1e-6).item()
 
 
-def test_flattening_a_gradient_can_be_undone(run):
+def test_flattening_a_gradient_can_be_undone(run: Make) -> None:
     """
     All tensors travel between ranks as one message.
     """
@@ -187,7 +200,7 @@ def test_flattening_a_gradient_can_be_undone(run):
     assert all((again[name] == leaf).all().item() for name, leaf in tree_flatten(tree))
 
 
-def test_a_rank_without_a_row_sends_zeros(run):
+def test_a_rank_without_a_row_sends_zeros(run: Make) -> None:
     """
     The last batch of an epoch may be too short for all ranks, and a sum needs every one of them.
     """
@@ -208,16 +221,16 @@ def test_a_rank_without_a_row_sends_zeros(run):
 class Recorder:
     """An optimizer that keeps what it is given."""
 
-    state = ()
+    state: tuple[()] = ()
 
-    def update(self, model, gradients):
+    def update(self, model: Any, gradients: Any) -> None:
         """Keep the gradient."""
         from thunder_train.worker.train import step
 
         self.gradient = step.flatten(gradients)
 
 
-def fifties(one):
+def fifties(one: Any) -> Any:
     """A step in which every number of the gradient is 50, over 5 tokens."""
     import mlx.core as mx
 
@@ -227,7 +240,7 @@ def fifties(one):
     return step.Totals(gradient, 1.0, tokens=5, finite=(True,), stop=False, busy_s=(0.0,), exchange_s=0.0)
 
 
-def test_a_long_gradient_is_clipped_to_the_limit(run):
+def test_a_long_gradient_is_clipped_to_the_limit(run: Make) -> None:
     """
     One odd row must not throw the adapter away.
     """
@@ -242,7 +255,7 @@ def test_a_long_gradient_is_clipped_to_the_limit(run):
     assert pytest.approx(0.5, rel=1e-4) == mx.linalg.norm(recorder.gradient).item()
 
 
-def test_the_gradient_is_the_mean_over_all_target_tokens(run):
+def test_the_gradient_is_the_mean_over_all_target_tokens(run: Make) -> None:
     """
     Sums cross ranks and are divided once, by the tokens of all ranks; 0 turns clipping off.
     """
@@ -254,7 +267,7 @@ def test_the_gradient_is_the_mean_over_all_target_tokens(run):
     assert {10.0} == set(recorder.gradient.tolist())
 
 
-def test_a_validation_loss_that_is_not_finite_ends_the_run(run, monkeypatch):
+def test_a_validation_loss_that_is_not_finite_ends_the_run(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     NaN is no JSON, and no adapter with such a loss is worth saving.
     """
@@ -270,7 +283,9 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run(run, monkeypatch):
     assert "validation: the loss is not finite; look for a broken model or adapter" == str(caught.value)
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(run, tmp_path, monkeypatch, capsys):
+def test_a_step_that_is_not_finite_is_skipped_and_counted(
+    run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """
     One NaN would make every later weight a NaN; three runs of mlx-lm users were lost so.
     """
@@ -293,7 +308,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(run, tmp_path, monkeyp
     assert line == capsys.readouterr().out.splitlines()[0]
 
 
-def test_too_many_skipped_steps_in_a_row_end_the_run(run, monkeypatch):
+def test_too_many_skipped_steps_in_a_row_end_the_run(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A run that only skips would look busy for a night; the rows of the last step are named.
     """
@@ -315,7 +330,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(run, monkeypatch):
     assert expected == str(caught.value)
 
 
-def test_a_rank_that_is_asked_to_stop_stops_all_before_the_update(run):
+def test_a_rank_that_is_asked_to_stop_stops_all_before_the_update(run: Make) -> None:
     """
     The wish travels with the gradient, so no rank waits for one that left; the step is not counted.
     """

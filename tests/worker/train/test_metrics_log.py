@@ -1,5 +1,8 @@
 """Trackers get what metrics.jsonl gets, through mlx-lm's callbacks."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from thunder_train import ThunderError
@@ -7,7 +10,7 @@ from thunder_train import ThunderError
 pytestmark = pytest.mark.mlx
 
 
-def test_no_tracker_is_asked_for_by_default(tmp_path):
+def test_no_tracker_is_asked_for_by_default(tmp_path: Path) -> None:
     """
     wandb and swanlab are not dependencies.
     """
@@ -16,7 +19,7 @@ def test_no_tracker_is_asked_for_by_default(tmp_path):
     assert tracker((), tmp_path, {}) is None
 
 
-def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     With the command that installs it.
     """
@@ -32,7 +35,7 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
     assert expected == str(caught.value)
 
 
-def test_events_become_what_the_callbacks_know(tmp_path, monkeypatch):
+def test_events_become_what_the_callbacks_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     mlx-lm's trainer calls them with `iteration`, `train_loss` and `val_loss`.
     """
@@ -40,14 +43,14 @@ def test_events_become_what_the_callbacks_know(tmp_path, monkeypatch):
 
     from thunder_train.worker.trackers import tracker
 
-    told = []
+    reported: list[dict[str, Any]] = []
 
     class Recorder:
-        def __init__(self, **_):
+        def __init__(self, **_: Any) -> None:
             pass
 
-        def on_train_loss_report(self, info):
-            told.append(info)
+        def on_train_loss_report(self, info: dict[str, Any]) -> None:
+            reported.append(info)
 
         on_val_loss_report = on_train_loss_report
 
@@ -60,4 +63,4 @@ def test_events_become_what_the_callbacks_know(tmp_path, monkeypatch):
     assert [
         {"iteration": 3, "loss": 1.5, "tokens": 7, "train_loss": 1.5},
         {"iteration": 3, "loss": 2.5, "val_loss": 2.5},
-    ] == told
+    ] == reported

@@ -1,7 +1,7 @@
-"""Which rows every rank takes at every optimizer step, and as which batches.
+"""The data loader: which rows each rank takes at each optimizer step, as batches.
 
-All of it is a pure function of the rows, the seed and the step: a resumed run finds its place without any state, and
-the rows of a step do not depend on how many ranks share them.
+Everything is a pure function of the rows, the seed and the step. So a resumed run needs no data cursor, and the rows of
+a step do not depend on the number of ranks that share them.
 """
 
 import functools
@@ -12,24 +12,25 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from thunder_train.worker.batching import batch as packing
-from thunder_train.worker.batching.batch import Batch, batch
+from thunder_train.worker.batching.batch import Batch, batch, packing_problem
 from thunder_train.worker.batching.plan import Costs, deal, fixed_widths, plan
 from thunder_train.worker.batching.tokens import Example
 
 CPU_OVERHEAD, GPU_OVERHEAD = 55, 1000
-"""What a forward and backward pass costs besides its tokens, in tokens. Measured on a CPU; guessed for a GPU."""
+"""Cost of a forward and backward pass besides its tokens, in tokens. Measured on a CPU; guessed for a GPU."""
 KNEE = 4.6
-"""Attention costs as much as all else at this many tokens per unit of the model's width. Measured on a CPU."""
+"""Attention costs as much as everything else at this many tokens per unit of the model's width. Measured on a CPU; by
+floating-point operations alone it would be 12 (Kaplan et al. 2020, section 2.1)."""
 VALIDATED_TOGETHER = 256
 """Rows that are laid out together in validation."""
 
 
 @dataclass(frozen=True)
 class DataLoader:
-    """The rows of a split for one rank. global_batch_size: rows of an optimizer step, over all ranks.
+    """The rows of a split for one rank of `world`.
 
-    weights: the speed of each rank; empty: all alike.
+    global_batch_size: rows of an optimizer step, over all ranks. weights: relative speed of each rank; empty: all
+    alike.
     """
 
     examples: Sequence[Example]
@@ -42,28 +43,29 @@ class DataLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in which every row is used once; the last may be short."""
+        """Optimizer steps in which every row is used once; the last may have fewer rows."""
         return -(-len(self.examples) // self.global_batch_size)
 
     def rows(self, step: int) -> tuple[int, ...]:
-        """The rows of all ranks at an optimizer step, counted from 0."""
+        """Indices of the rows of all ranks at an optimizer step, counted from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.global_batch_size
         return order(self.seed, epoch, len(self.examples))[start : start + self.global_batch_size]
 
     def step(self, step: int) -> list[Batch]:
-        """This rank's batches of an optimizer step, counted from 0; none when other ranks take all its rows."""
+        """This rank's batches of an optimizer step, counted from 0; none when the other ranks take all its rows."""
         return self._batches(self._share(self.rows(step)))
 
     def validation(self) -> list[Batch]:
-        """This rank's share of all rows, the same every time."""
+        """This rank's batches of all rows, the same every time."""
         mine = self._share(range(len(self.examples)))
+        # In parts, because the time of laying out grows faster than the rows. A stride: all parts have like lengths.
         parts = -(-len(mine) // VALIDATED_TOGETHER)
         return [each for part in range(parts) for each in self._batches(mine[part::parts])]
 
     def _share(self, rows: Sequence[int]) -> list[int]:
-        dealt = deal([len(self.examples[i].tokens) for i in rows], self.world, self.costs, self.weights)
-        return [rows[i] for i in dealt[self.rank]]
+        shares = deal([len(self.examples[i].tokens) for i in rows], self.world, self.costs, self.weights)
+        return [rows[i] for i in shares[self.rank]]
 
     def _batches(self, rows: Sequence[int]) -> list[Batch]:
         mine = [self.examples[i] for i in rows]
@@ -71,23 +73,21 @@ class DataLoader:
 
 
 def costs_of(model: nn.Module, examples: Sequence[Example], micro_tokens: int) -> Costs:
-    """What layouts cost this model on this machine. micro_tokens: the most of a forward pass.
-
-    On a GPU, where a step is compiled once per shape, widths come in a few sizes.
-    """
+    """The costs of forward passes for this model on this machine. micro_tokens: most tokens of a pass."""
     longest = max(len(each.tokens) for each in examples) - 1
     on_cpu = mx.default_device().type == mx.cpu
     return Costs(
         micro_tokens,
         knee=KNEE * _width(model),
         overhead=CPU_OVERHEAD if on_cpu else GPU_OVERHEAD,
-        is_packed=not packing.packing_problem(model),
+        is_packed=not packing_problem(model),
+        # On a GPU each new shape is traced and compiled, so few shapes may occur. A CPU does not compile at all.
         widths=() if on_cpu else fixed_widths(longest, micro_tokens),
     )
 
 
 def _width(model: nn.Module) -> int:
-    """Size of the residual stream; a model may also hold wider embeddings, one for each layer."""
+    """Size of the residual stream: the smallest embedding, since Gemma 4 also has wide per-layer embeddings."""
     return min(
         each.dims if isinstance(each, nn.QuantizedEmbedding) else each.weight.shape[-1]
         for each in model.modules()
@@ -97,7 +97,8 @@ def _width(model: nn.Module) -> int:
 
 @functools.lru_cache(maxsize=2)
 def order(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
-    """The rows' order in an epoch: a permutation that depends on nothing but the arguments."""
+    """The rows' order in an epoch: a permutation that depends on the arguments only."""
     indices = list(range(rows))
+    # Python's own generator, seeded with a string (hashed by SHA-512): MLX's random state belongs to the dropout.
     random.Random(f"{seed}:{epoch}").shuffle(indices)  # noqa: S311  (order, not secrecy)
     return tuple(indices)

@@ -1,12 +1,10 @@
-"""How rows are laid out in forward passes: which share a sequence, which sequences share a batch. Plain numbers only.
+"""Which rows share a forward pass, and which rank computes which rows. Reads lengths, returns indices; no arrays.
 
 A forward pass of B sequences of T tokens costs, in tokens, B x T x (1 + T / knee) + overhead: work per token, attention
-that grows with T, and what any call costs. The cheapest layout is taken, packed or padded; where rows may be packed,
-none that is more than a tenth padding while another is not.
+that grows with T, and what any call costs. `plan` takes the cheapest layout, packed or padded. `deal` gives the ranks
+shares that take equally long, because all of them wait for the slowest one.
 
-Which rank takes which rows of a step: all wait for the slowest, so their times are made equal.
-
-A pure function of the lengths: every rank computes all shares and takes its own.
+All functions are pure: every rank computes the shares of all ranks and takes its own, so no message is needed.
 """
 
 import dataclasses
@@ -14,19 +12,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 MULTIPLE = 64
-"""Widths are multiples of it where they are fixed."""
+"""Fixed widths are multiples of it."""
 MOST_PADDING = 0.1
-"""Share of padding that a layout may have while another has less."""
+"""A layout with a larger share of padding loses to any layout with less."""
+REFINED = 256
+"""Shares of more rows than this are not refined: the first deal of so many rows is even enough."""
+TRIES = 8
+"""Exchanges between the slowest and the fastest rank that are tried at most; more gained nothing measurable."""
+EVEN = 0.01
+"""Relative difference of the ranks' times below which a deal counts as even."""
 
 Rows = tuple[int, ...]
-"""Indices of the rows that follow one another in a sequence; one, if it is not packed."""
+"""Indices of the rows that follow one another in a sequence; a single one if the sequence is not packed."""
+Share = list[int]
+"""Positions of a rank's rows among those of the step."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a machine and a model make cheap. micro_tokens: the most tokens of a forward pass, which bounds its memory;
-    a longer row goes alone. knee: the length at which attention costs as much as all else. overhead: of a call, in
-    tokens. is_packed: rows may share a sequence. widths: the only ones allowed; empty: any.
+    """What forward passes cost with a model on a machine.
+
+    micro_tokens: most tokens of a forward pass, which bounds its memory; a longer row gets a pass of its own. knee: the
+    length at which attention costs as much as everything else. overhead: cost of a call, in tokens. is_packed: rows
+    may share a sequence. widths: the only widths allowed, in ascending order; empty: any.
     """
 
     micro_tokens: int
@@ -36,7 +44,7 @@ class Costs:
     widths: tuple[int, ...] = ()
 
     def width(self, length: int) -> int:
-        """The width, in tokens that the model sees, of a sequence as long as this."""
+        """The width, in tokens that the model sees, for a sequence of this length."""
         return next((width for width in self.widths if width >= length), length)
 
     def cost(self, sequences: int, width: int) -> float:
@@ -46,7 +54,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass. sequences: of row indices; width: tokens that the model sees of each, padding included."""
+    """One forward pass. sequences: of row indices; width: tokens of each that the model sees, padding included."""
 
     sequences: tuple[Rows, ...]
     width: int
@@ -58,9 +66,9 @@ class Pass:
 
 
 def fixed_widths(longest: int, micro_tokens: int) -> tuple[int, ...]:
-    """Few widths that hold sequences of every length: quarters of the longest row and, for packing, multiples of it.
+    """A few widths for sequences of every length: quarters of the longest row and, for packing, its multiples.
 
-    longest: tokens of it that the model sees.
+    longest: tokens of the longest row that the model sees.
     """
     top = _round_up(longest)
     quarters = {_round_up(top * part / 4) for part in (1, 2, 3, 4)}
@@ -72,19 +80,22 @@ def _round_up(length: float) -> int:
 
 
 def plan(lengths: Sequence[int], costs: Costs) -> list[Pass]:
-    """Forward passes that hold each row exactly once. lengths: tokens of each row. A pure function."""
+    """Forward passes that hold each row exactly once. lengths: tokens of each row."""
     if not lengths:
         return []
+    # The index breaks ties, here and below: all ranks must find the same layout.
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     layouts: list[list[Rows]] = [[(i,) for i in order]]
     if costs.is_packed:
         layouts += [_bins(order, lengths, capacity) for capacity in _capacities(lengths, costs)]
-    free_calls = dataclasses.replace(costs, overhead=0.0)  # divides more finely: less padding, more calls
+    # Without the overhead the grouping makes more, smaller passes with less padding; MOST_PADDING may need these.
+    free_calls = dataclasses.replace(costs, overhead=0.0)
     plans = [_group(layout, lengths, each) for layout in layouts for each in (costs, free_calls)]
     return min(plans, key=lambda passes: _badness(passes, lengths, costs))
 
 
 def _badness(passes: list[Pass], lengths: Sequence[int], costs: Costs) -> tuple[bool, float]:
+    # Padding comes first: the cost model is a measured guess, but padded tokens are certainly wasted.
     computed = sum(len(each.sequences) * each.width for each in passes)
     padding = 1 - sum(length - 1 for length in lengths) / max(1, computed)
     return costs.is_packed and padding > MOST_PADDING, cost_of(passes, costs)
@@ -96,16 +107,17 @@ def cost_of(passes: Sequence[Pass], costs: Costs) -> float:
 
 
 def _capacities(lengths: Sequence[int], costs: Costs) -> list[int]:
-    """Lengths of packed sequences worth trying."""
+    """Lengths of packed sequences that are worth trying, in tokens."""
     longest = max(lengths)
     if costs.widths:
         return [width + 1 for width in costs.widths if width + 1 >= longest]
+    # Long sequences leave less room unused but cost more attention, so a few sizes are tried and the cheapest wins.
     most = min(sum(lengths), max(costs.micro_tokens, longest))
     return [size for size in (longest * times // 2 for times in (2, 3, 4, 6, 8, 12, 16)) if size <= most]
 
 
 def _bins(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[Rows]:
-    """Rows put, longest first, each into the first sequence that still has room."""
+    """Rows packed by first-fit decreasing: at most 11/9 of the fewest sequences plus 6/9 (Dósa 2007)."""
     bins: list[list[int]] = []
     room: list[int] = []
     for row in order:
@@ -119,12 +131,18 @@ def _bins(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[R
 
 
 def _group(bins: Sequence[Rows], lengths: Sequence[int], costs: Costs) -> list[Pass]:
-    """The cheapest division of sequences, longest first, into forward passes: a shortest path from first to last."""
+    """The cheapest division of sequences into forward passes.
+
+    Sequences are sorted by length, so a pass is a run of neighbours, and the cheapest division is a shortest path over
+    the places to cut: best[stop] is the least cost of the first `stop` sequences, cuts[stop] where their last pass
+    begins.
+    """
     sequences = sorted(bins, key=lambda rows: (-_seen(rows, lengths), rows))
     widths = [costs.width(_seen(rows, lengths)) for rows in sequences]
     best, cuts = [0.0], [0]
     for stop in range(1, len(sequences) + 1):
         starts = _starts(stop, widths, costs)
+        # widths[start] is the width of the pass: its first sequence is its longest.
         cost, start = min((best[start] + costs.cost(stop - start, widths[start]), start) for start in starts)
         best.append(cost)
         cuts.append(start)
@@ -136,46 +154,46 @@ def _group(bins: Sequence[Rows], lengths: Sequence[int], costs: Costs) -> list[P
 
 
 def _seen(rows: Rows, lengths: Sequence[int]) -> int:
-    return sum(lengths[i] for i in rows) - 1  # the last token of a sequence is a target and nothing else
+    return sum(lengths[i] for i in rows) - 1  # the last token of a sequence is only a target
 
 
 def _starts(stop: int, widths: Sequence[int], costs: Costs) -> Iterator[int]:
-    """Where a pass that ends before `stop` may begin; with fixed widths it holds 1, 2, 4, ... sequences."""
+    """Where a pass that ends before `stop` may begin."""
     for start in range(stop - 1, -1, -1):
         count = stop - start
         if count > 1 and count * widths[start] > costs.micro_tokens:
-            return
+            return  # an earlier start is wider and longer, so it does not fit either
+        # Each shape is compiled once on a GPU, so with fixed widths a pass holds only 1, 2, 4, ... sequences.
         if not costs.widths or count & (count - 1) == 0:
             yield start
 
 
-REFINED = 256
-"""Shares of more rows than this are left as they are first dealt: so many rows are even by themselves."""
-TRIES = 8
-"""Exchanges between the slowest and the fastest rank that are costed at most; more gained nothing measurable."""
-EVEN = 0.01
-"""Ranks whose times differ by less are even."""
-
-Share = list[int]
-"""Positions of a rank's rows among those of the step."""
-
-
 def deal(lengths: Sequence[int], ranks: int, costs: Costs, weights: Sequence[float] = ()) -> list[Share]:
-    """The rows of each rank: longest first, each to the rank that is done with it first, then refined by exchanges.
+    """The rows of each rank, with nearly equal times.
 
-    lengths: tokens of each row. weights: the speed of each rank, above 0; empty: all alike.
+    lengths: tokens of each row. weights: relative speed of each rank, above 0; empty: all alike.
     """
     weights = weights or (1.0,) * ranks
-    shares: list[Share] = [[] for _ in range(ranks)]
-    work = [0.0] * ranks
-    for row in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        more = _work(lengths[row], costs)
-        times = [(done + more) / weight for done, weight in zip(work, weights, strict=True)]
-        rank = times.index(min(times))
-        shares[rank].append(row)
-        work[rank] += more
+    shares = deal_by_cost([_work(length, costs) for length in lengths], weights)
+    # The first deal adds up rows one by one; how they pack decides the real times, and matters where rows are few.
     if ranks > 1 and len(lengths) <= REFINED:
         _refine(shares, lengths, costs, weights)
+    return shares
+
+
+def deal_by_cost(costs: Sequence[float], weights: Sequence[float]) -> list[Share]:
+    """The positions that each rank takes: the most expensive first, each to the rank that would finish it first.
+
+    The longest-processing-time rule: equal ranks need at most 4/3 of the shortest possible time (Graham 1969).
+    weights: relative speed of each rank.
+    """
+    shares: list[Share] = [[] for _ in weights]
+    work = [0.0] * len(weights)
+    for number in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        times = [(done + costs[number]) / weight for done, weight in zip(work, weights, strict=True)]
+        rank = times.index(min(times))
+        shares[rank].append(number)
+        work[rank] += costs[number]
     return shares
 
 
@@ -184,7 +202,7 @@ def _work(length: int, costs: Costs) -> float:
 
 
 def _refine(shares: list[Share], lengths: Sequence[int], costs: Costs, weights: Sequence[float]) -> None:
-    """Move or swap rows between the slowest and the fastest rank while their real layouts take less time."""
+    """Move or swap rows between the slowest and the fastest rank as long as that shortens the step."""
 
     def time(rank: int, rows: Share) -> float:
         return cost_of(plan([lengths[i] for i in rows], costs), costs) / weights[rank]
@@ -196,6 +214,7 @@ def _refine(shares: list[Share], lengths: Sequence[int], costs: Costs, weights: 
         gap = times[slow] - times[fast]
         if gap < EVEN * times[slow]:
             return
+        # Moving w makes the slow rank faster by w / its weight, and the fast one slower by w / its weight.
         most = gap * weights[fast]
         surplus = most * weights[slow] / (weights[slow] + weights[fast])
         for slower, faster in _exchanges(shares[slow], shares[fast], surplus, most, lengths, costs):
@@ -214,17 +233,18 @@ def _refine(shares: list[Share], lengths: Sequence[int], costs: Costs, weights: 
 def _exchanges(
     slow: Share, fast: Share, surplus: float, most: float, lengths: Sequence[int], costs: Costs
 ) -> Iterator[tuple[Share, Share]]:
-    """Both shares after one row went over, perhaps for one that came back: first those that move about the surplus.
+    """Both shares after one row moved from slow to fast, perhaps in exchange for another.
 
-    most: work that the faster rank may take without becoming the slower one.
+    surplus: work whose move would make both ranks equally fast; exchanges near it come first. most: the largest amount
+    of work to move without reversing which rank is slower.
     """
     work = {row: _work(lengths[row], costs) for row in (*slow, *fast)}
-    found = []
+    exchanges = []
     for given in slow:
         for taken in (None, *fast):
             moved = work[given] - (0.0 if taken is None else work[taken])
             if 0 < moved < most:
-                found.append((abs(moved - surplus), given, -1 if taken is None else taken))
-    for _, given, taken in sorted(found):
+                exchanges.append((abs(moved - surplus), given, -1 if taken is None else taken))
+    for _, given, taken in sorted(exchanges):
         back = [] if taken < 0 else [taken]
         yield [row for row in slow if row != given] + back, [row for row in fast if row != taken] + [given]

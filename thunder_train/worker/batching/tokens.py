@@ -1,10 +1,9 @@
-"""Rows to tokens, and which of them are trained on: answers, each up to the token that ends its turn.
+"""Rows of train.jsonl or valid.jsonl as tokens, and which tokens are targets: the answers, with their end of turn.
 
-Reads train.jsonl or valid.jsonl. A span (start, end) holds token positions, end excluded.
+A span (start, end) holds token positions, end excluded.
 
-Tokens made before, kept on disk under the hash of all that they were made of.
-
-Reads and writes <folder>/<key>.tokens: 32 bytes of sha256, then a safetensors file. A damaged file counts as none.
+Tokens are cached on disk, in FOLDER/KEY.tokens: 32 bytes of sha256, then a safetensors file. The key is a hash of
+everything that decides the tokens. A damaged file counts as missing.
 """
 
 import functools
@@ -25,12 +24,17 @@ from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
 
 CODE = 1
-"""Raise it when this module makes other tokens of the same row: cached ones are then made again."""
+"""Part of the cache's key. Raise it when this module makes other tokens of the same row."""
+DIGEST = 32
+"""Bytes of the checksum of a cached file."""
+
+Row = tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]
+"""Row id, tokens, spans of targets: an Example in the cache."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row in tokens. spans: the answers that are trained on, in order, never empty."""
+    """One row in tokens. spans: the answers that are targets, in order, at least one."""
 
     row_id: str
     tokens: tuple[int, ...]
@@ -38,18 +42,18 @@ class Example:
 
     @property
     def first_target(self) -> int:
-        """Position of the first token that is trained on; the prompt lies before it."""
+        """Position of the first target; the prompt lies before it."""
         return self.spans[0][0]
 
     @property
     def targets(self) -> int:
-        """How many tokens are trained on."""
+        """Number of targets."""
         return sum(end - start for start, end in self.spans)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one file. dropped: rows of which an answer is left out, too long; split: rows cut into several."""
+    """The rows of one file. dropped: rows with an answer that is left out, too long; split: rows cut into several."""
 
     examples: tuple[Example, ...]
     dropped: int
@@ -62,13 +66,15 @@ class Split:
 
     @property
     def targets(self) -> int:
-        """Tokens that are trained on or scored."""
+        """Targets of all rows."""
         return sum(example.targets for example in self.examples)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """max_seq_len: tokens of a row; too_long: "refuse", "drop" or "split" more; train_on: "last" or "all" answers."""
+    """max_seq_len: most tokens of a row. too_long: "refuse", "drop" or "split" longer ones. train_on: "last" or "all"
+    answers of a row are targets.
+    """
 
     max_seq_len: int
     too_long: str = "refuse"
@@ -76,9 +82,9 @@ class Policy:
 
 
 def read(path: Path, tokenizer: Any, policy: Policy, cache: Path | None = None) -> Split:
-    """Every row of a JSONL file in tokens that fit. cache: folder of tokens made before, or none.
+    """The rows of a JSONL file in tokens, none longer than the policy allows. cache: folder of cached tokens.
 
-    Raises ThunderError listing every row that cannot be trained on, and for a file without rows.
+    Raises ThunderError listing every row that cannot be trained on, and for a file without usable rows.
     """
     examples = read_all(path, tokenizer, policy.train_on, cache)
     long = [each for each in examples if len(each.tokens) > policy.max_seq_len]
@@ -91,10 +97,10 @@ def read(path: Path, tokenizer: Any, policy: Policy, cache: Path | None = None) 
 
 
 def read_all(path: Path, tokenizer: Any, train_on: str = "last", cache: Path | None = None) -> list[Example]:
-    """Every row of a JSONL file in tokens, whatever its length. Raises ThunderError listing every unusable row."""
-    kept = place(cache, path, tokenizer, {"code": CODE, "train_on": train_on})
-    if kept and (stored := load(kept)):
-        return [Example(*each) for each in stored]
+    """Every row of a JSONL file in tokens, of any length. Raises ThunderError listing every unusable row."""
+    place = cache_path(cache, path, tokenizer, {"code": CODE, "train_on": train_on})
+    if place and (cached := load(place)):
+        return [Example(*each) for each in cached]
     examples, problems = [], []
     for number, row in enumerate(files.read_jsonl(path, hint="run `./doit data`"), start=1):
         try:
@@ -102,8 +108,8 @@ def read_all(path: Path, tokenizer: Any, train_on: str = "last", cache: Path | N
         except ThunderError as problem:
             problems.append(problem)
     raise_all(problems)
-    if kept:
-        save(kept, [(each.row_id, each.tokens, each.spans) for each in examples])
+    if place:
+        save(place, [(each.row_id, each.tokens, each.spans) for each in examples])
     return examples
 
 
@@ -129,16 +135,18 @@ def _cut(examples: list[Example], policy: Policy) -> Split:
 
 
 def pieces(row: Example, max_seq_len: int) -> list[Example]:
-    """A row too long as rows that fit: whole answers together, then the answer that is cut, piece by piece.
+    """A row that is too long as rows that fit: first the answers that fit, then pieces of the answer that is cut.
 
-    A later piece keeps the prompt and, as context, the end of the piece before. Each token is a target exactly once;
-    answers whose prompt alone does not fit are left out.
+    Every piece has the whole prompt; later ones also have the end of the piece before, as context. Each token is a
+    target exactly once. Answers whose prompt alone does not fit are left out.
     """
     whole = tuple(span for span in row.spans if span[1] <= max_seq_len)
     parts = [(row.tokens[: whole[-1][1]], whole)] if whole else []
     for start, end in (span for span in row.spans if span[0] < max_seq_len < span[1]):
         prompt, done = row.tokens[:start], start
         while done < end:
+            # Half of the room is context: with less, a piece would not know how it begins; with more, most of its
+            # tokens would be computed again without being targets.
             context = min(done - start, (max_seq_len - start) // 2)
             stop = min(end, done + max_seq_len - start - context)
             first = start + context
@@ -153,10 +161,11 @@ def example(row: Any, tokenizer: Any, where: str, train_on: str = "last") -> Exa
     if not messages or not _is_chat(messages):
         raise ThunderError("has no `messages` with role and content", where=where, hint="write ChatML rows")
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
-        raise ThunderError("has no target: the last message is no answer", where=where, hint="end it with an answer")
+        raise ThunderError("has no target: the last message is not an answer", where, hint="end it with an answer")
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     full = render(messages, tokenizer, where, answer=True)
     spans = tuple(_span(messages, i, full, tokenizer, where) for i in (turns if train_on == "all" else turns[-1:]))
+    # What follows the last target has nothing to predict, so it would only cost computing.
     return Example(str(row.get("id", where)), tuple(full[: spans[-1][1]]), spans)
 
 
@@ -168,78 +177,78 @@ def _is_chat(messages: Any) -> bool:
 
 
 def _span(messages: list[dict[str, str]], turn: int, full: list[int], tokenizer: Any, where: str) -> tuple[int, int]:
-    """Where an answer lies in the whole row: after its prompt, to the end of its turn, which the template must keep."""
+    """The span of an answer in the tokens of the whole row, from the end of its prompt to the end of its turn.
+
+    Templates do not mark answers, so each is located by rendering the messages before it. That holds only if the
+    template renders these as a prefix of the whole row; Qwen3's, for one, drops the thoughts of earlier answers.
+    """
     prompt = render(messages[:turn], tokenizer, where, answer=False)
     start = len(prompt)
     if full[:start] != prompt or len(full) == start:
-        raise ThunderError("the prompt is no beginning of the whole row", where=where, hint="mend the chat template")
+        fact = "the chat template does not render the prompt as a prefix of the whole row"
+        raise ThunderError(fact, where=where, hint="fix the chat template")
     if turn == len(messages) - 1:
         return start, _end_of_turn(full, start, len(full), tokenizer) or len(full)
     if not messages[turn]["content"]:
         raise ThunderError("has an answer without text", where=where, hint="fill it, or set train_on to last")
-    then = render(messages[: turn + 1], tokenizer, where, answer=True)
-    same = next((i for i, pair in enumerate(zip(then, full, strict=False)) if pair[0] != pair[1]), len(then))
+    # The messages up to this answer and the whole row share a prefix; the answer's end of turn must lie in it.
+    so_far = render(messages[: turn + 1], tokenizer, where, answer=True)
+    same = next((i for i, pair in enumerate(zip(so_far, full, strict=False)) if pair[0] != pair[1]), len(so_far))
     end = _end_of_turn(full, start, same, tokenizer)
     if not end:
         fact = "the chat template changes earlier answers, or does not end them"
-        raise ThunderError(fact, where=where, hint="set train_on to last, or mend the template")
+        raise ThunderError(fact, where=where, hint="set train_on to last, or fix the template")
     return start, end
 
 
 def _end_of_turn(tokens: list[int], start: int, stop: int, tokenizer: Any) -> int:
-    """The position after the last end of turn in start .. stop, 0 without one.
+    """The position after the last end of turn in start .. stop; 0 if there is none.
 
-    What follows it, a newline in Gemma, is never generated, so it teaches nothing.
+    The template's text after it (a newline in Gemma's) is never generated, so it is no target.
     """
     return next((i + 1 for i in range(stop - 1, start - 1, -1) if tokens[i] in tokenizer.eos_token_ids), 0)
 
 
 def render(messages: list[dict[str, str]], tokenizer: Any, where: str, answer: bool) -> list[int]:
-    """Tokens of messages through the chat template, straight: rendering to text first would add a second <bos>.
+    """Tokens of messages through the chat template.
 
     answer: whether the messages end with one; if not, the template opens the model's turn.
     """
     if not tokenizer.has_chat_template:
         raise ThunderError("the tokenizer has no chat template", where="--model", hint="use an instruction-tuned model")
     try:
+        # Straight to tokens: text from the template begins with <bos>, and encoding it would add another.
         tokens = list(tokenizer.apply_chat_template(messages, add_generation_prompt=not answer))
     except (jinja2.TemplateError, ValueError, TypeError) as error:
-        raise ThunderError(f"the chat template refuses it: {error}", where=where, hint="change its roles") from error
+        raise ThunderError(f"the chat template rejects it: {error}", where=where, hint="change its roles") from error
     if len(tokens) > 1 and tokens[0] == tokens[1] == tokenizer.bos_token_id:
-        raise ThunderError("the chat template begins every row twice", where="--model", hint="mend the chat template")
+        fact = "the chat template puts two begin-of-text tokens before every row"
+        raise ThunderError(fact, where="--model", hint="fix the chat template")
     return tokens
 
 
-Row = tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]
-"""Row id, tokens, spans of targets."""
-DIGEST = 32
-"""Bytes of the checksum."""
-
-
-def place(folder: Path | None, data: Path, tokenizer: Any, settings: dict[str, Any]) -> Path | None:
-    """Where the tokens of a data file lie. None without a folder, and for what is not sure to give the same tokens
-    again: a tokenizer that cannot tell what it is made of, a chat template that writes today's date.
-
-    The path of the data is part of the key, for rows without an id are called after it.
+def cache_path(folder: Path | None, data: Path, tokenizer: Any, settings: dict[str, Any]) -> Path | None:
+    """The file for the tokens of a data file. None without a folder, and where the same tokens cannot be promised: for
+    a tokenizer that cannot be hashed, and a chat template that writes today's date.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     template = getattr(tokenizer, "chat_template", None)
     if folder is None or backend is None or "strftime_now" in str(template) or not data.is_file():
         return None
-    made_of = {
-        "data": [str(data), files.sha256(data)],
-        "tokenizer": _digest(backend),
+    key = {
+        "data": [str(data), files.sha256(data)],  # the path too: rows without an id are named after it
+        "tokenizer": _tokenizer_digest(backend),
         "template": [template, str(getattr(tokenizer, "_chat_template", None)), tokenizer.has_thinking],
         "special": [tokenizer.bos_token_id, sorted(tokenizer.eos_token_ids)],
         "versions": [jinja2.__version__, transformers.__version__],
         "settings": settings,
     }
-    return folder / f"{files.digest(made_of)}.tokens"
+    return folder / f"{files.digest(key)}.tokens"
 
 
 @functools.lru_cache(maxsize=1)
-def _digest(backend: Any) -> str:
-    """Hash of all that a tokenizer is made of: 30 MB of JSON for Gemma, so it is made once."""
+def _tokenizer_digest(backend: Any) -> str:
+    # Gemma's tokenizer is 30 MB of JSON, and several files are read with it.
     return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
@@ -261,9 +270,12 @@ def load(path: Path) -> list[Row]:
 
 
 def save(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows, if any, whole or not at all. Raises ThunderError when the folder cannot be written."""
+    """Write rows, if any, whole or not at all. Raises ThunderError when the folder cannot be written.
+
+    Rows of all lengths lie in one array, with the position where each ends, so that reading parses no text but the ids.
+    """
     if not rows:
-        return  # np.split makes one of none
+        return  # np.split of an empty array gives one row, not none
     ids = json.dumps([name for name, _, _ in rows]).encode()
     arrays = {
         "ids": np.frombuffer(ids, np.uint8),

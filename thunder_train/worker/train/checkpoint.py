@@ -1,8 +1,8 @@
-"""Checkpoints of a training: everything that the next step depends on, in one file per step, and back.
+"""Checkpoints of a training: everything that the next step depends on, in one file per step.
 
-Writes CHECKPOINT_PATH/{step:07d}.safetensors: adapter, both moments of AdamW and the best adapter so far as tensors,
-the rest as JSON in the header, with a digest over all of it. Row order and dropout are functions of seed and step, so
-no random state and no data cursor is needed beyond the step.
+Writes and reads CHECKPOINT_PATH/{step:07d}.safetensors: the adapter, both moments of AdamW and the best adapter so far
+as tensors, everything else as JSON in the header, with a digest over all of it. The order of the rows and the dropout
+are functions of seed and step, so a checkpoint needs no random state and no data cursor.
 """
 
 import json
@@ -27,29 +27,32 @@ SCHEMA = "thunder.checkpoint/1"
 
 @dataclass
 class Progress:
-    """Where a training stands after `step` steps. Losses in nats per target token."""
+    """Where a training stands after `step` steps. Losses in nats per target."""
 
     step: int = 0
     skipped: int = 0
+    """Steps without an update, because the gradient was not finite or had no target."""
     skipped_in_a_row: int = 0
     best_step: int = 0
     best_loss: float | None = None
     without_gain: int = 0
     """Validations since the best one."""
     window_loss: float = 0.0
-    """Summed loss since the last training line, and its targets."""
+    """Summed loss since the last training line, in nats."""
     window_tokens: int = 0
+    """Targets since the last training line."""
     losses: dict[str, list[list[float]]] = field(default_factory=lambda: {"train": [], "valid": []})
+    """[step, loss] of each training line and each validation."""
     metrics: list[str] = field(default_factory=list)
     """Lines of metrics.jsonl so far."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a training needs to go on. Tensors are whole and by name, as on a single machine."""
+    """Everything that a training needs to resume. Tensors are whole and by name, also with strategy "tensor"."""
 
     identity: dict[str, str]
-    """What the training is: flags, data, model and versions, each as text."""
+    """What decides the training's numbers: flags, data, model and versions, each as text."""
     progress: Progress
     adapter: Tensors
     first_moment: Tensors
@@ -59,15 +62,15 @@ class Checkpoint:
 
 
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """Write a checkpoint, whole or not at all, and drop all but the last `keep`."""
+    """Write a checkpoint, whole or not at all, and delete all but the last `keep`."""
     files.write_bytes(folder / f"{checkpoint.progress.step:07d}.safetensors", encode(checkpoint))
-    for old in _found(folder)[:-keep]:
+    for old in _paths(folder)[:-keep]:
         old.unlink(missing_ok=True)
 
 
 def latest(folder: Path) -> bytes | None:
-    """The newest checkpoint that is whole; damaged ones are passed over with a warning. None when there is none."""
-    for path in reversed(_found(folder)):
+    """The newest undamaged checkpoint, or None. Damaged ones are skipped with a warning."""
+    for path in reversed(_paths(folder)):
         data = path.read_bytes()
         try:
             decode(data)
@@ -89,17 +92,19 @@ def encode(checkpoint: Checkpoint) -> bytes:
     }
     state = {"schema": SCHEMA, "identity": checkpoint.identity, "progress": asdict(checkpoint.progress)}
     text = json.dumps(state, sort_keys=True)
-    # One entry: the library writes several in an order of its own, another each time.
+    # A single metadata entry: safetensors writes several in the order of a hash map, which differs in each process.
     header = json.dumps({"digest": _digest(tensors, text), "state": text})
     return bytes(save_tensors(tensors, metadata={"thunder": header}))
 
 
 def decode(data: bytes) -> Checkpoint:
-    """The checkpoint in the bytes. Raises ThunderError when they are not whole."""
+    """The checkpoint in the bytes. Raises ThunderError when they are damaged or of another schema."""
     try:
+        # A safetensors file begins with the length of its JSON header; the numpy reader does not return the metadata.
         length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["thunder"])
         tensors = load_tensors(data)
+        # The format has no checksum of its own, and a flipped bit in a weight would go unnoticed.
         if header["digest"] != _digest(tensors, header["state"]):
             raise ThunderError("is damaged")
         state = json.loads(header["state"])
@@ -107,20 +112,20 @@ def decode(data: bytes) -> Checkpoint:
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ThunderError(f"is damaged ({type(error).__name__})") from error
     if state["schema"] != SCHEMA:
-        raise ThunderError(f"has the form {state['schema']!r}, and this program reads {SCHEMA!r}")
+        raise ThunderError(f"has the schema {state['schema']!r}, but this program reads {SCHEMA!r}")
     part = {name: _part(tensors, name) for name in ("adapter", "first", "second", "best")}
     return Checkpoint(state["identity"], progress, part["adapter"], part["first"], part["second"], part["best"])
 
 
-def check_identity(found: Mapping[str, str], mine: Mapping[str, str], folder: str | Path) -> None:
-    """Raise ThunderError, naming each key, when a checkpoint is of another training."""
-    differing = sorted(key for key in found.keys() | mine.keys() if found.get(key) != mine.get(key))
+def check_identity(saved: Mapping[str, str], mine: Mapping[str, str], folder: str | Path) -> None:
+    """Raise ThunderError, naming each differing key, when a checkpoint is of another training."""
+    differing = sorted(key for key in saved.keys() | mine.keys() if saved.get(key) != mine.get(key))
     if differing:
-        facts = "; ".join(f"{key} was {found.get(key)}, is {mine.get(key)}" for key in differing)
+        facts = "; ".join(f"{key} was {saved.get(key)}, is {mine.get(key)}" for key in differing)
         raise ThunderError(
             f"holds a checkpoint of another training: {facts}",
             where=str(folder),
-            hint="delete the folder to begin anew, or give another --checkpoint-path",
+            hint="delete the folder to start from the beginning, or give another --checkpoint-path",
         )
 
 
@@ -132,5 +137,5 @@ def _part(tensors: Tensors, name: str) -> Tensors:
     return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
 
 
-def _found(folder: Path) -> list[Path]:
+def _paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.safetensors") if path.stem.isdigit())

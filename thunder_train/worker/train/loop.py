@@ -1,4 +1,7 @@
-"""Training: step after step, with validation, the best adapter kept apart, and a checkpoint to go on from."""
+"""The training loop: optimizer steps, validations, the best adapter so far, checkpoints, early stopping.
+
+Every decision follows from numbers that all ranks share, so that none of them leaves a sum that the others wait in.
+"""
 
 import math
 import time
@@ -17,21 +20,21 @@ from thunder_train import ThunderError
 from thunder_train.worker.batching.batch import Batch, loss_sum
 from thunder_train.worker.batching.loader import DataLoader
 from thunder_train.worker.model import adapter_tensors
-from thunder_train.worker.ranks import Ranks, check_parity, losses_told
+from thunder_train.worker.ranks import Ranks, check_parity, raising_lost_ranks
 from thunder_train.worker.train.checkpoint import Checkpoint, Progress, Tensors
-from thunder_train.worker.train.metrics_log import Journal
-from thunder_train.worker.train.step import Totals, add_up, local_sums, numbers, schedule, update
+from thunder_train.worker.train.metrics_log import MetricsLog
+from thunder_train.worker.train.step import Totals, local_sums, numbers, schedule, sum_over_ranks, update
 
 NAMED_ROWS = 20
-"""Rows of a broken step that its message names, at most."""
+"""Most rows of a skipped step that its message names."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Optimizer steps, AdamW's values and schedule, how often to log, validate and save, and when to give up.
+    """Optimizer steps, AdamW's values and schedule, how often to log, validate and save, and when to stop early.
 
-    patience: validations without a better loss after which the run ends; 0: never. max_skipped: steps in a row that may
-    be skipped because a number is not finite.
+    patience: stop after this many validations without improvement; 0: off. max_skipped: stop after this many
+    consecutive steps that were skipped.
     """
 
     steps: int
@@ -50,10 +53,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a training needs. model: frozen but for its adapter; rows: the feed of train.jsonl.
+    """Everything that a training needs.
 
-    row_ranks: the ranks that rows are spread over, one alone when the model itself is (tensor). save: writes the
-    checkpoint of a step, beat: tells the watchdog of it, stop_asked: whether this rank asks all to stop after a step.
+    model: frozen except for its adapter. rows: of train.jsonl. row_ranks: the ranks that share the rows of a step; a
+    single one with strategy "tensor", where every rank computes all rows. save: writes a checkpoint. beat: tells the
+    watchdog which step has ended. stop_asked: whether this rank asks all ranks to stop.
     """
 
     model: nn.Module
@@ -62,7 +66,7 @@ class Run:
     plan: Plan
     ranks: Ranks
     row_ranks: Ranks
-    journal: Journal
+    log: MetricsLog
     identity: dict[str, str]
     save: Callable[[Checkpoint], None]
     beat: Callable[[int], None]
@@ -70,70 +74,81 @@ class Run:
 
     @property
     def counts(self) -> bool:
-        """Whether this rank's loss and tokens are its own, and not those that the first rank has too."""
+        """True if this rank adds its loss and targets to the all-reduce (strategy "tensor": rank 0 only)."""
         return self.row_ranks.size == self.ranks.size or self.ranks.rank == 0
 
 
 @dataclass
 class State:
-    """What changes while a run goes. best: the adapter of the best validation, whole."""
+    """What changes during a run. best: the adapter of the best validation; empty before the first.
+
+    The numbers below progress are of the steps since the last training line.
+    """
 
     optimizer: Any
     progress: Progress
     best: Tensors
     seconds: float = 0.0
-    """Of the steps since the last training line, without validation and saving."""
+    """Without validation and saving."""
     exchange_s: float = 0.0
+    """Seconds of the all-reduce, waiting for slower ranks included."""
     skew_s: float = 0.0
+    """Seconds by which the slowest rank computed longer than the fastest."""
     computed_tokens: int = 0
-    """Tokens that this rank's steps went through since the last training line, padding included."""
+    """Tokens that this rank computed, padding included."""
     grad_norm: float = 0.0
+    """Of the last step, before clipping."""
 
 
 def start(run: Run, checkpoint: Checkpoint | None) -> State:
-    """The state of a run that begins, or that goes on from a checkpoint."""
+    """The state of a new run, or of one that resumes from a checkpoint."""
     plan = run.plan
     rate = schedule(plan.schedule, plan.learning_rate, plan.steps, plan.warmup_steps)
+    # AdamW as published (Loshchilov and Hutter 2019), so with bias correction, which MLX leaves out by default: without
+    # it the first updates are about three times as large (0.1 / sqrt(0.001)).
     optimizer = optimizers.AdamW(rate, weight_decay=plan.weight_decay, bias_correction=True)
     optimizer.init(run.model.trainable_parameters())
     if checkpoint is None:
-        return State(optimizer, run.journal.progress, {})
+        return State(optimizer, run.log.progress, {})
     run.model.update(tree_unflatten([(name, mx.array(tensor)) for name, tensor in checkpoint.adapter.items()]))
     moments = {"m": checkpoint.first_moment, "v": checkpoint.second_moment}
     leaves = [(f"{name}.{key}", mx.array(array)) for key, arrays in moments.items() for name, array in arrays.items()]
-    done = run.journal.progress.step - run.journal.progress.skipped
-    kept = {"step": mx.array(done, mx.uint64), "learning_rate": optimizer.state["learning_rate"]}
-    optimizer.state = {**tree_unflatten(leaves), **kept}
+    # The optimizer counts updates, and a skipped step made none. Schedule and bias correction follow this count.
+    updates = run.log.progress.step - run.log.progress.skipped
+    counters = {"step": mx.array(updates, mx.uint64), "learning_rate": optimizer.state["learning_rate"]}
+    optimizer.state = {**tree_unflatten(leaves), **counters}
     mx.eval(run.model.trainable_parameters(), optimizer.state)
-    return State(optimizer, run.journal.progress, checkpoint.best)
+    return State(optimizer, run.log.progress, checkpoint.best)
 
 
 def train(run: Run, state: State) -> bool:
-    """Run the plan's steps from where the state stands. Whether a rank asked to stop before the end.
+    """Train from the state's step to the plan's end. Returns whether a rank asked to stop before it.
 
-    Raises ThunderError when too many steps in a row are not finite, and when the ranks' adapters part.
+    Raises ThunderError when too many steps in a row are skipped, and when the ranks' adapters differ.
     """
     patience = run.plan.patience or math.inf
     while state.progress.step < run.plan.steps and state.progress.without_gain < patience:
         totals = one_step(run, state)
         if totals.stop:
-            return True
+            return True  # on all ranks at the same step, for the request was part of the sum
         _after_step(run, state)
         run.beat(state.progress.step)
     return False
 
 
 def one_step(run: Run, state: State) -> Totals:
-    """Forward, backward, sum over ranks, update; counts what was skipped."""
+    """Forward, backward, sum over ranks, update. A step that is stopped changes nothing and is not counted."""
     progress, plan = state.progress, run.plan
     began = time.perf_counter()
-    # Dropout depends on seed, step and rank alone, so no random state needs to be carried from step to step.
+    # Dropout depends on seed, step and rank only: a resumed run needs no random state, a validation cannot change it,
+    # and ranks drop different inputs. (With strategy "tensor" all ranks compute the same rows and must drop the same.)
+    # A factor above the numbers of steps and ranks keeps the seeds of all triples apart.
     mx.random.seed(((plan.seed * 1_000_003 + progress.step + 1) * 1_000_003 + run.row_ranks.rank) % 2**63)
     batches = run.rows.step(progress.step)
-    with losses_told(run.ranks):
+    with raising_lost_ranks(run.ranks):
         sums = local_sums(run.model, batches)
     busy_s = time.perf_counter() - began
-    totals = add_up(sums, run.stop_asked(), busy_s, run.ranks, run.counts)
+    totals = sum_over_ranks(sums, run.stop_asked(), busy_s, run.ranks, run.counts)
     if totals.stop:
         return totals
     norm = update(run.model, state.optimizer, totals, plan.max_grad_norm)
@@ -154,11 +169,11 @@ def one_step(run: Run, state: State) -> Totals:
 def evaluate(
     model: nn.Module, batches: list[Batch], ranks: Ranks, tick: Callable[[], None] = lambda: None
 ) -> tuple[float, int]:
-    """(mean loss per target token over all rows, target tokens). No random state is used.
+    """(mean loss per target over all rows in nats, targets).
 
     batches: this rank's part of the rows. tick: called after each. Raises ThunderError when the loss is not finite.
     """
-    model.eval()
+    model.eval()  # no dropout, so no random number is drawn
     loss, tokens = mx.array(0.0), 0
     for batch in batches:
         loss = loss + loss_sum(model, batch)
@@ -172,8 +187,9 @@ def evaluate(
 
 
 def checkpoint(run: Run, state: State) -> Checkpoint:
-    """All that the next step depends on, whole, on every rank."""
+    """Everything that the next step depends on, the same on every rank."""
     moments: dict[str, Tensors] = {"m": {}, "v": {}}
+    # MLX keeps the moments as PARAMETER.m and PARAMETER.v, beside `step` and `learning_rate`.
     for name, leaf in tree_flatten(state.optimizer.state):
         parameter, _, moment = name.rpartition(".")
         if moment in moments and parameter:
@@ -182,6 +198,7 @@ def checkpoint(run: Run, state: State) -> Checkpoint:
 
 
 def _skip(run: Run, state: State, totals: Totals) -> None:
+    """Count and log a skipped step. One update with a NaN would make every later weight a NaN."""
     progress = state.progress
     progress.skipped, progress.skipped_in_a_row = progress.skipped + 1, progress.skipped_in_a_row + 1
     ranks = ", ".join(str(rank) for rank, finite in enumerate(totals.finite) if not finite) or "all"
@@ -189,7 +206,7 @@ def _skip(run: Run, state: State, totals: Totals) -> None:
     rows = ", ".join(ids[:NAMED_ROWS]) + (f" and {len(ids) - NAMED_ROWS} more" if len(ids) > NAMED_ROWS else "")
     why = "has no target" if not totals.tokens else f"is not finite on rank {ranks}"
     line = f"step {progress.step}/{run.plan.steps}  skipped: the gradient {why}; rows {rows}"
-    run.journal.event("skip", progress.step, line, rows=ids)
+    run.log.event("skip", progress.step, line, rows=ids)
     if progress.skipped_in_a_row >= run.plan.max_skipped:
         raise ThunderError(
             f"{progress.skipped_in_a_row} steps in a row had a gradient that {why}; the last one's rows: {rows}",
@@ -199,7 +216,7 @@ def _skip(run: Run, state: State, totals: Totals) -> None:
 
 
 def _after_step(run: Run, state: State) -> None:
-    """What is due after a step: a training line, a validation, a checkpoint; all of them after the last one."""
+    """A training line, a validation and a checkpoint, where they are due; all three after the last step."""
     plan, step = run.plan, state.progress.step
     is_last = step == plan.steps
     if is_last or step % plan.log_every == 0:
@@ -207,24 +224,25 @@ def _after_step(run: Run, state: State) -> None:
     if is_last or step % plan.eval_every == 0:
         _validate(run, state)
     if is_last or step % plan.save_every == 0:
+        # Ranks exchange gradients, never weights, so a wrong sum or a flipped bit would go unnoticed until here.
         check_parity(adapter_tensors(run.model), run.ranks, step)
-        # Told first, so that the checkpoint knows of it and a run that goes on tells it once.
-        run.journal.event("save", step, f"step {step}/{plan.steps}  saving")
+        # Before saving, so that the event is in the checkpoint, and a resumed run has it exactly once.
+        run.log.event("save", step, f"step {step}/{plan.steps}  saving")
         run.save(checkpoint(run, state))
 
 
 def _validate(run: Run, state: State) -> None:
     progress = state.progress
-    with losses_told(run.ranks):
-        alive = partial(run.beat, progress.step)  # a validation may take longer than a step may
-        loss, tokens = evaluate(run.model, run.validation, run.row_ranks, alive)
+    with raising_lost_ranks(run.ranks):
+        # The watchdog's limit is that of a step, and a validation may take longer.
+        loss, tokens = evaluate(run.model, run.validation, run.row_ranks, partial(run.beat, progress.step))
     if progress.best_loss is None or loss < progress.best_loss:
         progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
         state.best = adapter_tensors(run.model)
     else:
         progress.without_gain += 1
     line = f"step {progress.step}/{run.plan.steps}  valid loss {loss:.4f}"
-    run.journal.loss("valid", progress.step, loss, tokens, line)
+    run.log.loss("valid", progress.step, loss, tokens, line)
 
 
 def _report_training(run: Run, state: State) -> None:
@@ -241,7 +259,7 @@ def _report_training(run: Run, state: State) -> None:
             "grad_norm": round(state.grad_norm, 6),
             "peak_memory_gb": round(mx.get_peak_memory() / 1e9, 3),
         }
-        run.journal.loss("train", progress.step, loss, progress.window_tokens, line, **more)
+        run.log.loss("train", progress.step, loss, progress.window_tokens, line, **more)
     progress.window_loss, progress.window_tokens = 0.0, 0
     state.seconds = state.exchange_s = state.skew_s = 0.0
     state.computed_tokens = 0

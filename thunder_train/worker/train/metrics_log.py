@@ -1,4 +1,4 @@
-"""What a run says while it goes: lines for people, events for the report and trackers. Rank 0 alone speaks."""
+"""The metrics of a training, on rank 0: lines on stdout, metrics.jsonl for the report, events for trackers."""
 
 import time
 from collections.abc import Callable
@@ -8,38 +8,38 @@ from typing import Any
 from thunder_train.core import files
 from thunder_train.worker.train.checkpoint import Progress
 
-Tracker = Callable[[dict[str, Any]], None]
-"""Takes each event, as wandb or swanlab do through mlx-lm's callbacks."""
 
+class MetricsLog:
+    """Appends events to metrics.jsonl and prints a line for each. path: None on all ranks but the first.
 
-class Journal:
-    """Writes events to metrics.jsonl and lines to stdout; silent where path is None.
-
-    The events and losses so far live in the progress, so that a run that goes on tells them from the beginning.
+    Events and losses are also kept in the progress, and so in checkpoints: a resumed run first writes the events up to
+    its checkpoint again, and drops those that came after. track: takes each event, as wandb or swanlab do.
     """
 
-    def __init__(self, path: Path | None, progress: Progress, tracker: Tracker | None = None) -> None:
-        self.path, self.progress, self._tracker, self._start = path, progress, tracker, time.perf_counter()
+    def __init__(
+        self, path: Path | None, progress: Progress, track: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        self.path, self.progress, self._track, self._start = path, progress, track, time.perf_counter()
         if path:
             files.write_text(path, "".join(progress.metrics))
 
     def loss(self, event: str, step: int, loss: float, tokens: int, line: str, **more: Any) -> None:
-        """Note a training or validation loss in nats per target token."""
+        """Log a training or validation loss in nats per target."""
         self.progress.losses[event].append([step, round(loss, 6)])
         self.event(event, step, line, loss=round(loss, 6), tokens=tokens, **more)
 
     def event(self, event: str, step: int, line: str, **more: Any) -> None:
-        """Append one event and print its line. seconds: since this process began to train."""
+        """Append one event and print its line. The event's seconds count from the start of this process's training."""
         seconds = round(time.perf_counter() - self._start, 3)
         entry = {"event": event, "step": step, "seconds": seconds, **more}
-        # On every rank: a checkpoint of any of them must be able to tell the whole story.
+        # On every rank, also where nothing is written: any rank's checkpoint may be the one to resume from.
         self.progress.metrics.append(files.json_line(entry))
         if not self.path:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(self.progress.metrics[-1])
-        if self._tracker:
-            self._tracker(entry)
+        if self._track:
+            self._track(entry)
         self.say(line)
 
     def say(self, line: str) -> None:

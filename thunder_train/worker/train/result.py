@@ -1,9 +1,9 @@
-"""What a finished training leaves: the chosen adapter, the last one, and done.json."""
+"""Writes what a finished training leaves: the chosen adapter, last/ with the last adapter, and done.json."""
 
 from dataclasses import asdict
 from typing import Any
 
-from thunder_train.worker import adapter as checkpoint
+from thunder_train.worker import adapter
 from thunder_train.worker.args import Settings
 from thunder_train.worker.model import adapter_tensors
 from thunder_train.worker.train.loop import Run, State
@@ -11,18 +11,17 @@ from thunder_train.worker.train.setup import Setup
 
 
 def write(settings: Settings, ready: Setup, run: Run, state: State, environment: dict[str, str]) -> None:
-    """Rank 0 writes the adapters and, last of all, done.json. It holds no time and no path: equal runs, equal bytes.
+    """Rank 0 writes the adapters and, last of all, done.json, without times and paths: equal runs give equal bytes.
 
-    environment: versions, platform and BLAS that computed it.
+    environment: versions, platform and BLAS that computed the training.
     """
-    last = adapter_tensors(run.model)
     if run.ranks.rank != 0:
-        return
+        return  # all ranks hold the same adapter
+    last = adapter_tensors(run.model)
     is_best = settings.choose == "best" and bool(state.best)
     chosen = state.best if is_best else last
-    lora = ready.lora
-    checkpoint.write_adapter(settings.adapter_path.parent / "last", last, lora)
-    checkpoint.write_adapter(settings.adapter_path, chosen, lora)
+    adapter.write_adapter(settings.adapter_path.parent / "last", last, ready.lora)
+    adapter.write_adapter(settings.adapter_path, chosen, ready.lora)
     progress = state.progress
     done: dict[str, Any] = {
         "steps": progress.step,
@@ -39,8 +38,8 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
         "losses": progress.losses,
         "best": {"step": progress.best_step, "loss": round(progress.best_loss or 0.0, 6)},
         "chosen": {"rule": settings.choose, "step": progress.best_step if is_best else progress.step},
-        "adapter": checkpoint.describe(settings.adapter_path, chosen),
+        "adapter": adapter.describe(settings.adapter_path, chosen),
         "environment": environment,
         **asdict(ready.counts),
     }
-    checkpoint.write_done(settings.adapter_path, done)
+    adapter.write_done(settings.adapter_path, done)

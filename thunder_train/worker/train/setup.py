@@ -1,4 +1,4 @@
-"""From flags to a run that can begin: ranks agreed, model and rows read, the last checkpoint found."""
+"""From flags to a run that can begin: checks that the ranks agree, loads model, rows and the last checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,15 +18,15 @@ from thunder_train.worker.batching.loader import DataLoader, costs_of
 from thunder_train.worker.batching.tokens import Split
 from thunder_train.worker.model import Lora
 from thunder_train.worker.ranks import Ranks
-from thunder_train.worker.train import checkpoint as resume
+from thunder_train.worker.train import checkpoint
 from thunder_train.worker.train.checkpoint import Checkpoint, Progress
 from thunder_train.worker.train.loop import Plan, Run
-from thunder_train.worker.train.metrics_log import Journal, Tracker
+from thunder_train.worker.train.metrics_log import MetricsLog
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of the model and of its adapter, whole."""
+    """Sizes of the whole model and its adapter."""
 
     parameters: int
     trainable_parameters: int
@@ -34,7 +34,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Setup:
-    """What the flags stand for. not_packed: why rows are not packed; "" when they are."""
+    """Everything that the flags name, loaded. not_packed: why rows are not packed; "" when they are."""
 
     ranks: Ranks
     identity: dict[str, str]
@@ -48,9 +48,10 @@ class Setup:
 def prepare(settings: Settings, group: Ranks) -> Setup:
     """Check that the joined ranks agree, load model and rows. Raises ThunderError for what cannot be trained."""
     is_data = settings.strategy == "data"
-    told = identity(settings, group)
-    ranks.check_identity(told, group)
+    training = identity(settings, group)
+    ranks.check_identity(training, group)  # before the minutes of loading
     group = ranks.weighted(group, settings.weights)
+    # With strategy "tensor" the weights stay unread until the layers are split, below: the whole model may not fit.
     base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock), lazy=not is_data)
     policy = tokens.Policy(settings.max_seq_len, settings.too_long, settings.train_on)
     splits = {
@@ -59,15 +60,8 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     }
     rows = settings.rows_per_step(group.size if is_data else 1)
     _check_rows(len(splits["train"].examples), rows, settings.train_data)
-    lora = Lora(
-        num_layers=settings.num_layers,
-        rank=settings.lora_rank,
-        scale=settings.lora_scale,
-        dropout=settings.lora_dropout,
-        keys=settings.lora_keys,
-        kind=settings.fine_tune_type,
-    )
-    total = model.parameters(base)
+    lora, total = _lora(settings), model.parameters(base)
+    # Before the layers are split: mlx-lm's function would find no layer to adapt in a split model.
     model.add_lora(base, lora, settings.seed)
     counts = Counts(total, model.trainable_parameters(base))
     not_packed = batch.packing_problem(base) if settings.packing == "auto" else "packing is off"
@@ -76,53 +70,62 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     if not is_data:
         tensor_parallel.shard(base, group)
         mx.eval(base.parameters())
-    return Setup(group, told, base, lora, counts, splits, not_packed)
+    return Setup(group, training, base, lora, counts, splits, not_packed)
+
+
+def _lora(settings: Settings) -> Lora:
+    return Lora(
+        num_layers=settings.num_layers,
+        rank=settings.lora_rank,
+        scale=settings.lora_scale,
+        dropout=settings.lora_dropout,
+        keys=settings.lora_keys,
+        kind=settings.fine_tune_type,
+    )
 
 
 def assemble(
-    settings: Settings, ready: Setup, beat: Callable[[int], None], stop_asked: Callable[[], bool], track: Tracker | None
+    settings: Settings,
+    ready: Setup,
+    beat: Callable[[int], None],
+    stop_asked: Callable[[], bool],
+    track: Callable[[dict[str, Any]], None] | None,
 ) -> tuple[Run, Checkpoint | None]:
-    """The run, and the checkpoint that it goes on from. Rank 0 alone writes, but each host keeps checkpoints.
+    """The run, and the checkpoint that it resumes from.
 
-    beat: called after each step; stop_asked: whether this rank asks all to stop; track: takes rank 0's events.
+    beat: called after each step. stop_asked: whether this rank asks all ranks to stop. track: takes rank 0's events.
     """
     group, first = ready.ranks, ready.ranks.rank == 0
     row_ranks = group if settings.strategy == "data" else Ranks(0, 1)
-    found = _last_checkpoint(settings, ready)
-    progress = found.progress if found else Progress()
+    last = _last_checkpoint(settings, ready)
+    progress = last.progress if last else Progress()
     metrics = settings.adapter_path.parent / "metrics.jsonl" if first else None
-    journal = Journal(metrics, progress, track)
+    log = MetricsLog(metrics, progress, track)
     if first:
-        adapter.begin(settings.adapter_path)
-        journal.say(f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed")
-    if found:
-        journal.event("resume", progress.step, f"step {progress.step}/{settings.num_iters}  goes on from here")
+        adapter.remove_old(settings.adapter_path)
+        log.say(f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed")
+    if last:
+        log.event("resume", progress.step, f"step {progress.step}/{settings.num_iters}  goes on from here")
 
-    keeps = ranks.is_first_on_host(settings.hostfile, group.rank)
-
-    def save(state: Checkpoint) -> None:
-        if keeps:  # on every host, since all ranks hold the same state: no lost host costs more than a step
-            resume.write(settings.checkpoint_path, state, settings.keep_checkpoints)
-
-    feeds = {name: _feed(settings, ready, name, row_ranks) for name in ("train", "valid")}
+    loaders = {name: _loader(settings, ready, name, row_ranks) for name in ("train", "valid")}
     run = Run(
         model=ready.model,
-        rows=feeds["train"],
-        validation=feeds["valid"].validation(),
+        rows=loaders["train"],
+        validation=loaders["valid"].validation(),
         plan=_plan(settings),
         ranks=group,
         row_ranks=row_ranks,
-        journal=journal,
+        log=log,
         identity=ready.identity,
-        save=save,
+        save=_saver(settings, group.rank),
         beat=beat,
         stop_asked=stop_asked,
     )
-    return run, found
+    return run, last
 
 
 def identity(settings: Settings, group: Ranks) -> dict[str, str]:
-    """The training in words: flags that decide numbers, ranks, data and model by content, versions."""
+    """What decides the training's numbers, each as text: flags, ranks, data and model by content, versions."""
     paths = {"--train-data": settings.train_data, "--valid-data": settings.valid_data}
     for flag, path in paths.items():
         files.require(path, hint=f"run `./doit data`, or correct {flag}")
@@ -135,7 +138,10 @@ def identity(settings: Settings, group: Ranks) -> dict[str, str]:
 
 
 def _model_digest(settings: Settings) -> str:
-    """The model by the hashes of its lock; without one by its config and the sizes of its files."""
+    """A digest of the model's lock; without a lock, of its config and the sizes of its files.
+
+    Hashing the weights may take minutes, at each start.
+    """
     if settings.model_lock:
         lock = files.read_json(settings.model_lock, hint="run `./doit model`")
         return files.digest(lock.get("files"))[:16]
@@ -149,29 +155,40 @@ def _model_digest(settings: Settings) -> str:
 
 def _check_rows(rows: int, needed: int, path: Path) -> None:
     if needed > rows:
-        what = f"has {rows} rows, fewer than the {needed} of one step"
-        raise ThunderError(what, where=str(path), hint="lower --batch-size or --global-batch-size, or use fewer ranks")
+        fact = f"has {rows} rows, fewer than the {needed} of one step"
+        raise ThunderError(fact, where=str(path), hint="lower --batch-size or --global-batch-size, or use fewer ranks")
 
 
 def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:
-    """The newest whole checkpoint that any rank has, on every rank; of several the first rank's.
+    """The newest undamaged checkpoint of any rank, on every rank; of several equally new ones the first rank's.
 
-    Raises ThunderError for one of another training.
+    Raises ThunderError for a checkpoint of another training.
     """
-    mine = resume.latest(settings.checkpoint_path)
-    step = resume.decode(mine).progress.step if mine else -1
-    steps = [int(told) for told in ranks.gather(str(step).encode(), ready.ranks)]
-    holder = steps.index(max(steps))
-    data = ranks.share(mine, ready.ranks, holder)
+    mine = checkpoint.latest(settings.checkpoint_path)
+    step = checkpoint.decode(mine).progress.step if mine else -1
+    steps = [int(text) for text in ranks.all_gather(str(step).encode(), ready.ranks)]
+    source = steps.index(max(steps))
+    data = ranks.broadcast(mine, ready.ranks, source)
     if data is None:
         return None
-    found = resume.decode(data)
-    where = f"{settings.checkpoint_path} of rank {holder}" if holder else str(settings.checkpoint_path)
-    resume.check_identity(found.identity, ready.identity, where)
-    return found
+    last = checkpoint.decode(data)
+    where = f"{settings.checkpoint_path} of rank {source}" if source else str(settings.checkpoint_path)
+    checkpoint.check_identity(last.identity, ready.identity, where)
+    return last
 
 
-def _feed(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> DataLoader:
+def _saver(settings: Settings, rank: int) -> Callable[[Checkpoint], None]:
+    # One rank of every host writes: all hold the same state, and the host that is lost may be the first rank's.
+    writes = ranks.is_first_on_host(settings.hostfile, rank)
+
+    def save(state: Checkpoint) -> None:
+        if writes:
+            checkpoint.write(settings.checkpoint_path, state, settings.keep_checkpoints)
+
+    return save
+
+
+def _loader(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> DataLoader:
     examples = ready.splits[name].examples
     costs = replace(costs_of(ready.model, examples, settings.micro_tokens), is_packed=not ready.not_packed)
     rows = settings.rows_per_step(row_ranks.size)

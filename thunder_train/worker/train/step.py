@@ -1,9 +1,7 @@
-"""The learning rate over optimizer steps: constant, linear or cosine, after a linear warm-up.
+"""One optimizer step and its learning rate: each rank sums its rows, one message adds up all ranks, all update alike.
 
-One optimizer step: each rank sums, all ranks add up in a single message, everyone makes the same update.
-
-Shapes: B rows, T tokens, P trained numbers of a rank, R ranks. Sums, never means, cross ranks: ranks hold unequal token
-counts, so the result does not depend on how rows are spread.
+Shapes: B rows, T tokens, P trained numbers of a rank, R ranks. Ranks exchange sums, never means: they hold unequal
+numbers of targets, so a mean of means would weight the targets by the rank that happened to compute them.
 """
 
 import time
@@ -22,38 +20,15 @@ from thunder_train.worker.model import trainable
 from thunder_train.worker.ranks import Ranks
 
 Schedule = float | Callable[[mx.array], mx.array]
-KINDS = ("constant", "linear", "cosine")
-
-
-def schedule(kind: str, learning_rate: float, steps: int, warmup: int) -> Schedule:
-    """What mlx's optimizers take. It counts optimizer steps, whatever a step gathers; 0 is reached at the end.
-
-    A constant rate without warm-up stays a plain number.
-    """
-    rest = max(1, steps - warmup)
-    bodies: dict[str, Schedule] = {
-        "constant": learning_rate,
-        "linear": optimizers.linear_schedule(learning_rate, 0.0, rest),
-        "cosine": optimizers.cosine_decay(learning_rate, rest),
-    }
-    body = bodies[kind]
-    if not warmup:
-        return body
-    after = body if callable(body) else lambda _: mx.array(learning_rate)
-    # The first step must not be wasted on a rate of 0, so the ramp begins one step up.
-    ramp = optimizers.linear_schedule(learning_rate / warmup, learning_rate, max(1, warmup - 1))
-    return optimizers.join_schedules([ramp, after], [warmup])
-
-
-Arrays = Mapping[str, mx.array]
-Tensors = dict[str, np.ndarray[Any, Any]]
+"""What mlx's optimizers take as a learning rate: a number, or a function of the updates made so far."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """One step over all ranks. gradient: (P,) of the loss sum; loss: nats; tokens: targets; stop: a rank asks to.
+    """The sums of one step over all ranks.
 
-    finite: whether each rank's sums are finite; busy_s: each rank's seconds of computing; exchange_s: of the message.
+    gradient: (P,), of the loss sum. loss: nats. tokens: targets. finite: whether each rank's sums are finite. stop:
+    whether any rank asks to stop. busy_s: each rank's seconds of computing. exchange_s: seconds of the message here.
     """
 
     gradient: mx.array
@@ -65,17 +40,37 @@ class Totals:
     exchange_s: float
 
 
-def local_sums(model: nn.Module, batches: Sequence[Batch]) -> tuple[mx.array, mx.array, int]:
-    """This rank's (P,) gradient of the loss sum, the loss sum, its targets; zeros for a rank without a row.
+def schedule(kind: str, learning_rate: float, steps: int, warmup: int) -> Schedule:
+    """The learning rate: `constant`, `linear` or `cosine` (Loshchilov and Hutter 2017), after a linear warm-up.
 
-    Each micro-batch is computed before the next begins, or all their graphs would be held at once.
+    It counts optimizer steps, not batches, so gradient accumulation does not stretch it. linear and cosine would reach
+    0 one step after the last.
     """
+    rest = max(1, steps - warmup)
+    bodies: dict[str, Schedule] = {
+        "constant": learning_rate,
+        "linear": optimizers.linear_schedule(learning_rate, 0.0, rest),
+        "cosine": optimizers.cosine_decay(learning_rate, rest),
+    }
+    body = bodies[kind]
+    if not warmup:
+        return body
+    after = body if callable(body) else lambda _: mx.array(learning_rate)
+    # The ramp starts at learning_rate / warmup: a first step at rate 0 would be computed for nothing.
+    ramp = optimizers.linear_schedule(learning_rate / warmup, learning_rate, max(1, warmup - 1))
+    return optimizers.join_schedules([ramp, after], [warmup])
+
+
+def local_sums(model: nn.Module, batches: Sequence[Batch]) -> tuple[mx.array, mx.array, int]:
+    """This rank's (P,) gradient of the loss sum, its loss sum and its targets; zeros for a rank without a row."""
     model.train()
     loss_and_gradients = nn.value_and_grad(model, loss_sum)
+    # In float32, whatever the model's type: thousands of small parts are added to a growing sum.
     gradient, loss = mx.zeros(sum(leaf.size for leaf in trainable(model).values())), mx.array(0.0)
     for batch in batches:
         part, gradients = loss_and_gradients(model, batch)
         gradient, loss = gradient + flatten(gradients), loss + part
+        # Evaluated before the next batch: MLX is lazy, and would otherwise hold the activations of all batches at once.
         mx.eval(gradient, loss)
     return gradient, loss, sum(batch.targets for batch in batches)
 
@@ -86,8 +81,8 @@ def flatten(gradients: Any) -> mx.array:
     return mx.concatenate(leaves)
 
 
-def named(flat: mx.array, like: Arrays) -> dict[str, mx.array]:
-    """The arrays that `flatten` joined; like: the trained parameters by name."""
+def named(flat: mx.array, like: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    """The arrays that `flatten` joined. like: the trained parameters by name, for shapes and types."""
     pieces, start = {}, 0
     for name, leaf in sorted(like.items()):
         pieces[name] = flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype)
@@ -95,16 +90,22 @@ def named(flat: mx.array, like: Arrays) -> dict[str, mx.array]:
     return pieces
 
 
-def add_up(sums: tuple[mx.array, mx.array, int], stop: bool, busy_s: float, ranks: Ranks, counts: bool) -> Totals:
-    """Sum one step over all ranks; flags and times ride along, so that all ranks decide alike.
+def sum_over_ranks(
+    sums: tuple[mx.array, mx.array, int], stop: bool, busy_s: float, ranks: Ranks, counts: bool
+) -> Totals:
+    """Sum one step over all ranks.
 
-    counts: whether this rank's loss and tokens count; under tensor parallelism every rank has those of the whole step.
+    counts: whether this rank adds its loss and targets; with strategy "tensor" every rank has those of the whole step,
+    and only the first adds them.
     """
     gradient, loss, tokens = sums
     finite = bool((mx.isfinite(gradient).all() & mx.isfinite(loss)).item())
-    own = np.zeros((2, ranks.size), np.float32)
-    own[:, ranks.rank] = finite, busy_s
-    tail = mx.concatenate([mx.array([float(stop)]), mx.array(own.reshape(-1))])
+    # One message carries the gradient and everything that the ranks decide on. So all decide alike, no flag can arrive
+    # at another step than its gradient, and a step waits for the network once. Of the (2, R) table each rank fills its
+    # own column. float32 holds counts of targets exactly up to 2^24.
+    table = np.zeros((2, ranks.size), np.float32)
+    table[:, ranks.rank] = finite, busy_s
+    tail = mx.concatenate([mx.array([float(stop)]), mx.array(table.reshape(-1))])
     counted = mx.stack([loss.astype(mx.float32), mx.array(float(tokens))]) if counts else mx.zeros(2)
     start = time.perf_counter()
     total = ranks.sum(mx.concatenate([gradient, counted, tail]))
@@ -123,9 +124,9 @@ def add_up(sums: tuple[mx.array, mx.array, int], stop: bool, busy_s: float, rank
 
 
 def update(model: nn.Module, optimizer: Any, totals: Totals, max_grad_norm: float) -> float | None:
-    """Divide by the tokens, clip, step; the gradient's norm before clipping.
+    """Make the mean gradient of all targets, clip it and update the model. Returns its norm before clipping.
 
-    None, and no change, when the step is not finite or had no target.
+    Returns None, and changes nothing, when the gradient is not finite or the step had no target.
     """
     if not (all(totals.finite) and totals.tokens):
         return None
@@ -133,8 +134,10 @@ def update(model: nn.Module, optimizer: Any, totals: Totals, max_grad_norm: floa
     gradient = totals.gradient / totals.tokens
     norm = mx.linalg.norm(gradient)
     if not mx.isfinite(norm).item():
-        return None
+        return None  # finite numbers can have a norm that is not: their squares overflow
     if max_grad_norm:
+        # By the norm of all parameters together (Pascanu et al. 2013), which keeps the gradient's direction. 1e-6
+        # guards against a norm of 0.
         gradient = gradient * mx.minimum(max_grad_norm / (norm + 1e-6), 1.0)
     optimizer.update(model, tree_unflatten(list(named(gradient, parameters).items())))
     mx.eval(model.trainable_parameters(), optimizer.state)
