@@ -5,28 +5,34 @@ are real, and so are the stages of the dataset and the model. What a stage write
 change goes down the chain as a real one would.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from thunder_train.core import files
 from thunder_train.pipeline import graph
 
-real_make = graph._make
+real_stages = graph._stages
 
 
-def short_make(name: str, part: Any, out: Path) -> None:
-    """As graph._make, but for the work itself; runs.py is imported all the same, for a real stage pays for it."""
-    from thunder_train.pipeline import stages
+class ShortStages:
+    """As the module that graph._stages imports, which is imported all the same: a real stage pays for it."""
 
-    if name in ("data", "model"):
-        return real_make(name, part, out)
-    stage = getattr(graph, getattr(stages, name).__name__)(part)
-    read = files.digest([stage.reads, *(files.sha256(path) for path in stage.inputs)])
-    for path in stage.targets:
-        (out / path).write_text(f"{path} {read}\n")
-    return None
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """The function of a stage."""
+        real = getattr(real_stages(), name)
+        if name in ("data", "model"):
+            return real
+
+        def work(recipe: Any, out: Path, *_: Any, **__: Any) -> None:
+            stage = getattr(graph, name)(recipe)
+            read = files.digest([stage.reads, *(files.sha256(path) for path in stage.inputs)])
+            for path in stage.targets:
+                (out / path).write_text(f"{path} {read}\n")
+
+        return work
 
 
-graph._make = short_make
+graph._stages = ShortStages
 
 from pipeline import *  # noqa: E402, F403  # after the change, which its task creators take over

@@ -1,20 +1,44 @@
-"""Names of the files that stages hand to each other, below data/<dataset>/ and runs/<recipe>/."""
+"""Where a project keeps its files, relative to its folder, and the names of the files that stages hand to each other."""
+
+STATE = ".thunder"
+"""What a machine keeps for itself; git ignores it."""
+STATS = f"{STATE}/stats.sqlite"
+"""Hashes of files, by size and times."""
+STAGING = f"{STATE}/staging"
+"""Targets of stages that still run."""
+PARTIAL = f"{STATE}/partial"
+"""Checkpoints of unfinished trainings, by key, and answers of unfinished evaluations."""
+TOKENS = f"{STATE}/tokens"
+"""Tokenized rows."""
+INDEX = "runs/index.html"
+"""The page of all runs."""
 
 AUDIT = "audit.html"
 """Rendered from templates/audit.html.j2."""
 DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "decisions.jsonl", "dropped.jsonl", AUDIT, "manifest.json")
+"""Of a dataset's folder: what its stage makes."""
 SCRIPTS = ("launch.sh", "evaluate.sh")
 """Rendered from templates/<name>.j2."""
 SENT = (*SCRIPTS, "hostfile.json", "recipe.toml")
-"""Of a run's folder: what ranks read, or what makes the recipe the same on every machine."""
+"""Of a run's folder: what the ranks read, and what makes the recipe the same on every machine."""
 ADAPTER = ("adapter/adapters.safetensors", "adapter/adapter_config.json")
+TRAINED = (
+    *ADAPTER,
+    "adapter/done.json",
+    "last/adapters.safetensors",
+    "last/adapter_config.json",
+    "metrics.jsonl",
+    "timing.json",
+)
+"""What a training leaves: the chosen adapter, and the last one if another was better."""
 EVALUATED = ("predictions.jsonl", "decisions.jsonl", "eval.json")
+"""What an evaluation leaves."""
+MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", *EVALUATED)
+"""What the report is made from."""
 REPORTS = ("report.md", "report.html")
 """Rendered from templates/<name>.j2."""
 STYLE = "style.css"
 """Part of each HTML page of a run."""
-MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", *EVALUATED)
-"""What the report is made from."""
 OUTPUTS = (
     "adapter/adapter_config.json",
     "adapter/adapters.safetensors",
@@ -27,15 +51,34 @@ OUTPUTS = (
     "predictions.jsonl",
     "promotion.json",
 )
-"""Files of a run that are the same to the byte when the run is made again; the manifest lists them."""
+"""Files of a run that have the same bytes each time the run is made; its manifest lists them."""
 
 
-TRAINED = (
-    *ADAPTER,
-    "adapter/done.json",
-    "last/adapters.safetensors",
-    "last/adapter_config.json",
-    "metrics.jsonl",
-    "timing.json",
-)
-"""What a training leaves: the chosen adapter, and the last one if another was better."""
+def dataset(name: str) -> str:
+    """The folder of a dataset."""
+    return f"data/{name}"
+
+
+def dataset_manifest(name: str) -> str:
+    """The manifest of a dataset."""
+    return f"data/{name}/manifest.json"
+
+
+def run(name: str) -> str:
+    """The folder of a recipe's run."""
+    return f"runs/{name}"
+
+
+def run_manifest(name: str) -> str:
+    """The manifest of a recipe's run."""
+    return f"runs/{name}/manifest.json"
+
+
+def model(name: str) -> str:
+    """The folder of a base model."""
+    return f"runs/models/{name}"
+
+
+def model_lock(name: str) -> str:
+    """The lock of a base model."""
+    return f"runs/models/{name}/model.lock.json"

@@ -1,4 +1,4 @@
-"""What each stage of a run does, from its input files to its targets below `out`. graph.py says when.
+"""What each stage does, from its input files to its targets below `out`. graph.py says which files those are.
 
 `out` is a staging folder: a stage writes runs/<recipe>/... below it, and the build moves finished files into place.
 """
@@ -12,51 +12,46 @@ from functools import partial
 from pathlib import Path
 
 from thunder_train import ThunderError, models, raise_all
-from thunder_train.build.stage import STATS
 from thunder_train.cluster import fetch, preflight, sync
-from thunder_train.cluster import hostfile as cluster
+from thunder_train.cluster import hostfile as hostfiles
 from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
-from thunder_train.core import code_hash, files, paths, templates
+from thunder_train.core import files, paths, templates
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder
-from thunder_train.evaluate import collapse, gate
-from thunder_train.evaluate import conditions as scoring
-from thunder_train.launch import scripts as render
-from thunder_train.pipeline import graph
-from thunder_train.report import run_report
-from thunder_train.report import runs_index as pages
+from thunder_train.evaluate import collapse, conditions, gate
+from thunder_train.launch import scripts as launch_scripts
+from thunder_train.report import run_report, runs_index
 from thunder_train.reproduce import manifest as manifests
 
-PARTIAL = Path(".thunder/partial")
-"""Checkpoints of trainings that have not ended, by their key."""
-CHECKED_S = 60
-"""How long a preflight is worth something."""
+PROJECT = Path()
+PREFLIGHT_VALID_S = 60
+"""Seconds during which a passed preflight is reused."""
+READ_LOGS = "read the lines above"
 
 
-def data(dataset: Dataset, out: Path) -> None:
-    """A dataset's rows, manifest and audit page."""
-    code = code_hash.digest(graph.DATASET_CODE, STATS)
-    watch = partial(counted, label=f"data:{dataset.name}")
-    builder.build(dataset, Path(), out / "data" / dataset.name, code, audit.build, watch)
+def data(dataset: Dataset, out: Path, code: str) -> None:
+    """A dataset's rows, manifest and audit page. code: hash of the code that decides the rows, for the manifest."""
+    progress = partial(counted, label=f"data:{dataset.name}")
+    builder.build(dataset, PROJECT, out / paths.dataset(dataset.name), code, audit.build, progress)
 
 
-def model(each: Model, out: Path) -> None:
+def model(base: Model, out: Path) -> None:
     """A base model's lock."""
-    models.build(each, Path(), out)
+    models.build(base, PROJECT, out)
 
 
 def hostfile(recipe: Recipe, out: Path) -> None:
     """hostfile.json."""
-    files.write_json(_run(recipe, out) / "hostfile.json", cluster.hostfile(recipe.cluster))
+    files.write_json(_run(recipe, out) / "hostfile.json", hostfiles.hostfile(recipe.cluster))
 
 
 def scripts(recipe: Recipe, out: Path) -> None:
     """launch.sh, evaluate.sh and the resolved recipe."""
-    flags = {"launch.sh": render.launch_flags(recipe), "evaluate.sh": render.evaluate_flags(recipe)}
+    flags = {"launch.sh": launch_scripts.launch_flags(recipe), "evaluate.sh": launch_scripts.evaluate_flags(recipe)}
     for name in paths.SCRIPTS:
         text = templates.shell(Path("templates") / f"{name}.j2", {"recipe": recipe.name, "flags": flags[name]})
         files.write_text(_run(recipe, out) / name, text)
@@ -64,103 +59,120 @@ def scripts(recipe: Recipe, out: Path) -> None:
 
 
 def check(recipe: Recipe, out: Path) -> None:
-    """preflight.json: every host's, link's and rank's word, or every problem at once; a sync may still be to come."""
-    found = preflight.preflight(recipe, _run(recipe) / "logs" / "check", is_synced=False)
-    files.write_json(_run(recipe, out) / "preflight.json", found)
+    """preflight.json: the answers of every host, link and rank; raises every problem at once.
+
+    The training syncs later, so a file that a host lacks is no problem yet.
+    """
+    answers = preflight.preflight(recipe, _run(recipe) / "logs" / "check", is_synced=False)
+    files.write_json(_run(recipe, out) / "preflight.json", answers)
 
 
-def train(recipe: Recipe, out: Path) -> None:
-    """The adapter, its metrics and done.json, by running launch.sh with its output in staging."""
+def train(recipe: Recipe, out: Path, key: str) -> None:
+    """The adapter, its metrics and done.json, by running launch.sh with its output in staging.
+
+    key: the stage's. A killed training resumes from the checkpoints under exactly this key.
+    """
     run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
-    unfinished = PARTIAL / graph.train(recipe).key()[:16]
+    checkpoints = Path(paths.PARTIAL) / key[:16]
     raise_all(validate.batch_problems(recipe, rows["train"]))
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
     synced = _sync(recipe)
-    if recipe.cluster.is_remote and (synced.has_changed or not _is_checked(run / "preflight.json")):
+    if recipe.cluster.is_remote and (synced.has_changed or not _is_valid(run / "preflight.json")):
         files.write_json(run / "preflight.json", preflight.preflight(recipe, run / "logs" / "check"))
-    start = time.perf_counter()
-    try:
-        command(
-            # Checkpoints lie under the key of exactly this training: a killed one goes on, another begins anew.
-            [
-                "bash",
-                str(run / "launch.sh"),
-                "--adapter-path",
-                f"{staged}/adapter",
-                "--checkpoint-path",
-                str(unfinished),
-            ],
-            where=f"training {recipe.name}",
-            hint=f"read the lines above and {run}/logs/",
-        )
-    except ThunderError:
-        with contextlib.suppress(ThunderError):  # what it died of is told, not what came of it
-            fetch.checkpoints(recipe, Path(), str(unfinished))
-        raise
-    fetch.outputs(recipe, Path(), str(staged))
-    done = files.read_json(staged / "adapter" / "done.json", hint="the training ended without it; read its logs")
-    read = {name: done["rows"][name] + done["dropped"][name] - done["split"][name] for name in ("train", "valid")}
-    if any(read[name] != rows[name] for name in read):
-        hint = f"run `./doit data:{recipe.dataset.name}`"
-        raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, hint)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    fetch.remove_folders(recipe, Path(), [str(unfinished), str(out)])
-    facts = {"seconds": round(time.perf_counter() - start, 3), "machine": platform.platform()}
+    start_s = time.perf_counter()
+    _launch(recipe, run, staged, checkpoints)
+    fetch.outputs(recipe, PROJECT, str(staged))
+    _check_rows(recipe, rows, staged / "adapter" / "done.json")
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    fetch.remove_folders(recipe, PROJECT, [str(checkpoints), str(out)])
+    facts = {"seconds": round(time.perf_counter() - start_s, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
 
 
+def _launch(recipe: Recipe, run: Path, staged: Path, checkpoints: Path) -> None:
+    """Run launch.sh. If it fails, bring its checkpoints here, so that the next attempt resumes from them."""
+    output = ["--adapter-path", f"{staged}/adapter", "--checkpoint-path", str(checkpoints)]
+    try:
+        command(
+            ["bash", str(run / "launch.sh"), *output],
+            where=f"training {recipe.name}",
+            hint=f"{READ_LOGS} and {run}/logs/",
+        )
+    except ThunderError:
+        with contextlib.suppress(ThunderError):  # report why the training failed, not that fetching failed too
+            fetch.checkpoints(recipe, PROJECT, str(checkpoints))
+        raise
+
+
+def _check_rows(recipe: Recipe, rows: dict[str, int], done: Path) -> None:
+    """Refuse a training that read other rows than the dataset's manifest counts."""
+    record = files.read_json(done, hint="the training ended without it; read its logs")
+    read = {name: record["rows"][name] + record["dropped"][name] - record["split"][name] for name in ("train", "valid")}
+    if any(read[name] != rows[name] for name in read):
+        hint = f"run `./doit data:{recipe.dataset.name}`"
+        raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, hint)
+
+
 def _sync(recipe: Recipe) -> sync.Synced:
-    """Every remote host brought to the state of this project, and what that took told."""
-    synced = sync.sync(recipe, Path())
+    """Bring every remote host to the state of this project, and print what that took."""
+    synced = sync.sync(recipe, PROJECT)
     for line in sync.lines(synced):
         print(line, flush=True)
     return synced
 
 
-def _is_checked(found: Path) -> bool:
-    """Whether a preflight has just found all ranks ready. Later hosts may have changed, and hours are at stake."""
-    return time.time() - found.stat().st_mtime < CHECKED_S and not files.read_json(found)["notes"]
+def _is_valid(preflight_file: Path) -> bool:
+    """Whether a recent preflight found all ranks ready; hosts may change, and a training takes hours."""
+    age_s = time.time() - preflight_file.stat().st_mtime
+    return age_s < PREFLIGHT_VALID_S and not files.read_json(preflight_file)["notes"]
 
 
 def _check_split(recipe: Recipe) -> None:
-    """Refuse a model that the ranks cannot split before any of them starts; a hub model is refused by its ranks."""
-    folder = dict(render.model_flags(recipe))["--model"]
+    """Refuse a model that the ranks cannot split before any rank starts; the ranks themselves check a hub model."""
     if recipe.model.kind == "hub":
         return
+    folder = dict(launch_scripts.model_flags(recipe))["--model"]
     flags = ["--config", f"{folder}/config.json", "--ranks", str(len(recipe.cluster.hosts)), "--check-split"]
     argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *flags]
-    command(argv, where=f"model {recipe.model.name!r}", hint="read the lines above")
+    command(argv, where=f"model {recipe.model.name!r}", hint=READ_LOGS)
 
 
 def evaluate(recipe: Recipe, out: Path) -> None:
     """predictions.jsonl by running evaluate.sh; decisions.jsonl and eval.json by judging and scoring them here."""
     run, staged = _run(recipe), _run(recipe, out)
     predictions, losses = staged / "predictions.jsonl", staged / "losses.json"
+    answers = Path(paths.PARTIAL) / f"answers-{recipe.name}"
     _sync(recipe)  # the first rank reads the adapter
     command(
         ["bash", str(run / "evaluate.sh"), "--predictions", str(predictions), "--losses", str(losses)],
         where=f"evaluating {recipe.name}",
-        hint="read the lines above",
+        hint=READ_LOGS,
     )
-    fetch.outputs(recipe, Path(), str(staged), fetch.EVALUATED)
-    fetch.remove_folders(recipe, Path(), [f"{PARTIAL}/answers-{recipe.name}", str(out)])
-    told = {row["id"]: row for row in files.read_jsonl(Path("data") / recipe.dataset.name / "decisions.jsonl")}
-    rows, measured = files.read_jsonl(predictions), files.read_json(losses)
-    judged, found = scoring.judge(rows, told, measured, recipe.evaluate, f"{recipe.file}: evaluate.gate.command")
+    fetch.outputs(recipe, PROJECT, str(staged), fetch.EVALUATED)
+    fetch.remove_folders(recipe, PROJECT, [str(answers), str(out)])
+    _score(recipe, predictions, losses, staged)
+    shutil.rmtree(answers, ignore_errors=True)
+
+
+def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> None:
+    """Write decisions.jsonl and eval.json. Raises ThunderError if the adapter's answers have collapsed."""
+    decisions = files.read_jsonl(Path(paths.dataset(recipe.dataset.name)) / "decisions.jsonl")
+    recorded = {row["id"]: row for row in decisions}
+    rows, where = files.read_jsonl(predictions), f"{recipe.file}: evaluate.gate.command"
+    judged, evaluation = conditions.judge(rows, recorded, files.read_json(losses), recipe.evaluate, where)
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
-    files.write_json(staged / "eval.json", found)
-    collapsed = collapse.problems(found["probe"], recipe.evaluate.probe, recipe.file)
-    if collapsed:  # a failed stage leaves no target, and somebody wants to see what was answered
-        shutil.copy(predictions, run / "logs" / "evaluate" / "predictions.jsonl")
-    raise_all(collapsed)
-    shutil.rmtree(PARTIAL / f"answers-{recipe.name}", ignore_errors=True)
+    files.write_json(staged / "eval.json", evaluation)
+    problems = collapse.problems(evaluation["probe"], recipe.evaluate.probe, recipe.file)
+    if problems:  # a failed stage leaves no target, so keep the answers where a person can read them
+        shutil.copy(predictions, _run(recipe) / "logs" / "evaluate" / "predictions.jsonl")
+    raise_all(problems)
 
 
 def report(recipe: Recipe, out: Path) -> None:
     """promotion.json, report.md and report.html."""
     run, staged = _run(recipe), _run(recipe, out)
-    results = run_report.gather(recipe, Path())
+    results = run_report.gather(recipe, PROJECT)
     decision = run_report.decide(results)
     files.write_json(staged / "promotion.json", decision)
     files.write_text(staged / "report.md", run_report.markdown_page(results, decision))
@@ -168,20 +180,21 @@ def report(recipe: Recipe, out: Path) -> None:
     print(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html", flush=True)
 
 
-def manifest(recipe: Recipe, out: Path) -> None:
-    """manifest.json, the file to commit."""
-    files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, Path(), graph.code_of(recipe)))
+def manifest(recipe: Recipe, out: Path, code: dict[str, str]) -> None:
+    """manifest.json, the file to commit. code: {stage: hash of the code behind it}."""
+    files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, PROJECT, code))
 
 
-def index(_: list[str], out: Path) -> None:
+def index(out: Path) -> None:
     """The page of all runs."""
-    files.write_text(out / "runs" / "index.html", pages.build(Path()))
+    files.write_text(out / paths.INDEX, runs_index.build(PROJECT))
 
 
-def _run(recipe: Recipe, out: Path = Path()) -> Path:
-    return out / "runs" / recipe.name
+def _run(recipe: Recipe, out: Path = PROJECT) -> Path:
+    return out / paths.run(recipe.name)
 
 
 def _split_rows(recipe: Recipe) -> dict[str, int]:
-    splits = files.read_json(Path("data") / recipe.dataset.name / "manifest.json")["splits"]
+    """Rows of each split, by the dataset's manifest."""
+    splits = files.read_json(paths.dataset_manifest(recipe.dataset.name))["splits"]
     return {name: split["rows"] for name, split in splits.items()}
