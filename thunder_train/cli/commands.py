@@ -1,5 +1,9 @@
-"""`doit reproduce` and `doit compare` as people and machines call them, and how both are shown: tables and JSON."""
+"""doit commands of the project, which run no stage: `doit why`, `status`, `reproduce` and `compare`.
 
+They print tables for people, and JSON for machines with --json.
+"""
+
+import json
 import re
 import signal
 import sys
@@ -7,23 +11,87 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from doit.cmd_base import Command
+from doit.cmd_base import Command, DoitCmdBase
 
 from thunder_train import ThunderError
-from thunder_train.core import console, files, process
+from thunder_train.build import explain
+from thunder_train.core import console, files, paths, process
 from thunder_train.core.text import printable_lines
 from thunder_train.reproduce import compare, manifest
 from thunder_train.reproduce.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
 from thunder_train.reproduce.reproduce import reproduce
 
-JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "one line for machines"}
-STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
-"""Exit statuses of `doit reproduce`; a run that was reproduced gives 0."""
-MISTAKE = 3
-SHA256 = re.compile("[0-9a-f]{64}")
+JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "machine-readable output"}
+EXIT_STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
+"""Exit statuses of `doit reproduce` by verdict; 0 for a run that was reproduced."""
+USER_ERROR = 3
 INTERRUPTED = 128 + signal.SIGINT
-SHOWN = 40
+COLUMNS = tuple(stage for stage in explain.ORDER if stage != "hostfile")
+"""Stages in the table of `doit status`; a hostfile is as fresh as its cluster, so it has no column."""
+COLOURS = {
+    explain.FRESH: "green",
+    explain.WAITING: "yellow",
+    explain.STALE: "yellow",
+    "never built": "dim",
+    "failed": "red",
+}
+SHA256 = re.compile("[0-9a-f]{64}")
+SHOWN_ROWS = 40
 """Most rows of a table; --json has all."""
+
+
+class Why(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
+    """doit why: every reason for which a stage would run now."""
+
+    name = "why"
+    doc_purpose = "show why stages are stale; runs nothing"
+    doc_usage = "[TASK ...]"
+    doc_description = "Without a task: all that the default tasks need."
+    cmd_options = (JSON,)
+
+    def _execute(self, as_json: bool) -> int:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `doit why | head` ends quietly, as other tools do
+        reasons = explain.explain(self.task_list, self.sel_tasks, self.dep_manager.backend)
+        self.dep_manager.close()
+        if as_json:
+            self.outstream.write(json.dumps(reasons, ensure_ascii=False, indent=1) + "\n")
+            return 0
+        for name, lines in reasons.items():
+            for line in lines or [_up_to_date(name)]:
+                self.outstream.write(f"{name}: {line}\n")
+        return 0
+
+
+class Status(DoitCmdBase):  # type: ignore[misc]
+    """doit status: every recipe by stage, with its run, validation loss and decision."""
+
+    name = "status"
+    doc_purpose = "show every recipe by stage: fresh, stale, never built or failed"
+    doc_usage = ""
+    doc_description = "A stage after a stale one is shown as waiting."
+    cmd_options = (JSON,)
+
+    def _execute(self, as_json: bool) -> int:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        rows = self._rows()
+        self.dep_manager.close()
+        if as_json:
+            self.outstream.write(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+        else:
+            _print_status(rows)
+        return 0
+
+    def _rows(self) -> list[dict[str, Any]]:
+        manifests = [task for task in self.task_list if task.name.startswith("manifest:")]
+        reasons = explain.explain(self.task_list, [task.name for task in manifests], self.dep_manager.backend)
+        rows = []
+        for task in manifests:
+            names = explain.stages_before(task, self.task_list)
+            states = {name.partition(":")[0]: explain.summary(reasons[name]) for name in names}
+            recipe = task.name.partition(":")[2]
+            columns = {stage: states.get(stage, "") for stage in COLUMNS}
+            rows.append({"recipe": recipe, **columns, **_manifest_facts(recipe)})
+        return rows
 
 
 class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
@@ -48,12 +116,12 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
             verdict = reproduce(Path(opt_values["manifest"]), Path())
         except ThunderError as error:
             print(printable_lines(str(error)), file=sys.stderr)
-            return MISTAKE
+            return USER_ERROR
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED
         show(verdict, opt_values["as_json"])
-        return STATUS.get(verdict.word, 0)
+        return EXIT_STATUS.get(verdict.word, 0)
 
 
 class Compare(Command):  # type: ignore[misc]
@@ -68,24 +136,24 @@ class Compare(Command):  # type: ignore[misc]
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Print every fact that differs and return the exit status."""
         try:
-            words = [word for word in pos_args if word != "--json"]  # doit reads options only before A
-            if len(words) != 2:
+            runs = [arg for arg in pos_args if arg != "--json"]  # doit reads options only before A
+            if len(runs) != 2:
                 raise ThunderError("needs two runs", "doit compare", "`doit compare A B`, recipes or manifests")
-            paths = [_manifest_path(word) for word in words]
-            left, right = (manifest.read(path) for path in paths)
+            manifests = [_manifest_path(run) for run in runs]
+            left, right = (manifest.read(path) for path in manifests)
         except ThunderError as error:
             print(printable_lines(str(error)), file=sys.stderr)
-            return MISTAKE
-        found = compare.differences(left, right)
-        if opt_values["as_json"] or len(words) < len(pos_args):
+            return USER_ERROR
+        differences = compare.differences(left, right)
+        if opt_values["as_json"] or "--json" in pos_args:
             sides = {
                 side: {"manifest": str(path), "run_id": run["run_id"]}
-                for side, path, run in zip("ab", paths, (left, right), strict=True)
+                for side, path, run in zip("ab", manifests, (left, right), strict=True)
             }
-            rows = [difference.as_json() for difference in found]
+            rows = [difference.as_json() for difference in differences]
             print_json({"schema": "thunder.compare/1", **sides, "differences": rows})
-        elif found:
-            print_table(("", *map(str, paths)), [_row(difference) for difference in found])
+        elif differences:
+            print_table(("", *map(str, manifests)), [_row(difference) for difference in differences])
         else:
             print("the two runs are the same")
         return 0
@@ -101,7 +169,7 @@ def show(verdict: Verdict, as_json: bool) -> None:
     changed = [file for file in verdict.files if file.before != file.now]
     rows = [(file.path, _text(file.before or ABSENT), _text(file.now or ABSENT)) for file in changed]
     rows += [_row(difference) for difference in verdict.differences if difference.section != "outputs"]
-    if rows and verdict.word != IDENTICAL:  # code may be other code and do the same
+    if rows and verdict.word != IDENTICAL:  # other code may give the same bytes
         print_table(("", "manifest", "made again"), rows)
     if verdict.folder:
         print(f"kept: {verdict.folder}")
@@ -140,9 +208,9 @@ def _as_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _manifest_path(word: str) -> Path:
-    """A recipe's manifest, or the path itself when the word looks like one."""
-    return Path(word) if "/" in word or word.endswith(".json") else Path("runs") / word / "manifest.json"
+def _manifest_path(run: str) -> Path:
+    """The manifest of a recipe's run, or the path itself when the argument looks like one."""
+    return Path(run if "/" in run or run.endswith(".json") else paths.run_manifest(run))
 
 
 def _row(difference: compare.Difference) -> tuple[str, str, str]:
@@ -162,6 +230,39 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns in a pipe, a table on a terminal; of many rows the first."""
-    console.print_table(titles, rows[:SHOWN])
-    if len(rows) > SHOWN:
-        print(f"... and {len(rows) - SHOWN} more; --json tells all")
+    console.print_table(titles, rows[:SHOWN_ROWS])
+    if len(rows) > SHOWN_ROWS:
+        print(f"... and {len(rows) - SHOWN_ROWS} more; --json shows all")
+
+
+def _up_to_date(stage_name: str) -> str:
+    run_id = _manifest_facts(stage_name.partition(":")[2]).get("run_id")
+    return f"up to date, made by run {run_id}" if run_id else "up to date"
+
+
+def _manifest_facts(recipe: str) -> dict[str, Any]:
+    """Run id, last validation loss and decision, from the run's manifest; None for each when there is none."""
+    try:
+        run = json.loads(Path(paths.run_manifest(recipe)).read_text(encoding="utf-8"))
+        losses = run["metrics"]["losses"]["valid"]
+        return {
+            "run_id": run["run_id"],
+            "valid_loss": losses[-1][1] if losses else None,
+            "decision": run["promotion"]["decision"],
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"run_id": None, "valid_loss": None, "decision": None}
+
+
+def _print_status(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console  # late: only this command needs them
+    from rich.table import Table
+
+    table = Table()
+    for title in ("recipe", *COLUMNS, "run", "valid loss", "decision"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        states = [f"[{COLOURS.get(row[stage], 'red')}]{row[stage]}[/]" if row[stage] else "" for stage in COLUMNS]
+        loss = "" if row["valid_loss"] is None else f"{row['valid_loss']:.4f}"
+        table.add_row(row["recipe"], *states, row["run_id"] or "", loss, row["decision"] or "")
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)

@@ -1,4 +1,4 @@
-"""Where a project keeps its files, relative to its folder, and the names of the files that stages hand to each other."""
+"""Where a project keeps its files, below its folder, and the names of the files that stages hand to each other."""
 
 STATE = ".thunder"
 """What a machine keeps for itself; git ignores it."""

@@ -90,12 +90,6 @@ def check(recipe: Recipe) -> Stage:
     )
 
 
-def before_sync(recipe: Recipe) -> list[str]:
-    """Tasks that make what a sync copies to the hosts."""
-    name = recipe.name
-    return [f"data:{recipe.dataset.name}", f"model:{recipe.model.name}", f"scripts:{name}", f"hostfile:{name}"]
-
-
 def train(recipe: Recipe) -> Stage:
     """launch.sh -> adapter, metrics, done.json."""
     return _stage(
@@ -162,6 +156,28 @@ def index(names: list[str]) -> Stage:
         code=("report.runs_index",),
         is_cached=False,
     )
+
+
+def before_train(recipe: Recipe) -> list[str]:
+    """Tasks that run first: the preflight fails before a model's gigabytes are fetched, and reads the scripts."""
+    return [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile", "check")]
+
+
+def before_sync(recipe: Recipe) -> list[str]:
+    """Tasks that make what a sync copies to the hosts."""
+    name = recipe.name
+    return [f"data:{recipe.dataset.name}", f"model:{recipe.model.name}", f"scripts:{name}", f"hostfile:{name}"]
+
+
+def before_fit(recipe: Recipe) -> list[str]:
+    """Tasks that make what an estimate reads: config.json, which a model that is not nano has already."""
+    return [f"model:{recipe.model.name}"] if recipe.model.kind == "nano" else []
+
+
+def before_tokens(recipe: Recipe) -> list[str]:
+    """Tasks that make what a preview of tokens reads: rows and a tokenizer, for which a hub model need not be whole."""
+    model_task = [f"model:{recipe.model.name}"] if recipe.model.kind != "hub" else []
+    return [f"data:{recipe.dataset.name}", *model_task]
 
 
 def _code_of(recipe: Recipe) -> dict[str, str]:
