@@ -1,4 +1,4 @@
-"""Which answers are degenerate, and which only look so."""
+"""Which answers count as degenerate, and which only resemble them."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from thunder_train.evaluate.collapse import BEHAVIOURS, Answer, behaviour, fault
 
 HYPOTHESIS, REFERENCE = "ߊ ߓߍ ߕߊߡߊ", "ߊ ߓߍ ߕߊߡߌ"
 PHRASE = "ߡߎߞߊߣ ߊߣߌ ߛߍߜߌߣ "
-"""The hallucination that the users' recogniser is known for: mukan ani segin, again and again."""
+"""A known hallucination of the users' recogniser: mukan ani segin, repeated."""
 NONE = dict.fromkeys(BEHAVIOURS, 0)
 
 
-def found(text: str, finish: str = "stop", special: int = 0, asr: str = HYPOTHESIS, ref: str = REFERENCE) -> list[str]:
-    """What one answer is counted as."""
+def kinds(text: str, finish: str = "stop", special: int = 0, asr: str = HYPOTHESIS, ref: str = REFERENCE) -> list[str]:
+    """The kinds of degenerate answers that one text counts as."""
     return faults(Answer(text, finish, special, asr, ref))
 
 
@@ -37,81 +37,81 @@ def found(text: str, finish: str = "stop", special: int = 0, asr: str = HYPOTHES
         (PHRASE * 4, ["loop", "over_long"]),
     ],
 )
-def test_degenerate_answers_are_told_by_kind(text: str, expected: list[str]):
-    """Each is a way in which the users' adapters failed while their loss fell."""
-    assert expected == found(text)
+def test_each_kind_of_degenerate_answer_is_recognised(text: str, expected: list[str]) -> None:
+    """The users' adapters failed in each of these ways while their loss fell."""
+    assert expected == kinds(text)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "ߊ ߓߍ ߕߊߡߊ ߕߊߡߊ",  # a word said twice: a walk that goes on
+        "ߊ ߓߍ ߕߊߡߊ ߕߊߡߊ",  # a word twice: a walk that goes on
         "ߘߐߐߣߌ ߘߐߐߣߌ ߘߐߐߣߌ",  # "little by little", three times
         "ߞߊߙߊ ߘߌ 10000000",  # a number
         "߁߀߀߀߀߀߀",  # the same in N'Ko digits
-        "ߊߊߊߊ",  # a cry
+        "ߊߊߊߊ",  # an exclamation
         "ߊ ߟߍ 3 < 5",
         "ߊ ߓߍ ߕߊߡߊ ߓߊߡߊߞߐ [PDF]",  # three foreign letters among 14
     ],
 )
-def test_speech_that_only_resembles_a_fault_is_none(text: str):
-    """Bambara says words twice and three times; numbers end in zeros."""
-    assert [] == found(text)
+def test_normal_speech_is_not_degenerate(text: str) -> None:
+    """Bambara repeats words two and three times; numbers end in zeros."""
+    assert [] == kinds(text)
 
 
 @pytest.mark.parametrize(("latin", "expected"), [("a", []), ("ab", ["wrong_script"])])
-def test_a_quarter_of_foreign_letters_is_borne(latin: str, expected: list[str]):
-    """A name in its own script is no switch of script: 1 of 4 letters passes, 2 of 5 do not."""
-    assert expected == found(f"ߓߊߕ {latin}")
+def test_a_quarter_of_foreign_letters_is_allowed(latin: str, expected: list[str]) -> None:
+    """A name in another script is not a wrong script: 1 of 4 letters is allowed, 2 of 5 are not."""
+    assert expected == kinds(f"ߓߊߕ {latin}")
 
 
-def test_a_script_of_hypothesis_or_reference_is_not_foreign():
-    """The bridge writes an apostrophe as U+0294, which is Latin to Unicode, and rows quote French."""
-    assert [] == found("merci", ref="ߊ ߣߌ merci")
+def test_a_script_of_hypothesis_or_reference_is_not_foreign() -> None:
+    """The bridge orthography writes an apostrophe as U+0294, a Latin letter in Unicode, and rows quote French."""
+    assert [] == kinds("merci", ref="ߊ ߣߌ merci")
 
 
-def test_without_any_known_letter_no_script_is_wrong():
-    """A row of digits tells nothing about the script that is wanted."""
-    assert [] == found("deux", asr="2", ref="")
+def test_without_a_letter_in_hypothesis_or_reference_no_script_is_wrong() -> None:
+    """A row of digits says nothing about the expected script."""
+    assert [] == kinds("deux", asr="2", ref="")
 
 
-def test_a_loop_of_the_hypothesis_is_not_the_models():
-    """A recogniser that hallucinates must not make its corrector look collapsed: it copied."""
-    assert ["copied"] == found(PHRASE * 4, asr=PHRASE * 4)
+def test_a_loop_of_the_hypothesis_does_not_count_against_the_model() -> None:
+    """A model that copies a hallucination of the recogniser has not collapsed."""
+    assert ["copied"] == kinds(PHRASE * 4, asr=PHRASE * 4)
 
 
-def test_copying_is_told_after_nfc():
+def test_copies_are_recognised_after_nfc() -> None:
     """Marks in another order are the same text."""
-    assert ["copied"] == found("ߊ\u07eb\u07f2", asr="ߊ\u07f2\u07eb")
+    assert ["copied"] == kinds("ߊ\u07eb\u07f2", asr="ߊ\u07f2\u07eb")
 
 
 @pytest.mark.parametrize(("finish", "special", "expected"), [("length", 0, ["over_long"]), ("stop", 1, ["pad"])])
-def test_the_workers_word_counts_too(finish: str, special: int, expected: list[str]):
-    """Control tokens are left out of a text, and an answer that was cut may be short."""
-    assert expected == found("ߊ ߓߍ ߕߊߡߌ", finish, special)
+def test_the_finish_and_control_tokens_of_the_worker_count_too(finish: str, special: int, expected: list[str]) -> None:
+    """The text does not contain the control tokens, and an answer that was cut may be short."""
+    assert expected == kinds("ߊ ߓߍ ߕߊߡߌ", finish, special)
 
 
-def test_a_drifting_loop_that_never_ended_is_one():
-    """Two words in changing order have no period, but nothing to say either."""
+def test_a_varying_loop_that_did_not_end_counts_as_a_loop() -> None:
+    """Two letters in changing order have no period, but few different 4-grams."""
     text = "ߊߊߊߊߓߊߊߊߓߓߊߊߊߊߓߊߊߊߊߓߊߊߊߊߊߓߊߊߊߊߓߊߊߊߊߊߊߊߓߊߊߊ"
 
-    assert (["over_long"], ["loop", "over_long"]) == (found(text), found(text, "length"))
+    assert (["over_long"], ["loop", "over_long"]) == (kinds(text), kinds(text, "length"))
 
 
-def test_a_loop_may_begin_late_and_end_in_the_middle_of_its_unit():
-    """The limit of tokens cuts where it falls."""
+def test_a_loop_may_begin_late_and_end_in_the_middle_of_its_unit() -> None:
+    """The limit of tokens can cut an answer anywhere."""
     assert loops("ߊ ߓߍ ߕߊߡߊ " + PHRASE * 5 + PHRASE[:7])
     assert not loops("ߊ ߓߍ ߕߊߡߊ ߞߊ ߥߊ ߘߎߜߎ ߟߊ ߓߌ ߛߊߞߏ ߊ ߡߊ ߣ " + "ߓߊ" * 4)
 
 
 def rows(**adapters: int) -> list[dict[str, Any]]:
-    """Predictions whose base copies, and whose adapter says each of these texts so many times."""
+    """Predictions whose base copies, and whose adapter gives each text the given number of times."""
     answers = [text for text, times in adapters.items() for _ in range(times)]
     return [prediction(HYPOTHESIS, REFERENCE, HYPOTHESIS, text) for text in answers]
 
 
-def test_base_and_adapter_are_counted_on_the_same_rows():
-    """A fault that the base has, too, is not the training's."""
+def test_base_and_adapter_are_counted_on_the_same_rows() -> None:
+    """A fault that the base model has, too, does not come from the training."""
     counted = behaviour(rows(**{"": 1, REFERENCE: 19}), limits())
 
     assert {
@@ -121,10 +121,10 @@ def test_base_and_adapter_are_counted_on_the_same_rows():
     } == counted
 
 
-def test_each_broken_limit_of_the_adapter_has_its_sentence():
-    """The stage fails on these whatever the loss says, and names the key that a recipe may set."""
-    own = limits(copied=0.5)
-    counted = behaviour(rows(**{"": 2, HYPOTHESIS: 11, "<pad>": 7}), own)
+def test_each_limit_that_the_adapter_exceeds_has_its_sentence() -> None:
+    """The stage fails on these for any loss, and names the key that a recipe may set."""
+    given = limits(copied=0.5)
+    counted = behaviour(rows(**{"": 2, HYPOTHESIS: 11, "<pad>": 7}), given)
 
     assert [
         "2 of 20 answers (10.0%) are empty; the limit is 5.0%",
@@ -135,17 +135,17 @@ def test_each_broken_limit_of_the_adapter_has_its_sentence():
         "recipes/nko.toml: evaluate.probe.max_empty: the adapter has collapsed: 2 of 20 answers (10.0%) are empty; the "
         "limit is 5.0%; read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise "
         "the limit"
-    ) == str(problems(counted, own, "recipes/nko.toml")[0])
-    assert 3 == len(problems(counted, own, "recipes/nko.toml"))
+    ) == str(problems(counted, given, "recipes/nko.toml")[0])
+    assert 3 == len(problems(counted, given, "recipes/nko.toml"))
 
 
-def test_the_bases_own_collapse_is_no_problem():
-    """A base may know nothing yet; the adapter is judged."""
-    broken = [prediction(HYPOTHESIS, REFERENCE, "", REFERENCE)]
+def test_a_collapsed_base_model_is_no_problem() -> None:
+    """A base model may be untrained; only the adapter is judged."""
+    collapsed = [prediction(HYPOTHESIS, REFERENCE, "", REFERENCE)]
 
-    assert [] == behaviour(broken, limits())["collapsed"]
+    assert [] == behaviour(collapsed, limits())["collapsed"]
 
 
-def test_no_rows_have_not_collapsed():
+def test_no_rows_are_no_collapse() -> None:
     """A dataset may have no test split."""
     assert {"base": NONE | {"rows": 0}, "adapter": NONE | {"rows": 0}, "collapsed": []} == behaviour([], limits())

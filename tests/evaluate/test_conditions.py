@@ -1,4 +1,4 @@
-"""The table of conditions, counted by hand."""
+"""eval.json: the table of conditions counted by hand, confusions, and example rows."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.helpers.evaluations import LOSSES, prediction, settings
 from thunder_train.config.evaluate import Evaluate
 from thunder_train.core import files
-from thunder_train.evaluate.conditions import evaluate
+from thunder_train.evaluate.conditions import confusions, evaluate, extremes
 from thunder_train.evaluate.error_rates import PROFILES, described
 from thunder_train.evaluate.gate import Judged, judge
 
@@ -26,19 +26,19 @@ ROWS = [
 TEXTS = st.text(alphabet="ߊߓߞ ", max_size=8)
 
 
-def scored(rows: list[dict[str, Any]], own: Evaluate | None = None) -> dict[str, Any]:
-    """eval.json of predictions that the built-in gate has judged."""
-    own = own or settings()
-    return evaluate(rows, judge(rows, own.gate, "test"), LOSSES, own, "5" * 64)
+def scored(rows: list[dict[str, Any]], given: Evaluate | None = None) -> dict[str, Any]:
+    """eval.json of predictions, with the built-in gate."""
+    given = given or settings()
+    return evaluate(rows, judge(rows, given.gate, "test"), LOSSES, given, "5" * 64)
 
 
 def line(evaluation: dict[str, Any], condition: str, partition: str = "all") -> dict[str, Any]:
     """A line of the table, without its intervals."""
-    found = [
+    lines = [
         each for each in evaluation["conditions"] if (condition, partition) == (each["condition"], each["partition"])
     ]
-    assert 1 == len(found)
-    return {name: value for name, value in found[0].items() if not name.endswith(("_low", "_high"))}
+    assert 1 == len(lines)
+    return {name: value for name, value in lines[0].items() if not name.endswith(("_low", "_high"))}
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def line(evaluation: dict[str, Any], condition: str, partition: str = "all") -> 
 )
 def test_conditions_table_by_hand(
     condition: str, edits: int, moves: tuple[int, ...], rates: tuple[float | None, float | None]
-):
-    """Every column of the users' table: a gated adapter keeps 3 of 5 proposals, and one of these does harm."""
+) -> None:
+    """Every column: the gate accepts 3 of 5 proposals, and one of these makes its row worse."""
     assert {
         "condition": condition,
         "partition": "all",
@@ -70,7 +70,7 @@ def test_conditions_table_by_hand(
     } == line(scored(ROWS), condition)
 
 
-def test_partitions_are_told_apart():
+def test_each_partition_has_its_own_lines() -> None:
     """A gain on one partition must not hide a loss on another."""
     evaluation = scored(ROWS)
 
@@ -85,8 +85,8 @@ def test_partitions_are_told_apart():
     ] == [(each["condition"], each["partition"]) for each in evaluation["conditions"]]
 
 
-def test_every_line_has_intervals_around_its_figures():
-    """A figure without its spread invites belief; the baseline does not differ from itself."""
+def test_every_line_has_intervals_around_its_figures() -> None:
+    """A rate without its interval looks more certain than it is; the baseline does not differ from itself."""
     for each in scored(ROWS)["conditions"]:
         assert each["cer_low"] - 1e-6 < each["cer"] < each["cer_high"] + 1e-6  # ends are rounded
         assert each["delta_low"] - 1e-6 < each["delta_pp"] < each["delta_high"] + 1e-6
@@ -98,8 +98,8 @@ def test_every_line_has_intervals_around_its_figures():
 @hypothesis.given(st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip), TEXTS), min_size=1, max_size=5))
 @hypothesis.example([("", "  ߊ", "ߊ")])
 @hypothesis.example([("ߊߋ", "  ߓߔ", "ߓߋ")])
-def test_no_gated_text_is_better_than_the_oracles(texts: list[tuple[str, str, str]]):
-    """It bounds what training can gain behind this gate: an answer within the budget cannot come nearer."""
+def test_no_gated_text_is_better_than_that_of_the_oracle(texts: list[tuple[str, str, str]]) -> None:
+    """The oracle is an upper bound behind this gate: no answer within the budget is nearer to the reference."""
     rows = [
         prediction(asr, reference, "", adapter) | {"id": str(number)}
         for number, (asr, reference, adapter) in enumerate(texts)
@@ -110,8 +110,8 @@ def test_no_gated_text_is_better_than_the_oracles(texts: list[tuple[str, str, st
     assert oracle <= min(baseline, gated)
 
 
-def test_oracle_takes_the_better_of_what_an_external_gate_accepted():
-    """A foreign gate cannot be asked about texts that nobody proposed: its own verdicts bound the oracle."""
+def test_oracle_takes_the_better_of_what_an_external_gate_accepted() -> None:
+    """An external gate is not asked about texts that no model proposed: its verdicts limit the oracle."""
     verdicts = ("accept", "reject", "accept", "accept", "accept")
     decisions = [
         {
@@ -132,22 +132,22 @@ def test_oracle_takes_the_better_of_what_an_external_gate_accepted():
     assert (1 / 14, 3 / 5, 0.0) == (oracle["cer"], oracle["accept_rate"], oracle["false_accept_rate"])
 
 
-def test_the_profile_of_the_recipe_decides():
-    """By words each of the five is wrong before; better and worse are counted in words, too."""
-    own = line(scored(ROWS, settings(profile="wer-nfc-pooled")), "adapter_blind")
+def test_the_profile_of_the_recipe_decides() -> None:
+    """Counted in words, each of the five rows has an error before; better and worse are counted in words, too."""
+    blind = line(scored(ROWS, settings(profile="wer-nfc-pooled")), "adapter_blind")
 
-    assert (2 / 5, 3, 1, 1) == tuple(own[name] for name in ("cer", "better", "same", "worse"))
+    assert (2 / 5, 3, 1, 1) == tuple(blind[name] for name in ("cer", "better", "same", "worse"))
 
 
-def test_a_per_row_profile_averages_the_rows_own_rates():
+def test_a_per_row_profile_averages_the_rates_of_the_rows() -> None:
     """5 rows: 0, 1/2, 1/2, 0, 0."""
-    own = scored(ROWS, settings(profile="cer-codepoint-raw-clamped-per-row"))
+    evaluation = scored(ROWS, settings(profile="cer-codepoint-raw-clamped-per-row"))
 
-    assert (1 / 5, "per row") == (line(own, "adapter_blind")["cer"], own["profile"]["average"])
+    assert (1 / 5, "per row") == (line(evaluation, "adapter_blind")["cer"], evaluation["profile"]["average"])
 
 
-def test_every_profile_is_told_beside_the_one_that_decides():
-    """Whoever holds a number of another definition finds its like here, under its name and hash."""
+def test_every_profile_is_reported_beside_the_one_that_decides() -> None:
+    """A number of another definition can be compared here with one of the same name and hash."""
     evaluation = scored(ROWS)
 
     rates = {each["name"]: each["cer"]["adapter_blind"] for each in evaluation["profiles"]}
@@ -157,7 +157,7 @@ def test_every_profile_is_told_beside_the_one_that_decides():
     assert files.is_sha256(evaluation["profile"]["sha256"])
 
 
-def test_rows_without_a_reference_are_told_not_scored():
+def test_rows_without_a_reference_are_counted_not_scored() -> None:
     """A missing or blank reference must not count as a perfect or an empty answer; the gate and the probe see them."""
     rows = [prediction("ߊ", "ߋ", "ߊ", "ߊ"), prediction("ߞ", "", "ߞ", "ߞ"), prediction("ߓ", " ", "ߓ", "ߓ")]
     evaluation = scored(rows)
@@ -166,8 +166,8 @@ def test_rows_without_a_reference_are_told_not_scored():
     assert (3, 3) == (evaluation["probe"]["adapter"]["rows"], evaluation["gate"]["rejected"])
 
 
-def test_no_test_rows_still_give_an_evaluation():
-    """A dataset may have no test split; its losses are still worth a report, and no line is made of nothing."""
+def test_no_test_rows_still_give_an_evaluation() -> None:
+    """A dataset may have no test split; its losses are reported, and there are no lines of conditions."""
     evaluation = scored([])
 
     assert ([], [], {"best": [], "worst": []}) == tuple(
@@ -176,8 +176,8 @@ def test_no_test_rows_still_give_an_evaluation():
     assert ({"base", "adapter"}, {"mlx": "0.32.4"}) == (set(evaluation["losses"]), evaluation["environment"])
 
 
-def test_the_gate_is_told_with_its_reasons():
-    """Why proposals were held back says what to train next."""
+def test_the_gate_is_reported_with_its_reasons() -> None:
+    """The reasons for rejections show what to train next."""
     gate = scored(ROWS)["gate"]
 
     assert ("builtin", 3, 2) == (gate["kind"], gate["accepted"], gate["rejected"])
@@ -189,12 +189,67 @@ def test_the_gate_is_told_with_its_reasons():
     assert {"valid": 0, "missing": 5, "malformed": 0} == gate["witnesses"]
 
 
-def test_the_adapter_is_named_by_its_hash():
+def test_the_adapter_is_named_by_its_hash() -> None:
     """Promotion compares it with the one that was trained."""
     assert "5" * 64 == scored(ROWS)["adapter_sha256"]
 
 
-def test_an_evaluation_is_the_same_to_the_byte():
-    """It is an output that the manifest hashes; nothing in it may depend on the moment or on the order of rows."""
+def test_an_evaluation_is_the_same_to_the_byte() -> None:
+    """The manifest hashes eval.json: it may not depend on the time or on the order of rows."""
     assert files.canonical(scored(ROWS)) == files.canonical(scored(ROWS))
     assert scored(ROWS)["confusions"] == scored(ROWS[::-1])["confusions"]
+
+
+def shown(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The best and worst of predictions whose proposals were all rejected."""
+    return extremes(rows, [row["asr_text"] for row in rows], PROFILES["cer-codepoint-nfc-pooled"])
+
+
+def test_confusions_are_counted_from_the_reference_to_the_text() -> None:
+    """The most frequent first; "" for a letter that one side lacks."""
+    pairs = [("ߞߍ", "ߞߋ"), ("ߓߍ", "ߓߋ"), ("ߊߓ", "ߊ ߓ"), ("ߛߛ", "ߛ")]
+
+    assert [["ߋ", "ߍ", 2], ["", "ߛ", 1], [" ", "", 1]] == confusions(pairs)
+
+
+def test_a_mark_is_shown_on_its_letter() -> None:
+    """A mark alone is unreadable, and in a right-to-left line it would combine with its neighbour."""
+    assert [["ߊ\u07eb", "ߊ", 1]] == confusions([("ߓߊ", "ߓߊ\u07eb")])
+
+
+def test_confusions_are_cut_and_ties_have_an_order() -> None:
+    """A page shows 20; which of equally frequent ones it omits must not depend on the order of rows."""
+    pairs = [("ߊ", letter) for letter in "ߐߏߎߍߌ"]
+
+    assert [["ߌ", "ߊ", 1], ["ߍ", "ߊ", 1]] == confusions(pairs, most=2) == confusions(pairs[::-1], most=2)
+
+
+def test_best_and_worst_are_those_of_the_proposals() -> None:
+    """Rejected proposals are shown too, with the final text beside them."""
+    rows = [
+        prediction("ߓߊ", "ߓߊ", "", "ߓߋߌ"),  # 0 -> 2
+        prediction("ߞߊ", "ߞߊ", "", "ߞ"),  # 0 -> 1
+        prediction("ߛߊ", "ߛߎ", "", "ߛߎ"),  # 1 -> 0
+        prediction("ߡߊ", "ߡߎ", "", "ߡߋ"),  # 1 -> 1: neither
+    ]
+    examples = shown(rows)
+
+    assert ["ߛߊ-ߛߎ"] == [each["id"] for each in examples["best"]]
+    assert ["ߓߊ-ߓߊ", "ߞߊ-ߞߊ"] == [each["id"] for each in examples["worst"]]
+    assert {
+        "id": "ߛߊ-ߛߎ",
+        "partition": "boundary",
+        "asr_text": "ߛߊ",
+        "reference_text": "ߛߎ",
+        "adapter": "ߛߎ",
+        "final": "ߛߊ",
+        "edits_before": 1,
+        "edits_after": 0,
+    } == examples["best"][0]
+
+
+def test_five_rows_at_most_and_equal_ones_by_id() -> None:
+    """A report stays short, and the choice is the same each time."""
+    rows = [prediction(f"ߊ{number}", f"ߊ{number}", "", "ߊ") for number in range(7)]
+
+    assert [f"ߊ{number}-ߊ{number}" for number in range(5)] == [each["id"] for each in shown(rows[::-1])["worst"]]

@@ -1,12 +1,13 @@
-"""What each error rate counts, by hand."""
+"""Error rates counted by hand, and their bootstrap intervals."""
 
 import random
+import time
 
 import pytest
 
 from thunder_train.config import evaluate
 from thunder_train.core import files
-from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, count, described, rate
+from thunder_train.evaluate.error_rates import PROFILES, Counted, Interval, Profile, count, described, paired, rate
 
 DEFAULT = PROFILES["cer-codepoint-nfc-pooled"]
 PAIRS = [
@@ -14,7 +15,7 @@ PAIRS = [
     ("ߞߏߞߏߞߏ", "ߞߏ"),  # a loop: 4 edits in 2
     ("ߛߊߓߊߛߊߓߊ", "ߛߊߓߊߛߊߓߊ"),  # right: 0 in 8
 ]
-"""(text, reference): rows on which the definitions disagree."""
+"""(text, reference): rows on which the definitions differ."""
 
 
 def counted(name: str, pairs: list[tuple[str, str]]) -> float | None:
@@ -32,13 +33,13 @@ def counted(name: str, pairs: list[tuple[str, str]]) -> float | None:
         ("wer-nfc-pooled", (2 + 1 + 0) / (2 + 1 + 1)),
     ],
 )
-def test_one_data_set_has_as_many_rates_as_definitions(name: str, expected: float):
-    """The users' repository held three of these under the one name CER: a decision could flip on the choice."""
+def test_one_data_set_has_as_many_rates_as_definitions(name: str, expected: float) -> None:
+    """The users' repository used three of these under the one name CER: a decision could depend on the choice."""
     assert pytest.approx(expected, abs=1e-15) == counted(name, PAIRS)
 
 
-def test_default_is_pooled_code_points_in_nfc_with_spaces():
-    """The headline must keep its meaning: its fields are fixed here."""
+def test_default_is_pooled_code_points_in_nfc_with_spaces() -> None:
+    """The main figure must keep its meaning, so this test fixes its fields."""
     assert Profile(
         name="cer-codepoint-nfc-pooled",
         unit="code point",
@@ -50,18 +51,18 @@ def test_default_is_pooled_code_points_in_nfc_with_spaces():
     ) == next(iter(PROFILES.values()))
 
 
-def test_recipes_may_name_exactly_these():
+def test_recipes_may_name_exactly_these() -> None:
     """Every profile that a recipe may name is defined, in the same order."""
     assert evaluate.PROFILES == tuple(PROFILES)
 
 
-def test_hash_tells_every_field():
-    """Two rates compare only if they count alike; a changed field must change the hash."""
+def test_the_hash_covers_every_field() -> None:
+    """Rates of different definitions are not comparable: a changed field must change the hash."""
     hashes = {described(each)["sha256"] for each in PROFILES.values()}
-    told = described(DEFAULT)
+    fields = described(DEFAULT)
 
     assert len(PROFILES) == len(hashes)
-    assert told.pop("sha256") == files.digest(told)
+    assert fields.pop("sha256") == files.digest(fields)
 
 
 @pytest.mark.parametrize(
@@ -75,13 +76,13 @@ def test_hash_tells_every_field():
         ("ߞߋ", "ߞߋ", (0, 2)),
     ],
 )
-def test_spaces_and_letters_count_one_edit_each(text: str, reference: str, expected: tuple[int, int]):
-    """The default keeps spaces: words run together are errors like any other."""
+def test_spaces_and_letters_count_one_edit_each(text: str, reference: str, expected: tuple[int, int]) -> None:
+    """The default keeps spaces: a missing space is an error like any other."""
     assert Counted(*expected) == count(text, reference, DEFAULT)
 
 
 @pytest.mark.parametrize(("name", "expected"), [(DEFAULT.name, 0), ("cer-codepoint-raw-per-row", 2)])
-def test_marks_typed_in_another_order_are_no_error_after_nfc(name: str, expected: int):
+def test_marks_typed_in_another_order_are_no_error_after_nfc(name: str, expected: int) -> None:
     """Tone before nasal mark is the same text as nasal before tone; the historical profiles count two edits."""
     tone_first, nasal_first = "ߊ\u07eb\u07f2", "ߊ\u07f2\u07eb"
 
@@ -92,43 +93,43 @@ def test_marks_typed_in_another_order_are_no_error_after_nfc(name: str, expected
     ("name", "expected"),
     [(DEFAULT.name, (2, 5)), ("cer-cluster-nfc-pooled", (1, 2)), ("cer-toneless-nfc-pooled", (0, 2))],
 )
-def test_a_letter_without_its_two_marks(name: str, expected: tuple[int, int]):
-    """Two code points are lost, one cluster is wrong, and without marks nothing is."""
+def test_a_letter_without_its_two_marks(name: str, expected: tuple[int, int]) -> None:
+    """Two code points are missing, one cluster is wrong, and without marks there is no error."""
     assert Counted(*expected) == count("ߊߓ\u07eb", "ߊ\u07f2\u07ebߓ\u07eb", PROFILES[name])
 
 
-def test_toneless_also_strips_the_mark_of_a_composed_letter():
-    """French words in Bambara have letters whose accent NFC puts into the letter."""
+def test_toneless_also_strips_the_mark_of_a_composed_letter() -> None:
+    """French words in Bambara text have letters that NFC composes with their accent."""
     assert Counted(0, 4) == count("cafe", "café", PROFILES["cer-toneless-nfc-pooled"])
 
 
-def test_errors_are_pooled_over_all_characters():
-    """A one-letter answer cannot swing the score: errors are pooled, not averaged per answer."""
+def test_errors_are_pooled_over_all_characters() -> None:
+    """A one-letter answer has little weight: errors are pooled, not averaged per answer."""
     pairs = [("ߊ", "ߋ"), ("ߊߋߌߍߎߏߐߓߔ", "ߊߋߌߍߎߏߐߓߔ")]
 
     assert (0.1, 0.5) == (counted(DEFAULT.name, pairs), counted("cer-codepoint-raw-per-row", pairs))
 
 
-def test_rate_can_exceed_one():
-    """A rate is not clamped: runaway output must show."""
+def test_rate_can_exceed_one() -> None:
+    """The rate of a text much longer than its reference is not limited to 1."""
     assert 2.0 == counted(DEFAULT.name, [("ߊߋ", "ߌ")])
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_no_row_means_no_rate(name: str):
+def test_no_row_means_no_rate(name: str) -> None:
     """A rate over nothing is unknown, not zero."""
     assert counted(name, []) is None
 
 
-def test_a_row_with_nothing_to_say_is_right_when_nothing_is_said():
-    """The historical per-row rates of an empty reference are 0 and 1."""
+def test_an_empty_reference_has_rate_0_or_1() -> None:
+    """As in the historical definitions: 0 for an empty text, 1 for any other."""
     name = "cer-codepoint-raw-per-row"
 
     assert (0.0, 1.0) == (counted(name, [("", "")]), counted(name, [("ߊߋߌ", "")]))
 
 
-def test_pooled_rates_equal_jiwer():
-    """A second implementation, by others, agrees to the last bit."""
+def test_pooled_rates_equal_jiwer() -> None:
+    """An independent implementation gives the same numbers to the last bit."""
     jiwer = pytest.importorskip("jiwer", reason="jiwer is a development dependency: pip install -e '.[dev]'")
     draw = random.Random(0)  # noqa: S311
     words = [
@@ -141,3 +142,52 @@ def test_pooled_rates_equal_jiwer():
 
     assert jiwer.cer(references, texts) == counted(DEFAULT.name, pairs)
     assert jiwer.wer(references, texts) == counted("wer-nfc-pooled", pairs)
+
+
+def test_equal_rows_have_no_spread() -> None:
+    """The rate is the same for all samples: half of the baseline's 0.5."""
+    assert [Interval(0.5, 0.5, 0.0, 0.0), Interval(0.25, 0.25, -25.0, -25.0)] == paired(
+        [[2.0] * 9, [1.0] * 9], [4] * 9, samples=100, seed=0
+    )
+
+
+def test_pairing_sees_a_small_gain_on_rows_that_differ_much() -> None:
+    """One edit less on every row is certain, although rows of 1 to 99 edits make the rate itself uncertain."""
+    before = [float(edits) for edits in range(1, 100)]
+    baseline, better = paired([before, [edits - 1 for edits in before]], [100] * 99, samples=1000, seed=0)
+
+    assert (-1.0, -1.0) == (better.delta_low, better.delta_high)
+    assert baseline.cer_high - baseline.cer_low > 0.05
+
+
+def test_ends_agree_with_the_normal_approximation() -> None:
+    """400 rows of one unit, half of them wrong: 0.5 plus and minus 1.96 x 0.025."""
+    interval = paired([[0.0, 1.0] * 200], [1] * 400, samples=4000, seed=1)[0]
+
+    assert abs(interval.cer_low - 0.451) < 0.004
+    assert abs(interval.cer_high - 0.549) < 0.004
+
+
+def test_a_seed_gives_the_same_samples_on_every_numpy() -> None:
+    """Reproduction compares intervals to the byte; they come from the generator's raw bits."""
+    errors = [[float(row % 7) for row in range(50)], [float(row % 5) for row in range(50)]]
+
+    assert [
+        Interval(0.341071, 0.5, 0.0, 0.0),
+        Interval(0.242857, 0.335786, -23.007143, -5.4),
+    ] == paired(errors, [7] * 50, samples=100, seed=0)
+    assert paired(errors, [7] * 50, 100, seed=0) != paired(errors, [7] * 50, 100, seed=1)
+
+
+def test_no_end_is_negative_zero() -> None:
+    """JSON would contain -0.0, and a page would show a loss where there is none."""
+    assert "-0.0" not in str(paired([[1e7, 1e7], [1e7 - 0.01, 1e7 - 0.01]], [10**8, 10**8], samples=100, seed=0))
+
+
+def test_thirty_thousand_rows_take_seconds() -> None:
+    """The users' test split has 29,060 rows; five conditions must not delay an evaluation."""
+    errors = [[float((row * step) % 11) for row in range(30_000)] for step in range(1, 6)]
+    start = time.process_time()
+    paired(errors, [40] * 30_000, samples=1000, seed=0)
+
+    assert time.process_time() - start < 3

@@ -1,4 +1,4 @@
-"""The protocol of external gates, spoken with real processes."""
+"""The protocol of external gates, with real processes."""
 
 import json
 import os
@@ -35,12 +35,12 @@ rows = [json.loads(line) for line in sys.stdin]
 def say(name, verdict="accept", **more):
     print(json.dumps({"id": name, "verdict": verdict, "reason": "", **more}), flush=True)
 """
-"""Start of a gate that reads everything, then says what its test tells it to."""
+"""Start of a gate that reads all rows; the code of the test follows."""
 ROWS = [prediction(name) for name in ("a", "b", "c")]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
+    """Whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -50,7 +50,7 @@ def is_alive(pid: int) -> bool:
 
 def test_verdicts_may_come_in_any_order_and_are_final(tmp_path: Path) -> None:
     """
-    The control plane is the authority: it may take what the built-in policy would block, and refuse the rest.
+    The external gate is the authority: it may accept what the built-in policy would reject, and the reverse.
     """
     code = SAY + "say('c', 'reject', reason='no'), say('b', reason='seen'), say('a')"
     rows = [prediction("a", "ߊ" * 40), prediction("b", partition="novelty"), prediction("c")]
@@ -67,26 +67,28 @@ def test_verdicts_may_come_in_any_order_and_are_final(tmp_path: Path) -> None:
     ]
 
 
-def test_a_gate_is_told_hypothesis_side_fields_only(tmp_path: Path) -> None:
+def test_a_gate_gets_only_fields_without_the_reference(tmp_path: Path) -> None:
     """
-    All that reached it, byte for byte: nothing that knows the reference, under whatever name it hides.
+    All that it read: nothing that depends on the reference, under whatever name.
     """
     telemetry = {"ctc_confidence": 0.9, "cer_edits": 3, "reference_text": "SECRET", "jerk": "SECRET", "velocity": True}
     rows = [prediction("b", telemetry=telemetry | {"stability": float("nan")}), prediction("a", edits_before=3)]
-    code = f"import sys\ntext = sys.stdin.read()\nopen({str(tmp_path / 'heard')!r}, 'w').write(text)\n"
+    code = f"import sys\ntext = sys.stdin.read()\nopen({str(tmp_path / 'requests')!r}, 'w').write(text)\n"
     code += LOOP.replace("sys.stdin", "text.splitlines()")
 
     judged = gate.judge(rows, external(tmp_path, code), WHERE)
 
-    told = {"partition": "boundary", "hypothesis": HYPOTHESIS, "proposal": PROPOSAL}
-    heard = (tmp_path / "heard").read_text(encoding="utf-8").splitlines()
-    assert [{"id": "a", **told}, {"id": "b", **told, "telemetry": {"ctc_confidence": 0.9}}] == [*map(json.loads, heard)]
+    fields = {"partition": "boundary", "hypothesis": HYPOTHESIS, "proposal": PROPOSAL}
+    requests = (tmp_path / "requests").read_text(encoding="utf-8").splitlines()
+    assert [{"id": "a", **fields}, {"id": "b", **fields, "telemetry": {"ctc_confidence": 0.9}}] == [
+        *map(json.loads, requests)
+    ]
     assert [None, {"ctc_confidence": 0.9}] == [each.get("telemetry") for each in judged.decisions]
 
 
 def test_the_gate_of_the_documentation_works(tmp_path: Path) -> None:
     """
-    It is what a user starts from.
+    Users start from it.
     """
     page = (PROJECT / "docs/gate.md").read_text(encoding="utf-8")
     code = page.partition("```python\n")[2].partition("```")[0]
@@ -96,9 +98,9 @@ def test_the_gate_of_the_documentation_works(tmp_path: Path) -> None:
     assert ["accept", "reject"] == [each["verdict"] for each in judged.decisions]
 
 
-def test_a_witness_is_carried_when_well_formed_and_else_told(tmp_path: Path) -> None:
+def test_a_well_formed_witness_is_kept_and_a_malformed_one_is_described(tmp_path: Path) -> None:
     """
-    Carried as given, never mended or made up; a malformed one is not passed on as if it were one.
+    A witness is never corrected or invented, and a malformed one is not passed on.
     """
     bad = {**WITNESS, "token": "ABC"}
     code = SAY + f"say('a', witness={WITNESS | {'more': 1}!r}), say('b', witness={bad!r}), say('c', witness=None)"
@@ -145,72 +147,72 @@ def test_a_witness_is_carried_when_well_formed_and_else_told(tmp_path: Path) -> 
 )
 def test_anything_but_one_orderly_answer_per_row_fails(tmp_path: Path, code: str, expected: str) -> None:
     """
-    A gate that half works accepts nothing: each error names the command and the row.
+    A gate that works partly accepts nothing: each error names the command and the row.
     """
-    told = refusal(ROWS, external(tmp_path, SAY + code))
+    text = refusal(ROWS, external(tmp_path, SAY + code))
 
-    assert f"{WHERE}: `GATE`: {expected}" == told.partition(" (byte")[0].removesuffix(f"; {HINT}")
+    assert f"{WHERE}: `GATE`: {expected}" == text.partition(" (byte")[0].removesuffix(f"; {HINT}")
 
 
-def test_everything_wrong_with_the_answers_is_told_together(tmp_path: Path) -> None:
+def test_all_problems_of_the_answers_are_reported_together(tmp_path: Path) -> None:
     """
-    Two faults and a row left out are three lines, not three runs.
+    Two wrong answers and a missing one are three lines of one error.
     """
-    told = refusal(ROWS, external(tmp_path, SAY + "say('a', 'maybe'), say('z')"))
+    text = refusal(ROWS, external(tmp_path, SAY + "say('a', 'maybe'), say('z')"))
 
-    assert 3 == len(told.splitlines())
+    assert 3 == len(text.splitlines())
 
 
-def test_a_crash_shows_the_last_words(tmp_path: Path) -> None:
+def test_a_crash_shows_the_end_of_stderr(tmp_path: Path) -> None:
     """
-    The end of its stderr says why; control characters in it do not reach the terminal.
+    It usually has the cause; control characters in it do not reach the terminal.
     """
     code = SAY + "print(*range(99), '\\x1b[2Jbad slice', sep='\\n', file=sys.stderr), sys.exit(1)"
     last = "".join(f"\n  {number}" for number in range(90, 99))
 
-    told = refusal(ROWS, external(tmp_path, code))
+    text = refusal(ROWS, external(tmp_path, code))
 
     what = "ended with status 1; 0 of 3 rows were judged, 'a' was not"
     expected = f"{what}; {HINT}; its last output on stderr:{last}\n  �[2Jbad slice"
-    assert f"{WHERE}: `GATE`: {expected}" == told
+    assert f"{WHERE}: `GATE`: {expected}" == text
 
 
 @pytest.mark.parametrize("code", ["say('a'), time.sleep(60)", "say('a'), os.close(1), time.sleep(60)"])
 def test_silence_fails_and_ends_the_gate(tmp_path: Path, code: str) -> None:
     """
-    A gate that hangs must not hold the build for ever, nor live on behind it.
+    A gate that hangs must not block the build for ever or outlive it.
     """
     code = SAY + f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n" + code
 
-    told = refusal(ROWS, external(tmp_path, code, timeout_s=1))
+    text = refusal(ROWS, external(tmp_path, code, timeout_s=1))
 
-    assert told.startswith(f"{WHERE}: `GATE`: was silent for 1 s; ")
+    assert text.startswith(f"{WHERE}: `GATE`: was silent for 1 s; ")
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
-def test_complaining_on_stderr_is_no_progress(tmp_path: Path) -> None:
+def test_output_on_stderr_is_no_progress(tmp_path: Path) -> None:
     """
-    A gate that retries for ever and says so is as stuck as a silent one.
+    A gate that retries for ever makes no progress, even if it prints that it does.
     """
     code = SAY + "while True: print('retry', file=sys.stderr, flush=True), time.sleep(0.1)"
 
-    told = refusal(ROWS, external(tmp_path, code, timeout_s=1))
+    text = refusal(ROWS, external(tmp_path, code, timeout_s=1))
 
-    assert "was silent for 1 s; 0 of 3 rows were judged, 'a' was not" in told
+    assert "was silent for 1 s; 0 of 3 rows were judged, 'a' was not" in text
 
 
 def test_a_slow_gate_that_goes_on_is_waited_for(tmp_path: Path) -> None:
     """
-    The timeout is for silence: 30,000 rows may take an hour.
+    The timeout limits the time without progress: 30,000 rows may take an hour.
     """
     code = SAY + "for row in rows: time.sleep(0.4), say(row['id'])"
 
     assert 3 == gate.summary(gate.judge(ROWS, external(tmp_path, code, timeout_s=1), WHERE))["accepted"]
 
 
-def test_a_gate_that_ignores_sigterm_is_ended_by_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gate_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    With its children: they are of its session.
+    So are its children, which belong to its session.
     """
     monkeypatch.setattr(external_gate, "GRACE_S", 0.2)
     code = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SAY
@@ -223,7 +225,7 @@ def test_a_gate_that_ignores_sigterm_is_ended_by_force(tmp_path: Path, monkeypat
 
 def test_a_signal_to_us_ends_the_gate(tmp_path: Path) -> None:
     """
-    Ctrl-C during a long judgement leaves no process behind.
+    Ctrl-C during a long evaluation leaves no process behind.
     """
     code = SAY + f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())), time.sleep(60)"
     kept = signal.signal(signal.SIGALRM, process.interrupt)
@@ -244,21 +246,21 @@ def test_a_signal_to_us_ends_the_gate_of_another_thread(tmp_path: Path) -> None:
     """
     code = SAY + f"open({str(tmp_path / 'pid')!r}, 'w').write('x'), time.sleep(60)"
     with ThreadPoolExecutor() as pool:
-        told = pool.submit(refusal, ROWS, external(tmp_path, code))
+        text = pool.submit(refusal, ROWS, external(tmp_path, code))
         wait_for((tmp_path / "pid").exists)
         with pytest.raises(KeyboardInterrupt):
             process.interrupt()
 
-    assert "was ended by signal 15; 0 of 3 rows were judged, 'a' was not" in told.result()
+    assert "was ended by signal 15; 0 of 3 rows were judged, 'a' was not" in text.result()
 
 
 def test_a_flood_is_stopped(tmp_path: Path) -> None:
     """
-    Memory is bounded whatever a gate writes, and nobody waits for the rest of it.
+    Memory is bounded whatever a gate writes, and the rest of its output is not read.
     """
-    told = refusal(ROWS, external(tmp_path, SAY + "print('x' * 1_500_000), time.sleep(60)"))
+    text = refusal(ROWS, external(tmp_path, SAY + "print('x' * 1_500_000), time.sleep(60)"))
 
-    assert f"{WHERE}: `GATE`: wrote more than 1060864 bytes; 0 of 3 rows were judged, 'a' was not; {HINT}" == told
+    assert f"{WHERE}: `GATE`: wrote more than 1060864 bytes; 0 of 3 rows were judged, 'a' was not; {HINT}" == text
 
 
 @pytest.mark.parametrize(
@@ -271,7 +273,7 @@ def test_a_flood_is_stopped(tmp_path: Path) -> None:
 )
 def test_full_pipes_do_not_block(tmp_path: Path, code: str) -> None:
     """
-    Megabytes either way, and on stderr before the first row is read: a pipe holds 64 kB.
+    Megabytes in both directions, and on stderr before the first row is read: a pipe buffers 64 kB.
     """
     rows = [prediction(f"{number:05d}", "ߓ" * 100) for number in range(10_000)]
 
@@ -282,16 +284,16 @@ def test_full_pipes_do_not_block(tmp_path: Path, code: str) -> None:
     assert 15 > time.monotonic() - start
 
 
-def test_a_gate_that_stops_reading_fails_by_what_it_left_out(tmp_path: Path) -> None:
+def test_a_gate_that_stops_reading_fails_for_the_missing_rows(tmp_path: Path) -> None:
     """
-    Its closed stdin is no error of its own, and no signal to us.
+    Its closed stdin alone is no error, and causes no SIGPIPE here.
     """
     code = LOOP.replace("for line in sys.stdin:", "for line in [sys.stdin.readline()]:") + "sys.stdin.close()"
     rows = [prediction(f"{number:04d}", "ߓ" * 100) for number in range(2000)]
 
-    told = refusal(rows, external(tmp_path, code))
+    text = refusal(rows, external(tmp_path, code))
 
-    assert "gave no verdict for 1999 of 2000 rows, first '0001'" in told
+    assert "gave no verdict for 1999 of 2000 rows, first '0001'" in text
 
 
 @pytest.mark.parametrize(
@@ -302,11 +304,11 @@ def test_a_gate_that_stops_reading_fails_by_what_it_left_out(tmp_path: Path) -> 
         ("a\0b", "`'a\0b'`: cannot be started: embedded null byte"),
     ],
 )
-def test_a_command_that_cannot_start_is_told(
+def test_a_command_that_cannot_start_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, expected: str
 ) -> None:
     """
-    A gate that is not installed is the user's to mend, in one line.
+    The user learns in one line that the gate is not installed.
     """
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("no program")
@@ -319,7 +321,7 @@ def test_a_command_that_cannot_start_is_told(
 
 def test_no_shell_reads_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The recipe's words are the program's words.
+    The program gets the recipe's arguments unchanged.
     """
     monkeypatch.chdir(tmp_path)
     words = (*external(tmp_path, LOOP).command, "$(touch shell)", "; touch shell", "*")
@@ -331,7 +333,7 @@ def test_no_shell_reads_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_no_row_needs_no_gate() -> None:
     """
-    A dataset without test rows: nothing is started, nothing is decided.
+    Without test rows no process is started.
     """
     assert [] == gate.judge([], policy(command=("no-such-gate",)), WHERE).decisions
 
@@ -340,13 +342,13 @@ def test_the_policy_of_an_external_gate_is_its_command_and_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    An edited gate is another policy. No absolute path is told, and no interpreter is hashed: it differs by machine.
+    An edited gate is another policy. Absolute paths and interpreters are left out: they differ between machines.
     """
     monkeypatch.chdir(tmp_path)
     external(tmp_path, LOOP)
     Path("python").symlink_to(sys.executable)
     long_code = "x" * 300  # longer than a file name can be
-    told: dict[str, Any] = gate.policy_of(policy(command=("python", "/opt/bin/gate", "gate.py", "-c", long_code)))
+    described: dict[str, Any] = gate.policy_of(policy(command=("python", "/opt/bin/gate", "gate.py", "-c", long_code)))
 
-    assert ["python", "gate", "gate.py", "-c", long_code] == told["command"]
-    assert ["gate.py"] == [*told["files"]]
+    assert ["python", "gate", "gate.py", "-c", long_code] == described["command"]
+    assert ["gate.py"] == [*described["files"]]

@@ -1,4 +1,4 @@
-"""The built-in gate: what it takes, what it leaves, and how that is written down."""
+"""The built-in gate: its decisions, and decisions.jsonl."""
 
 import json
 from pathlib import Path
@@ -31,18 +31,20 @@ TEXTS = st.text(alphabet="ߊߋߌߓߕ\u07eb\u07f2 ", max_size=40)
         ("", "ߓߊ", "ߓߍ", ("accept", "within the edit budget", 1, 2)),
     ],
 )
-def test_partition_and_budget_decide(partition: str, hypothesis: str, proposal: str, expected: tuple[object, ...]):
+def test_partition_and_budget_decide(
+    partition: str, hypothesis: str, proposal: str, expected: tuple[object, ...]
+) -> None:
     """
-    Stable text stays, novel text is nobody's to rewrite, and the rest is edited a little or not at all.
+    Stable text stays, novel text is not rewritten, and other text may have a few edits.
     """
     ruling = gate.rule(partition, hypothesis, proposal, policy())
 
     assert expected == (ruling.verdict, ruling.reason, ruling.edits, ruling.budget)
 
 
-def test_marks_typed_in_another_order_are_nothing_to_change() -> None:
+def test_marks_in_another_order_are_nothing_to_change() -> None:
     """
-    Edits are counted after NFC, as errors are: the same text is no proposal.
+    Edits are counted after NFC, as errors are: an equal text is no proposal.
     """
     assert "nothing to change" == gate.rule("boundary", "ߊ\u07eb\u07f2", "ߊ\u07f2\u07eb", policy()).reason
 
@@ -61,7 +63,7 @@ def test_marks_typed_in_another_order_are_nothing_to_change() -> None:
 )
 def test_budget_is_the_larger_of_floor_and_share(length: int, floor: int, relative: float, expected: int) -> None:
     """
-    One missing vowel is a large share of a short text and still a safe repair. 0.29 x 100 is 28.999... in floats.
+    One missing vowel is a large share of a short text and still a safe repair. As floats, 0.29 x 100 is 28.999...
     """
     assert expected == gate.edit_budget("ߊ" * length, policy(floor=floor, relative=relative))
 
@@ -69,7 +71,7 @@ def test_budget_is_the_larger_of_floor_and_share(length: int, floor: int, relati
 @given(hypothesis=TEXTS, proposal=TEXTS, partition=st.sampled_from([*sorted(gate.PARTITIONS), "other"]))
 def test_no_text_leaves_the_gate_beyond_its_budget(hypothesis: str, proposal: str, partition: str) -> None:
     """
-    Whatever is proposed: the final text is within the budget, and untouched where the policy says so.
+    For any proposal, the final text is within the budget, and unchanged where the policy says so.
     """
     row = prediction("a", proposal, asr_text=hypothesis, partition=partition)
 
@@ -79,16 +81,16 @@ def test_no_text_leaves_the_gate_beyond_its_budget(hypothesis: str, proposal: st
     assert hypothesis == decision["final"] or partition not in ("stable", "novelty")
 
 
-def test_decisions_are_sorted_and_tell_everything_but_the_reference() -> None:
+def test_decisions_are_sorted_and_contain_everything_but_the_reference() -> None:
     """
-    The whole file, byte for byte: what was asked, by which policy, what was said, what came of it.
+    The whole file: the policy, each proposal, its verdict and the final text.
     """
     judged = gate.judge([prediction("b", partition="stable"), prediction("a", telemetry={"jerk": 1})], policy(), WHERE)
-    told = {"blocked": ["novelty"], "floor": 2, "kind": "builtin", "preserved": ["stable"], "relative": 0.2}
+    settings = {"blocked": ["novelty"], "floor": 2, "kind": "builtin", "preserved": ["stable"], "relative": 0.2}
     both = {"hypothesis": HYPOTHESIS, "proposal": PROPOSAL, "edits": 1, "budget": 2, "gate": "builtin", "witness": None}
     accepted = {"verdict": "accept", "reason": "within the edit budget", "final": PROPOSAL}
     rejected = {"verdict": "reject", "reason": "partition stable is left unchanged", "final": HYPOTHESIS}
-    header = {"schema": "thunder.decisions/1", "gate": told, "policy_sha256": files.digest(told), "rows": 2}
+    header = {"schema": "thunder.decisions/1", "gate": settings, "policy_sha256": files.digest(settings), "rows": 2}
 
     assert [
         header | {"unknown_partitions": {}},
@@ -100,7 +102,7 @@ def test_decisions_are_sorted_and_tell_everything_but_the_reference() -> None:
 
 def test_rows_of_unknown_partitions_are_counted() -> None:
     """
-    A router with a new word is not an error, but it must show: no policy speaks of that partition.
+    A router with a new partition is no error, but it must be visible: no policy names that partition.
     """
     rows = [prediction("a", partition="twilight"), prediction("b", partition=""), prediction("c")]
 
@@ -109,7 +111,7 @@ def test_rows_of_unknown_partitions_are_counted() -> None:
 
 def test_the_policy_hash_follows_the_policy_and_nothing_else() -> None:
     """
-    The order of a list of partitions, and the time given to a gate that is not there, decide nothing.
+    The order of partitions and the timeout of an external gate do not affect the decisions.
     """
     first, second = policy(preserved=("stable", "recovery")), policy(preserved=("recovery", "stable"), timeout_s=9)
     hashes = [files.digest(gate.policy_of(each)) for each in (first, second, policy(), policy(floor=3))]
@@ -117,9 +119,9 @@ def test_the_policy_hash_follows_the_policy_and_nothing_else() -> None:
     assert (hashes[0], 3) == (hashes[1], len(set(hashes)))
 
 
-def test_an_id_that_stands_for_two_rows_is_refused() -> None:
+def test_an_id_of_two_rows_is_an_error() -> None:
     """
-    A verdict belongs to an id; with two rows of one name it would fall on the wrong one.
+    A verdict belongs to an id; with two rows of one id it could go to the wrong one.
     """
     with pytest.raises(ThunderError) as error:
         gate.judge([prediction("a"), prediction("b"), prediction("a")], policy(), WHERE)
@@ -146,14 +148,14 @@ def test_an_id_that_stands_for_two_rows_is_refused() -> None:
 )
 def test_a_witness_is_checked_for_its_format(witness: object, expected: str) -> None:
     """
-    Whether it is genuine only the kernel's secret can tell; a missing field or a short token anyone can.
+    Only the kernel can check whether a witness is genuine; its format can be checked here.
     """
     assert expected == gate.witness_problem(witness)
 
 
 def test_the_builtin_gate_invents_no_witness() -> None:
     """
-    A witness in the row's own record was given for another text; promotion then says that none is there.
+    A witness in the row's own record was issued for another text, so promotion reports it as missing.
     """
     judged = gate.judge([prediction("a", witness=WITNESS)], policy(), WHERE)
 
@@ -163,7 +165,7 @@ def test_the_builtin_gate_invents_no_witness() -> None:
 
 def test_the_summary_counts_verdicts_and_reasons() -> None:
     """
-    What eval.json tells, by hand.
+    The gate part of eval.json, counted by hand.
     """
     rows = [prediction("a"), prediction("b", HYPOTHESIS), prediction("c", partition="stable"), prediction("d")]
     judged = gate.judge(rows, policy(), WHERE)
@@ -178,9 +180,9 @@ def test_the_summary_counts_verdicts_and_reasons() -> None:
     } == gate.summary(judged)
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_a_written_file_is_read_back(tmp_path: Path) -> None:
     """
-    decisions.jsonl holds all of a judgement; its shape is checked line by line.
+    decisions.jsonl contains everything; its format is checked line by line.
     """
     judged, path = gate.judge([prediction("a"), prediction("b")], policy(), WHERE), tmp_path / "smoke" / gate.FILE
     files.write_text(path, gate.as_jsonl(judged))
@@ -202,9 +204,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         (2, '"final"', '"last"', "Object missing required field `final`"),
     ],
 )
-def test_a_damaged_file_is_refused_with_its_line(tmp_path: Path, line: int, old: str, new: str, expected: str) -> None:
+def test_a_damaged_file_is_an_error_with_its_line(tmp_path: Path, line: int, old: str, new: str, expected: str) -> None:
     """
-    What is not whole decides nothing.
+    An incomplete decision must not be used.
     """
     path = tmp_path / "smoke" / gate.FILE
     text = gate.as_jsonl(gate.judge([prediction("a")], policy(), WHERE))

@@ -1,4 +1,4 @@
-"""Why an adapter may not be promoted, each reason as its exact sentence."""
+"""The promotion decision: each reason against it as its exact sentence, and the kind of evidence."""
 
 import math
 from typing import Any
@@ -11,8 +11,8 @@ from thunder_train.core import files
 from thunder_train.evaluate.promotion import Run, decide
 
 
-def test_an_adapter_that_holds_every_limit_goes():
-    """GO is possible, else the rule would say nothing; it attaches what the users' promotion rule demands."""
+def test_an_adapter_within_all_limits_is_promoted() -> None:
+    """GO is possible, and the decision attaches what the users' promotion rule requires."""
     assert {
         "schema": "thunder.promotion/2",
         "decision": "GO",
@@ -98,8 +98,8 @@ def test_an_adapter_that_holds_every_limit_goes():
         ("adapter_sha256", "", f"The trained adapter is {SHA[:12]}, the evaluated one is unknown."),
     ],
 )
-def test_each_limit_of_the_evaluation_has_its_sentence(place: str, value: Any, reason: str):
-    """A reader must learn what to do next, not only that it failed; a number that is none proves nothing."""
+def test_each_limit_of_the_evaluation_has_its_sentence(place: str, value: Any, reason: str) -> None:
+    """A reader must learn what to do next; a value that is no finite number counts as unknown."""
     assert reason in reasons(changed(EVALUATION, place, value))
 
 
@@ -133,8 +133,8 @@ def test_each_limit_of_the_evaluation_has_its_sentence(place: str, value: Any, r
         ("environment.mlx", "", "The run cannot be reproduced: its environment lacks mlx."),
     ],
 )
-def test_each_limit_of_the_training_has_its_sentence(place: str, value: Any, reason: str):
-    """Data that silently failed to load is a known way to a useless adapter."""
+def test_each_limit_of_the_training_has_its_sentence(place: str, value: Any, reason: str) -> None:
+    """Data that silently failed to load is a known cause of useless adapters."""
     assert reason in reasons(done=changed(DONE, place, value))
 
 
@@ -148,18 +148,18 @@ def test_each_limit_of_the_training_has_its_sentence(place: str, value: Any, rea
         (Run("nko", RUN.run_id, RUN.dataset_sha256, LOCK | {"files": [{}]}), "its base model is not locked"),
     ],
 )
-def test_a_run_that_cannot_be_made_again_stays(run: Run, reason: str):
-    """The users could not verify their best model again before its machine was gone."""
+def test_a_run_that_cannot_be_reproduced_is_not_promoted(run: Run, reason: str) -> None:
+    """The users lost a machine before they could verify its model, their best one, again."""
     assert [f"The run cannot be reproduced: {reason}."] == reasons(run=run)
 
 
-def test_a_model_made_from_files_needs_no_commit():
-    """Its files' hashes say which it is."""
+def test_a_model_from_local_files_needs_no_commit() -> None:
+    """The hashes of its files identify it."""
     assert [] == reasons(run=Run("nko", RUN.run_id, RUN.dataset_sha256, {**LOCK, "kind": "path", "commit": ""}))
 
 
-def test_the_built_in_gate_cannot_bear_witness():
-    """It has no kernel: a recipe that deploys it must say that it needs no witness."""
+def test_the_built_in_gate_gives_no_witness() -> None:
+    """It has no kernel: a recipe that promotes behind it must set needs_witness to false."""
     gate = {"kind": "builtin", "witnesses": {"valid": 0, "missing": 500, "malformed": 0}}
     evaluation = EVALUATION | {"gate": EVALUATION["gate"] | gate}
     waived = Promotion(min_rows=500, max_worse=0, needs_witness=False, provenance="")
@@ -170,23 +170,23 @@ def test_the_built_in_gate_cannot_bear_witness():
     assert [] == reasons(evaluation, limits=waived)
 
 
-def test_limits_can_be_set():
-    """The thresholds of the release gate are the users' to choose."""
+def test_limits_can_be_set() -> None:
+    """Recipes choose the thresholds."""
     evaluation = changed(changed(EVALUATION, "rows", {"test": 500, "scored": 500}), "conditions.1.worse", 2)
     limits = Promotion(min_rows=501, max_worse=2, needs_witness=True, provenance="")
 
     assert ["500 test rows were scored; the limit is 501."] == reasons(evaluation, limits=limits)
 
 
-def test_two_lines_of_one_condition_prove_nothing():
-    """The better one must not be the one that counts."""
+def test_a_repeated_line_of_a_condition_is_not_used() -> None:
+    """Neither of them may be chosen."""
     evaluation = changed(EVALUATION, "conditions.2.partition", "all")
 
     assert "The evaluation has no condition adapter_gated or baseline over all scored rows." in reasons(evaluation)
 
 
-def test_nothing_known_is_no_go():
-    """What the files do not say counts against the adapter: every limit complains, and none fails."""
+def test_empty_files_are_no_go() -> None:
+    """Missing values count against the adapter: every limit gives a reason, and none raises an error."""
     assert [
         "The evidence is unknown; only real evidence can promote an adapter.",
         "The adapter may be untrained: done.json records no training step or no trained parameter.",
@@ -209,7 +209,7 @@ def test_nothing_known_is_no_go():
 
 
 def places(facts: Any, path: str = "") -> list[str]:
-    """Every key of nested tables, dotted."""
+    """Dotted keys of nested tables."""
     if not isinstance(facts, dict):
         return []
     return [place for key, inner in facts.items() for place in (f"{path}{key}", *places(inner, f"{path}{key}."))]
@@ -223,10 +223,76 @@ IGNORED = {
     "gate.witnesses.missing",
     "gate.witnesses.malformed",
 }
-"""Facts that a decision tells, and does not rest on."""
+"""Facts that a decision shows but does not depend on."""
 
 
 @pytest.mark.parametrize("place", sorted({*places(EVALUATION)} - IGNORED))
-def test_no_fact_of_an_evaluation_may_be_missing(place: str):
-    """An older or a half-written file must not slip through for want of a number."""
+def test_no_fact_of_an_evaluation_may_be_missing(place: str) -> None:
+    """An older or incomplete file must not be promoted because a number is missing."""
     assert [] != reasons(changed(EVALUATION, place, ABSENT))
+
+
+LENIENT = Promotion(min_rows=1, max_worse=10**9, needs_witness=False, provenance="")
+"""The weakest limits that a recipe can set."""
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["synthetic"],
+        ["smoke"],
+        ["oracle"],
+        ["real", "synthetic"],
+        ["oracle", "real"],
+        ["Real"],
+        ["REAL "],
+        [],
+        ["real", "real"],
+    ],
+    ids=repr,
+)
+def test_only_real_evidence_can_promote(kinds: list[str]) -> None:
+    """A model that learnt to undo synthetic noise shows nothing about a recogniser, whatever the recipe allows."""
+    dataset = DATASET | {"evidence_kinds": kinds, "sources": []}
+    against = reasons(dataset=dataset, limits=LENIENT)
+
+    if set(kinds) == {"real"}:
+        assert [] == against
+    else:
+        evidence = ", ".join(sorted(kinds)) or "unknown"
+        assert [f"The evidence is {evidence}; only real evidence can promote an adapter."] == against
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "smoke", "oracle"])
+def test_one_source_of_another_kind_cannot_hide(kind: str) -> None:
+    """A dataset that declares real evidence but has another source is not real."""
+    dataset = changed(DATASET, "sources.0.evidence_kind", kind)
+
+    assert [
+        f"The evidence is {', '.join(sorted(['real', kind]))}; only real evidence can promote an adapter."
+    ] == reasons(dataset=dataset, limits=LENIENT)
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "smoke", "oracle"])
+@pytest.mark.parametrize("cer", [0.0, -1.0, -math.inf])
+def test_no_score_outweighs_the_kind_of_evidence(kind: str, cer: float) -> None:
+    """Neither a perfect score nor an impossible one."""
+    evaluation = changed(EVALUATION, "conditions.1.cer", cer)
+
+    assert "NO-GO" == decide(evaluation, DATASET | {"evidence_kinds": [kind]}, DONE, LENIENT, RUN)["decision"]
+
+
+def test_a_recipe_cannot_choose_which_evidence_counts() -> None:
+    """[promotion] has no key for the kind of evidence."""
+    assert {"min_rows", "max_worse", "needs_witness", "provenance"} == set(Promotion.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(("given", "shown"), [({"provenance": "studio"}, "studio"), ({"provenance": ""}, "unknown")])
+def test_evidence_of_another_provenance_cannot_promote(given: dict[str, str], shown: str) -> None:
+    """A gain on studio speech does not show a gain on radio speech."""
+    limits = Promotion(min_rows=500, max_worse=0, needs_witness=True, provenance="radio")
+
+    assert [] == reasons(limits=limits)
+    assert [f"The provenance of the evidence is {shown}; the deployment's is radio."] == reasons(
+        dataset=DATASET | given, limits=limits
+    )

@@ -1,4 +1,4 @@
-"""Decisions made again: the same file gives the same verdicts, and an altered one is found out."""
+"""Replay: the same file gives the same verdicts, and an altered one gives differences."""
 
 import json
 from collections.abc import Callable
@@ -24,13 +24,13 @@ Lines = list[dict[str, Any]]
 
 
 def decided(run: Path, settings: Gate) -> Path:
-    """A run's folder with the decisions of a gate in it."""
+    """A run's folder with the decisions of a gate."""
     files.write_text(run / gate.FILE, gate.as_jsonl(gate.judge(ROWS, settings, WHERE)))
     return run
 
 
 def altered(run: Path, change: Callable[[Lines], object]) -> Path:
-    """The same folder, its decisions changed by hand."""
+    """The same folder after a change of its decisions by hand."""
     lines = files.read_jsonl(run / gate.FILE)
     change(lines)
     files.write_text(run / gate.FILE, "".join(map(files.json_line, lines)))
@@ -38,14 +38,14 @@ def altered(run: Path, change: Callable[[Lines], object]) -> Path:
 
 
 def rehash(lines: Lines, **numbers: Any) -> None:
-    """A careful forger: another policy, and its own hash."""
+    """Change the policy in the header and its hash consistently."""
     lines[0]["gate"] |= numbers
     lines[0]["policy_sha256"] = files.digest(lines[0]["gate"])
 
 
-def test_what_was_decided_is_decided_again(tmp_path: Path) -> None:
+def test_an_unchanged_file_has_no_differences(tmp_path: Path) -> None:
     """
-    The file alone is enough: no data, no predictions, no model.
+    The file alone is enough, without data, predictions or a model.
     """
     assert [] == replay(decided(tmp_path / "run", policy()), policy())
     assert ["decisions.jsonl"] == [path.name for path in (tmp_path / "run").iterdir()]
@@ -98,23 +98,23 @@ def test_what_was_decided_is_decided_again(tmp_path: Path) -> None:
 )
 def test_each_difference_is_a_sentence(tmp_path: Path, change: Callable[[Lines], object], expected: list[str]) -> None:
     """
-    A verdict, a text, a number, a witness, a row or a policy changed by hand does not come out again.
+    Replay finds a verdict, a text, a number, a witness, a row or a policy that was changed by hand.
     """
     assert expected == replay(altered(decided(tmp_path / "run", policy()), change), policy())
 
 
-def test_another_policy_in_the_recipe_is_told(tmp_path: Path) -> None:
+def test_another_policy_in_the_recipe_is_a_difference(tmp_path: Path) -> None:
     """
-    The verdicts stand for the policy that made them; the recipe now has another.
+    The verdicts belong to the policy of the file; the recipe now has another.
     """
     run = decided(tmp_path / "run", policy())
 
     assert ["gate: relative was 0.2, in the recipe it is 0.5"] == replay(run, policy(relative=0.5))
 
 
-def test_an_external_gate_is_asked_again_with_the_same_question(tmp_path: Path) -> None:
+def test_an_external_gate_gets_the_same_requests_again(tmp_path: Path) -> None:
     """
-    Telemetry is part of the question; reasons and witnesses are of their moment and may differ.
+    Telemetry is part of a request; reasons and witnesses may differ each time.
     """
     code = LOOP.replace('"fine"', 'str(time.time_ns()) + str(row.get("telemetry"))').replace("json,", "json, time,")
     code = code.replace('"accept"', '"accept" if "telemetry" in row else "reject"')
@@ -127,9 +127,9 @@ def test_an_external_gate_is_asked_again_with_the_same_question(tmp_path: Path) 
     assert [] == replay(run, settings)
 
 
-def test_an_external_gate_that_changed_its_mind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_external_gate_gives_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Its program is part of its policy, and its verdicts are compared all the same.
+    Its program is part of its policy, and its verdicts are compared as well.
     """
     monkeypatch.chdir(tmp_path)
     settings = policy(command=(external(tmp_path, LOOP).command[0], "gate.py"))
@@ -144,16 +144,16 @@ def test_an_external_gate_that_changed_its_mind_is_told(tmp_path: Path, monkeypa
     ] == replay(run, settings)
 
 
-def test_a_file_never_tells_which_command_to_run(tmp_path: Path) -> None:
+def test_a_file_never_chooses_the_command_to_run(tmp_path: Path) -> None:
     """
-    Runs are passed around and replayed by others: only the recipe's command is run.
+    Others may replay a run that they were sent: only the recipe's command is run.
     """
     run = decided(tmp_path / "run", external(tmp_path, LOOP))
     altered(run, lambda lines: rehash(lines, command=["touch", str(tmp_path / "trap")]))
 
-    told = replay(run, policy())
+    differences = replay(run, policy())
 
-    assert "no row was decided again: the recipe names no external gate" == told[-1]
+    assert "no row was decided again: the recipe names no external gate" == differences[-1]
     assert not (tmp_path / "trap").exists()
 
 
@@ -165,11 +165,11 @@ def test_a_file_never_tells_which_command_to_run(tmp_path: Path) -> None:
         ({"preserved": "stable"}, "Expected `array`, got `str`"),
     ],
 )
-def test_a_policy_that_no_recipe_could_hold_is_refused(
+def test_a_policy_that_no_recipe_may_have_is_an_error(
     tmp_path: Path, gate_of_file: dict[str, Any], expected: str
 ) -> None:
     """
-    The header is data of unknown hands, and no number of it may end in a traceback.
+    The header is untrusted data, and no value in it may cause a traceback.
     """
     run = decided(tmp_path / "run", policy())
     lines = files.read_jsonl(run / gate.FILE)
@@ -182,9 +182,9 @@ def test_a_policy_that_no_recipe_could_hold_is_refused(
     assert f"{run / gate.FILE}:1: gate: {expected}" == str(error.value).partition(" - at")[0]
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """
-    Nothing was evaluated yet.
+    The run is not evaluated yet.
     """
     with pytest.raises(ThunderError) as error:
         replay(tmp_path / "smoke", policy())

@@ -1,4 +1,4 @@
-"""Predictions and settings of an evaluation, small."""
+"""Small predictions and settings of an evaluation."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ EVALUATE = {"max_tokens": 0, "batch_size": 8, "profile": "cer-codepoint-nfc-pool
 
 
 def limits(**given: float) -> Probe:
-    """Limits of the probe, schema.py's defaults unless told otherwise; empty=0.5 sets max_empty."""
+    """Limits of [evaluate.probe], the defaults unless given; empty=0.5 sets max_empty."""
     return Probe(**{f"max_{name}": share for name, share in (PROBE | given).items()})
 
 
 def settings(gate: dict[str, Any] | None = None, probe: Probe | None = None, **given: Any) -> Evaluate:
-    """An [evaluate] table, schema.py's defaults but for fewer samples unless told otherwise."""
+    """An [evaluate] table, the defaults (but fewer bootstrap samples) unless given."""
     return Evaluate(**EVALUATE | {"gate": Gate(**GATE | (gate or {})), "probe": probe or limits()} | given)
 
 
 def prediction(asr: str, reference: str, base: str, adapter: str, partition: str = "boundary") -> dict[str, Any]:
-    """One row of predictions.jsonl, called by its texts."""
+    """One row of predictions.jsonl; its id joins its texts."""
     texts = {"asr_text": asr, "reference_text": reference, "base": base, "adapter": adapter}
     ends = {"base_finish": "stop", "adapter_finish": "stop", "base_special": 0, "adapter_special": 0}
     return {"id": f"{asr}-{reference}", "partition": partition, "source": "in.json", "witness": {}} | texts | ends

@@ -1,4 +1,4 @@
-"""Predictions, policies and small external gates, as several tests need them."""
+"""Predictions, policies and small external gates for several tests."""
 
 import sys
 from pathlib import Path
@@ -20,29 +20,29 @@ for line in sys.stdin:
     row = json.loads(line)
     print(json.dumps({"id": row["id"], "verdict": "accept", "reason": "fine"}), flush=True)
 """
-"""An external gate that accepts everything, a row at a time."""
+"""An external gate that accepts every row as it reads it."""
 
 
 def policy(**given: Any) -> Gate:
-    """The gate of a recipe that says nothing of it."""
+    """The gate of a recipe with default values, unless given."""
     values = {"command": (), "timeout_s": 20, "preserved": ("stable",), "blocked": ("novelty",)}
     return Gate(**values | {"floor": 2, "relative": 0.2} | given)
 
 
 def prediction(name: str, proposal: str = PROPOSAL, **given: Any) -> dict[str, Any]:
-    """A line of predictions.jsonl; everything that knows the reference says SECRET."""
-    told = {"id": name, "partition": "boundary", "asr_text": HYPOTHESIS, "adapter": proposal, "base": "SECRET base"}
-    return told | {"reference_text": "SECRET", "source": "SECRET source", "witness": {}, "cer_edits": 3} | given
+    """A line of predictions.jsonl; every value that depends on the reference contains SECRET."""
+    fields = {"id": name, "partition": "boundary", "asr_text": HYPOTHESIS, "adapter": proposal, "base": "SECRET base"}
+    return fields | {"reference_text": "SECRET", "source": "SECRET source", "witness": {}, "cer_edits": 3} | given
 
 
 def external(folder: Path, code: str, **given: Any) -> Gate:
-    """A gate whose command runs this Python code, from a file."""
+    """A gate whose command runs this Python code from a file."""
     (folder / "gate.py").write_text(code, encoding="utf-8")
     return policy(command=(sys.executable, str(folder / "gate.py")), **given)
 
 
 def refusal(predictions: list[dict[str, Any]], settings: Gate) -> str:
-    """What the error of a gate says; its command is told as GATE."""
+    """The text of a gate's error, with GATE in place of its command."""
     with pytest.raises(ThunderError) as error:
         gate.judge(predictions, settings, WHERE)
     return str(error.value).replace(" ".join(settings.command), "GATE")

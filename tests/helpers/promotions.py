@@ -1,4 +1,4 @@
-"""Facts of a run that may be promoted, and what is decided when one of them is changed."""
+"""Facts of a run that is promoted, and the decision after a change of one of them."""
 
 import copy
 from typing import Any
@@ -61,7 +61,7 @@ ABSENT = object()
 
 
 def changed(facts: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
-    """A copy of facts with one value changed, or left out; place: dotted keys and list positions."""
+    """A copy of facts with one value changed or removed (ABSENT). place: dotted keys and list positions."""
     facts = copy.deepcopy(facts)
     *path, last = [int(key) if key.isdigit() else key for key in place.split(".")]
     inner: Any = facts
@@ -81,8 +81,8 @@ def reasons(
     limits: Promotion = LIMITS,
     run: Run = RUN,
 ) -> list[str]:
-    """Why it is NO-GO; empty when it is GO."""
+    """The reasons for NO-GO; empty for GO."""
     decision = decide(evaluation, dataset, done, limits, run)
     assert ("NO-GO" if decision["reasons"] else "GO") == decision["decision"]
-    found: list[str] = decision["reasons"]
-    return found
+    against: list[str] = decision["reasons"]
+    return against

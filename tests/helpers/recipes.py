@@ -1,4 +1,4 @@
-"""A finished run's folder, made by the project's own scoring, gate and promotion, without training."""
+"""The folder of a finished run, made by the project's scoring, gate and report, without training."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ TEXTS = [
 
 
 def smoke(root: Path) -> Recipe:
-    """The project's own smoke recipe, read from a project that has no other."""
+    """The project's smoke recipe, in a project that has no other recipe."""
     text = (PROJECT / "thunder.toml").read_text(encoding="utf-8")
     files.write_text(root / "thunder.toml", re.sub(r"(?m)^recipes = .*$", 'recipes = ["smoke"]', text))
     files.write_text(root / "recipes" / "smoke.toml", (PROJECT / "recipes" / "smoke.toml").read_text(encoding="utf-8"))
@@ -45,13 +45,13 @@ def predictions(texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:
 
 
 def metrics(steps: int) -> list[dict[str, Any]]:
-    """What a training of so many steps tells."""
+    """metrics.jsonl of a training of so many steps."""
     train = {"event": "train", "tokens": 40, "computed_tokens_per_second": 1294.3, "skew_s": 0.0544, "seconds": 1.0}
-    told = [
+    events = [
         train | {"step": step, "loss": 6 / step, "target_tokens_per_second": 200.0 + step % 3 * 40}
         for step in range(1, steps + 1)
     ]
-    return [*told, {"event": "save", "seconds": 0.5, "step": steps}]
+    return [*events, {"event": "save", "seconds": 0.5, "step": steps}]
 
 
 def finished(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -> Recipe:
@@ -65,7 +65,7 @@ def finished(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -
         model: {"valid": {"loss": loss, "perplexity": 99.5, "tokens": 77, "dropped": 0}}
         for model, loss in (("base", 6.25), ("adapter", 1.5))
     }
-    settings = replace(recipe.evaluate, probe=limits())  # smoke's own let anything pass
+    settings = replace(recipe.evaluate, probe=limits())  # the recipe's own limits allow everything
     scored = conditions.evaluate(rows, judged, {**losses, "environment": {"mlx": "0.32.4"}}, settings, SHA)
     for name, value in (("eval.json", scored), ("preflight.json", PREFLIGHT), ("adapter/done.json", done(steps))):
         files.write_json(run / name, value)
@@ -95,11 +95,11 @@ def reported(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -
 
 
 def copied(root: Path, name: str, **changes: float) -> None:
-    """The manifest of that run under another name; changes: keys of its [train]."""
-    told = files.read_json(root / "runs" / "smoke" / "manifest.json")
-    told["recipe"]["train"] |= changes
-    told["run_id"] = files.digest({key: told[key] for key in manifest.IDENTITY})[:12]
-    files.write_json(root / "runs" / name / "manifest.json", told)
+    """Copy the manifest of that run to another run. changes: of keys of its [train]."""
+    run = files.read_json(root / "runs" / "smoke" / "manifest.json")
+    run["recipe"]["train"] |= changes
+    run["run_id"] = files.digest({key: run[key] for key in manifest.IDENTITY})[:12]
+    files.write_json(root / "runs" / name / "manifest.json", run)
 
 
 PREFLIGHT = {

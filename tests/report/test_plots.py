@@ -1,4 +1,4 @@
-"""Figures: what they draw, what they say to those who cannot see them."""
+"""Figures: their lines and bars, and their texts for screen readers."""
 
 import re
 
@@ -32,18 +32,18 @@ LABELS = Labels("loss", "Loss <b>", "step", "nats")
         (0.0, 1294.3, False, [0.0, 500.0, 1000.0, 1500.0]),
     ],
 )
-def test_axes_have_round_numbers_that_enclose_the_values(low, high, is_whole, expected):
+def test_axes_have_round_numbers_that_enclose_the_values(
+    low: float, high: float, is_whole: bool, expected: list[float]
+) -> None:
     """
-    A value outside the axis would be drawn outside the figure; a step is never 2.5.
+    A value outside the axis would be drawn outside the figure; a training step is never 2.5.
     """
-    found = ticks(low, high, is_whole=is_whole)
-
-    assert expected == found
+    assert expected == ticks(low, high, is_whole=is_whole)
 
 
-def test_a_line_joins_its_points_and_says_its_course():
+def test_a_line_joins_its_points_and_describes_itself() -> None:
     """
-    A screen reader hears where the loss went.
+    A screen reader reads the start, the end and the range of the loss.
     """
     svg = lines(LABELS, [Series("training", [(1, 4.0), (3, 2.0)]), Series("validation", [(3, 3.0)])])
 
@@ -53,9 +53,9 @@ def test_a_line_joins_its_points_and_says_its_course():
     assert '<title id="loss-title">Loss &lt;b&gt;</title>' in svg
 
 
-def test_an_interval_is_a_bar_from_its_low_end_to_its_high_end():
+def test_an_interval_is_a_bar_from_its_low_end_to_its_high_end() -> None:
     """
-    Without its interval, a rate looks surer than it is; a rate without one gets none.
+    A rate without its interval looks more certain than it is; a rate may have none.
     """
     svg = intervals(LABELS, [Interval("baseline", 0.5, 0.4, 1.0), Interval("adapter gated", 0.25)])
 
@@ -64,9 +64,9 @@ def test_an_interval_is_a_bar_from_its_low_end_to_its_high_end():
     assert 1 == svg.count('class="line s0"')
 
 
-def test_a_histogram_counts_each_group_in_the_same_bins():
+def test_a_histogram_counts_each_group_in_the_same_bins() -> None:
     """
-    Before and after can be compared bar by bar, and no row is lost.
+    Before and after can be compared bar by bar, and every row is counted.
     """
     assert [Bin(0, 2, (2, 1)), Bin(3, 5, (0, 0)), Bin(6, 8, (1, 2))] == binned([[0, 1, 8], [2, 7, 8]], most=3)
     assert [Bin(4, 4, (1, 0))] == binned([[4], []])
@@ -76,9 +76,9 @@ def test_a_histogram_counts_each_group_in_the_same_bins():
     assert "before: most rows, 2, at 0. after: most rows, 2, at 6." in svg
 
 
-def test_a_long_course_is_thinned_and_keeps_its_last_point():
+def test_a_long_line_is_thinned_and_keeps_its_last_point() -> None:
     """
-    A page of 100,000 points would not open.
+    A page with 100,000 points would be too large to open.
     """
     points = [(step, 0.0) for step in range(1000)]
 
@@ -86,15 +86,15 @@ def test_a_long_course_is_thinned_and_keeps_its_last_point():
     assert points == thinned(points, most=1000)
 
 
-def test_nothing_to_draw_is_no_figure():
+def test_nothing_to_draw_is_no_figure() -> None:
     """
-    An empty frame says nothing.
+    An empty frame has no use.
     """
     assert ["", "", ""] == [lines(LABELS, [Series("a", [])]), intervals(LABELS, []), bars(LABELS, ("a",), [])]
 
 
-def test_numbers_are_short():
+def test_numbers_are_short() -> None:
     """
-    Four digits tell enough in a figure.
+    Four digits are enough in a figure.
     """
     assert ["0.3105", "12.35", "1,234", "0"] == [short(value) for value in (0.31049, 12.345678, 1234.4, 0.0)]
