@@ -23,7 +23,7 @@ def lora(**changed: Any) -> Any:
 
 def test_the_bytes_do_not_depend_on_the_order_of_the_tensors() -> None:
     """
-    mlx's own writer orders tensors by a hash map: the same adapter, other bytes.
+    mlx's own writer orders tensors by a hash map, so the same adapter would have different bytes.
     """
     from thunder_train.worker.adapter import canonical_bytes, tensor_digest
 
@@ -35,7 +35,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_the_tensors() -> None:
 
 def test_the_digest_sees_shape_and_name() -> None:
     """
-    Equal bytes under another name or in another shape are another adapter.
+    Equal bytes with another name or shape are another adapter.
     """
     from thunder_train.worker.adapter import tensor_digest
 
@@ -59,7 +59,7 @@ def test_the_config_is_what_mlx_lm_reads() -> None:
 
 def test_a_broken_adapter_replaces_nothing(tmp_path: Path) -> None:
     """
-    The last good adapter is worth more than a newer one full of NaN.
+    An adapter with a NaN is useless, and the one before it may be the only good one.
     """
     from thunder_train.worker.adapter import write_adapter
 
@@ -73,9 +73,9 @@ def test_a_broken_adapter_replaces_nothing(tmp_path: Path) -> None:
     assert good == (tmp_path / "adapters.safetensors").read_bytes()
 
 
-def test_a_new_run_clears_what_would_be_taken_for_its_own(tmp_path: Path) -> None:
+def test_a_new_run_removes_an_earlier_adapter(tmp_path: Path) -> None:
     """
-    done.json of an earlier run beside a half-trained adapter would be a lie.
+    done.json of an earlier run would prove that this run is complete, which it is not yet.
     """
     from thunder_train.worker.adapter import remove_old, write_adapter, write_done
 

@@ -48,7 +48,7 @@ def test_without_openblas_rank_0_warns_once_with_the_cure(
     without_openblas: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    The reference BLAS is silent and 30-70 times slower: nobody would know why a run takes a day.
+    The reference BLAS is silent and 30-70 times slower: without a warning users cannot know why a run takes a day.
     """
     assert {"blas": "reference", "blas_kernel": "", "blas_threads": "1"} == bootstrap.preload() == bootstrap.preload()
     assert bootstrap.WARNING + "\n" == capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Batches, their answers, what is kept of them, and what the ranks tell each other."""
+"""Batches and their answers, kept answers, and what the ranks exchange."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_batches_are_of_like_lengths_and_hold_each_row_once() -> None:
 
 def test_the_cap_follows_from_the_longest_answer() -> None:
     """
-    A correction may be longer than any that was trained on, but not much.
+    A correction may be longer than every training answer, but not by much.
     """
     short, long = (Example("id", (1,) * 9, ((2, end),)) for end in (3, 9))
 
@@ -50,7 +50,7 @@ def test_the_cap_follows_from_the_longest_answer() -> None:
 @pytest.mark.parametrize("family", sorted(families.CONFIGS))
 def test_a_batch_is_answered_as_each_row_alone_without_any_cache(family: str) -> None:
     """
-    mlx-lm pads, caches and, beyond a sliding window, forgets; nothing of it may show. Windows are 6 tokens here.
+    mlx-lm pads, caches and drops tokens outside a sliding window; no answer may depend on it. Windows are 6 tokens.
     """
     model = families.build(family)
     prompts = [[2 + (7 * i * i + n) % 90 for i in range(n)] for n in (17, 9, 3, 2)]
@@ -70,16 +70,18 @@ def test_a_batch_is_answered_as_each_row_alone_without_any_cache(family: str) ->
     assert expected == [each.text for each in evaluation.answer(session(model, tokenizer), prompts)]
 
 
-def test_an_answer_tells_how_it_ended_and_its_control_tokens(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+def test_an_answer_says_how_it_ended_and_counts_its_control_tokens(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
     """
-    An adapter that emits padding looks empty once the padding is taken out, so it is counted.
+    An adapter that emits padding looks empty without the padding, so the padding is counted.
     """
     letter = tokenizer.encode("ߊ")[-1]
     made = SimpleNamespace(token_ids=[[letter], [letter, 0, 3, 0], []])
     monkeypatch.setattr(evaluation, "batch_generate", lambda *_, **__: made)
-    found = evaluation.answer(session(tokenizer=tokenizer, most=4), [[2]] * 3)
+    answers = evaluation.answer(session(tokenizer=tokenizer, most=4), [[2]] * 3)
 
-    assert [Answer("ߊ", "stop", 0), Answer("ߊ", "length", 3), Answer("", "stop", 0)] == found
+    assert [Answer("ߊ", "stop", 0), Answer("ߊ", "length", 3), Answer("", "stop", 0)] == answers
 
 
 def test_kept_batches_are_not_answered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
@@ -95,16 +97,16 @@ def test_kept_batches_are_not_answered_again(tmp_path: Path, monkeypatch: pytest
         return [Answer(**TWO[0])]
 
     monkeypatch.setattr(evaluation, "answer", answer)
-    found = evaluation.answer_all(session(size=1, kept=KeptAnswers(tmp_path, IDENTITY)), examples, "base")
+    answers = evaluation.answer_all(session(size=1, kept=KeptAnswers(tmp_path, IDENTITY)), examples, "base")
 
-    assert ([[2]], [Answer(**TWO[0]), Answer(**ONE[0])]) == (asked, found)
+    assert ([[2]], [Answer(**TWO[0]), Answer(**ONE[0])]) == (asked, answers)
     assert {0: ONE, 1: TWO} == KeptAnswers(tmp_path, IDENTITY).batches("base")
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60])
 def test_half_a_line_is_dropped(tmp_path: Path, cut: int) -> None:
     """
-    A kill or a power cut leaves half a line; what was whole before it counts.
+    A kill or a power cut leaves half a line; the whole lines before it are used.
     """
     kept = KeptAnswers(tmp_path, IDENTITY)
     kept.add("base", {0: ONE})
@@ -119,9 +121,9 @@ def test_half_a_line_is_dropped(tmp_path: Path, cut: int) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\n", b'"text"\n', b"{}\n{}\n"])
-def test_a_file_that_is_not_of_this_evaluation_begins_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_evaluation_is_replaced(tmp_path: Path, content: bytes) -> None:
     """
-    Another identity, another program, or rubbish: none of it is an answer.
+    Another identity, another program's file, or random bytes: none of them holds answers.
     """
     (tmp_path / "answers.jsonl").write_bytes(content)
     kept = KeptAnswers(tmp_path, IDENTITY)
@@ -133,7 +135,7 @@ def test_a_file_that_is_not_of_this_evaluation_begins_anew(tmp_path: Path, conte
 
 def test_answers_that_cannot_be_kept_are_an_error(tmp_path: Path) -> None:
     """
-    A full disk is told at once, not after hours.
+    A full disk must show at once, not after hours.
     """
     kept = KeptAnswers(tmp_path, IDENTITY)
     (tmp_path / "answers.jsonl").unlink()
@@ -146,7 +148,7 @@ def test_answers_that_cannot_be_kept_are_an_error(tmp_path: Path) -> None:
 
 def test_forward_passes_are_dealt_by_their_cost() -> None:
     """
-    All wait for the slowest rank: the dearest pass weighs as much as the three others.
+    All wait for the slowest rank: the most expensive pass costs as much as the three others.
     """
     assert [[1], [0, 2, 3]] == plan.deal_by_cost([3.0, 8.0, 3.0, 2.0], weights=(1.0, 1.0))
     assert [[1, 2, 3], [0]] == plan.deal_by_cost([3.0, 8.0, 3.0, 2.0], weights=(3.0, 1.0))
@@ -164,17 +166,17 @@ def test_forward_passes_are_dealt_by_their_cost() -> None:
 )
 def test_a_faster_rank_answers_more_batches_of_a_round(weights: tuple[float, ...], takers: list[int]) -> None:
     """
-    All wait for the slowest at the end of a round. One that is far too slow gets nothing, and holds up nobody.
+    All wait for the slowest at the end of a round. A rank that is far too slow gets nothing.
     """
     assert takers == evaluation.turns(weights)
 
 
 def test_a_rank_with_other_inputs_is_refused() -> None:
     """
-    A machine whose copy of the data is old would answer other rows.
+    A machine with an old copy of the data would answer other rows.
     """
-    told = json.dumps({"--test-data": "old"}).encode()
-    sums = iter([mx.array([len(told)]), mx.array(list(told))])  # the length, then the bytes, of rank 0
+    first = json.dumps({"--test-data": "old"}).encode()
+    sums = iter([mx.array([len(first)]), mx.array(list(first))])  # the length, then the bytes, of rank 0
     second: Any = SimpleNamespace(rank=1, size=2, sum=lambda _: next(sums))
 
     with pytest.raises(ThunderError) as caught:
@@ -185,7 +187,7 @@ def test_a_rank_with_other_inputs_is_refused() -> None:
 
 def test_an_adapter_reaches_a_machine_that_has_none(tmp_path: Path) -> None:
     """
-    A training leaves it on the first rank's machine; the copy goes when it has been used.
+    A training leaves it on the first rank's machine; the copy is deleted after use.
     """
     sums = iter([mx.array(each) for data in (b"weights", b"{}") for each in ([len(data)], list(data))])
     second: Any = SimpleNamespace(rank=1, size=2, sum=lambda _: next(sums))
@@ -196,14 +198,14 @@ def test_an_adapter_reaches_a_machine_that_has_none(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_every_rank_hears_the_bytes_of_all() -> None:
+def test_every_rank_gets_the_bytes_of_all() -> None:
     """
-    Ranks say messages of unequal length, and keep their order.
+    Messages may have unequal lengths, and come in rank order.
     """
-    said = [b"ab", b"", "ߊ".encode()]
+    messages = [b"ab", b"", "ߊ".encode()]
 
     for rank in range(3):
-        joined = b"".join(said)
-        sums = iter([mx.array([len(each) for each in said]), mx.array(list(joined))])
+        joined = b"".join(messages)
+        sums = iter([mx.array([len(each) for each in messages]), mx.array(list(joined))])
         group: Any = SimpleNamespace(rank=rank, size=3, sum=lambda _, sums=sums: next(sums))
-        assert said == ranks.all_gather(said[rank], group)
+        assert messages == ranks.all_gather(messages[rank], group)

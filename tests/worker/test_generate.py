@@ -75,7 +75,7 @@ def written(out: Path) -> tuple[str, str]:
 
 def test_base_and_adapter_are_scored_on_both_splits(adapter: Path, plain: Run) -> None:
     """
-    The adapter's loss is worth something only beside the base's on the same rows.
+    The adapter's loss means something only next to the base model's on the same rows.
     """
     done, out = plain
     losses = files.read_json(out / "l.json")
@@ -91,7 +91,7 @@ def test_base_and_adapter_are_scored_on_both_splits(adapter: Path, plain: Run) -
 
 def test_the_adapter_that_answered_is_named_by_its_hash(adapter: Path, plain: Run) -> None:
     """
-    A promotion stands on answers of the very adapter that the training left.
+    A promotion must be decided by the answers of the adapter that the training wrote.
     """
     trained = json.loads((adapter / "done.json").read_text())["adapter"]["sha256"]
 
@@ -100,7 +100,7 @@ def test_the_adapter_that_answered_is_named_by_its_hash(adapter: Path, plain: Ru
 
 def test_every_test_row_gets_two_answers_and_how_they_ended(plain: Run) -> None:
     """
-    The host scores texts, in the rows' order, free of what a model marks turns with; the probe looks at the rest.
+    The host scores texts without turn markers, in the rows' order; the probe for collapse reads the other fields.
     """
     predictions = files.read_jsonl(plain[1] / "p.jsonl")
 
@@ -114,14 +114,14 @@ def test_every_test_row_gets_two_answers_and_how_they_ended(plain: Run) -> None:
 
 def test_source_and_witness_of_a_row_are_carried(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
-    They are told of beside each decision, and a row without them has none.
+    Each decision is reported with them; a row may have none.
     """
     witness = {"slice_id": "s", "token": "0" * 32}
     rows = [row(0, TEXTS[0], source="report.json", witness=witness), row(1, TEXTS[1])]
     generate(folder, adapter, tmp_path, test_data=write_rows(tmp_path / "rows.jsonl", rows))
 
-    told = [(each["source"], each["witness"]) for each in files.read_jsonl(tmp_path / "p.jsonl")]
-    assert [("report.json", witness), ("", {})] == told
+    carried = [(each["source"], each["witness"]) for each in files.read_jsonl(tmp_path / "p.jsonl")]
+    assert [("report.json", witness), ("", {})] == carried
 
 
 def test_answers_do_not_depend_on_the_batch(folder: Path, adapter: Path, many: Path, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_two_ranks_write_the_bytes_of_one(
     folder: Path, adapter: Path, many: Path, tmp_path: Path, uneven: dict[str, object]
 ) -> None:
     """
-    Who shares the work must not show: batches and forward passes are made of all rows and dealt whole.
+    The number of ranks must not change an answer: batches and forward passes are made from all rows, then dealt.
     """
     changed = {"batch_size": 2, "max_tokens": 40, "test_data": many}
     generate(folder, adapter, tmp_path / "one", **changed)
@@ -152,7 +152,7 @@ def test_two_ranks_write_the_bytes_of_one(
 
 def test_without_a_number_the_cap_is_half_again_the_longest_answer(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
-    Test rows may not tell it: they stand for what is not known yet.
+    It may not depend on the test rows, which stand for rows whose answers are not known yet.
     """
     done = generate(folder, adapter, tmp_path, max_tokens=0, train_data="train.jsonl")
 
@@ -161,7 +161,7 @@ def test_without_a_number_the_cap_is_half_again_the_longest_answer(folder: Path,
     assert longest * 3 // 2 + 8 == files.read_json(tmp_path / "l.json")["max_tokens"]
 
 
-def test_bad_numbers_are_told_together(folder: Path, adapter: Path, tmp_path: Path) -> None:
+def test_bad_numbers_are_reported_together(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
     All problems at once, each with its flag.
     """
@@ -174,9 +174,11 @@ def test_bad_numbers_are_told_together(folder: Path, adapter: Path, tmp_path: Pa
     assert (2, expected) == (done.returncode, done.stderr)
 
 
-def test_a_killed_evaluation_goes_on_to_the_same_bytes(folder: Path, adapter: Path, many: Path, tmp_path: Path) -> None:
+def test_a_killed_evaluation_resumes_and_gives_the_same_bytes(
+    folder: Path, adapter: Path, many: Path, tmp_path: Path
+) -> None:
     """
-    Hours of answers are not made twice: what was told to be on disk is used, and the rest is made.
+    Hours of answers are not made twice: batches on disk are used, and the others are answered.
     """
     changed = {"batch_size": 1, "max_tokens": 80, "test_data": many}
     generate(folder, adapter, tmp_path / "whole", **changed)
@@ -205,9 +207,9 @@ def lines(partial: Path) -> int:
     return (partial / "answers.jsonl").read_bytes().count(b"\n")
 
 
-def test_two_ranks_go_on_where_one_was(folder: Path, adapter: Path, many: Path, tmp_path: Path) -> None:
+def test_two_ranks_resume_the_evaluation_of_one(folder: Path, adapter: Path, many: Path, tmp_path: Path) -> None:
     """
-    Rank 0 keeps all answers, so another number of ranks finds them too.
+    Rank 0 keeps all answers, so another number of ranks can use them.
     """
     changed = {"batch_size": 2, "max_tokens": 40, "test_data": many, "partial": tmp_path / "partial"}
     generate(folder, adapter, tmp_path / "one", **changed)
@@ -235,7 +237,7 @@ def test_kept_answers_are_of_exactly_these_inputs(
     folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], differing: set[str]
 ) -> None:
     """
-    Another model, other rows or flags give other answers; where they are kept or told gives the same.
+    Another model, other rows or flags give other answers; other paths and timeouts give the same.
     """
     from thunder_train.worker import evaluation
     from thunder_train.worker import generate as program
@@ -253,7 +255,7 @@ def test_kept_answers_are_of_exactly_this_adapter(
     folder: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A training that was repeated left other weights under the same name.
+    A repeated training writes other weights under the same name.
     """
     from thunder_train.worker import evaluation
     from thunder_train.worker import generate as program
@@ -282,7 +284,7 @@ def test_an_empty_test_split_has_no_loss_and_no_answers(folder: Path, adapter: P
 
 def test_an_adapter_with_a_nan_is_refused(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
-    It would answer padding for ever, and look like a slow model.
+    It would answer with padding up to the cap, and look like a slow model.
     """
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -299,7 +301,7 @@ def test_an_adapter_with_a_nan_is_refused(folder: Path, adapter: Path, tmp_path:
 
 def test_an_adapter_of_another_model_is_refused(folder: Path, adapter: Path, tmp_path: Path) -> None:
     """
-    Wrong shapes are told in one message, not with a traceback.
+    Wrong shapes give one message, not a traceback.
     """
     from thunder_train.worker import nano
 

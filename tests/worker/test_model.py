@@ -11,7 +11,7 @@ pytestmark = pytest.mark.mlx
 
 def test_only_lora_leaves_of_the_last_layers_are_trained(folder: Path) -> None:
     """
-    Norms and base weights stay as they were, or the adapter is not an adapter.
+    Norms and base weights must stay as they are: they are not saved with the adapter.
     """
     from thunder_train.worker import model
 
@@ -24,7 +24,7 @@ def test_only_lora_leaves_of_the_last_layers_are_trained(folder: Path) -> None:
 
 def test_the_same_seed_starts_the_same_adapter_on_every_rank(folder: Path) -> None:
     """
-    Ranks never exchange weights, only gradients: they must begin alike.
+    Ranks exchange gradients, never weights, so they must start with the same adapter.
     """
     from thunder_train.worker import adapter, model
 
@@ -39,7 +39,7 @@ def test_the_same_seed_starts_the_same_adapter_on_every_rank(folder: Path) -> No
 
 def test_layers_and_keys_that_do_not_exist_are_refused_together(folder: Path) -> None:
     """
-    mlx-lm takes 0 layers for all of them and passes over unknown keys in silence.
+    mlx-lm reads 0 layers as all layers, and ignores unknown keys silently.
     """
     from thunder_train.worker import model
 
@@ -54,9 +54,9 @@ def test_layers_and_keys_that_do_not_exist_are_refused_together(folder: Path) ->
     assert expected == str(caught.value).split("\n")
 
 
-def test_a_model_that_is_nowhere_is_one_clean_line() -> None:
+def test_a_missing_model_is_one_clean_line() -> None:
     """
-    Offline is the rule on training machines: the mend says where to fetch it.
+    Training machines are offline as a rule; the hint says how to download the model.
     """
     from thunder_train.worker import model
 

@@ -30,14 +30,14 @@ def launch(folder: Path, log: Path, arguments: list[str]) -> Process:
 
 @pytest.fixture(scope="module")
 def two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The output folder of one short training on two ranks, and what the launcher said."""
+    """The output folder of one short training on two ranks, and the launcher's process."""
     place = tmp_path_factory.mktemp("two")
     return place, launch(folder, place / "logs", flags(place / "adapter"))
 
 
 def test_two_ranks_train_to_the_end(two: Run) -> None:
     """
-    done.json is written last and holds what happened, without times or paths.
+    done.json is written last and describes the training, without times or paths.
     """
     place, done = two
     assert (0, "") == (done.returncode, done.stderr)
@@ -57,7 +57,7 @@ def test_two_ranks_train_to_the_end(two: Run) -> None:
 
 def test_the_adapter_folder_is_whole(two: Run) -> None:
     """
-    The chosen adapter, its config and the end; the last one and the checkpoints beside; drafts are gone.
+    The chosen adapter, its config and done.json, next to last/ and checkpoints/; no temporary file is left.
     """
     place, _ = two
     names = sorted(path.name for path in (place / "adapter").iterdir())
@@ -82,7 +82,7 @@ def test_metrics_go_beside_the_adapter(two: Run) -> None:
 
 def test_the_same_training_gives_the_same_bytes(folder: Path, two: Run, tmp_path: Path) -> None:
     """
-    A run can be reproduced, so its hash is its name.
+    A run can be reproduced from its manifest.
     """
     place, _ = two
     launch(folder, tmp_path / "logs", flags(tmp_path / "adapter"))
@@ -141,7 +141,7 @@ def test_mlx_lm_loads_the_adapter_and_it_holds_lora_leaves_only(folder: Path, tw
 
 def test_mlx_launch_starts_the_worker_too(folder: Path, two: Run, tmp_path: Path) -> None:
     """
-    Users who trust their own mlx.launch setup keep it; only the exit status is ours to tell.
+    Users may keep their own mlx.launch setup; but its exit status says nothing.
     """
     place, _ = two
     launcher = Path(sys.executable).with_name("mlx.launch")
@@ -153,9 +153,9 @@ def test_mlx_launch_starts_the_worker_too(folder: Path, two: Run, tmp_path: Path
     assert (place / "adapter/done.json").read_bytes() == (tmp_path / "adapter/done.json").read_bytes()
 
 
-def test_every_mistake_is_told_without_a_traceback(folder: Path, tmp_path: Path) -> None:
+def test_every_mistake_is_reported_without_a_traceback(folder: Path, tmp_path: Path) -> None:
     """
-    All ranks see it; the launcher's status is theirs.
+    All ranks find the same mistake, and the launcher exits with their status.
     """
     done = launch(folder, tmp_path / "logs", flags(tmp_path / "adapter", num_layers=9, max_seq_len=10))
 
@@ -167,7 +167,7 @@ def test_every_mistake_is_told_without_a_traceback(folder: Path, tmp_path: Path)
 
 def test_a_lone_rank_of_several_refuses_to_train_alone(folder: Path, tmp_path: Path) -> None:
     """
-    MLX would make it a world of one, and every Mac would write its own adapter.
+    MLX would take it for the only rank, and every Mac would write its own adapter.
     """
     done = python("thunder_train.worker", flags(tmp_path / "adapter"), folder, MLX_RANK="1")
 
@@ -178,7 +178,7 @@ def test_a_lone_rank_of_several_refuses_to_train_alone(folder: Path, tmp_path: P
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_killed_in_training_ends_the_run_and_leaves_no_done(folder: Path, tmp_path: Path, rank: int) -> None:
     """
-    No half-trained adapter is taken for a whole one, and no rank waits for a dead one.
+    A half-trained adapter must not look complete, and no rank may wait for a dead one.
     """
     arguments = flags(tmp_path / "adapter", num_iters=100_000, eval_every=100_000, save_every=100_000, log_every=50)
     argv = [sys.executable, "-m", "thunder_train.launch", "--hostfile", "hosts.json", "--log-dir", str(tmp_path)]
@@ -197,7 +197,7 @@ def test_a_rank_killed_in_training_ends_the_run_and_leaves_no_done(folder: Path,
 
 
 def worker_pid(launcher: int, rank: int) -> int:
-    """The process of a rank, found among the launcher's children in the order they were started."""
+    """The process of a rank: the launcher's children are in the order in which they were started."""
     tasks = Path(f"/proc/{launcher}/task/{launcher}/children")
     if not tasks.exists():
         pytest.skip("no /proc here")
@@ -223,7 +223,7 @@ def test_wrong_sums_end_the_smoke_test_with_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Some releases of MLX added long messages wrongly and said nothing.
+    Some releases of MLX added long messages wrongly, without an error.
     """
     from thunder_train.worker import allreduce_check, ranks
 

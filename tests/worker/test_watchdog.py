@@ -42,9 +42,9 @@ def test_a_start_that_takes_too_long_ends_too(tmp_path: Path) -> None:
     assert (70, "", "rank 0: no step ended for 1 s since the start; its watchdog ended it\n") == run(tmp_path, body)
 
 
-def test_a_rank_that_gets_on_lives_and_without_limits_every_one_does(tmp_path: Path) -> None:
+def test_a_rank_that_finishes_steps_goes_on_and_so_does_one_without_limits(tmp_path: Path) -> None:
     """
-    Each beat starts the clock anew; outside the context there is none.
+    Each beat restarts the clock; outside the context there is none.
     """
     body = (
         "with Watchdog(0.5, 0) as dog:\n    time.sleep(1)\n    for step in range(1, 6):\n"
@@ -56,7 +56,7 @@ def test_a_rank_that_gets_on_lives_and_without_limits_every_one_does(tmp_path: P
 
 def test_beats_are_for_the_launcher_alone(tmp_path: Path) -> None:
     """
-    By hand, or under mlx.launch, nobody takes them out of the output.
+    In a worker started by hand or by mlx.launch they would stay in the output.
     """
     body = "with Watchdog(0, 0) as dog:\n    dog.beat(1)\n    dog.beat(2)\n    time.sleep(1.3)\n"
 
@@ -69,7 +69,7 @@ def test_beats_are_for_the_launcher_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_whose_peer_is_stopped_in_training_ends_itself_though_mlx_blocks(tmp_path: Path, rank: int) -> None:
     """
-    So no launcher is needed: mlx.launch has no timeout at all.
+    It must work without our launcher: mlx.launch has no timeout at all.
     """
     other = 1 - rank
     ranks = [probe(tmp_path, number, "--fault", "stop", "--rank", str(other)) for number in (0, 1)]
@@ -84,7 +84,7 @@ def test_a_rank_whose_peer_is_stopped_in_training_ends_itself_though_mlx_blocks(
 @pytest.mark.ranks
 def test_a_rank_that_nobody_joins_ends_itself(tmp_path: Path) -> None:
     """
-    mx.distributed.init waits for ever and lets no other thread run, so a signal breaks it.
+    mx.distributed.init waits for ever and lets no other thread run, so a signal must end it.
     """
     start_s = time.monotonic()
     alone = probe(tmp_path, 0, "--start-timeout", "1")

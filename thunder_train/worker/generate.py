@@ -71,7 +71,7 @@ def _parser() -> Parser:
     add("--max-tokens", type=int, default=0, help="most tokens of an answer; 0: derived from the answers in the data")
     add("--batch-size", type=int, default=8, help="rows that are computed together")
     add("--hostfile", type=Path, default=None, help="backend and hosts; default: a single process")
-    add("--weights", type=weights, default=(), help="relative speed of each rank, as 2.0,1.0; default: all alike")
+    add("--weights", type=weights, default=(), help="relative speed of each rank, as 2.0,1.0; default: all equal")
     for name, text in (("stall", "for a round of batches"), ("start", "until the first batch")):
         help_text = f"most seconds {text}; 0: no limit"
         add(f"--{name}-timeout", dest=f"{name}_timeout_s", type=float, default=0.0, help=help_text)

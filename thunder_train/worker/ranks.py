@@ -33,7 +33,7 @@ class Ranks:
     """This process's rank, from 0, among `size` ranks.
 
     group: MLX's group, None for a single process. watchdog: is informed while this rank waits for others. weights:
-    relative speed of each rank, for dealing work; empty: all alike.
+    relative speed of each rank, for dealing work; empty: all equal.
     """
 
     rank: int

@@ -53,7 +53,7 @@ def test_padding_is_never_a_target() -> None:
 
 def test_no_row_predicts_the_first_token_of_the_next() -> None:
     """
-    Packed rows are strangers; every answer of each keeps its own targets.
+    Packed rows are independent; every answer of each row keeps its own targets.
     """
     from thunder_train.worker.batching.batch import batch
     from thunder_train.worker.batching.plan import Pass
@@ -70,7 +70,7 @@ def test_no_row_predicts_the_first_token_of_the_next() -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma4"])
 def test_every_layout_gives_the_same_loss_and_gradient(name: str) -> None:
     """
-    How rows are laid out is a matter of speed alone: each alone, padded, packed, in fixed widths.
+    The layout may change only the speed: each row alone, padded, packed, in fixed widths.
     """
     import mlx.core as mx
     import mlx.nn as nn
@@ -136,7 +136,7 @@ def test_packed_logits_equal_those_of_rows_alone(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_packed_gradients_equal_those_of_rows_alone(name: str) -> None:
     """
-    What is trained is the gradient, of every parameter; two sequences at once, as a batch has them.
+    Training depends on the gradient of every parameter; with two sequences, as in a batch.
     """
     import mlx.core as mx
     import mlx.nn as nn

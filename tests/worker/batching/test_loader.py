@@ -55,7 +55,7 @@ def padding(lengths: Sequence[int], passes: Sequence[Any]) -> float:
 
 def test_the_order_is_a_permutation_of_seed_and_epoch_alone() -> None:
     """
-    A resumed run finds its place without carrying any state.
+    A resumed run needs no state of the data.
     """
     from thunder_train.worker.batching.loader import order
 
@@ -67,7 +67,8 @@ def test_the_order_is_a_permutation_of_seed_and_epoch_alone() -> None:
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_a_step_takes_the_same_rows_whatever_the_world_size(world: int) -> None:
     """
-    The number of machines changes who computes, not what is computed: these rows, each once per epoch, the last short.
+    The number of machines decides who computes a row, not which rows a step has: each once per epoch, the last step
+    may be short.
     """
     from thunder_train.worker.batching.loader import order
 
@@ -112,7 +113,7 @@ def test_ranks_get_nearly_equal_work(ranks: int) -> None:
 @pytest.mark.parametrize("weights", [(3.0, 1.0), (1.0, 2.0, 1.0), (0.5, 2.0)])
 def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights: tuple[float, ...]) -> None:
     """
-    Machines are not alike: what is made equal is the time, work by weight, to which the slowest rank holds all.
+    Machines differ in speed, and the slowest rank holds up all: so work divided by weight, the time, is made equal.
     """
     from thunder_train.worker.batching.plan import cost_of, deal, plan
 
@@ -132,7 +133,7 @@ def test_a_faster_rank_gets_more_work_and_all_are_done_together(weights: tuple[f
 
 def test_many_rows_are_dealt_by_weight_at_once() -> None:
     """
-    So many are even without exchanges, which would cost time at every step.
+    So many rows are dealt evenly without exchanges, which would cost time at every step.
     """
     from thunder_train.worker.batching.plan import REFINED, deal
 
@@ -144,7 +145,7 @@ def test_many_rows_are_dealt_by_weight_at_once() -> None:
 
 def test_weights_that_are_alike_change_nothing() -> None:
     """
-    Only relations count, and a cluster without weights deals as it always did.
+    Only ratios of weights count, and equal weights are the same as none.
     """
     from thunder_train.worker.batching.plan import deal
 
@@ -153,7 +154,7 @@ def test_weights_that_are_alike_change_nothing() -> None:
 
 def test_a_weighted_step_takes_the_same_rows() -> None:
     """
-    Weights, too, change who computes and not what: steps and validation hold each row once.
+    Weights decide who computes a row: steps and validation hold each row once.
     """
     lengths = lognormal(21)
     even = [loader(lengths, 8, rank, 2) for rank in range(2)]
@@ -175,7 +176,7 @@ def test_a_weighted_step_takes_the_same_rows() -> None:
 )
 def test_every_row_is_dealt_once_and_alike_everywhere(lengths: list[int], weights: list[float], is_even: bool) -> None:
     """
-    Each rank deals for itself: a row that two of them, or none, believe to hold would be trained twice or never.
+    Each rank deals for itself: if two ranks disagreed, a row would be trained twice or never.
     """
     from thunder_train.worker.batching.plan import deal
 
@@ -188,7 +189,7 @@ def test_every_row_is_dealt_once_and_alike_everywhere(lengths: list[int], weight
 
 def test_a_rank_may_get_no_row() -> None:
     """
-    The last step of an epoch can be shorter than the ranks are many; the rank takes part with nothing.
+    The last step of an epoch can have fewer rows than there are ranks; the rank still takes part.
     """
     assert [1, 1, 0] == [len(ids(loader([9, 9, 9, 9, 9], 3, rank, 3).step(1))) for rank in range(3)]
 
@@ -222,7 +223,7 @@ def test_every_layout_holds_each_row_once_within_its_limits(
 
 def test_packing_keeps_padding_under_a_tenth() -> None:
     """
-    mlx-lm pads more than half of such rows: this is where most of the speed comes from.
+    mlx-lm pads more than half of such rows: packing gives most of the speed.
     """
     from thunder_train.worker.batching.plan import fixed_widths, plan
 
@@ -246,7 +247,7 @@ def test_fixed_widths_are_few_multiples_of_64() -> None:
 
 def test_rows_of_one_length_are_neither_padded_nor_packed() -> None:
     """
-    Where there is nothing to win there is nothing to lose: as fast as a plain batch.
+    Packing gains nothing here, so the layout is that of a plain batch.
     """
     from thunder_train.worker.batching.plan import Pass, plan
 
@@ -255,7 +256,7 @@ def test_rows_of_one_length_are_neither_padded_nor_packed() -> None:
 
 def test_the_machine_and_the_model_decide_what_is_cheap() -> None:
     """
-    On a CPU any width will do; attention weighs less in a wide model; what cannot be packed is padded.
+    On a CPU any width is allowed; attention costs relatively less in a wide model; other models are padded.
     """
     from thunder_train.worker.batching.loader import costs_of
 

@@ -59,7 +59,7 @@ def test_a_row_begins_once(tokenizer: Any) -> None:
 
 def test_every_row_without_a_target_is_named(tmp_path: Path, tokenizer: Any) -> None:
     """
-    A row that teaches nothing is a mistake in the data, not something to pass over.
+    A row without a target is a mistake in the data, and must not be ignored.
     """
     from thunder_train.worker.batching import tokens
 
@@ -81,7 +81,7 @@ def test_every_row_without_a_target_is_named(tmp_path: Path, tokenizer: Any) -> 
 
 def test_rows_that_would_be_cut_are_refused_with_their_lengths(tmp_path: Path, tokenizer: Any) -> None:
     """
-    Cutting from the right removes the answer: the first users trained on such rows without knowing.
+    Cutting from the right removes the answer: the first users trained on such rows without noticing.
     """
     from thunder_train.worker.batching import tokens
 
@@ -99,7 +99,7 @@ def test_rows_that_would_be_cut_are_refused_with_their_lengths(tmp_path: Path, t
 
 def test_rows_that_would_be_cut_can_be_dropped_and_are_counted(tmp_path: Path, tokenizer: Any) -> None:
     """
-    Never trained on in part, never lost without a number.
+    A row is never trained on in part, and every dropped row is counted.
     """
     from thunder_train.worker.batching import tokens
 
@@ -111,7 +111,7 @@ def test_rows_that_would_be_cut_can_be_dropped_and_are_counted(tmp_path: Path, t
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: Any) -> None:
     """
-    If the prompt is no beginning of the row, nobody knows where the answer starts.
+    If the prompt is not a prefix of the row, the start of the answer is unknown.
     """
     from thunder_train.worker.batching import tokens
 
@@ -148,7 +148,7 @@ def test_every_answer_is_trained_on_if_the_recipe_says_so(tokenizer: Any) -> Non
 
 def test_a_template_that_changes_earlier_answers_trains_on_the_last_alone() -> None:
     """
-    What the model would be asked to write there is not what it reads once the talk goes on.
+    The model would learn to write another text than it reads once the conversation goes on.
     """
     from thunder_train.worker.batching import tokens
 
@@ -176,7 +176,7 @@ def test_an_earlier_answer_without_text_is_refused_where_it_would_be_trained_on(
 @pytest.mark.parametrize("room", [1, 2, 5, 9])
 def test_a_split_answer_is_trained_on_exactly_once(tmp_path: Path, tokenizer: Any, room: int) -> None:
     """
-    No token is lost or learned twice, every piece keeps the prompt, and later ones see what came before.
+    No token is lost or learned twice, every piece keeps the prompt, and later ones see the end of the piece before.
     """
     from thunder_train.worker.batching import tokens
 
@@ -201,7 +201,7 @@ def test_a_split_answer_is_trained_on_exactly_once(tmp_path: Path, tokenizer: An
 
 def test_a_prompt_that_does_not_fit_is_dropped_and_counted(tmp_path: Path, tokenizer: Any) -> None:
     """
-    There is nothing to split: without the whole prompt the answer answers nothing.
+    It cannot be split: an answer without its whole prompt has no meaning.
     """
     from thunder_train.worker.batching import tokens
 
@@ -264,7 +264,7 @@ def test_other_rows_settings_or_templates_are_other_tokens(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A cache that answers for something else trains on the wrong thing without a word.
+    Tokens of another row or template would be trained on without any sign.
     """
     from thunder_train.worker.batching import tokens
 
@@ -284,7 +284,7 @@ def test_other_rows_settings_or_templates_are_other_tokens(
 
 def test_damaged_tokens_are_made_again(tmp_path: Path, tokenizer: Any, counted: list[int]) -> None:
     """
-    A flipped bit is a wrong token, and a file cut short is no reason to stop.
+    A flipped bit is a wrong token, and a truncated file must not stop the training.
     """
     from thunder_train.worker.batching import tokens
 
@@ -299,9 +299,9 @@ def test_damaged_tokens_are_made_again(tmp_path: Path, tokenizer: Any, counted: 
     assert 2 * 4 == len(counted)
 
 
-def test_a_file_without_rows_is_told_again_the_second_time(tmp_path: Path, tokenizer: Any) -> None:
+def test_a_file_without_rows_is_refused_again_the_second_time(tmp_path: Path, tokenizer: Any) -> None:
     """
-    No tokens are no reason for a traceback.
+    An empty list of tokens is not cached, or reading it would fail.
     """
     from thunder_train.worker.batching import tokens
 
@@ -315,7 +315,7 @@ def test_a_template_that_writes_the_date_is_not_cached(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Llama 3's does: tomorrow's rows are other rows.
+    Llama 3's template does, so tomorrow's tokens are others.
     """
     from thunder_train.worker.batching import tokens
 
@@ -329,7 +329,7 @@ def test_a_template_that_writes_the_date_is_not_cached(
 
 def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path: Path, tokenizer: Any) -> None:
     """
-    A user's mistake, so no traceback.
+    It is a user's mistake, so there is no traceback.
     """
     from thunder_train.worker.batching import tokens
 

@@ -77,7 +77,7 @@ def test_one_rank_of_each_host_keeps_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("strategy", ["data", "tensor"])
 def test_a_host_that_is_lost_with_its_disk_loses_nothing(place: Path, strategy: str) -> None:
     """
-    The first rank's folder is emptied in mid-training: the other one's checkpoint brings back the very same training,
+    The first rank's folder is emptied in mid-training: the other rank's checkpoint gives the same training,
     metrics included.
     """
     done = train(place, strategy=strategy, **MANY)
@@ -101,7 +101,7 @@ def test_a_host_that_is_lost_with_its_disk_loses_nothing(place: Path, strategy: 
 @pytest.mark.ranks
 def test_the_newest_checkpoint_of_any_rank_is_taken(place: Path) -> None:
     """
-    A kill may fall between two writes; the rank that was faster holds as true a state as the other.
+    A kill may come between two writes; the checkpoint of either rank is the whole state.
     """
     assert 0 == train(place).returncode
     assert ["0000009.safetensors", "0000012.safetensors"] == kept(place, 1)
@@ -113,7 +113,7 @@ def test_the_newest_checkpoint_of_any_rank_is_taken(place: Path) -> None:
 @pytest.mark.ranks
 def test_a_checkpoint_of_another_training_names_its_rank(place: Path) -> None:
     """
-    It lies on another machine, so its folder alone would not say where to look.
+    The checkpoint is on another machine, which its folder alone does not name.
     """
     assert 0 == train(place).returncode
     shutil.rmtree(place / "rank-0/kept")

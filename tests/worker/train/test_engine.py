@@ -1,4 +1,4 @@
-"""What the engine promises, on real ranks: the same numbers for any world size, and nothing lost by a kill."""
+"""Trainings on real ranks: the same numbers for any number of ranks, and nothing lost by a kill."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_the_world_size_does_not_change_the_result(ragged: Path, tmp_path: Path,
 
 def test_unequal_machines_train_the_same_adapter(ragged: Path, tmp_path: Path) -> None:
     """
-    Two ranks, one of them three times as fast, agree with one rank within 1e-5: weights say who computes, not what.
+    Two ranks, one of them three times as fast, agree with one rank within 1e-5: weights decide who computes a row.
     """
     one = finish(ragged, tmp_path / "one", "hosts1.json", global_batch_size=6)
     two = finish(ragged, tmp_path / "two", "hosts.json", global_batch_size=6, weights="3,1")
@@ -110,7 +110,7 @@ def test_unequal_machines_train_the_same_adapter(ragged: Path, tmp_path: Path) -
 
 def test_the_flag_reaches_the_share_of_each_rank(ragged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Three quarters of the tokens for weight 3 of 4, in the feed that a training really gets; every row once.
+    Three quarters of the tokens for weight 3 of 4, in the data loader of a real training; every row once.
     """
     from thunder_train.worker.args import parse
     from thunder_train.worker.ranks import Ranks
@@ -217,7 +217,7 @@ def kill_ranks(place: Path, every: bool) -> None:
 
 def test_a_checkpoint_of_another_training_is_refused(ragged: Path, tmp_path: Path) -> None:
     """
-    Going on from it would be a run that nobody declared; each differing key is named.
+    Resuming from it would mix two trainings; each differing key is named.
     """
     finish(ragged, tmp_path, "hosts1.json", num_iters=3)
     process = start(ragged, tmp_path, "hosts1.json", num_iters=3, learning_rate=1e-4)
@@ -277,7 +277,7 @@ def test_ranks_that_hold_other_rows_do_not_train(ragged: Path, tmp_path: Path) -
 
 def test_dora_and_gradient_checkpointing_train_and_load_in_mlx_lm(ragged: Path, tmp_path: Path) -> None:
     """
-    A DoRA adapter is one more form that mlx-lm must read back; checkpointed blocks change nothing of it.
+    mlx-lm must also load a DoRA adapter; gradient checkpointing does not change its form.
     """
     import mlx_lm
 

@@ -128,7 +128,7 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(run: Make) -> None:
 
     whole = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
     expected = loop.checkpoint(whole, trained(whole))
-    expected.progress.metrics.clear()  # they tell times
+    expected.progress.metrics.clear()  # they contain times
     first = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
     state = loop.start(first, None)
     while state.progress.step < 3:
@@ -164,7 +164,7 @@ def test_the_learning_rate_counts_optimizer_steps(schedule: str, expected: Any) 
 
 def test_checkpointed_blocks_compute_the_same_gradient(run: Make) -> None:
     """
-    It trades time for memory, nothing else. mlx-lm patches the first block's class only.
+    It trades time for memory and changes no number. mlx-lm patches the first block's class only.
     """
     import mlx.core as mx
 
@@ -242,7 +242,7 @@ def fifties(one: Any) -> Any:
 
 def test_a_long_gradient_is_clipped_to_the_limit(run: Make) -> None:
     """
-    One odd row must not throw the adapter away.
+    A single odd row must not ruin the adapter.
     """
     import mlx.core as mx
 
@@ -269,7 +269,7 @@ def test_the_gradient_is_the_mean_over_all_target_tokens(run: Make) -> None:
 
 def test_a_validation_loss_that_is_not_finite_ends_the_run(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    NaN is no JSON, and no adapter with such a loss is worth saving.
+    JSON has no NaN, and an adapter with such a loss is useless.
     """
     import mlx.core as mx
 
@@ -287,7 +287,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(
     run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    One NaN would make every later weight a NaN; three runs of mlx-lm users were lost so.
+    One NaN would make every later weight a NaN; users of mlx-lm lost three runs that way.
     """
     import mlx.core as mx
 
@@ -310,7 +310,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(
 
 def test_too_many_skipped_steps_in_a_row_end_the_run(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A run that only skips would look busy for a night; the rows of the last step are named.
+    A run that only skips would look busy all night; the rows of the last step are named.
     """
     import mlx.core as mx
 
@@ -332,7 +332,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(run: Make, monkeypatch: pyt
 
 def test_a_rank_that_is_asked_to_stop_stops_all_before_the_update(run: Make) -> None:
     """
-    The wish travels with the gradient, so no rank waits for one that left; the step is not counted.
+    The request is part of the gradient's message, so no rank waits for one that left; the step is not counted.
     """
     from thunder_train.worker.train import loop
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.mlx
 
 def test_no_tracker_is_asked_for_by_default(tmp_path: Path) -> None:
     """
-    wandb and swanlab are not dependencies.
+    wandb and swanlab are no dependencies of the project.
     """
     from thunder_train.worker.trackers import tracker
 
@@ -21,7 +21,7 @@ def test_no_tracker_is_asked_for_by_default(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    With the command that installs it.
+    The message has the command that installs it.
     """
     from mlx_lm.tuner import callbacks
 

@@ -1,4 +1,4 @@
-"""What one rank learns from the others in a step, with the other rank played by numbers."""
+"""The sum of a step over two ranks; the other rank's message is given as numbers."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Pair:
 )
 def test_flags_of_any_rank_reach_all(finite: float, stop: float, expected: Any) -> None:
     """
-    A NaN on one rank skips the step on every rank, and a rank that must leave takes the others along.
+    A NaN on one rank skips the step on every rank, and a rank that must stop stops all of them.
     """
     import mlx.core as mx
 

@@ -30,7 +30,7 @@ class DataLoader:
     """The rows of a split for one rank of `world`.
 
     global_batch_size: rows of an optimizer step, over all ranks. weights: relative speed of each rank; empty: all
-    alike.
+    equal.
     """
 
     examples: Sequence[Example]

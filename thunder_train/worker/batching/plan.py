@@ -171,7 +171,7 @@ def _starts(stop: int, widths: Sequence[int], costs: Costs) -> Iterator[int]:
 def deal(lengths: Sequence[int], ranks: int, costs: Costs, weights: Sequence[float] = ()) -> list[Share]:
     """The rows of each rank, with nearly equal times.
 
-    lengths: tokens of each row. weights: relative speed of each rank, above 0; empty: all alike.
+    lengths: tokens of each row. weights: relative speed of each rank, above 0; empty: all equal.
     """
     weights = weights or (1.0,) * ranks
     shares = deal_by_cost([_work(length, costs) for length in lengths], weights)

@@ -1,4 +1,4 @@
-"""One optimizer step and its learning rate: each rank sums its rows, one message adds up all ranks, all update alike.
+"""One optimizer step and its learning rate: ranks sum their rows, one message adds these up, all update the same way.
 
 Shapes: B rows, T tokens, P trained numbers of a rank, R ranks. Ranks exchange sums, never means: they hold unequal
 numbers of targets, so a mean of means would weight the targets by the rank that happened to compute them.
@@ -100,9 +100,9 @@ def sum_over_ranks(
     """
     gradient, loss, tokens = sums
     finite = bool((mx.isfinite(gradient).all() & mx.isfinite(loss)).item())
-    # One message carries the gradient and everything that the ranks decide on. So all decide alike, no flag can arrive
-    # at another step than its gradient, and a step waits for the network once. Of the (2, R) table each rank fills its
-    # own column. float32 holds counts of targets exactly up to 2^24.
+    # One message carries the gradient and everything that the ranks decide on. So all decide the same, no flag can
+    # belong to another step than its gradient, and a step waits for the network once. Of the (2, R) table each rank
+    # fills its own column. float32 holds counts of targets exactly up to 2^24.
     table = np.zeros((2, ranks.size), np.float32)
     table[:, ranks.rank] = finite, busy_s
     tail = mx.concatenate([mx.array([float(stop)]), mx.array(table.reshape(-1))])
