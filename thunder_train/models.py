@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config.project import Model, section
+from thunder_train.config.project import Model, layers_of, section
 from thunder_train.core import files, hub_cache
 from thunder_train.core.process import command
 
@@ -59,7 +59,7 @@ def build(model: Model, project: Path, root: Path) -> None:
         folder, commit = _download(model, project / home(model) / "model.lock.json")
         lock |= {"repo": model.repo, "revision": model.revision, "commit": commit}
     raise_all(problems(folder, model.path or model.repo or model.name))
-    lock["layers"] = layers(files.read_json(folder / "config.json"))
+    lock["layers"] = layers_of(files.read_json(folder / "config.json"))
     lock["files"] = [
         {"path": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)} for path in _files(folder)
     ]
@@ -118,12 +118,6 @@ def problems(folder: Path, name: str) -> list[ThunderError]:
         what = "needs code from its own repository to load (auto_map), which Thunder Train never runs"
         found.append(ThunderError(what, where=name, hint="use a model whose architecture mlx-lm has itself"))
     return found
-
-
-def layers(config: dict[str, Any]) -> int | None:
-    """Transformer layers of a config.json; None when it does not tell."""
-    count = (config.get("text_config") or config).get("num_hidden_layers")
-    return count if isinstance(count, int) else None
 
 
 def _needs_code(folder: Path, config: dict[str, Any]) -> bool:

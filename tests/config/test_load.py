@@ -1,4 +1,4 @@
-"""Every mistake in thunder.toml and recipes is told at once, with file, key, fact and mend."""
+"""Every mistake in thunder.toml and recipes is reported at once, with file, key, fact and hint."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +50,7 @@ def problems(project: Path) -> list[str]:
 
 def test_defaults_fill_what_a_recipe_leaves_out(project: Path) -> None:
     """
-    The recipe wins over [defaults.train], which wins over the schema's default.
+    The recipe wins over [defaults.train], which wins over the declared default.
     """
     (project / "thunder.toml").write_text(PROJECT + "[defaults.train]\nlora_rank = 16\nnum_iters = 9\n")
 
@@ -77,17 +77,33 @@ def test_whole_numbers_become_floats_where_the_key_is_a_number(project: Path) ->
         ("learning_rate = true", "train.learning_rate: must be a number, is True; change its type"),
         ("lora_rank = 0", "train.lora_rank: is 0; give at least 1"),
         ("lora_dropout = 0.95", "train.lora_dropout: is 0.95; give at most 0.9 share"),
-        ("learning_rate = nan", "train.learning_rate: must be finite; change it"),
+        ("learning_rate = nan", "train.learning_rate: is nan; give a finite number"),
+        ("learning_rate = inf", "train.learning_rate: is inf; give a finite number"),
+        ("lora_scale = 0.0", "train.lora_scale: is 0.0; give more than 0.0"),
+        (
+            "global_batch_size = 8\nbatch_size = 2",
+            "train.global_batch_size: sets the rows of a step, and so do batch_size and grad_accumulation; "
+            "leave the other two out",
+        ),
+        (
+            'fine_tune_type = "dora"\nstrategy = "tensor"',
+            'train.fine_tune_type: DoRA is not supported with strategy = "tensor"; '
+            'use fine_tune_type = "lora", or strategy = "data"',
+        ),
+        (
+            "warmup_steps = 4",
+            "train.warmup_steps: is 4 of 4 steps; warm up for fewer steps than there are",
+        ),
         ('too_long = "drops"', "train.too_long: is 'drops'; did you mean 'drop'?"),
         ("num_layers = 7", "train.num_layers: is 7, and model 'nano' has 6 layers; give at most 6"),
         (
             'lora_keys = ["ok", "a b"]',
-            "train.lora_keys[1]: 'a b' holds characters that do not belong there; "
+            "train.lora_keys[1]: 'a b' contains characters that are not allowed; "
             "give a layer's name as self_attn.q_proj",
         ),
     ],
 )
-def test_a_wrong_training_key_is_told_with_its_hint(project: Path, extra: str, expected: str) -> None:
+def test_a_wrong_training_key_is_reported_with_its_hint(project: Path, extra: str, expected: str) -> None:
     """
     A typo must never train quietly with a default.
     """
@@ -100,30 +116,30 @@ def test_a_wrong_training_key_is_told_with_its_hint(project: Path, extra: str, e
     ("old", "new", "expected"),
     [
         ("[train]\nnum_iters = 4", "", "train: is missing; add a table [train]"),
-        ("num_iters = 4", "", "train.num_iters: is missing; add `num_iters = ...` (optimizer steps)"),
+        ("num_iters = 4", "", "train.num_iters: is missing; add `num_iters = ...` (Optimizer steps)"),
         ('"local"', '"locl"', "cluster: no cluster is named 'locl'; did you mean 'local'?"),
         ('"nano"', '"gemma"', "model: no model is named 'gemma'; use one of: nano"),
         ('"rows"', '"row"', "dataset: no dataset is named 'row'; did you mean 'rows'?"),
         (
             'cluster = "local"',
             'name = "../up"\ncluster = "local"',
-            "name: '../up' holds characters that do not belong there; "
+            "name: '../up' contains characters that are not allowed; "
             "use letters, digits, . _ - and begin with a letter or digit",
         ),
         (
             'cluster = "local"',
             'name = "a/b"\ncluster = "local"',
-            "name: 'a/b' holds characters that do not belong there; "
+            "name: 'a/b' contains characters that are not allowed; "
             "use letters, digits, . _ - and begin with a letter or digit",
         ),
         (
             'cluster = "local"',
             'name = "models"\ncluster = "local"',
-            "name: 'models' is taken by a folder of the project; choose another name",
+            "name: 'models' is a folder of the project; choose another name",
         ),
     ],
 )
-def test_a_wrong_recipe_is_told_with_its_hint(project: Path, old: str, new: str, expected: str) -> None:
+def test_a_wrong_recipe_is_reported_with_its_hint(project: Path, old: str, new: str, expected: str) -> None:
     """
     Missing tables, unknown names and names that would leave their folder.
     """
@@ -138,11 +154,11 @@ def test_a_wrong_recipe_is_told_with_its_hint(project: Path, old: str, new: str,
         (b"", "is empty; start from recipes/smoke.toml"),
         (b" \n", "is empty; start from recipes/smoke.toml"),
         (b'name = "\xff"', "is not UTF-8 at byte 8; save it as UTF-8"),
-        (b'\ncluster = "local\n', "is not TOML: Illegal character '\\n' (at line 2, column 17); mend that line"),
-        (b"a==1", "is not TOML: Invalid value (at line 1, column 3); mend that line"),
+        (b'\ncluster = "local\n', "is not TOML: Illegal character '\\n' (at line 2, column 17); correct that line"),
+        (b"a==1", "is not TOML: Invalid value (at line 1, column 3); correct that line"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_by_name(project: Path, content: bytes, expected: str) -> None:
+def test_a_file_that_cannot_be_read_is_reported_by_name(project: Path, content: bytes, expected: str) -> None:
     """
     With line and column where the text is not TOML 1.0.
     """
@@ -151,7 +167,7 @@ def test_a_file_that_cannot_be_read_is_told_by_name(project: Path, content: byte
     assert [f"recipes/good.toml: {expected}"] == problems(project)
 
 
-def test_a_missing_project_file_and_missing_recipes_are_told_together(tmp_path: Path) -> None:
+def test_a_missing_project_file_and_missing_recipes_are_reported_together(tmp_path: Path) -> None:
     """
     An empty folder is not a project.
     """
@@ -192,16 +208,16 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
         (
             "ranks = 2",
             'hosts = [{ssh = "-oProxyCommand=x", ips = ["10.0.0.1"]}]',
-            "clusters.local.hosts[0].ssh: '-oProxyCommand=x' holds characters that do not belong there; "
+            "clusters.local.hosts[0].ssh: '-oProxyCommand=x' contains characters that are not allowed; "
             "use the name of the host in ~/.ssh/config, or user@host",
         ),
         (
             "ranks = 2",
             'backend = "jaccl"\nhosts = [{ssh = "a", rdma = [""]}, {ssh = "b", rdma = ["x", ""]}]',
-            "clusters.local.hosts[0].rdma: has 1 slots for 2 hosts; give one device per host, \"\" for its own slot",
+            "clusters.local.hosts[0].rdma: has 1 slots for 2 hosts; give one device per host, \"\" for the host itself",
         ),
-        ("ranks = 2", 'ranks = 2\nenvs = ["HF_TOKEN=hf_x"]', "clusters.local.envs: holds the secret HF_TOKEN, and "
-         "hostfile.json would too; export HF_TOKEN: it reaches every rank"),
+        ("ranks = 2", 'ranks = 2\nenvs = ["HF_TOKEN=hf_x"]', "clusters.local.envs: contains the secret HF_TOKEN, which "
+         "would be written to hostfile.json; export HF_TOKEN: every rank gets it from this process"),
         ('kind = "nano"', 'kind = "nano"\nheads = 3', "models.nano: width 64, heads 3 and kv_heads 1 do not divide; "
          "make width a multiple of heads, and heads a multiple of kv_heads"),
         ('kind = "nano"', 'kind = "path"', "models.nano.path: is missing; give the mlx-lm folder of the model"),
@@ -219,7 +235,7 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
          "name telemetry, as telemetry.cer_edits"),
     ],
 )  # fmt: skip
-def test_a_wrong_project_file_is_told_with_its_hint(project: Path, old: str, new: str, expected: str) -> None:
+def test_a_wrong_project_file_is_reported_with_its_hint(project: Path, old: str, new: str, expected: str) -> None:
     """
     One bad table stops the build before any stage, and says where.
     """
@@ -228,9 +244,9 @@ def test_a_wrong_project_file_is_told_with_its_hint(project: Path, old: str, new
     assert f"thunder.toml: {expected}" in problems(project)
 
 
-def test_every_problem_of_every_file_is_told_at_once(project: Path) -> None:
+def test_every_problem_of_every_file_is_reported_at_once(project: Path) -> None:
     """
-    Mending one mistake per run would cost a user ten runs.
+    Correcting one mistake per run would cost a user ten runs.
     """
     (project / "thunder.toml").write_text(PROJECT.replace('"nano"', '"nan"'))
     (project / "recipes" / "good.toml").write_text(RECIPE + "seed = -1\n")
@@ -262,7 +278,7 @@ def test_a_batch_larger_than_the_rows_is_refused(project: Path) -> None:
     (project / "recipes" / "good.toml").write_text(RECIPE + "batch_size = 4\n")
 
     assert [
-        "recipes/good.toml: train.batch_size: asks for 8 rows in a step of 2 ranks, and dataset 'rows' has 5 train "
+        "recipes/good.toml: train.batch_size: needs 8 rows in a step of 2 ranks, and dataset 'rows' has 5 train "
         "rows; give at most 2, or add rows"
     ] == problems(project)
 

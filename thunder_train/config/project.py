@@ -1,8 +1,9 @@
-"""What a project is, once read: frozen dataclasses. Everything else takes these, never dicts of TOML.
+"""The project as frozen dataclasses, and the keys of thunder.toml and recipes that they are read from.
 
-load.py makes them; schema.py tells each key's type, bounds, unit, default and meaning. They compare by identity, so
-that their sections can be remembered.
+Each key's type, bounds, unit, default and help are stated only here and in train.py, dataset.py and evaluate.py.
+load.py reads the files. Instances compare by identity, so that `section` can cache by them.
 """
+# ruff: noqa: RUF009  (a call per key is how keys are declared)
 
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -11,6 +12,22 @@ from typing import Any
 
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.evaluate import Evaluate, Promotion
+from thunder_train.config.fields import (
+    ADDRESS,
+    NAME,
+    REPO,
+    REVISION,
+    SEED_MAX,
+    SSH_NAME,
+    VARIABLE,
+    named,
+    nested,
+    real,
+    tables,
+    text,
+    texts,
+    whole,
+)
 from thunder_train.config.train import Train
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -31,14 +48,23 @@ def machine_name(host: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """One rank's machine. ssh: name for ssh; ips: addresses on the training link; rdma: one row of the jaccl matrix;
-    weight: its speed, relative to the others'.
-    """
+    """The machine of one rank."""
 
-    ssh: str
-    ips: tuple[str, ...]
-    rdma: tuple[str, ...]
-    weight: float = 1.0
+    ssh: str = text(help="Name that ssh reaches without a prompt", pattern=SSH_NAME)
+    ips: tuple[str, ...] = texts(
+        help="Addresses on the training link, the preferred one first (ring, nccl, mpi; jaccl needs that of rank 0)",
+        pattern=ADDRESS,
+        default=(),
+    )
+    rdma: tuple[str, ...] = texts(
+        help='jaccl: the row of this host in the RDMA matrix; "" stands for the host itself', default=()
+    )
+    weight: float = real(
+        help="Speed relative to the other hosts: the rank's share of a step's rows (strategy data)",
+        low=0.01,
+        high=100.0,
+        default=1.0,
+    )
 
     @property
     def machine(self) -> str:
@@ -46,18 +72,31 @@ class Host:
         return machine_name(self.ssh)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Cluster:
-    """Where a training runs: `ranks` local processes, or one rank per host."""
+    """Where a recipe trains: `ranks` processes on this machine, or one rank per host."""
 
     name: str
-    backend: str
-    hosts: tuple[Host, ...]
-    envs: tuple[str, ...]
-    folder: str
-    """Project folder on remote hosts."""
-    python: str
-    """Interpreter on remote hosts, relative to their project folder."""
+    backend: str = text(
+        help="How MLX moves tensors between ranks",
+        choices=("ring", "jaccl", "jaccl-ring", "mpi", "nccl"),
+        default="ring",
+    )
+    hosts: tuple[Host, ...] = tables(
+        Host,
+        help="One table per rank, rank 0 first; instead of ranks",
+        minlength=1,
+        optional=True,
+        instead=(
+            "ranks",
+            whole(help="Processes on this machine; instead of hosts", unit="ranks", low=1, high=64, optional=True),
+        ),
+    )
+    envs: tuple[str, ...] = texts(
+        help="Environment variables of every rank, as NAME=value", pattern=VARIABLE, default=()
+    )
+    folder: str = text(help="Project folder on remote hosts, from the home folder", default="thunder-train")
+    python: str = text(help="Python interpreter on remote hosts, from the project folder", default=".venv/bin/python")
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -71,57 +110,115 @@ class Cluster:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The speed of each rank; empty where all are alike."""
+        """The speed of each rank; empty if all are equal."""
         weights = tuple(host.weight for host in self.hosts)
         return weights if len(set(weights)) > 1 else ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Model:
-    """A base model: `nano` is made here, `path` is an mlx-lm folder, `hub` a pinned Hugging Face repository."""
+    """A base model. nano: made by Thunder Train; path: an mlx-lm folder; hub: a pinned Hugging Face repository."""
 
     name: str
-    kind: str
-    path: str
-    repo: str
-    revision: str
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    hidden: int
-    seed: int
+    kind: str = text(help="Where the base model comes from", choices=("nano", "path", "hub"))
+    path: str = text(help="path: an mlx-lm folder (safetensors, config.json, tokenizer)", default="")
+    repo: str = text(help="hub: owner/name", pattern=REPO, default="")
+    revision: str = text(
+        help="hub: branch, tag or commit; model.lock.json pins its commit", pattern=REVISION, default="main"
+    )
+    layers: int = whole(help="nano: transformer layers", unit="layers", low=1, high=64, default=6)
+    width: int = whole(help="nano: hidden size", unit="values", low=8, high=1024, default=64)
+    heads: int = whole(help="nano: query heads", unit="heads", low=1, high=64, default=4)
+    kv_heads: int = whole(help="nano: key/value heads", unit="heads", low=1, high=64, default=1)
+    hidden: int = whole(help="nano: width of the MLP", unit="values", low=8, high=4096, default=128)
+    seed: int = whole(help="nano: seed of the random weights", low=0, high=SEED_MAX, default=0)
 
 
-@dataclass(frozen=True, eq=False)
+def layers_of(config: dict[str, Any]) -> int | None:
+    """Transformer layers according to the config.json of a base model; None if it does not say."""
+    count = (config.get("text_config") or config).get("num_hidden_layers")
+    return count if isinstance(count, int) else None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Build:
-    """The [build] table."""
+    """The [build] table of a recipe."""
 
-    environment: str
-    tolerance: float
-    """Relative difference of a metric up to which a run on another platform is equivalent."""
+    environment: str = text(
+        help="Environment changes that retrain. strict: Python, mlx, mlx-lm or platform; mlx: mlx or mlx-lm; "
+        "none: no change",
+        choices=("strict", "mlx", "none"),
+        default="mlx",
+    )
+    tolerance: float = real(
+        help="Largest difference of a metric that still counts as reproduced on another platform",
+        unit="relative",
+        low=0.0,
+        high=1.0,
+        default=1e-3,
+    )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Recipe:
     """One experiment, resolved: every name looked up, every default filled in."""
 
-    name: str
+    name: str = text(
+        help="Name of the run; by default the file name without .toml",
+        pattern=NAME,
+        forbidden=["models"],
+        optional=True,
+    )
     file: str
-    """Where it was read from, relative to the project."""
-    description: str
-    cluster: Cluster
-    model: Model
-    dataset: Dataset
-    train: Train
-    evaluate: Evaluate
-    promotion: Promotion
-    build: Build
+    """Path of the recipe, relative to the project."""
+    description: str = text(help="What the run is for", default="")
+    cluster: Cluster = text(help="Name of a [clusters.*] table of thunder.toml")
+    model: Model = text(help="Name of a [models.*] table of thunder.toml")
+    dataset: Dataset = text(help="Name of a [datasets.*] table of thunder.toml")
+    train: Train = nested(Train, help="The training")
+    evaluate: Evaluate = nested(Evaluate, help="The evaluation", default=Evaluate)
+    promotion: Promotion = nested(Promotion, help="What an adapter must show to be promoted", default=Promotion)
+    build: Build = nested(Build, help="What makes a result stale", default=Build)
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The speed of each rank in training; empty where all are alike, or where all compute each row together."""
+        """The speed of each rank in training; empty if all are equal, or if they compute each row together."""
         return self.cluster.weights if self.train.strategy == "data" else ()
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectKeys:
+    """The [project] table of thunder.toml."""
+
+    recipes: tuple[str, ...] = texts(help="Recipes that `./doit` builds when no task is named")
+    cache: str = text(help="Folder of the run cache; clones on one disk may share it", default=".thunder/cache")
+    cache_limit_gb: float = real(
+        help="Size of the run cache; the least recently used runs are removed first",
+        unit="GB",
+        low=0.0,
+        high=1e6,
+        default=10.0,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Defaults:
+    """The [defaults] table of thunder.toml."""
+
+    train: dict[str, Any] = nested(Train, help="Defaults of [train]", default=dict, partial=True)
+    evaluate: dict[str, Any] = nested(Evaluate, help="Defaults of [evaluate]", default=dict, partial=True)
+    build: dict[str, Any] = nested(Build, help="Defaults of [build]", default=dict, partial=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectFile:
+    """The keys of thunder.toml; `load` turns them into a Project."""
+
+    project: ProjectKeys = nested(ProjectKeys, help="The project")
+    clusters: dict[str, Cluster] = named(Cluster, help="Where recipes train, by name")
+    models: dict[str, Model] = named(Model, help="Base models, by name")
+    datasets: dict[str, Dataset] = named(Dataset, help="Datasets, by name", forbidden=["sources"])
+    defaults: Defaults = nested(Defaults, help="Values of recipe keys that a recipe does not give", default=Defaults)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +243,7 @@ class Project:
 
 @cache
 def section(part: Any) -> dict[str, Any]:
-    """A dataclass of this module as a plain JSON-like table (tuples become lists): made once, not to be changed."""
+    """A config dataclass as a plain JSON-like table, tuples as lists. It is cached, so it must not be changed."""
     return {field.name: _plain(getattr(part, field.name)) for field in fields(part)}
 
 

@@ -1,6 +1,7 @@
-"""A resolved recipe, or any table, as TOML that reads back to the same values."""
+"""TOML files: reading one with errors that name its place, and writing tables that read back to the same values."""
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import toml
@@ -9,13 +10,31 @@ from thunder_train import ThunderError
 from thunder_train.config.project import Recipe, section
 
 
+def read_toml(path: Path, where: str, hint: str) -> dict[str, Any]:
+    """The tables of a TOML 1.0 file. where: the file as users know it; hint: what to do if it is missing or empty."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ThunderError("is missing", where=where, hint=hint) from None
+    except UnicodeDecodeError as error:
+        raise ThunderError(f"is not UTF-8 at byte {error.start}", where=where, hint="save it as UTF-8") from None
+    except OSError as error:
+        raise ThunderError(f"cannot be read: {error.strerror}", where=where) from None
+    if not text.strip():
+        raise ThunderError("is empty", where=where, hint=hint)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ThunderError(f"is not TOML: {error}", where=where, hint="correct that line") from None
+
+
 def resolved_toml(recipe: Recipe) -> str:
     """The whole resolved recipe as TOML."""
     return as_toml(section(recipe), where=recipe.file)
 
 
 def as_toml(table: dict[str, Any], where: str) -> str:
-    """A table as TOML, proved to read back to the same values. where: what an error names.
+    """A table as TOML, checked to read back to the same values. where: what an error names.
 
     Empty tables are left out: toml.dumps loses them inside lists of tables.
     """

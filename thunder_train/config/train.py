@@ -1,48 +1,191 @@
-"""The [train] table of a recipe."""
+"""The keys of [train], in the order of launch.sh: type, bounds, unit, default and help of each, stated only here.
 
+The loader checks recipes with them, and worker/args.py makes the worker's flags from them. The code hash of `train`
+covers this file, so it holds what a training reads and nothing else.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from thunder_train.config.fields import LAYER, SEED_MAX, real, switch, text, texts, whole
+
+MAX_STEPS = 10_000_000
+DAY_S = 86_400
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Train:
-    """The [train] table; schema.py tells units and meanings."""
+    """The [train] table of a recipe."""
 
-    strategy: str
-    num_iters: int
-    batch_size: int
-    num_layers: int
-    lora_rank: int
-    learning_rate: float
-    log_every: int
-    eval_every: int
-    save_every: int
-    max_seq_len: int
-    fine_tune_type: str
-    lora_scale: float
-    lora_dropout: float
-    lora_keys: tuple[str, ...]
-    global_batch_size: int
-    grad_accumulation: int
-    micro_tokens: int
-    packing: str
-    train_on: str
-    too_long: str
-    schedule: str
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    grad_checkpoint: bool
-    choose: str
-    patience: int
-    max_skipped: int
-    keep_checkpoints: int
-    stall_timeout_s: int
-    start_timeout_s: int
-    max_restarts: int
-    report_to: tuple[str, ...]
-    seed: int
+    strategy: str = text(
+        help="data: each rank holds the whole model and trains on its own rows; tensor: each rank holds a part of "
+        "every layer",
+        choices=("data", "tensor"),
+        default="data",
+    )
+    num_iters: int = whole(help="Optimizer steps", unit="steps", low=1, high=MAX_STEPS)
+    batch_size: int = whole(help="Rows per rank and batch", unit="rows per rank", low=1, high=65_536, default=1)
+    num_layers: int = whole(help="Last layers of the model that get LoRA", unit="layers", low=1, high=1024, default=4)
+    lora_rank: int = whole(help="Rank of the LoRA matrices", low=1, high=4096, default=8)
+    learning_rate: float = real(
+        help="Step size of AdamW, at its highest in the schedule", unit="per step", low=1e-9, high=1.0, default=1e-5
+    )
+    log_every: int = whole(help="Steps between training losses", unit="steps", low=1, high=MAX_STEPS, default=10)
+    eval_every: int = whole(
+        help="Steps between validations; the last step is always validated",
+        unit="steps",
+        low=1,
+        high=MAX_STEPS,
+        default=100,
+    )
+    save_every: int = whole(
+        help="Steps between checkpoints; the last step always has one",
+        unit="steps",
+        low=1,
+        high=MAX_STEPS,
+        default=100,
+    )
+    max_seq_len: int = whole(
+        help="Longest row, prompt and answer together", unit="tokens", low=8, high=1_048_576, default=512
+    )
+    fine_tune_type: str = text(
+        help="lora, or dora: LoRA with a trained magnitude per output; dora is slower and needs strategy data",
+        choices=("lora", "dora"),
+        default="lora",
+    )
+    lora_scale: float = real(help="Factor of the LoRA product", low=0.0, above=True, high=1000.0, default=20.0)
+    lora_dropout: float = real(
+        help="Share of the LoRA inputs that are zeroed in training", unit="share", low=0.0, high=0.9, default=0.0
+    )
+    lora_keys: tuple[str, ...] = texts(
+        help="Linear layers of a block that get LoRA, such as self_attn.q_proj; empty: all", pattern=LAYER, default=()
+    )
+    global_batch_size: int = whole(
+        help="Rows of all ranks together in each step, for any number of ranks "
+        "(0 = batch_size x ranks x grad_accumulation)",
+        unit="rows",
+        low=0,
+        high=1_000_000,
+        default=0,
+    )
+    grad_accumulation: int = whole(
+        help="Batches whose gradients are added in one step", unit="batches", low=1, high=65_536, default=1
+    )
+    micro_tokens: int = whole(
+        help="Tokens per forward pass, padding included; a longer row gets a pass of its own",
+        unit="tokens per rank",
+        low=8,
+        high=10_000_000,
+        default=8192,
+    )
+    packing: str = text(
+        help="auto: several rows share a sequence without attending to each other, if the model supports it; "
+        "never: rows are padded",
+        choices=("auto", "never"),
+        default="auto",
+    )
+    train_on: str = text(
+        help="Answers of a row that count in the loss: the last one, or all assistant turns",
+        choices=("last", "all"),
+        default="last",
+    )
+    too_long: str = text(
+        help="What to do with a row whose answer exceeds max_seq_len: refuse stops the training; drop leaves the row "
+        "out and counts it; split continues the answer in another row",
+        choices=("refuse", "drop", "split"),
+        default="refuse",
+    )
+    schedule: str = text(
+        help="Learning rate after the warm-up: constant, or linear or cosine decay to 0 at the last step",
+        choices=("constant", "linear", "cosine"),
+        default="constant",
+    )
+    warmup_steps: int = whole(
+        help="Steps during which the learning rate rises to its highest value",
+        unit="steps",
+        low=0,
+        high=MAX_STEPS,
+        default=0,
+    )
+    weight_decay: float = real(help="Decoupled weight decay of AdamW", unit="per step", low=0.0, high=1.0, default=0.01)
+    max_grad_norm: float = real(help="Gradients are clipped to this norm (0 = off)", low=0.0, high=1e6, default=1.0)
+    grad_checkpoint: bool = switch(help="Recompute activations in the backward pass to save memory", default=False)
+    choose: str = text(
+        help="Adapter that is the result: the one with the best validation loss, or the last one",
+        choices=("best", "last"),
+        default="best",
+    )
+    patience: int = whole(
+        help="Early stopping: stop after this many validations without improvement (0 = off)",
+        unit="validations",
+        low=0,
+        high=10_000,
+        default=0,
+    )
+    max_skipped: int = whole(
+        help="Stop after this many consecutive steps with non-finite gradients",
+        unit="steps",
+        low=1,
+        high=10_000,
+        default=10,
+    )
+    keep_checkpoints: int = whole(help="Number of checkpoints to keep", unit="checkpoints", low=1, high=1000, default=2)
+    stall_timeout_s: int = whole(
+        help="Seconds allowed between two steps; then the run is stopped (0 = no limit)",
+        unit="s",
+        low=0,
+        high=DAY_S,
+        default=600,
+    )
+    start_timeout_s: int = whole(
+        help="Seconds allowed until the first step completes; then the run is stopped (0 = no limit)",
+        unit="s",
+        low=0,
+        high=DAY_S,
+        default=1800,
+    )
+    max_restarts: int = whole(
+        help="Number of times a failed run is restarted from its last checkpoint", low=0, high=1000, default=0
+    )
+    report_to: tuple[str, ...] = texts(
+        help="Experiment trackers that rank 0 reports to", choices=("wandb", "swanlab"), default=()
+    )
+    seed: int = whole(help="Seed of the LoRA weights, dropout and row order", low=0, high=SEED_MAX, default=0)
 
-    def rows_per_step(self, ranks: int) -> int:
-        """Rows that one optimizer step takes on all ranks together; in tensor strategy the ranks share them."""
-        spread = ranks if self.strategy == "data" else 1
-        return self.global_batch_size or self.batch_size * spread * self.grad_accumulation
+    def rows_per_step(self, row_ranks: int) -> int:
+        """Rows of one optimizer step. row_ranks: ranks that take rows of their own; 1 with the tensor strategy."""
+        return self.global_batch_size or self.batch_size * row_ranks * self.grad_accumulation
+
+
+def flag_of(key: str) -> str:
+    """The flag of launch.sh for a key."""
+    return f"--{key.removesuffix('_s').replace('_', '-')}"
+
+
+class Contradiction(NamedTuple):
+    """Two keys of [train] that exclude each other; key: the one to name in an error."""
+
+    key: str
+    what: str
+    hint: str
+
+
+def contradictions(train: Train, spelled: Callable[..., str]) -> list[Contradiction]:
+    """Keys that are valid alone and exclude each other.
+
+    spelled: writes a key, or a key and its value, as the user gave it: `strategy = "data"` or `--strategy data`.
+    """
+    problems = []
+    if train.global_batch_size and (train.batch_size > 1 or train.grad_accumulation > 1):
+        others = f"{spelled('batch_size')} and {spelled('grad_accumulation')}"
+        what = f"sets the rows of a step, and so do {others}"
+        problems.append(Contradiction("global_batch_size", what, "leave the other two out"))
+    if train.fine_tune_type == "dora" and train.strategy == "tensor":
+        what = f"DoRA is not supported with {spelled('strategy', 'tensor')}"
+        hint = f"use {spelled('fine_tune_type', 'lora')}, or {spelled('strategy', 'data')}"
+        problems.append(Contradiction("fine_tune_type", what, hint))
+    if train.warmup_steps >= train.num_iters > 0:
+        what = f"is {train.warmup_steps} of {train.num_iters} steps"
+        problems.append(Contradiction("warmup_steps", what, "warm up for fewer steps than there are"))
+    return problems

@@ -3,16 +3,17 @@
 Input: a recipe.  Output: (flag, value) pairs, in the order in which the scripts show them.
 """
 
+from dataclasses import fields
 from typing import Any
 
 from thunder_train.config.project import Recipe
-from thunder_train.config.schema_train import TRAIN
+from thunder_train.config.train import Train, flag_of
 
 
 def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     """The seed's flags in the seed's order, then ours; launch.sh shows them all."""
     run, data = f"runs/{recipe.name}", f"data/{recipe.dataset.name}"
-    train = [(_flag(name), _word(getattr(recipe.train, name))) for name in TRAIN]
+    train = [(flag_of(name), _word(getattr(recipe.train, name))) for name in (key.name for key in fields(Train))]
     seeds = [flag for flag, _ in train].index("--log-every")
     return [
         ("--hostfile", f"{run}/hostfile.json"),
@@ -28,10 +29,6 @@ def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         ("--checkpoint-path", f"{run}/checkpoints"),
         ("--token-cache", ".thunder/tokens"),
     ]
-
-
-def _flag(key: str) -> str:
-    return f"--{key.removesuffix('_s').replace('_', '-')}"
 
 
 def _word(value: Any) -> Any:
@@ -57,7 +54,7 @@ def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         ("--max-seq-len", train.max_seq_len),
         ("--max-tokens", recipe.evaluate.max_tokens),
         ("--batch-size", recipe.evaluate.batch_size),
-        *((_flag(name), getattr(train, name)) for name in ("stall_timeout_s", "start_timeout_s", "max_restarts")),
+        *((flag_of(name), getattr(train, name)) for name in ("stall_timeout_s", "start_timeout_s", "max_restarts")),
         ("--partial", f".thunder/partial/answers-{recipe.name}"),
         ("--predictions", f"{run}/predictions.jsonl"),
         ("--losses", f"{run}/losses.json"),

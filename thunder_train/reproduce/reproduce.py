@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config import load, schema, validate
-from thunder_train.config.toml_io import as_toml
+from thunder_train.config import load, validate
+from thunder_train.config.project import ProjectFile, Recipe
+from thunder_train.config.toml_io import as_toml, read_toml
 from thunder_train.core import files, hub_cache, process
 from thunder_train.reproduce import manifest
 from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, judge
@@ -196,7 +197,7 @@ def _write_project(
         "datasets": {names["dataset"]: dataset},
     }
     recipe = {"name": recorded["name"], **names, **{part: recorded[part] for part in ("train", "evaluate", "build")}}
-    problems = [*validate.check(project, schema.PROJECT, where)[1], *validate.check(recipe, schema.RECIPE, where)[1]]
+    problems = [*validate.check(project, ProjectFile, where)[1], *validate.check(recipe, Recipe, where)[1]]
     raise_all(problems)
     files.write_text(folder / load.PROJECT_FILE, as_toml(project, where))
     files.write_text(folder / "recipes" / f"{recorded['name']}.toml", as_toml(recipe, where))
@@ -204,7 +205,7 @@ def _write_project(
 
 def _current_table(root: Path, kind: str, name: str) -> dict[str, Any]:
     """A named table of the current thunder.toml; empty if there is none."""
-    tables = validate.read_toml(root / load.PROJECT_FILE, load.PROJECT_FILE, "git checkout it").get(kind)
+    tables = read_toml(root / load.PROJECT_FILE, load.PROJECT_FILE, "git checkout it").get(kind)
     table = tables.get(name) if isinstance(tables, dict) else None
     return table if isinstance(table, dict) else {}
 

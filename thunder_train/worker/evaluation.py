@@ -21,9 +21,9 @@ from mlx_lm.generate import batch_generate
 
 from thunder_train.core import files
 from thunder_train.worker import eval_loss, model, ranks, saved_adapter
-from thunder_train.worker.args import Task
 from thunder_train.worker.batching import tokens
 from thunder_train.worker.batching.tokens import Example
+from thunder_train.worker.evaluate_args import Task
 from thunder_train.worker.kept_answers import BatchAnswers, KeptAnswers
 from thunder_train.worker.ranks import Ranks
 
