@@ -10,7 +10,7 @@ from thunder_train import ThunderError, models
 from thunder_train.config.project import Model
 from thunder_train.core import files
 
-NANO = Model("tiny", "nano", "", "", "main", 2, 16, 2, 1, 32, 0)
+NANO = Model(name="tiny", kind="nano", layers=2, width=16, heads=2, kv_heads=1, hidden=32)
 CONVERT = "convert it with `mlx_lm.convert --hf-path MODEL --mlx-path FOLDER` and name that folder"
 
 

@@ -72,7 +72,7 @@ class Host:
         return machine_name(self.ssh)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Cluster:
     """Where a recipe trains: `ranks` processes on this machine, or one rank per host."""
 
@@ -86,6 +86,7 @@ class Cluster:
         Host,
         help="One table per rank, rank 0 first; instead of ranks",
         minlength=1,
+        default=(),
         optional=True,
         instead=(
             "ranks",

@@ -170,13 +170,13 @@ def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
         [
             ThunderError(f"must be 0 or more, not {value:g}", where=f"--{name.replace('_', '-')}")
             for name, value in numbers.items()
-            if not 0 <= value < float("inf")
+            if value is not None and not 0 <= value < float("inf")
         ]
     )
-    limits = Limits(flags.stall_timeout, flags.start_timeout)
+    limits = Limits(flags.stall_timeout or 0.0, flags.start_timeout or 0.0)
     passed_on = ["--hostfile", str(flags.hostfile)]
-    for name, seconds in (("--stall-timeout", limits.stall_s), ("--start-timeout", limits.start_s)):
-        passed_on += [name, f"{seconds:g}"] if seconds else []
+    for name, seconds in (("--stall-timeout", flags.stall_timeout), ("--start-timeout", flags.start_timeout)):
+        passed_on += [name, f"{seconds:g}"] if seconds is not None else []
     command = Command(flags.module, (*rest, *passed_on), flags.folder, flags.python, flags.host_timeout)
     description = files.read_json(flags.hostfile, hint="run `./doit hostfile`")
     return Job(flags.hostfile, description, flags.log_dir, command, limits, flags.host_timeout)
@@ -194,8 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--module", default="thunder_train.worker", help="what each rank runs")
     add("--folder", default=".", help="project folder on other hosts")
     add("--python", default="python3", help="interpreter on other hosts, relative to their folder")
-    add("--stall-timeout", type=float, default=0.0, help="longest step in seconds; passed on unless 0 (no limit)")
-    add("--start-timeout", type=float, default=0.0, help="the same until the first step completes")
+    add("--stall-timeout", type=float, help="longest step in seconds, 0 = no limit; passed on to the module if given")
+    add("--start-timeout", type=float, help="the same until the first step completes")
     add("--max-restarts", type=int, default=0, help="restarts after a failure other than a mistake")
     text = "seconds that a restart waits for unreachable hosts, and that their ranks run on without this launcher"
     add("--host-timeout", type=float, default=300.0, help=text)
