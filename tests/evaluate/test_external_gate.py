@@ -186,7 +186,7 @@ def test_silence_fails_and_ends_the_gate(tmp_path: Path, code: str) -> None:
 
     text = refusal(ROWS, external(tmp_path, code, timeout_s=1))
 
-    assert text.startswith(f"{WHERE}: `GATE`: was silent for 1 s; ")
+    assert text.startswith(f"{WHERE}: `GATE`: made no progress for 1 s; ")
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
@@ -198,7 +198,7 @@ def test_output_on_stderr_is_no_progress(tmp_path: Path) -> None:
 
     text = refusal(ROWS, external(tmp_path, code, timeout_s=1))
 
-    assert "was silent for 1 s; 0 of 3 rows were judged, 'a' was not" in text
+    assert "made no progress for 1 s; 0 of 3 rows were judged, 'a' was not" in text
 
 
 def test_a_slow_gate_that_goes_on_is_waited_for(tmp_path: Path) -> None:

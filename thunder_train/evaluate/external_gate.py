@@ -137,7 +137,7 @@ def _communicate(child: "subprocess.Popen[bytes]", timeout_s: float, exchange: _
             if sum([_serve(key.fileobj, pipes, selector, exchange) for key, _ in ready]):
                 last_progress = time.monotonic()
             elif not left:
-                exchange.failure = f"was silent for {timeout_s:g} s"
+                exchange.failure = f"made no progress for {timeout_s:g} s"
                 return
             if len(exchange.stdout) > most_bytes:
                 exchange.failure = f"wrote more than {most_bytes} bytes"

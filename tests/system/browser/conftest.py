@@ -1,4 +1,4 @@
-"""Headless Chromium, Debian's own, and pages to open in it."""
+"""Headless Chromium, and pages to open in it."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,14 +22,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """A browser that runs; skips where there is none."""
+    """A running browser; skips the test if none is installed."""
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'"
     )
     if not CHROMIUM:
         pytest.skip("chromium is not installed: apt-get install --no-install-recommends chromium")
     with playwright.sync_playwright() as started:
-        # --no-sandbox: Chromium refuses to run as root otherwise, and it opens files of these tests only.
+        # --no-sandbox: otherwise Chromium does not run as root; it opens files of these tests only.
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -48,20 +48,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(chromium: Any, project: Path) -> Iterator[Callable[..., Any]]:
-    """Opens a page of the project; at the end nothing may have failed, and nothing have been fetched."""
-    pages, wrong = [], []
+    """Opens a page of the project. Afterwards the page must have had no error and fetched no other file."""
+    pages, problems = [], []
 
     def at(name: str, width: int = 1100, scheme: str = "light", **given: Any) -> Any:
         page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **given)
         pages.append(page)
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
         target = (project / "runs" / name).as_uri()
-        page.on("request", lambda request: request.url == target or wrong.append(request.url))
+        page.on("request", lambda request: request.url == target or problems.append(request.url))
         page.goto(target)
         return page
 
     yield at
     for page in pages:
         page.close()
-    assert [] == wrong
+    assert [] == problems

@@ -1,4 +1,4 @@
-"""The pages as a browser shows them: nothing fails or is fetched (see `opened`), and all of it can be seen and used."""
+"""The pages in a browser: no error and no request (see `opened`), and everything is visible and usable."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +12,14 @@ PAGES = ("smoke/report.html", "index.html")
 Open = Callable[..., Any]
 ALONE = """pieces => {
   document.getElementById("alone")?.remove();
-  const made = Object.assign(document.createElement("bdi"), { id: "alone", lang: "nqo", dir: "rtl" });
-  made.style.cssText = "position: fixed; inset: 0 auto auto 0; background: white; padding: 1em";
+  const whole = Object.assign(document.createElement("bdi"), { id: "alone", lang: "nqo", dir: "rtl" });
+  whole.style.cssText = "position: fixed; inset: 0 auto auto 0; background: white; padding: 1em";
   for (const text of pieces) {
     const piece = Object.assign(document.createElement("span"), { textContent: text });
     piece.style.display = "inline-block";
-    made.append(piece);
+    whole.append(piece);
   }
-  document.body.append(made);
+  document.body.append(whole);
 }"""
 LETTERS = """element => {
   const node = document.createTreeWalker(element, NodeFilter.SHOW_TEXT).nextNode();
@@ -40,28 +40,28 @@ def test_axe_finds_no_violation(opened: Open, name: str, scheme: str, width: int
     Contrast in light and dark, names of tables, figures and controls, order of headings, scrolling by keyboard.
     """
     axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
-    page = opened(name, width, scheme, bypass_csp=True)  # axe itself is a script, which our pages do not allow
+    page = opened(name, width, scheme, bypass_csp=True)  # axe is a script, which our pages do not allow
     page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run()")
+    result = page.evaluate("axe.run()")
 
-    told = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
-    assert [] == told
-    assert 20 < len(found["passes"])
+    violations = [(each["id"], [node["html"] for node in each["nodes"]]) for each in result["violations"]]
+    assert [] == violations
+    assert 20 < len(result["passes"])
 
 
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width", [1100, 360])
 def test_a_page_is_no_wider_than_its_window(opened: Open, name: str, width: int) -> None:
     """
-    On a phone, only wide tables scroll sideways, each by itself.
+    On a phone, only wide tables scroll sideways, each on its own.
     """
     assert width == opened(name, width).evaluate("document.documentElement.scrollWidth")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_figure_is_seen_in_the_colours_of_the_page(opened: Open, scheme: str) -> None:
+def test_every_figure_is_visible_in_the_colours_of_the_page(opened: Open, scheme: str) -> None:
     """
-    Black lines on a black page are no figure.
+    Black lines on a black page would be invisible.
     """
     page = opened("smoke/report.html", scheme=scheme)
     figures = page.locator("figure svg")
@@ -82,7 +82,7 @@ def test_every_figure_is_seen_in_the_colours_of_the_page(opened: Open, scheme: s
 
 def test_figures_are_readable_on_a_phone(opened: Open) -> None:
     """
-    Letters of a figure shrink with it.
+    The text of a figure shrinks with it.
     """
     heights = (
         opened("smoke/report.html", 360)
@@ -93,9 +93,9 @@ def test_figures_are_readable_on_a_phone(opened: Open) -> None:
     assert 9 < min(heights)
 
 
-def test_nko_runs_from_right_to_left_and_texts_stand_side_by_side(opened: Open) -> None:
+def test_nko_runs_from_right_to_left_and_texts_are_side_by_side(opened: Open) -> None:
     """
-    The first letter stands at the right; hypothesis, answer and reference are read across.
+    The first letter is at the right; hypothesis, answer and reference are in one line.
     """
     page = opened("smoke/report.html")
     texts = page.locator('article bdi[lang="nqo"]')
@@ -110,24 +110,24 @@ def test_nko_runs_from_right_to_left_and_texts_stand_side_by_side(opened: Open) 
 
 def test_nko_is_shaped(opened: Open) -> None:
     """
-    Letters of a word join, so they look otherwise than the same letters each in a box of its own.
+    Letters of a word join, so they look different from the same letters in separate boxes.
     """
     page = opened("smoke/report.html")
 
-    def seen(*pieces: str) -> bytes:
+    def picture(*pieces: str) -> bytes:
         page.evaluate(ALONE, pieces)
-        picture: bytes = page.locator("#alone").screenshot()
-        return picture
+        image: bytes = page.locator("#alone").screenshot()
+        return image
 
-    if seen("ߞ") == seen("ߟ"):
+    if picture("ߞ") == picture("ߟ"):
         pytest.skip("no font shows N'Ko: apt-get install fonts-dejavu-core")
-    assert seen("ߞߊߟ") == seen("ߞߊߟ")
-    assert seen("ߞߊߟ") != seen("ߞ", "ߊ", "ߟ")
+    assert picture("ߞߊߟ") == picture("ߞߊߟ")
+    assert picture("ߞߊߟ") != picture("ߞ", "ߊ", "ߟ")
 
 
 def test_text_of_rows_is_text(opened: Open) -> None:
     """
-    A row that holds a script shows it, and does not run it.
+    A row with a script shows the script and does not run it.
     """
     page = opened("smoke/report.html")
 
@@ -143,9 +143,11 @@ def test_text_of_rows_is_text(opened: Open) -> None:
         ("Decision", ["run-10", "run-9", "smoke"], ["run-10", "run-9", "smoke"]),
     ],
 )
-def test_a_heading_sorts_the_table_by_keyboard_too(opened: Open, column: str, once: list, twice: list) -> None:  # type: ignore[type-arg]
+def test_a_heading_sorts_the_table_by_keyboard_too(
+    opened: Open, column: str, once: list[str], twice: list[str]
+) -> None:
     """
-    Numbers within names count as numbers; equal lines keep their order; the heading says how it sorts.
+    Numbers in names sort as numbers; equal rows keep their order; the heading says the direction.
     """
     page = opened("index.html")
     heading, names = page.get_by_role("button", name=column, exact=True), page.locator("#runs tbody th")
@@ -161,7 +163,7 @@ def test_a_heading_sorts_the_table_by_keyboard_too(opened: Open, column: str, on
 
 def test_any_two_runs_are_compared(opened: Open) -> None:
     """
-    Keys of the recipe that differ, with both values; a key that is the same is not among them.
+    The page lists the keys that differ, with both values, and no others.
     """
     page = opened("index.html")
     lines = page.locator("#differences tbody tr")
@@ -195,9 +197,9 @@ def test_the_index_works_without_its_script(chromium: Any, project: Path) -> Non
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_prints(opened: Open, name: str) -> None:
     """
-    On paper nothing is cut off at the right, even where the screen would scroll.
+    On paper nothing is cut off at the right, even where a screen would scroll.
     """
-    page = opened(name, width=718)  # A4 less Chromium's own margins, in CSS pixels
+    page = opened(name, width=718)  # A4 minus the margins of Chromium, in CSS pixels
     page.emulate_media(media="print", color_scheme="dark")
 
     assert 718 >= page.evaluate("document.documentElement.scrollWidth")
