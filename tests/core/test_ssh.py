@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.processes import alive
 from tests.helpers.project_copy import wait_for
-from tests.launch.test_launcher import alive
 from thunder_train.core import ssh
 
 HOSTILE = "a b; $(touch pwned) 'x' \"y\" \\ `id`\nz"

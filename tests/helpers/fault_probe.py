@@ -1,14 +1,16 @@
-"""A rank that sums over real ranks, keeps a checkpoint, and goes wrong as its flags say.
+"""A rank that sums over real ranks, writes a checkpoint, and fails as its flags say.
 
-Files in the working folder: pid-R-A (rank, attempt), checkpoint (the last step, by rank 0).
+Writes to the working folder: pid-R-A (rank, attempt), checkpoint (the last step, by rank 0).
 """
 
+import argparse
 import os
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thunder_train import ThunderError
 from thunder_train.core import files
@@ -16,12 +18,17 @@ from thunder_train.worker.args import Parser
 from thunder_train.worker.bootstrap import enter, remove_files
 from thunder_train.worker.watchdog import Watchdog
 
+if TYPE_CHECKING:
+    from thunder_train.worker.ranks import Ranks
+
 STEP_S = 0.02
-FOR_EVER_S = 600
+FOREVER_S = 600
+listeners: list[socket.socket] = []
+"""Keeps taken ports open."""
 
 
-def main(argv):
-    """Sum up to --steps, or go wrong."""
+def main(argv: list[str]) -> None:
+    """Run --steps steps, or fail."""
     flags = parse(argv)
     rank = int(os.environ["MLX_RANK"])
     attempt = 1 + len(list(Path().glob(f"pid-{rank}-?")))
@@ -37,7 +44,7 @@ def main(argv):
         for step in range(1 + int(done.read_text() if done.exists() else 0), flags.steps + 1):
             time.sleep(STEP_S)
             if step == flags.step:
-                go_wrong(fault)
+                fail(fault)
             with watchdog.waiting():
                 add_up(ranks)
             watchdog.beat(step)
@@ -46,8 +53,8 @@ def main(argv):
                 print(f"step {step}/{flags.steps}", flush=True)
 
 
-def parse(argv):
-    """The flags; --attempts: how many attempts go wrong."""
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The flags; --attempts: how many attempts fail."""
     parser = Parser(prog="tests.helpers.fault_probe")
     parser.add_argument("--hostfile", type=Path, default=None)
     parser.add_argument("--fault", default="")
@@ -58,24 +65,24 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def before_joining(fault, rank):
-    """Faults of the start. port: another program listens where this rank wants to."""
+def before_joining(fault: str, rank: int) -> None:
+    """Faults of the start. port: another program listens on this rank's port."""
     if fault == "never":
-        time.sleep(FOR_EVER_S)
+        time.sleep(FOREVER_S)
     if fault == "alone":
         remove_files()
         del os.environ["MLX_HOSTFILE"], os.environ["THUNDER_FILE_MLX_HOSTFILE"]
     if fault == "port":
         host, _, port = files.read_json(Path(os.environ["MLX_HOSTFILE"]))[rank][0].rpartition(":")
-        main.taken = socket.create_server((host, int(port)), reuse_port=False)
+        listeners.append(socket.create_server((host, int(port)), reuse_port=False))
     if fault == "mistake":
         raise ThunderError("is wrong", where="--probe")
 
 
-def go_wrong(fault):
+def fail(fault: str) -> None:
     """Faults of a step."""
     if fault == "sleep":
-        time.sleep(FOR_EVER_S)
+        time.sleep(FOREVER_S)
     if fault == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     if fault == "die":
@@ -84,8 +91,8 @@ def go_wrong(fault):
         sys.exit(5)
 
 
-def add_up(ranks):
-    """A sum that only all ranks together can make."""
+def add_up(ranks: "Ranks") -> None:
+    """A sum that needs all ranks."""
     import mlx.core as mx
 
     assert ranks.size == ranks.sum(mx.ones(1000))[0].item()

@@ -1,4 +1,4 @@
-"""Faults of real ring ranks: each ends in time, the right rank is named, no process is left, and all start again."""
+"""Faults of real ring ranks: the launch ends in time, names the right rank, leaves no process, and restarts all."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.processes import all_end
 from tests.helpers.project_copy import PROJECT
-from tests.launch.test_launcher import all_end
 from thunder_train.launch.rank_process import split_heartbeat
 from thunder_train.launch.supervisor import Heartbeats, Limits, Silence
 
@@ -23,31 +23,29 @@ MARGIN_S = 10.0
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """A folder with a hostfile of two local ring ranks."""
     host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
     (tmp_path / "hosts.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [host, host]}))
     return tmp_path
 
 
-def start(folder, *flags):
-    """The launcher of two probes, started in folder."""
-    argv = [
-        "thunder_train.launch",
-        "--hostfile",
-        "hosts.json",
-        "--log-dir",
-        "logs",
-        "--module",
-        "tests.helpers.fault_probe",
-    ]
-    limits = ["--stall-timeout", str(TIMEOUT_S), "--start-timeout", str(START_S)]
-    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", *argv, *limits, *flags], cwd=folder, env=env, **pipes)
+def start(folder: Path, *flags: str) -> "subprocess.Popen[str]":
+    """The launcher of two fault probes, started in folder."""
+    argv = ["-m", "thunder_train.launch", "--hostfile", "hosts.json", "--log-dir", "logs"]
+    argv += ["--module", "tests.helpers.fault_probe"]
+    argv += ["--stall-timeout", str(TIMEOUT_S), "--start-timeout", str(START_S), *flags]
+    return subprocess.Popen(
+        [sys.executable, *argv],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-def finished(folder, *flags):
+def finished(folder: Path, *flags: str) -> tuple[int, str, str, float]:
     """(exit status, stdout, stderr, seconds) of a launcher that ends by itself."""
     start_s = time.monotonic()
     process = start(folder, *flags)
@@ -55,90 +53,96 @@ def finished(folder, *flags):
     return process.returncode, out, err, time.monotonic() - start_s
 
 
-def nobody_left(folder):
+def first_line(process: "subprocess.Popen[str]") -> str:
+    """Wait for the launcher's first line of output: the ranks have completed a step."""
+    assert process.stdout
+    return process.stdout.readline()
+
+
+def no_process_left(folder: Path) -> bool:
     """Whether every probe has ended."""
-    return all_end(list(folder.glob("pid-?-?")))
+    return all_end(folder.glob("pid-?-?"))
 
 
-def steps(text):
-    """The steps that rank 0 told of."""
+def steps(text: str) -> list[int]:
+    """The steps that rank 0 reported."""
     return [int(number) for number in re.findall(r"^step (\d+)/", text, re.MULTILINE)]
 
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_sleeps_ends_itself_and_is_named(folder, rank):
+def test_a_rank_that_sleeps_ends_itself_and_is_named(folder: Path, rank: int) -> None:
     """
-    The other rank waits inside MLX for as long, and must not be blamed.
+    The other rank waits inside MLX for as long and must not be named.
     """
     status, _, err, seconds = finished(folder, "--fault", "sleep", "--rank", str(rank))
 
     assert 70 == status, err
-    told = f"rank {rank}: no step ended for 2 s after step 4; its watchdog ended it"
+    reason = f"rank {rank}: no step ended for 2 s after step 4; its watchdog ended it"
     assert err.startswith(f"rank {rank} (127.0.0.1): ended with exit status 70; last lines: ")
-    assert err.endswith(f"{told}; read logs/rank-{rank}.log\n")
-    assert nobody_left(folder)
+    assert err.endswith(f"{reason}; read logs/rank-{rank}.log\n")
+    assert no_process_left(folder)
     assert seconds < START_S + TIMEOUT_S + MARGIN_S
 
 
 @pytest.mark.ranks
-def test_a_stopped_rank_is_named_by_the_launcher_and_killed(folder):
+def test_a_stopped_rank_is_named_by_the_launcher_and_killed(folder: Path) -> None:
     """
-    Under SIGSTOP no thread of the rank runs, so its silence is all there is.
+    Under SIGSTOP no thread of the rank runs, so only its silence shows the fault.
     """
     status, _, err, seconds = finished(folder, "--fault", "stop")
 
     assert 70 == status
     assert re.fullmatch(r"rank 1 \(127.0.0.1\): silent for [23] s after step [1-4]; read logs/rank-1.log\n", err), err
-    assert nobody_left(folder)
+    assert no_process_left(folder)
     assert seconds < START_S + TIMEOUT_S + MARGIN_S
 
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_never_starts_is_named(folder, rank):
+def test_a_rank_that_never_starts_is_named(folder: Path, rank: int) -> None:
     """
-    The other one sits in MLX's accept, which has no timeout and lets no other thread run.
+    The other rank waits in MLX's accept, which has no timeout and lets no other thread run.
     """
     status, _, err, seconds = finished(folder, "--fault", "never", "--rank", str(rank))
 
     expected = f"rank {rank} (127.0.0.1): silent for 6 s before its first step; read logs/rank-{rank}.log\n"
     assert (70, expected) == (status, err)
-    assert nobody_left(folder)
+    assert no_process_left(folder)
     assert seconds < START_S + MARGIN_S
 
 
 @pytest.mark.ranks
-def test_a_rank_that_dies_is_named_and_not_the_one_that_lost_it(folder):
+def test_a_rank_that_dies_is_named_and_not_the_one_that_lost_it(folder: Path) -> None:
     """
-    Rank 0 sees the broken link and ends too, with a status that is no mistake of the user's.
+    Rank 0 sees the broken link and exits too, with a status other than a user's mistake.
     """
     status, _, err, seconds = finished(folder, "--fault", "die")
 
     assert 137 == status
     assert "rank 1 (127.0.0.1): ended by signal 9; read logs/rank-1.log\n" == err
-    assert nobody_left(folder)
+    assert no_process_left(folder)
     assert seconds < START_S + MARGIN_S
 
 
 @pytest.mark.ranks
-def test_a_rank_without_addresses_does_not_train_alone(folder):
+def test_a_rank_without_addresses_does_not_train_alone(folder: Path) -> None:
     """
-    MLX would make it a world of one, and every Mac would write its own adapter.
+    MLX would give it a world of one rank, and every Mac would write its own adapter.
     """
     status, out, err, seconds = finished(folder, "--fault", "alone", "--rank", "0")
 
     assert (75, "") == (status, out.partition("mx.distributed.init")[0])
     assert "rank 0 (127.0.0.1): ended with exit status 75" in err
     assert "the ring ranks could not connect" in err
-    assert nobody_left(folder)
+    assert no_process_left(folder)
     assert seconds < START_S + MARGIN_S
 
 
 @pytest.mark.ranks
-def test_a_port_taken_in_between_costs_one_restart(folder):
+def test_a_port_taken_in_between_costs_one_restart(folder: Path) -> None:
     """
-    The launcher finds free ports, but cannot hold them until MLX listens; the second attempt has others.
+    The launcher picks free ports but cannot reserve them until MLX listens; the second attempt uses others.
     """
     status, out, err, _ = finished(folder, "--fault", "port", "--attempts", "1", "--max-restarts", "1")
 
@@ -149,9 +153,9 @@ def test_a_port_taken_in_between_costs_one_restart(folder):
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("fault", ["die", "sleep"])
-def test_a_restart_goes_on_from_the_checkpoint_and_keeps_the_logs(folder, fault):
+def test_a_restart_goes_on_from_the_checkpoint_and_keeps_the_logs(folder: Path, fault: str) -> None:
     """
-    A night's training survives a crash at three o'clock.
+    A training overnight survives a crash.
     """
     status, out, err, _ = finished(folder, "--fault", fault, "--attempts", "1", "--max-restarts", "2")
 
@@ -163,13 +167,13 @@ def test_a_restart_goes_on_from_the_checkpoint_and_keeps_the_logs(folder, fault)
     assert "thunder-beat" not in log + out
     assert err.endswith("\nstarting all ranks again, from the last checkpoint: restart 1 of 2\n")
     assert 2 == len(err.splitlines())
-    assert nobody_left(folder)
+    assert no_process_left(folder)
 
 
 @pytest.mark.ranks
-def test_it_gives_up_when_the_restarts_are_used_up(folder):
+def test_it_gives_up_when_the_restarts_are_used_up(folder: Path) -> None:
     """
-    A fault that comes back every time is not to be repeated all night; its exit status is told.
+    A fault that returns every time must not be repeated all night; its exit status is returned.
     """
     status, _, err, _ = finished(folder, "--fault", "quit", "--rank", "0", "--max-restarts", "1")
     failure = "rank 0 (127.0.0.1): ended with exit status 5; "
@@ -183,7 +187,7 @@ def test_it_gives_up_when_the_restarts_are_used_up(folder):
 
 
 @pytest.mark.ranks
-def test_a_users_mistake_is_not_tried_again(folder):
+def test_a_users_mistake_is_not_restarted(folder: Path) -> None:
     """
     A wrong flag stays wrong.
     """
@@ -195,26 +199,26 @@ def test_a_users_mistake_is_not_tried_again(folder):
 
 
 @pytest.mark.ranks
-def test_a_signal_to_the_launcher_is_not_followed_by_a_restart(folder):
+def test_a_signal_to_the_launcher_is_not_followed_by_a_restart(folder: Path) -> None:
     """
-    Ctrl-C means the end.
+    Ctrl-C ends the launch.
     """
     process = start(folder, "--steps", "100000", "--max-restarts", "5")
-    process.stdout.readline()
+    first_line(process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
 
     assert (130, "ended by SIGINT; ending 2 ranks\n") == (process.returncode, err)
-    assert nobody_left(folder)
+    assert no_process_left(folder)
 
 
 @pytest.mark.ranks
-def test_a_stopped_launcher_blames_nobody_when_it_goes_on(folder):
+def test_a_stopped_launcher_names_no_rank_when_it_continues(folder: Path) -> None:
     """
-    Ctrl-Z and fg: it was the launcher that heard nothing, the ranks went on.
+    After Ctrl-Z and fg: the launcher read no heartbeat, but the ranks kept running.
     """
     process = start(folder, "--steps", "250")
-    process.stdout.readline()
+    first_line(process)
     process.send_signal(signal.SIGSTOP)
     time.sleep(4)
     process.send_signal(signal.SIGCONT)
@@ -224,13 +228,13 @@ def test_a_stopped_launcher_blames_nobody_when_it_goes_on(folder):
 
 
 @pytest.mark.ranks
-def test_the_launcher_uses_under_two_per_cent_of_a_core_while_ranks_train(folder):
+def test_the_launcher_uses_under_two_per_cent_of_a_core_while_ranks_train(folder: Path) -> None:
     """
-    mlx.launch takes a whole one, often rank 0's.
+    mlx.launch uses a whole core, often rank 0's.
     """
     process = start(folder, "--steps", "100000")
     status = Path(f"/proc/{process.pid}/stat")
-    process.stdout.readline()
+    first_line(process)
     if not status.exists():
         pytest.skip("no /proc here")
     used = [cpu_ticks(status)]
@@ -242,15 +246,15 @@ def test_the_launcher_uses_under_two_per_cent_of_a_core_while_ranks_train(folder
     assert used[1] - used[0] <= 6  # hundredths of a second in three seconds
 
 
-def cpu_ticks(status):
-    """Time that a process has used, in hundredths of a second."""
+def cpu_ticks(status: Path) -> int:
+    """CPU time of a process in hundredths of a second."""
     return sum(map(int, status.read_text().rsplit(")", 1)[1].split()[11:13]))
 
 
 @pytest.mark.ranks
-def test_wrong_limits_are_told_together(folder):
+def test_wrong_limits_are_reported_together(folder: Path) -> None:
     """
-    No traceback for a user's mistake, and no second try for the second one.
+    A user's mistake gives no traceback, and one run reports all of them.
     """
     status, _, err, _ = finished(folder, "--stall-timeout", "-1", "--max-restarts", "-2")
 
@@ -258,9 +262,9 @@ def test_wrong_limits_are_told_together(folder):
     assert (2, expected) == (status, err)
 
 
-def test_the_silent_rank_that_came_least_far_is_named():
+def test_the_silent_rank_with_the_lowest_step_is_named() -> None:
     """
-    A rank that waits may fall silent too, but it has finished as many steps or more.
+    A rank that waits may fall silent too, but it has completed as many steps or more.
     """
     heartbeats = Heartbeats(Limits(stall_s=10, start_s=60), [0, 1, 2], now_s=0)
     for now_s in range(1, 9):
@@ -268,15 +272,15 @@ def test_the_silent_rank_that_came_least_far_is_named():
         heartbeats.add(0, step=7, now_s=now_s)
     heartbeats.add(1, step=6, now_s=5)
     heartbeats.add(2, step=7, now_s=4)
-    found = [heartbeats.silent(now_s) for now_s in range(9, 16)]
+    silences = [heartbeats.silent(now_s) for now_s in range(9, 16)]
 
-    assert [None] * 5 == found[:5]
-    assert [Silence(2, 7, 10), Silence(1, 6, 10)] == found[5:]
+    assert [None] * 5 == silences[:5]
+    assert [Silence(2, 7, 10), Silence(1, 6, 10)] == silences[5:]
 
 
-def test_a_rank_that_has_ended_or_has_no_limit_is_not_late():
+def test_a_rank_that_has_ended_or_has_no_limit_is_not_late() -> None:
     """
-    A rank may finish long before another one has written its files.
+    A rank may finish long before another has written its files.
     """
     heartbeats = Heartbeats(Limits(stall_s=3, start_s=0), [0, 1], now_s=0)
     heartbeats.add(0, step=1, now_s=1)
@@ -294,8 +298,8 @@ def test_a_rank_that_has_ended_or_has_no_limit_is_not_late():
         (b"a thunder-beat is no beat\n", (b"a thunder-beat is no beat\n", None)),
     ],
 )
-def test_a_beat_is_taken_out_of_what_a_rank_says(line, expected):
+def test_a_heartbeat_is_removed_from_a_ranks_output(line: bytes, expected: tuple[bytes, int | None]) -> None:
     """
-    It comes from a thread, so another line may have begun.
+    It comes from a thread, so it may follow the start of another line.
     """
     assert expected == split_heartbeat(line)
