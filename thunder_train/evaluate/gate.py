@@ -135,8 +135,8 @@ def edits_between(hypothesis: str, proposal: str) -> int:
 def policy_of(gate: Gate) -> dict[str, Any]:
     """The gate as data: its kind and settings, without absolute paths. The digest of this is the policy's hash."""
     if gate.command:
-        words = [Path(word).name if Path(word).is_absolute() else word for word in gate.command]
-        return {"kind": "external", "command": words, "files": external_gate.programs(gate.command)}
+        command = [Path(word).name if Path(word).is_absolute() else word for word in gate.command]
+        return {"kind": "external", "command": command, "files": external_gate.programs(gate.command)}
     partitions = {"preserved": sorted(gate.preserved), "blocked": sorted(gate.blocked)}
     return {"kind": "builtin", **partitions, "floor": gate.floor, "relative": gate.relative}
 
