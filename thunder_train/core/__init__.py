@@ -1,1 +1,1 @@
-"""What every package may use: files, hashes, processes, ssh, the terminal."""
+"""Shared by every package: files, hashes, text, processes, ssh, the terminal."""

@@ -1,1 +1,1 @@
-"""Starts the ranks of a training, follows them and ends them together."""
+"""Start the ranks of a training, follow them and end them together."""

@@ -1,1 +1,1 @@
-"""The run's manifest, comparing two runs, and making a run again."""
+"""The manifest of a run, comparing two runs, and reproducing a run."""
