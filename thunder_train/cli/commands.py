@@ -16,6 +16,7 @@ from doit.cmd_base import Command, DoitCmdBase
 from thunder_train import ThunderError
 from thunder_train.build import explain
 from thunder_train.core import console, files, paths, process
+from thunder_train.core.exit_codes import SIGNAL
 from thunder_train.core.text import printable_lines
 from thunder_train.reproduce import compare, manifest
 from thunder_train.reproduce.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
@@ -25,7 +26,7 @@ JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help
 EXIT_STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
 """Exit statuses of `doit reproduce` by verdict; 0 for a run that was reproduced."""
 USER_ERROR = 3
-INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTED = SIGNAL + signal.SIGINT
 COLUMNS = tuple(stage for stage in explain.ORDER if stage != "hostfile")
 """Stages in the table of `doit status`; a hostfile is as fresh as its cluster, so it has no column."""
 COLOURS = {
