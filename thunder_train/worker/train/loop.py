@@ -142,7 +142,7 @@ def one_step(run: Run, state: State) -> Totals:
     began = time.perf_counter()
     # Dropout depends on seed, step and rank only: a resumed run needs no random state, a validation cannot change it,
     # and ranks drop different inputs. (With strategy "tensor" all ranks compute the same rows and must drop the same.)
-    # A factor above the numbers of steps and ranks keeps the seeds of all triples apart.
+    # A factor above the numbers of steps and ranks gives each triple its own seed (until it wraps at 2^63).
     mx.random.seed(((plan.seed * 1_000_003 + progress.step + 1) * 1_000_003 + run.row_ranks.rank) % 2**63)
     batches = run.rows.step(progress.step)
     with raising_lost_ranks(run.ranks):
