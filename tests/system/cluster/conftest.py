@@ -1,4 +1,4 @@
-"""Labs of two and of four hosts. Without root or a Debian package these tests are skipped, with the reason."""
+"""Fixtures: labs of two and of four hosts. Without root or a Debian package these tests are skipped with the reason."""
 
 import shutil
 from collections.abc import Iterator
@@ -29,21 +29,21 @@ def can_have_hosts() -> None:
 
 @pytest.fixture
 def two(can_have_hosts: None) -> Iterator[Lab]:
-    """Two hosts and a head of the test's own."""
+    """Two hosts and a head for one test."""
     with lab(hosts=2) as it:
         yield it
 
 
 @pytest.fixture
 def four(can_have_hosts: None) -> Iterator[Lab]:
-    """Four hosts and a head of the test's own."""
+    """Four hosts and a head for one test."""
     with lab(hosts=4) as it:
         yield it
 
 
 @pytest.fixture(scope="session")
 def smoke(can_have_hosts: None, built: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A project with the smoke recipe's model, rows and scripts, and what two local ranks made of them."""
+    """A project with the smoke recipe's model, rows and scripts, and the adapter that two local ranks trained."""
     folder = tmp_path_factory.mktemp("smoke") / "project"
     shutil.copytree(built.path, folder)
     return Copy(folder)
@@ -51,5 +51,5 @@ def smoke(can_have_hosts: None, built: Copy, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def long_adapter(smoke: Copy) -> bytes:
-    """What two local ranks make of training.LONG, undisturbed."""
+    """The adapter that two local ranks train with training.LONG, without a fault."""
     return training.local(smoke, *training.LONG)

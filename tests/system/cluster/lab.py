@@ -3,12 +3,12 @@
     with lab(hosts=2) as it:
         it.head.run(["ssh", "host1", "hostname"]).stdout
 
-`head` is where launches start; host1, host2 ... are what ssh reaches. Each has two networks of its own: LAN (ssh) and
-LINK (the training link); a home, ~ = /srv/home, that the others do not see; and a project in it with the .venv of this
-test run, read-only. head's project lies in another folder than those of the hosts, so no path fits by accident.
+Launches start on `head`; ssh reaches host1, host2 ... Each machine has two networks: LAN (ssh) and LINK (the training
+link); a home, ~ = /srv/home, that the others do not see; and a project in it with the .venv of this test run,
+read-only. head's project is in another folder than those of the hosts, so that no path is right by accident.
 
-Namespaces are held by processes alone, which die with this one even on kill -9: nothing can be left behind but a
-folder in the temporary directory, which the next lab removes.
+Only processes hold the namespaces, and they die with this one even on kill -9: nothing is left but a folder in the
+temporary directory, which the next lab removes.
 """
 
 import os
@@ -49,7 +49,7 @@ exec 1>&- </dev/null
 "$@" &
 while :; do sleep 3600 & wait $!; done
 """
-"""Process 1 of a host: makes its view of the files, waits for the network, starts sshd and outlives it."""
+"""Process 1 of a host: mounts its files, waits for the network, starts sshd and outlives it."""
 SSHD_CONFIG = """
 HostKey /srv/etc/host_key
 AuthorizedKeysFile .ssh/authorized_keys
@@ -64,7 +64,7 @@ Subsystem sftp internal-sftp
 
 @dataclass(eq=False)
 class Lab:
-    """All machines. holders: processes that keep the namespaces; switch: the one of the network between them."""
+    """All machines. holders: processes that keep the namespaces; switch: the process of the network between them."""
 
     folder: Path
     holders: "list[subprocess.Popen[str]]" = field(default_factory=list)
@@ -73,18 +73,18 @@ class Lab:
 
     @property
     def head(self) -> Machine:
-        """Where launches start."""
+        """The machine on which launches start."""
         return self.machines[0]
 
     @property
     def hosts(self) -> list[Machine]:
-        """What ssh reaches, by the names host1, host2 ..."""
+        """The machines that ssh reaches as host1, host2 ..."""
         return self.machines[1:]
 
 
 @contextmanager
 def lab(hosts: int = 2) -> Iterator[Lab]:
-    """So many hosts and a head, joined; gone afterwards with everything that runs on them."""
+    """A head and this many hosts on common networks; they end with the block, and everything that runs on them."""
     _remove_leftovers()
     it = Lab(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")))
     try:
@@ -128,7 +128,7 @@ def missing() -> str:
 
 
 def _hold(it: Lab, argv: list[str], log: Path) -> "subprocess.Popen[str]":
-    """A process that holds namespaces, and dies with this one."""
+    """A process that holds namespaces and dies with this one."""
     with log.open("w") as file:
         it.holders.append(
             subprocess.Popen(
@@ -159,10 +159,10 @@ def _switch(it: Lab) -> int:
 
 
 def _machine(it: Lab, name: str, number: int) -> Machine:
-    """A machine with its files and its cables; its sshd waits for the word to go on."""
+    """A machine with its files and its cables; its sshd waits until a line is written to the holder."""
     folder = it.folder / name
     _furnish(folder)
-    # head keeps our process numbers, so that its launchers can be sent signals; a host has its own, and a process 1.
+    # head shares our process numbers, so that tests can send signals to its launchers; a host has its own.
     own, serves = (OWN, []) if name == "head" else ([*OWN, "--pid", "--mount-proc", "--fork", "--kill-child"], SSHD)
     argv = [*own, "bash", str(folder / "etc/init.sh"), str(folder), str(it.folder), str(VENV), name, *serves]
     holder = _hold(it, argv, folder / "log")
@@ -197,7 +197,7 @@ def _furnish(folder: Path) -> None:
 
 
 def _introduce(it: Lab) -> None:
-    """head knows every host's name and key, and may log in; every machine has the project."""
+    """Give head every host's name and key and a login, and every machine the project."""
     ssh, key = it.head.home / ".ssh", (it.head.home / ".ssh/id_ed25519.pub").read_text()
     hosts = [f"Host {host.name}\n  HostName {host.lan}\n  User root\n" for host in it.hosts]
     (ssh / "config").write_text("".join(hosts))
@@ -212,7 +212,7 @@ def _introduce(it: Lab) -> None:
 
 
 def _remove_leftovers() -> None:
-    """Folders of labs whose process was killed; nothing else can be left."""
+    """Remove folders of labs whose process was killed; nothing else can be left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         owner = folder.name.removeprefix(PREFIX).partition("-")[0]
         if not Path(f"/proc/{owner}").exists():

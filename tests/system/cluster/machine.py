@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME = Path("/srv/home")
-"""Every machine's home, as it sees it itself."""
+"""Every machine's home, as seen on the machine."""
 LAN, LINK = "lan0", "link0"
-"""Interfaces. ssh goes over LAN: LINK may be cut, and ssh still works, as with Wi-Fi and a Thunderbolt cable."""
+"""Interfaces. ssh uses LAN, so it works while LINK is cut, as with Wi-Fi and a Thunderbolt cable."""
 NETWORKS = {LAN: "192.168.77.{}/24", LINK: "10.77.0.{}/24"}
 HEAD = "head"
 HEAD_PROJECT, PROJECT_FOLDER = "work/thunder train", "projects/thunder-train"
-"""Below the home: head's, and those of the hosts. PROJECT_FOLDER is what [clusters.x] folder names."""
+"""Below the home: head's project, and those of the hosts. PROJECT_FOLDER is `folder` in [clusters.x]."""
 DIE_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 SSHD = ["/usr/sbin/sshd", "-D", "-e", "-f", "/srv/etc/sshd_config"]
 
 
 @dataclass(eq=False)
 class Machine:
-    """A host, or the head. folder: its files, seen from outside; holder, pid: a process that keeps it, one inside."""
+    """A host, or the head. folder: its files, seen from outside; holder: the process that keeps it; pid: one inside."""
 
     name: str
     number: int
@@ -51,12 +51,12 @@ class Machine:
         return self.home / (HEAD_PROJECT if self.name == HEAD else PROJECT_FOLDER)
 
     def start(self, argv: list[str], env: dict[str, str] | None = None, cwd: str = "") -> "subprocess.Popen[str]":
-        """A command on this machine, in its project unless told otherwise; both outputs are pipes.
+        """Start a command on this machine, in its project or in cwd; both outputs are pipes.
 
-        On head its pid is the command's own, so signals reach it.
+        On head the pid is the command's, so signals reach it.
         """
         inside = HOME / self.project.relative_to(self.home) if not cwd else Path(cwd)
-        known = {"HOME": str(HOME), "TMPDIR": "/srv/tmp", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "USER": "root"}
+        base = {"HOME": str(HOME), "TMPDIR": "/srv/tmp", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "USER": "root"}
         enter = [
             "nsenter",
             "-t",
@@ -68,7 +68,7 @@ class Machine:
         ]
         return subprocess.Popen(
             [*DIE_WITH_US, *enter, "env", "-C", str(inside), *argv],
-            env={**known, **(env or {})},
+            env={**base, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -79,7 +79,7 @@ class Machine:
     def run(
         self, argv: list[str], env: dict[str, str] | None = None, cwd: str = "", timeout: float = 120
     ) -> "subprocess.CompletedProcess[str]":
-        """A command on this machine and what it said; whatever its exit status."""
+        """A command on this machine with its output; any exit status."""
         process = self.start(argv, env, cwd)
         try:
             out, err = process.communicate(timeout=timeout)
@@ -90,25 +90,25 @@ class Machine:
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     def pids(self, text: str = "") -> list[int]:
-        """Processes on this machine whose command line holds text, by their numbers outside; no zombies."""
-        net, found = os.readlink(f"/proc/{self.pid}/ns/net"), []
+        """Numbers, as seen from outside, of this machine's processes whose command line holds text; no zombies."""
+        net, pids = os.readlink(f"/proc/{self.pid}/ns/net"), []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if command and text in command and os.readlink(folder / "ns/net") == net:
-                    found.append(int(folder.name))
-        return sorted(found)
+                    pids.append(int(folder.name))
+        return sorted(pids)
 
     def stop(self) -> None:
-        """Freeze every process of this machine, as a hung file system would; its kernel still answers."""
+        """Freeze every process of this machine, as a hung file system does; its kernel still answers."""
         self._signal(signal.SIGSTOP)
 
     def cont(self) -> None:
-        """Go on after stop."""
+        """Continue after stop."""
         self._signal(signal.SIGCONT)
 
     def kill(self, text: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to the processes whose command line holds text. sshd's sessions hold "sshd: root"."""
+        """Send a signal to the processes whose command line holds text; sshd's sessions hold "sshd: root"."""
         self._signal(number, text)
 
     def _signal(self, number: signal.Signals, text: str = "") -> None:
@@ -117,7 +117,7 @@ class Machine:
                 os.kill(pid, number)
 
     def link_down(self, *interfaces: str) -> None:
-        """Pull the cables of this machine: both, unless named."""
+        """Pull the named cables of this machine; both if none is named."""
         self._cables("down", interfaces)
 
     def link_up(self, *interfaces: str) -> None:
@@ -129,21 +129,21 @@ class Machine:
             in_net(self.switch, "ip", "link", "set", f"{interface}-{self.number}", state)
 
     def iptables(self, *words: str) -> str:
-        """A rule of this machine's own firewall, or what it says of itself."""
+        """Change or list the rules of this machine's firewall; returns the output."""
         return in_net(self.pid, "iptables", *words)
 
     def tc(self, *words: str) -> None:
-        """Traffic control of this machine's own interfaces, LAN and LINK."""
+        """Set traffic control of this machine's interfaces, LAN and LINK."""
         in_net(self.pid, "tc", *words)
 
     def start_sshd(self) -> None:
-        """sshd again, after it was killed."""
+        """Start sshd again after it was killed."""
         enter = ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-p"]
         subprocess.run([*enter, "bash", "-c", 'exec "$@" 2>/dev/null &', "-", *SSHD], check=True)
 
 
 def in_net(pid: int, *words: str) -> str:
-    """What a command said in the network of a process."""
+    """Output of a command in the network namespace of a process."""
     done = subprocess.run(["nsenter", "-t", str(pid), "-n", *words], capture_output=True, text=True, check=False)
     assert 0 == done.returncode, f"{words}: {done.stderr}"
     return done.stdout

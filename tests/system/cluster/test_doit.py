@@ -1,4 +1,4 @@
-"""The build over hosts: `doit` on head, every rank elsewhere."""
+"""The build over hosts: `doit` on head, every rank on another host."""
 
 import shutil
 
@@ -14,7 +14,7 @@ SAME = ("adapter/adapters.safetensors", "adapter/done.json", "predictions.jsonl"
 
 @pytest.fixture
 def it(two: Lab) -> Lab:
-    """A head with the project alone, and hosts with nothing but an environment."""
+    """A head with the project, and hosts with only an environment."""
     hosts = "".join(HOST.format(host.name, host.address) for host in two.hosts)
     head = two.head.project
     with (head / "thunder.toml").open("a") as file:
@@ -30,8 +30,8 @@ def it(two: Lab) -> Lab:
 
 def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, built: Copy) -> None:
     """
-    From bare hosts to the evaluation, and every number is that of two local ranks. Who removes a host's project folder
-    has removed all of it.
+    From bare hosts to the evaluation, every number is that of two local ranks. Removing a host's project folder removes
+    everything from it.
     """
     done = it.head.run([".venv/bin/python", "-m", "doit", "evaluate:lab"], timeout=300)
 
@@ -40,7 +40,7 @@ def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, buil
         assert (built.path / "runs/smoke" / name).read_bytes() == (it.head.project / "runs/lab" / name).read_bytes()
     for host in it.hosts:
         left = {path.name for path in (host.project / ".thunder").iterdir()}
-        assert left <= {"partial", "staging", "synced.json", "there.json", "tokens"}
+        assert left <= {"partial", "staging", "hashes.json", "synced.json", "tokens"}
         assert [] == [*(host.project / ".thunder").glob("partial/*"), *(host.project / ".thunder").glob("staging/*")]
         assert {".ssh", "projects"} == {path.name for path in host.home.iterdir()}
         assert [] == [*(host.folder / "tmp").iterdir()]

@@ -1,4 +1,4 @@
-"""The preflight on hosts of their own: what it measures, and what it says of every fault before a training starts."""
+"""The preflight on hosts of a lab: what it measures, and how it reports every fault before a training starts."""
 
 import json
 import re
@@ -29,13 +29,13 @@ from thunder_train.launch import fit
 recipe = load.load(Path(), STATS).recipes["far"]
 flags = json.loads(sys.argv[1])
 client.ANSWER_WITHIN_S = flags.pop("within_s", 30)
-if not flags.pop("reckons", False):  # it takes two seconds of two cores, in each of these tests
+if not flags.pop("has_memory", False):  # computing it takes two seconds of two cores in each of these tests
     fit.rank_peaks = lambda *_: [1_000_000] * len(recipe.cluster.hosts)
 try:
-    found = preflight.preflight(recipe, Path("runs/far/logs/check"), **flags)
+    report = preflight.preflight(recipe, Path("runs/far/logs/check"), **flags)
 except ThunderError as error:
     sys.exit(str(error))
-Path("found.json").write_text(json.dumps(found))
+Path("report.json").write_text(json.dumps(report))
 """
 CLOCK = "import time; true = time.time; time.time = lambda: true() + 75\n"
 MEMORY = """
@@ -58,7 +58,7 @@ SYNC = "run `./doit sync:far`"
 def furnish(
     it: Lab, project: Copy, folder: str = PROJECT_FOLDER, ips: Callable[[Machine], str] = lambda m: m.address
 ) -> None:
-    """The recipe `far` on head, on all hosts; and what sync would bring to them."""
+    """The recipe `far` on head, with a rank on each host, and the files that sync would bring to the hosts."""
     head = it.head.project
     table = f'\n[clusters.far]\nbackend = "ring"\nfolder = {json.dumps(folder)}\n'
     for host in it.hosts:
@@ -76,7 +76,7 @@ def furnish(
 
 
 def bring(it: Lab, host: Machine, target: Path) -> None:
-    """What sync would bring to a host."""
+    """Copy to a host what sync would bring."""
     ignored = shutil.ignore_patterns(".venv", ".thunder")
     shutil.copytree(it.head.project, target, dirs_exist_ok=True, ignore=ignored)
     if not (target / ".venv").is_symlink():
@@ -90,7 +90,7 @@ def far(two: Lab, smoke: Copy) -> Lab:
     return two
 
 
-def looked(it: Lab, **flags: Any) -> tuple[int, list[str], list[str]]:
+def run_preflight(it: Lab, **flags: Any) -> tuple[int, list[str], list[str]]:
     """Exit status, lines of the tables and problems of a preflight on head."""
     done = it.head.run([".venv/bin/python", "-c", PREFLIGHT, json.dumps(flags)])
     assert "Traceback" not in done.stderr, done.stderr
@@ -98,35 +98,35 @@ def looked(it: Lab, **flags: Any) -> tuple[int, list[str], list[str]]:
 
 
 def problems(it: Lab, **flags: Any) -> list[str]:
-    """What a preflight that fails says."""
-    status, _, found = looked(it, **flags)
+    """The lines of a preflight that fails."""
+    status, _, lines = run_preflight(it, **flags)
     assert 1 == status
-    return found
+    return lines
 
 
 def test_two_ready_hosts_are_measured(far: Lab) -> None:
     """
-    The seed's "Mac4 -> Mac5 0.52 ms", both ways and over the training link, and nothing of it stays on the hosts.
+    The seed's "Mac4 -> Mac5 0.52 ms", in both directions over the training link; no process stays on the hosts.
     """
-    status, table, errors = looked(far)
-    found = json.loads((far.head.project / "found.json").read_text())
+    status, table, errors = run_preflight(far)
+    report = json.loads((far.head.project / "report.json").read_text())
 
     assert (0, []) == (status, errors)
-    assert ["host1", "host2"] == [host["host"] for host in found["hosts"]]
+    assert ["host1", "host2"] == [host["host"] for host in report["hosts"]]
     assert [("host1", "host2", "10.77.0.3", LINK), ("host2", "host1", "10.77.0.2", LINK)] == [
-        (row["from"], row["to"], row["address"], row["interface"]) for row in found["links"]
+        (row["from"], row["to"], row["address"], row["interface"]) for row in report["links"]
     ]
-    assert all(0 < row["latency_ms"] < 100 and row["bytes_per_second"] > 1e6 for row in found["links"])
+    assert all(0 < row["latency_ms"] < 100 and row["bytes_per_second"] > 1e6 for row in report["links"])
     assert [("host1", 0, 2, True), ("host2", 1, 2, True)] == [
-        (rank["host"], rank["rank"], rank["size"], rank["all_sum"]) for rank in found["ranks"]
+        (rank["host"], rank["rank"], rank["size"], rank["all_sum"]) for rank in report["ranks"]
     ]
     assert ["host1  ready", "host2  ready"] == [line[:12].rstrip() for line in table[1:3]]
     assert [[], []] == [host.pids("python") for host in far.hosts]
 
 
-def test_before_a_sync_what_it_will_bring_is_told_and_stops_nothing(far: Lab) -> None:
+def test_before_a_sync_missing_files_are_notes(far: Lab) -> None:
     """
-    Else no first training could ever come to its sync. Without everything in place no rank starts.
+    Otherwise a first training could never reach its sync. The ranks start only when nothing is missing.
     """
     shutil.rmtree(far.hosts[0].project)
     (far.hosts[1].project / "data/agp-nko-corrections/train.jsonl").write_text("changed\n")
@@ -134,35 +134,35 @@ def test_before_a_sync_what_it_will_bring_is_told_and_stops_nothing(far: Lab) ->
         f"host host1: no project there: {PROJECT_FOLDER} is missing; {SYNC}",
         f"host host2: data/agp-nko-corrections/train.jsonl: not the same as here; {SYNC}",
     ]
-    status, table, errors = looked(far, is_synced=False)
+    status, table, errors = run_preflight(far, is_synced=False)
 
     assert (0, []) == (status, errors)
-    assert [*expected, "the all-sum over all ranks waits for that"] == table[-3:]
+    assert [*expected, "the all-reduce test is skipped until a sync has brought them"] == table[-3:]
     assert expected == problems(far)
 
 
 def test_another_version_and_other_code_name_the_host(far: Lab) -> None:
     """
-    Two versions of MLX on one ring hang or add up wrongly, and nobody says why.
+    Two versions of MLX on one ring hang or add wrongly, without a message.
     """
     first, second = (host.project for host in far.hosts)
     (first / "mlx-0.1.dist-info").mkdir()
     (first / "mlx-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mlx\nVersion: 0.1\n")
     (second / "thunder_train/worker/train/loop.py").write_text("import this\n")
-    found = problems(far)
+    lines = problems(far)
 
-    assert found[0].startswith("host host1: has mlx 0.1, and this machine ")
-    assert [f"host host2: thunder_train/worker/train/loop.py: other code than here; {SYNC}"] == found[1:]
+    assert lines[0].startswith("host host1: has mlx 0.1, and this machine ")
+    assert [f"host host2: thunder_train/worker/train/loop.py: other code than here; {SYNC}"] == lines[1:]
 
 
 def test_an_address_on_another_network_is_no_training_link(two: Lab, smoke: Copy) -> None:
     """
-    The host says which addresses it has.
+    The message lists the addresses that the host has.
     """
     furnish(two, smoke, ips=lambda host: "10.99.0.1" if host.name == "host1" else host.address)
 
     assert [
-        "host host1: 10.99.0.1 is no address of host1; it has 192.168.77.2 (lan0), 10.77.0.2 (link0); "
+        "host host1: 10.99.0.1 is not an address of host1; it has 192.168.77.2 (lan0), 10.77.0.2 (link0); "
         "correct ips in [clusters] of thunder.toml, or set the address there",
     ] == problems(two)
 
@@ -174,17 +174,17 @@ def test_a_cut_cable_is_seen_while_ssh_still_works(far: Lab) -> None:
     far.hosts[1].link_down(LINK)
 
     start_s = time.monotonic()
-    found = problems(far)
+    lines = problems(far)
     assert time.monotonic() - start_s < 15
     assert ["host host1: cannot reach host2 at 10.77.0.3: ", "host host2: cannot reach host1 at 10.77.0.2: "] == [
-        line[: line.index(": ", 30) + 2] for line in found
+        line[: line.index(": ", 30) + 2] for line in lines
     ]
-    assert found[0].endswith("; check the cable, ips in [clusters], and the firewall of host2")
+    assert lines[0].endswith("; check the cable, ips in [clusters], and the firewall of host2")
 
 
-def test_a_link_that_works_one_way_is_told_by_direction(far: Lab) -> None:
+def test_a_link_that_works_one_way_is_reported_by_direction(far: Lab) -> None:
     """
-    A firewall that swallows what comes in: ring ranks would wait for each other.
+    A firewall drops incoming packets: ring ranks would wait for each other.
     """
     far.hosts[1].iptables("-A", "INPUT", "-i", LINK, "-p", "tcp", "--syn", "-j", "DROP")
 
@@ -194,15 +194,15 @@ def test_a_link_that_works_one_way_is_told_by_direction(far: Lab) -> None:
     ] == problems(far)
 
 
-def test_traffic_that_leaves_by_another_interface_is_told(far: Lab) -> None:
+def test_traffic_that_leaves_by_another_interface_is_reported(far: Lab) -> None:
     """
-    With a wrong route the training would go over the slow network, and only its pace would show it.
+    With a wrong route the training would use the slow network, and only its speed would show it.
     """
     first, second = far.hosts
     in_net(first.pid, "ip", "route", "add", "10.77.0.3/32", "via", second.lan, "src", first.lan)
 
     assert [
-        "host host1: reaches host2 at 10.77.0.3 from 192.168.77.2, which is no training link of it; "
+        "host host1: reaches host2 at 10.77.0.3 from 192.168.77.2, which is not on that training link; "
         "correct ips in [clusters]: both ends of a cable need addresses of one network"
     ] == problems(far)
 
@@ -213,87 +213,87 @@ def test_a_slow_link_shows_in_the_table(far: Lab) -> None:
     """
     for host in far.hosts:
         host.tc("qdisc", "add", "dev", LINK, "root", "tbf", "rate", "1mbit", "burst", "16kb", "latency", "400ms")
-    (far.hosts[0].home / ".bashrc").write_text("export MLX_METAL_FAST_SYNCH=1\n")  # stops before the ring's megabytes
+    (far.hosts[0].home / ".bashrc").write_text("export MLX_METAL_FAST_SYNCH=1\n")  # fails before the all-reduce test
     start_s = time.monotonic()
-    _, table, found = looked(far)
+    _, table, lines = run_preflight(far)
 
     assert time.monotonic() - start_s < 20
     assert [
-        "host host1: MLX_METAL_FAST_SYNCH=1 is set: it can stop the GPU for good; "
+        "host host1: MLX_METAL_FAST_SYNCH=1 is set: the GPU can hang until a restart; "
         "remove it from the shell's start files there"
-    ] == found
+    ] == lines
     speeds = [line.split()[-2:] for line in table if " -> " in line]
     assert [("kB/s", True), ("kB/s", True)] == [(unit, 50 < float(speed) < 300) for speed, unit in speeds]
 
 
 def test_a_link_that_loses_packets_is_still_measured(far: Lab) -> None:
     """
-    One in twenty: slow, and no reason to say that nobody is there.
+    One in twenty: slow, but not unreachable.
     """
     rule = "-A INPUT -i link0 -m statistic --mode random --probability 0.05 -j DROP"
     far.hosts[0].iptables(*rule.split())
 
-    assert 0 == looked(far)[0]
+    assert 0 == run_preflight(far)[0]
 
 
 def test_a_changed_host_key_stops_it(far: Lab) -> None:
     """
-    Someone else may answer under that address.
+    Another machine may answer at that address.
     """
     known = far.head.home / ".ssh/known_hosts"
     first, second = known.read_text().splitlines()
     known.write_text(f"{first}\n{second.split()[0]} {' '.join(first.split()[1:])}\n")
-    found = problems(far)
+    lines = problems(far)
 
-    assert 1 == len(found)
-    assert found[0].startswith("host host2: ssh cannot reach it: ")
-    assert found[0].endswith("; find out why its key changed; if rightly, `ssh-keygen -R host2`, then `ssh host2`")
+    assert 1 == len(lines)
+    assert lines[0].startswith("host host2: ssh cannot reach it: ")
+    assert lines[0].endswith("; find out why its key changed; if rightly, `ssh-keygen -R host2`, then `ssh host2`")
 
 
 def test_a_frozen_host_is_given_up(far: Lab) -> None:
     """
-    A hung file system: the network answers, and nobody else.
+    A hung file system: the kernel answers, and no process.
     """
     far.hosts[1].stop()
     start_s = time.monotonic()
-    found = problems(far, within_s=3)
+    lines = problems(far, within_s=3)
     far.hosts[1].cont()
 
     assert time.monotonic() - start_s < 15
     assert ["host host2: ssh cannot reach it: no answer within 3 s; make `ssh host2 true` work without a password"] == (
-        found
+        lines
     )
 
 
 def test_a_worker_of_an_earlier_run_is_found_and_the_hint_ends_it(far: Lab) -> None:
     """
-    It holds memory and ports. The command that is told really ends it.
+    It holds memory and ports. The command in the hint ends it.
     """
     (far.hosts[0].project / "thunder_train/worker/stuck.py").write_text("import time\ntime.sleep(600)\n")
     far.hosts[0].start([".venv/bin/python", "-m", "thunder_train.worker.stuck"])
     wait_for(lambda: bool(far.hosts[0].pids("worker.stuck")))
-    found = problems(far)
+    lines = problems(far)
 
-    assert 1 == len(found)
-    assert found[0].startswith(
+    assert 1 == len(lines)
+    assert lines[0].startswith(
         "host host1: workers of an earlier run still run there: "
         ".venv/bin/python -m thunder_train.worker.stuck (process "
     )
-    hint = found[0][found[0].index("`") + 1 : -1]
+    hint = lines[0][lines[0].index("`") + 1 : -1]
     assert 0 == far.head.run(shlex.split(hint)).returncode
-    assert 0 == looked(far)[0]
+    assert 0 == run_preflight(far)[0]
 
 
-def test_a_wrong_clock_and_too_little_memory_are_told(far: Lab) -> None:
+def test_a_wrong_clock_and_too_little_memory_are_reported(far: Lab) -> None:
     """
-    Logs of two clocks cannot be compared. The memory is what `doit fit` reckons for this recipe.
+    Logs of two clocks cannot be compared. The needed memory is that of `doit fit` for this recipe.
     """
-    for host, lie in zip(far.hosts, (CLOCK, MEMORY), strict=True):
-        (host.home / "lie").mkdir()
-        (host.home / "lie/sitecustomize.py").write_text(lie)
-        (host.home / ".bashrc").write_text("export PYTHONPATH=~/lie\n")
+    for host, code in zip(far.hosts, (CLOCK, MEMORY), strict=True):
+        (host.home / "fake").mkdir()
+        (host.home / "fake/sitecustomize.py").write_text(code)
+        (host.home / ".bashrc").write_text("export PYTHONPATH=~/fake\n")
 
-    clock, memory = problems(far, reckons=True)
+    clock, memory = problems(far, has_memory=True)
     hint = "end other programs there, or see `./doit fit:far`"
     assert (
         "host host1: its clock is 75 s ahead of this machine's; set it: `sudo sntp -sS time.apple.com` on a Mac"
@@ -304,7 +304,7 @@ def test_a_wrong_clock_and_too_little_memory_are_told(far: Lab) -> None:
 
 def test_a_full_disk_is_seen_before_the_training(far: Lab) -> None:
     """
-    Else the first checkpoint finds out.
+    Otherwise the first checkpoint would fail.
     """
     first = far.hosts[0]
     subprocess.run(
@@ -323,13 +323,13 @@ def test_a_full_disk_is_seen_before_the_training(far: Lab) -> None:
         ],
         check=True,
     )
-    inside = Path(f"/proc/{first.pid}/root{HOME}", PROJECT_FOLDER)  # what is mounted there is seen from in there alone
+    inside = Path(f"/proc/{first.pid}/root{HOME}", PROJECT_FOLDER)  # only processes of the host see its mount
     bring(far, first, inside)
-    found = problems(far)
+    lines = problems(far)
 
-    assert 1 == len(found)
-    assert found[0].startswith("host host1: has ")
-    assert found[0].endswith(" MB of free disk, and needs 100 MB; make room there")
+    assert 1 == len(lines)
+    assert lines[0].startswith("host host1: has ")
+    assert lines[0].endswith(" MB of free disk, and needs 100 MB; free space there")
 
 
 def test_a_folder_with_a_hostile_name_is_a_folder(two: Lab, smoke: Copy) -> None:
@@ -338,7 +338,7 @@ def test_a_folder_with_a_hostile_name_is_a_folder(two: Lab, smoke: Copy) -> None
     """
     furnish(two, smoke, folder="a b; $(touch pwned) 'x'")
 
-    assert 0 == looked(two)[0]
+    assert 0 == run_preflight(two)[0]
     assert [] == [path for host in two.hosts for path in host.home.rglob("pwned")]
 
 
@@ -347,16 +347,16 @@ def test_four_hosts_are_measured_in_all_directions(four: Lab, smoke: Copy) -> No
     Twelve links; four of them carry the ring.
     """
     furnish(four, smoke)
-    assert 0 == looked(four)[0]
-    found = json.loads((four.head.project / "found.json").read_text())
+    assert 0 == run_preflight(four)[0]
+    report = json.loads((four.head.project / "report.json").read_text())
 
-    assert (12, 4) == (len(found["links"]), sum(row["is_needed"] for row in found["links"]))
-    assert [4] * 4 == [rank["size"] for rank in found["ranks"]]
+    assert (12, 4) == (len(report["links"]), sum(row["is_needed"] for row in report["links"]))
+    assert [4] * 4 == [rank["size"] for rank in report["ranks"]]
 
 
 def test_a_killed_preflight_leaves_nothing_on_the_hosts(far: Lab) -> None:
     """
-    What was sent there ends with its connection.
+    The program there ends with its connection.
     """
     for host in far.hosts:
         host.tc("qdisc", "add", "dev", LINK, "root", "tbf", "rate", "1mbit", "burst", "16kb", "latency", "400ms")
@@ -370,7 +370,7 @@ def test_a_killed_preflight_leaves_nothing_on_the_hosts(far: Lab) -> None:
 
 def test_ctrl_c_does_not_wait_for_a_host_that_never_answers(far: Lab) -> None:
     """
-    Half a minute would be long for someone who has seen enough.
+    Half a minute is too long to wait after Ctrl-C.
     """
     far.hosts[1].stop()
     process = far.head.start([".venv/bin/python", "-c", PREFLIGHT, "{}"])
@@ -387,7 +387,7 @@ def test_ctrl_c_does_not_wait_for_a_host_that_never_answers(far: Lab) -> None:
 
 def test_this_machine_may_be_one_of_the_hosts(two: Lab, smoke: Copy) -> None:
     """
-    Rank 0 at one's own desk: no ssh to it, and the same figures.
+    Rank 0 on head: no ssh to it, and the same figures.
     """
     furnish(two, smoke)
     table = two.head.project / "thunder.toml"
@@ -395,17 +395,17 @@ def test_this_machine_may_be_one_of_the_hosts(two: Lab, smoke: Copy) -> None:
     table.write_text(text.replace(f'"{two.hosts[0].address}"', f'"{two.head.address}"'))
     two.head.run([".venv/bin/python", "-m", "doit", "scripts:far", "hostfile:far"])
     bring(two, two.hosts[1], two.hosts[1].project)
-    status, _, errors = looked(two)
-    found = json.loads((two.head.project / "found.json").read_text())
+    status, _, errors = run_preflight(two)
+    report = json.loads((two.head.project / "report.json").read_text())
 
     assert (0, []) == (status, errors)
-    assert ["localhost", "host2"] == [host["host"] for host in found["hosts"]]
-    assert [("localhost", "host2"), ("host2", "localhost")] == [(row["from"], row["to"]) for row in found["links"]]
+    assert ["localhost", "host2"] == [host["host"] for host in report["hosts"]]
+    assert [("localhost", "host2"), ("host2", "localhost")] == [(row["from"], row["to"]) for row in report["links"]]
 
 
 def test_hosts_are_discovered_without_the_project(far: Lab) -> None:
     """
-    The addresses of the training link, for ssh goes over the other; they need no more than a Python.
+    The addresses of the training link, because ssh uses the other network. The hosts need only a Python.
     """
     for host in far.hosts:
         shutil.rmtree(host.project)

@@ -24,15 +24,15 @@ LONG = (
     "--learning-rate",
     "1e-3",
 )
-"""Some seconds: enough to break something in the middle."""
+"""A training of some seconds, long enough to break something during it."""
 ENDLESS = (*LONG, "--num-iters", "50000", "--save-every", "50000")
-"""Only an interruption ends it, however late a busy machine brings one."""
+"""A training that only an interruption ends."""
 WORKER = "-m thunder_train.worker"
-"""Every rank's command line holds it."""
+"""Part of every rank's command line."""
 
 
 def give(it: Lab, project: Copy, ranks: list[Machine] | None = None) -> None:
-    """What sync would bring: model, rows and hostfile to every machine. ranks: their machines, or all hosts."""
+    """Copy model, rows and hostfile to every machine, as sync would. ranks: their machines, or all hosts."""
     hosts = [{"ssh": each.name, "ips": [each.address], "rdma": []} for each in (ranks or it.hosts)]
     for machine in it.machines:
         shutil.copytree(project.path / "data", machine.project / "data", dirs_exist_ok=True)
@@ -43,7 +43,7 @@ def give(it: Lab, project: Copy, ranks: list[Machine] | None = None) -> None:
 
 
 def launch(it: Lab, *flags: str, env: dict[str, str] | None = None) -> "subprocess.Popen[str]":
-    """launch.sh on head; its output comes to pipes."""
+    """Start launch.sh on head; both outputs are pipes."""
     remote = ["--hostfile", f"{RUN}/hosts.json", "--folder", PROJECT_FOLDER, "--python", ".venv/bin/python"]
     return it.head.start(["bash", f"{RUN}/launch.sh", *remote, *flags], env)
 
@@ -56,13 +56,13 @@ def finished(process: "subprocess.Popen[str]", within_s: float = 120) -> tuple[i
 
 
 def local(project: Copy, *flags: str) -> bytes:
-    """The adapter that two local ranks make of the same flags."""
+    """The adapter that two local ranks train with the same flags."""
     argv = ["bash", f"{RUN}/launch.sh", *flags, "--adapter-path", "local/adapter", "--checkpoint-path", "local/kept"]
     env = {"THUNDER_PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}
     subprocess.run(argv, cwd=project.path, env=env, check=True, capture_output=True)
-    made = (project.path / "local/adapter/adapters.safetensors").read_bytes()
+    weights = (project.path / "local/adapter/adapters.safetensors").read_bytes()
     shutil.rmtree(project.path / "local")
-    return made
+    return weights
 
 
 def adapter(machine: Machine) -> bytes:
@@ -71,13 +71,13 @@ def adapter(machine: Machine) -> bytes:
 
 
 def reached(it: Lab, step: int) -> None:
-    """Wait until rank 0's log on head tells of this step."""
+    """Wait until rank 0's log on head has this step."""
     log = it.head.project / RUN / "logs/rank-0.log"
     wait_for(lambda: log.exists() and f"step {step}/" in log.read_text())
 
 
 def steps(text: str) -> list[int]:
-    """The steps that a log tells of."""
+    """The training steps in a log."""
     return [int(number) for number in re.findall(r"^step (\d+)/\d+ .*train", text, re.MULTILINE)]
 
 
