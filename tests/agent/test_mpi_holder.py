@@ -1,4 +1,4 @@
-"""Local ranks that Open MPI joins: the launcher's own processes in the places that mpirun makes."""
+"""Local ranks over Open MPI: the launcher's processes with the environments of those that mpirun starts."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ STARTED: list["subprocess.Popen[str]"] = []
 
 
 @pytest.fixture
-def place(folder, tmp_path):
+def place(folder: Path, tmp_path: Path) -> Iterator[Path]:
     """A folder with the module `act` and mpi.json, two local mpi ranks."""
     (tmp_path / "act.py").write_text(ACT)
     for name in (tmp_path, folder):
@@ -67,7 +68,7 @@ def place(folder, tmp_path):
 
 
 def launch(cwd: Path, hosts: str, *words: str, **env: str) -> "subprocess.Popen[str]":
-    """The launcher, started in cwd."""
+    """Start the launcher in cwd."""
     process = subprocess.Popen(
         [sys.executable, "-m", "thunder_train.launch", "--hostfile", hosts, *words],
         cwd=cwd,
@@ -81,12 +82,12 @@ def launch(cwd: Path, hosts: str, *words: str, **env: str) -> "subprocess.Popen[
 
 
 def act(place: Path, *words: str, **env: str) -> "subprocess.Popen[str]":
-    """The launcher with two ranks of the module `act`."""
+    """Start the launcher with two ranks of the module `act`."""
     return launch(place, "mpi.json", "--log-dir", "logs", "--module", "act", *words, **env)
 
 
 def alive(place: Path) -> list[str]:
-    """Command lines of processes that know this test's folder."""
+    """Command lines of processes with this test's folder in their environment."""
     found = []
     for process in Path("/proc").iterdir():
         try:
@@ -97,9 +98,9 @@ def alive(place: Path) -> list[str]:
     return found
 
 
-def test_mpi_trains_the_adapter_that_the_ring_trains(folder, place):
+def test_mpi_trains_the_adapter_that_the_ring_trains(folder: Path, place: Path) -> None:
     """
-    The same sums by another way: two ranks add the same two numbers, and so the adapters are the same bits.
+    Two ranks add the same two numbers over any backend, so the adapters have the same bytes.
     """
     for hosts in ("mpi", "hosts"):
         words = ["--log-dir", str(place / hosts / "logs"), *flags(place / hosts / "adapter")]
@@ -112,9 +113,9 @@ def test_mpi_trains_the_adapter_that_the_ring_trains(folder, place):
     assert ours == rings
 
 
-def test_the_preflight_sums_are_right(place):
+def test_the_preflight_sums_are_right(place: Path) -> None:
     """
-    Also the long message, of which each rank holds other numbers.
+    Also those of the long message, in which each rank has other numbers.
     """
     process = launch(place, "mpi.json", "--log-dir", "logs", "--module", "thunder_train.worker.allreduce_check")
     output = process.communicate(timeout=60)[0]
@@ -125,30 +126,30 @@ def test_the_preflight_sums_are_right(place):
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "told"),
+    ("how", "status", "message"),
     [
         ("mistake", 2, "rank 1 (127.0.0.1): ended with exit status 2; last lines: joined | rank 1: not like that; "),
         ("crash", 1, "RuntimeError: broken rank"),
         ("die", 137, "rank 1 (127.0.0.1): ended by signal 9; "),
     ],
 )
-def test_a_failing_rank_ends_all_at_once(place, how, status, told):
+def test_a_failing_rank_ends_all_at_once(place: Path, how: str, status: int, message: str) -> None:
     """
-    In MPI_Finalize it would wait for the others, and those in a sum for it: for ever.
+    Otherwise it would wait in MPI_Finalize for the others, and they in an all-reduce for it.
     """
     begun = time.monotonic()
     process = act(place, how)
     output = process.communicate(timeout=30)[0]
 
     assert status == process.returncode, output
-    assert told in output
+    assert message in output
     assert time.monotonic() - begun < 20
     wait_for(lambda: not alive(place))
 
 
-def test_a_restart_gets_places_of_its_own(place):
+def test_a_restart_gets_new_environments(place: Path) -> None:
     """
-    Those of the first attempt belong to ranks that are gone.
+    Those of the first attempt belong to ranks that have ended.
     """
     process = act(place, "die-once", "--max-restarts", "1")
     output = process.communicate(timeout=60)[0]
@@ -158,7 +159,7 @@ def test_a_restart_gets_places_of_its_own(place):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_outlives_the_launcher(place, number):
+def test_nothing_outlives_the_launcher(place: Path, number: signal.Signals) -> None:
     """
     Neither ranks nor mpirun nor its holders, whatever ends the launcher.
     """
@@ -171,7 +172,7 @@ def test_nothing_outlives_the_launcher(place, number):
     wait_for(lambda: not alive(place))
 
 
-def test_a_broken_open_mpi_says_so(place):
+def test_a_broken_open_mpi_is_reported(place: Path) -> None:
     """
     mpirun's own words, on one line, and a mistake's exit status: no restart would mend it.
     """
@@ -186,7 +187,7 @@ def test_a_broken_open_mpi_says_so(place):
     )
 
 
-def test_without_open_mpi_the_user_learns_what_to_install(monkeypatch, tmp_path):
+def test_without_open_mpi_the_user_learns_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """
     Before anything starts.
     """

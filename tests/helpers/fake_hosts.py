@@ -1,4 +1,4 @@
-"""Hosts played by folders: a script named ssh runs each command in the folder of its host; rsync is the real one."""
+"""Fake hosts: each is a folder, in which a script named ssh runs its commands. rsync is the real one."""
 
 import os
 import shlex
@@ -50,7 +50,7 @@ WEIGHTS = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 64}
 
 
 class Site:
-    """A project at home and two hosts, mac4 and mac5, each with a home of its own."""
+    """A project at home, and two hosts, mac4 and mac5, with their own home folders."""
 
     def __init__(self, folder: Path, place: str = "work/thunder train") -> None:
         self.home, self.homes, self.place, self.tools = folder / "home", folder / "homes", place, folder / "tools"
@@ -59,7 +59,7 @@ class Site:
         self.tool("ssh", SSH.format(homes=shlex.quote(str(self.homes))))
 
     def tool(self, name: str, script: str) -> None:
-        """Put a program first on everybody's PATH."""
+        """Put a program first on the PATH of home and hosts."""
         (self.tools / name).write_text(script)
         (self.tools / name).chmod(0o755)
 
@@ -68,21 +68,21 @@ class Site:
         return self.homes / host / self.place / path
 
     def write(self, path: str, text: str) -> Path:
-        """A file of the project at home."""
+        """Write a file of the project at home."""
         (self.home / path).parent.mkdir(parents=True, exist_ok=True)
         (self.home / path).write_text(text)
         return self.home / path
 
     def recipe(self, name: str = "one", model: str = 'kind = "nano"') -> Recipe:
-        """A recipe whose cluster is the two hosts, with rows and a locked model that are made."""
+        """A recipe whose cluster is the two hosts, with its rows and a locked model."""
         self.write("thunder.toml", THUNDER.format(folder=_toml(self.place), model=model))
         self.write(f"recipes/{name}.toml", RECIPE)
         self.write("recipes/one.toml", RECIPE)
         for row in ("train", "valid", "test"):
             self.write(f"data/rows/{row}.jsonl", f"{row}\n")
         self.write("data/rows/manifest.json", "{}\n")
-        found = load(self.home).recipes[name]
-        place = {"nano": "runs/models/tiny/files", "path": found.model.path}.get(found.model.kind)
+        recipe = load(self.home).recipes[name]
+        place = {"nano": "runs/models/tiny/files", "path": recipe.model.path}.get(recipe.model.kind)
         hashes = []
         for file, content in WEIGHTS.items():
             path = (self.home / place if place else self.hub()) / file
@@ -91,17 +91,17 @@ class Site:
             hashes.append({"path": file, "bytes": len(content), "sha256": files.sha256(path)})
         lock = {"files": hashes, "commit": COMMIT}
         files.write_json(self.home / "runs/models/tiny/model.lock.json", lock)
-        return found
+        return recipe
 
     def hub(self) -> Path:
         """The snapshot of me/tiny in the hub cache at home."""
         return self.home.parent / "hub/models--me--tiny/snapshots" / COMMIT
 
     def tree(self, host: str) -> dict[str, bytes]:
-        """Every file of a host's project but for what sync keeps for itself."""
+        """Every file of a host's project except those in .thunder/."""
         top = self.there(host)
-        found = {str(path.relative_to(top)): path for path in sorted(top.rglob("*")) if path.is_file()}
-        return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".thunder/")}
+        paths = {str(path.relative_to(top)): path for path in sorted(top.rglob("*")) if path.is_file()}
+        return {name: path.read_bytes() for name, path in paths.items() if not name.startswith(".thunder/")}
 
 
 def _toml(text: str) -> str:
@@ -110,16 +110,16 @@ def _toml(text: str) -> str:
 
 def site(folder: Path, monkeypatch: pytest.MonkeyPatch, place: str = "work/thunder train") -> Site:
     """A site whose ssh is first on PATH, and whose hub cache is its own."""
-    made = Site(folder, place)
-    monkeypatch.setenv("PATH", f"{made.tools}:{os.environ['PATH']}")
+    project = Site(folder, place)
+    monkeypatch.setenv("PATH", f"{project.tools}:{os.environ['PATH']}")
     for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
-    return made
+    return project
 
 
 def code(site: Site) -> Site:
-    """The site, with a little of everything that a project is made of."""
+    """The site with some code, a template and a `doit` script."""
     site.write("thunder_train/a.py", "A = 1\n")
     site.write("templates/prompts/correct.j2", "Correct it.\n")
     site.write("doit", "#!/bin/sh\n").chmod(0o755)
@@ -127,12 +127,12 @@ def code(site: Site) -> Site:
 
 
 def refusal(act: Callable[..., object], *words: object) -> list[str]:
-    """The lines that a user would read of an act that is refused."""
+    """The lines of the ThunderError that a call raises."""
     with pytest.raises(ThunderError) as caught:
         act(*words)
     return str(caught.value).splitlines()
 
 
 def real(name: str) -> str:
-    """Where a program lies."""
+    """The path of a program."""
     return subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""Hosts and links that break in the middle of a training: named in time, and the adapter is the same in the end.
+"""Hosts and links that break during a training: reported in time, and the adapter has the same bytes in the end.
 
 Each prints its figures for docs/reliability.md: pytest -rP.
 """
@@ -32,12 +32,12 @@ def kill_sshd(host: Machine) -> None:
 
 
 def swallow(host: Machine) -> None:
-    """A firewall that drops what comes over the training link."""
+    """A firewall drops packets from the training link."""
     host.iptables("-A", "INPUT", "-i", LINK, "-j", "DROP")
 
 
 def accept(host: Machine) -> None:
-    """The rule is gone."""
+    """Remove the rule."""
     host.iptables("-F", "INPUT")
 
 
@@ -48,59 +48,59 @@ WAITED = (
     r"10.77.0.{} does not answer; its watchdog ended it; .*"
 )
 FAULTS = [
-    # name, what breaks, what mends it, the first lines, the longest time from fault to message
-    ("rank killed", kill_worker, None, [r"rank 1 \(host2\): ended by signal 9; .*"], 5),
-    ("sshd killed", kill_sshd, Machine.start_sshd, [rf"rank 1 \(host2\): {SSH_LOST}"], 5),
-    ("host gone", Machine.link_down, Machine.link_up, [rf"rank 1 \(host2\): {SILENT}"], STALL_S + 4),
-    ("host frozen", Machine.stop, Machine.cont, [rf"rank 1 \(host2\): {SILENT}"], STALL_S + 4),
+    # name, fault, its end, the first line, the longest time from fault to message
+    ("rank killed", kill_worker, None, r"rank 1 \(host2\): ended by signal 9; .*", 5),
+    ("sshd killed", kill_sshd, Machine.start_sshd, rf"rank 1 \(host2\): {SSH_LOST}", 5),
+    ("host gone", Machine.link_down, Machine.link_up, rf"rank 1 \(host2\): {SILENT}", STALL_S + 4),
+    ("host frozen", Machine.stop, Machine.cont, rf"rank 1 \(host2\): {SILENT}", STALL_S + 4),
     (
         "training link cut",
         lambda host: host.link_down(LINK),
         lambda host: host.link_up(LINK),
-        [rf"rank . \(host.\): {WAITED.format('[23]')}"],
+        rf"rank . \(host.\): {WAITED.format('[23]')}",
         STALL_S + 9,
     ),
-    ("packets swallowed", swallow, accept, [rf"rank . \(host.\): {WAITED.format('[23]')}"], STALL_S + 9),
+    ("packets swallowed", swallow, accept, rf"rank . \(host.\): {WAITED.format('[23]')}", STALL_S + 9),
 ]
 
 
 QUICK = ("rank killed",)
-"""Tried in every run of the suite; the others are `slow`: ./doit test -- -m slow."""
+"""Faults tested in every run of the suite; the others are `slow`: ./doit test -- -m slow."""
 CASES = [pytest.param(*fault, id=fault[0], marks=() if fault[0] in QUICK else pytest.mark.slow) for fault in FAULTS]
 
 
-@pytest.mark.parametrize(("name", "breaks", "mends", "told", "within_s"), CASES)
+@pytest.mark.parametrize(("name", "break_host", "restore", "line", "within_s"), CASES)
 def test_a_fault_is_named_in_time_and_changes_no_bit(
     two: Lab,
     smoke: Copy,
     long_adapter: bytes,
     name: str,
-    breaks: Callable[[Machine], None],
-    hints: Callable[[Machine], None] | None,
-    told: list[str],
+    break_host: Callable[[Machine], None],
+    restore: Callable[[Machine], None] | None,
+    line: str,
     within_s: float,
 ) -> None:
     """
-    A night's training survives what happens to hosts at night: it waits for the host and goes on from a checkpoint.
+    A long training survives the faults of a night: it waits for the host and continues from a checkpoint.
     """
     give(two, smoke)
     process = launch(two, *LONG, *LIMITS)
     assert process.stderr
     reached(two, 30)
-    breaks(two.hosts[1])
+    break_host(two.hosts[1])
     start_s = time.monotonic()
     first = process.stderr.readline()
     named_s = time.monotonic() - start_s
-    if hints:
+    if restore:
         time.sleep(max(0.0, AWAY_S - named_s))
-        hints(two.hosts[1])
+        restore(two.hosts[1])
     status, out, err, _ = finished(process)
 
     print(
         f"figure: {name}: named after {named_s:.1f} s, all done after {time.monotonic() - start_s:.1f} s\n{first}{err}"
     )
     assert 0 == status, err
-    assert re.fullmatch(told[0], first.rstrip("\n")), first
+    assert re.fullmatch(line, first.rstrip("\n")), first
     assert named_s < within_s
     assert long_adapter == adapter(two.hosts[0])
     assert set(range(1, 121)) == set(steps(out))
@@ -112,7 +112,7 @@ def test_a_link_that_loses_five_per_cent_costs_time_and_changes_no_bit(
     two: Lab, smoke: Copy, long_adapter: bytes
 ) -> None:
     """
-    TCP sends again what was lost.
+    TCP sends lost packets again.
     """
     give(two, smoke)
     rule = ["-A", "INPUT", "-i", LINK, "-m", "statistic", "--mode", "random", "--probability", "0.05", "-j", "DROP"]
@@ -129,7 +129,7 @@ def test_a_link_that_loses_five_per_cent_costs_time_and_changes_no_bit(
 
 def test_a_link_of_one_megabit_costs_time_and_changes_no_bit(two: Lab, smoke: Copy) -> None:
     """
-    The watchdog must not take a slow step for a dead one.
+    The watchdog must not end a slow step.
     """
     give(two, smoke)
     for host in two.hosts:
@@ -144,7 +144,7 @@ def test_a_link_of_one_megabit_costs_time_and_changes_no_bit(two: Lab, smoke: Co
 @pytest.mark.slow
 def test_a_link_that_comes_back_within_the_timeout_costs_no_restart(two: Lab, smoke: Copy, long_adapter: bytes) -> None:
     """
-    A cable that was touched: the step ends late, and that is all.
+    A cable that was touched only makes the step end late.
     """
     give(two, smoke)
     process = launch(two, *LONG, "--stall-timeout", "30")
@@ -165,7 +165,7 @@ def test_a_link_that_comes_back_within_the_timeout_costs_no_restart(two: Lab, sm
 @pytest.mark.slow
 def test_a_host_that_stays_away_ends_the_launch_in_time(two: Lab, smoke: Copy) -> None:
     """
-    Nobody is served by a launcher that waits all week.
+    A launcher must not wait for a host for ever.
     """
     give(two, smoke)
     process = launch(two, *LONG, *LIMITS, "--host-timeout", "5")
@@ -185,7 +185,7 @@ def test_a_host_that_stays_away_ends_the_launch_in_time(two: Lab, smoke: Copy) -
 
 def test_a_full_disk_is_named_and_not_tried_again(two: Lab, smoke: Copy) -> None:
     """
-    It would be as full the next time.
+    The disk would be as full the next time.
     """
     give(two, smoke)
     folder = str(HOME / PROJECT_FOLDER / RUN / "checkpoints")
@@ -204,7 +204,7 @@ def test_a_full_disk_is_named_and_not_tried_again(two: Lab, smoke: Copy) -> None
 
 def test_a_changed_dataset_on_one_host_is_refused(two: Lab, smoke: Copy) -> None:
     """
-    Its gradients would be of other rows.
+    Its gradients would come from other rows.
     """
     give(two, smoke)
     rows = two.hosts[1].project / "data/agp-nko-corrections/train.jsonl"
@@ -218,7 +218,7 @@ def test_a_changed_dataset_on_one_host_is_refused(two: Lab, smoke: Copy) -> None
 
 def test_two_launches_at_once_do_not_meet(two: Lab, smoke: Copy) -> None:
     """
-    Each has ports of its own, by the number of its launcher's process.
+    Each has its own ports, derived from the id of its launcher's process.
     """
     give(two, smoke)
     other = ("--adapter-path", "other/adapter", "--checkpoint-path", "other/kept", "--log-dir", "other/logs")
@@ -233,7 +233,7 @@ def test_two_launches_at_once_do_not_meet(two: Lab, smoke: Copy) -> None:
 @pytest.mark.slow
 def test_head_may_lose_its_network_for_good_and_the_ranks_end(two: Lab, smoke: Copy) -> None:
     """
-    Only ssh is cut: the ranks hear each other, but nobody would hear them. They save, and make room for the next one.
+    Only ssh is cut: the ranks reach each other but no launcher. They save and end, so that the next run can start.
     """
     give(two, smoke)
     process = launch(two, *ENDLESS, *LIMITS, "--max-restarts", "0", "--host-timeout", "10")

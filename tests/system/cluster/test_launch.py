@@ -1,4 +1,4 @@
-"""Launches over ssh, on hosts of their own."""
+"""Launches over ssh to the hosts of a lab."""
 
 import json
 import shutil
@@ -35,19 +35,19 @@ LOUD = "print(*range(100_000), sep='\\n', flush=True); print('the last line', fl
 
 
 def module(it: Lab, name: str, text: str, folder: str = PROJECT_FOLDER) -> None:
-    """A program in every host's project."""
+    """Write a program into every host's project."""
     for host in it.hosts:
         (host.home / folder / f"{name}.py").write_text(text)
 
 
 def listening(host: Machine) -> list[str]:
-    """Each address and port on which something of the host listens."""
+    """Addresses and ports on which processes of the host listen."""
     return host.run(["ss", "-Hltn"]).stdout.split()[3::5]
 
 
 def test_two_hosts_make_the_adapter_of_two_local_ranks(two: Lab, smoke: Copy) -> None:
     """
-    Where ranks run changes no bit. Rank 0's host has the adapter, head the logs and nothing else.
+    The hosts of the ranks change no bit. Rank 0's host has the adapter, head has only the logs.
     """
     give(two, smoke)
     status, out, err, _ = finished(launch(two))
@@ -62,7 +62,7 @@ def test_two_hosts_make_the_adapter_of_two_local_ranks(two: Lab, smoke: Copy) ->
 
 def test_four_hosts_and_two_with_two_ranks_each_make_the_adapter_of_four_local_ranks(four: Lab, smoke: Copy) -> None:
     """
-    A host that is named twice has two ranks, each with a port of its own.
+    A host that is listed twice has two ranks, each with its own port.
     """
     rank = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
     (smoke.path / "four.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [rank] * 4}))
@@ -92,7 +92,7 @@ def test_the_head_may_be_a_rank_itself(two: Lab, smoke: Copy) -> None:
 
 def test_ctrl_c_lets_every_host_save_and_leaves_none_running(two: Lab, smoke: Copy) -> None:
     """
-    ssh passes no signal on: the ranks get SIGTERM by a word on their stdin, and write a checkpoint as local ones do.
+    ssh forwards no signal: a line on their stdin sends the ranks SIGTERM, and they write a checkpoint as local ones do.
     """
     give(two, smoke)
     process = launch(two, *ENDLESS)
@@ -109,7 +109,7 @@ def test_ctrl_c_lets_every_host_save_and_leaves_none_running(two: Lab, smoke: Co
 @pytest.mark.parametrize("joining", [False, True])
 def test_kill_9_of_the_launcher_ends_every_rank(two: Lab, smoke: Copy, joining: bool) -> None:
     """
-    The end of its stdin is a rank's end, also while MLX looks for the others and lets no thread of the rank run.
+    A rank ends with its stdin, also while MLX searches for the others and lets no thread of the rank run.
     """
     give(two, smoke)
     if joining:
@@ -117,7 +117,7 @@ def test_kill_9_of_the_launcher_ends_every_rank(two: Lab, smoke: Copy, joining: 
     process = launch(two, *ENDLESS)
     if joining:
         wait_for(lambda: 2 == len(workers(two)) and 3 <= len(listening(two.hosts[0])))  # sshd's two, and the ring's
-        time.sleep(3)  # both search for each other, and what they will listen on they do: on the training link alone
+        time.sleep(3)  # both search for each other and listen, on the training link only
         own = ("0.0.0.0:22", "[::]:22", two.hosts[0].address)
         assert [] == [each for each in listening(two.hosts[0]) if not each.startswith(own)]
     else:
@@ -160,7 +160,7 @@ def test_a_host_without_the_project_says_so_and_is_not_tried_again(
 
 def test_a_host_with_another_key_is_not_talked_to(two: Lab, smoke: Copy) -> None:
     """
-    It may be somebody else's machine, and would be sent the token.
+    It may be another machine, and would be sent the token.
     """
     give(two, smoke)
     known = two.head.home / ".ssh/known_hosts"
@@ -177,7 +177,7 @@ def test_a_host_with_another_key_is_not_talked_to(two: Lab, smoke: Copy) -> None
 
 def test_every_line_arrives(two: Lab, smoke: Copy) -> None:
     """
-    The last words of a rank that ends at once are those that tell why.
+    The last lines of a rank that ends at once say why.
     """
     give(two, smoke)
     module(two, "loud", LOUD)
@@ -191,7 +191,7 @@ def test_every_line_arrives(two: Lab, smoke: Copy) -> None:
 
 def test_folder_environment_and_flags_arrive_letter_by_letter(two: Lab, smoke: Copy) -> None:
     """
-    Nothing of a configuration is ever read by a shell.
+    No shell reads a value of the configuration.
     """
     give(two, smoke)
     for host in two.hosts:
@@ -223,7 +223,7 @@ def test_a_name_that_ssh_could_take_for_an_option_is_refused(two: Lab, smoke: Co
 
 def test_a_secret_reaches_the_ranks_and_no_log_file_or_command_line(two: Lab, smoke: Copy) -> None:
     """
-    Everybody on a machine may read command lines. The rank tells the token backwards, to prove that it has it.
+    Every user of a machine may read command lines. The rank prints the token reversed, to prove that it has it.
     """
     give(two, smoke)
     module(two, "tell", TELL)

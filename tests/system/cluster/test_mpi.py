@@ -35,7 +35,7 @@ SMOKE = "thunder-smoke "
 
 
 def give_mpi(it: Lab, smoke: Copy, ranks: list[Machine] | None = None) -> None:
-    """What sync would bring, with backend mpi; head is called localhost."""
+    """Copy what sync would bring, with backend mpi; head is listed as localhost."""
     give(it, smoke, ranks)
     for machine in it.machines:
         hosts = machine.project / RUN / "hosts.json"
@@ -43,17 +43,17 @@ def give_mpi(it: Lab, smoke: Copy, ranks: list[Machine] | None = None) -> None:
 
 
 def sums(it: Lab, folder: str = PROJECT_FOLDER) -> "subprocess.Popen[str]":
-    """A launch that adds up numbers, as the preflight does."""
+    """Start the all-reduce test of the preflight."""
     argv = [".venv/bin/python", "-m", "thunder_train.launch", "--hostfile", f"{RUN}/hosts.json", "--log-dir", "logs"]
     argv += ["--folder", folder, "--python", ".venv/bin/python", "--module", "thunder_train.worker.allreduce_check"]
     argv += ["--start-timeout", "60"]
     return it.head.start(argv)
 
 
-def told(it: Lab, rank: int) -> dict[str, object]:
-    """What a rank of sums said."""
-    found: dict[str, object] = json.loads((it.head.project / f"logs/rank-{rank}.log").read_text().removeprefix(SMOKE))
-    return found
+def result(it: Lab, rank: int) -> dict[str, object]:
+    """What a rank of the all-reduce test reported."""
+    row: dict[str, object] = json.loads((it.head.project / f"logs/rank-{rank}.log").read_text().removeprefix(SMOKE))
+    return row
 
 
 def left(it: Lab) -> list[str]:
@@ -72,7 +72,7 @@ def left(it: Lab) -> list[str]:
 
 def test_two_hosts_make_the_adapter_of_the_ring(two: Lab, smoke: Copy) -> None:
     """
-    Two ranks add the same two numbers, whatever carries them.
+    Two ranks add the same two numbers over any backend.
     """
     give_mpi(two, smoke)
     status, out, err, seconds = finished(launch(two))
@@ -86,7 +86,7 @@ def test_two_hosts_make_the_adapter_of_the_ring(two: Lab, smoke: Copy) -> None:
 
 def test_ranks_have_the_hostfiles_order_whatever_hosts_they_are_on(two: Lab, smoke: Copy) -> None:
     """
-    Open MPI likes to number host by host. Here one host has two ranks apart, and this machine comes in between.
+    Open MPI itself would number host by host. Here one host has ranks 0 and 2, and head is rank 1.
     """
     first, second = two.hosts
     give_mpi(two, smoke, [second, two.head, second, first])
@@ -95,13 +95,13 @@ def test_ranks_have_the_hostfiles_order_whatever_hosts_they_are_on(two: Lab, smo
     print(f"figure: an all-sum of four ranks on three machines: {seconds:.1f} s")
     assert (0, "") == (status, err)
     assert [(rank, 4, True) for rank in range(4)] == [
-        (said["rank"], said["size"], said["all_sum"]) for said in (told(two, rank) for rank in range(4))
+        (row["rank"], row["size"], row["all_sum"]) for row in (result(two, rank) for rank in range(4))
     ]
 
 
 def test_open_mpi_talks_over_the_training_link_alone(two: Lab, smoke: Copy) -> None:
     """
-    Tensors would crawl over Wi-Fi, and others read along. A firewall between the hosts lets nothing but ssh through.
+    Tensors would be slow over Wi-Fi, and readable. A firewall between the hosts lets only ssh through.
     """
     give_mpi(two, smoke)
     for host in two.hosts:
@@ -122,7 +122,7 @@ def test_open_mpi_talks_over_the_training_link_alone(two: Lab, smoke: Copy) -> N
 @pytest.mark.slow
 def test_a_killed_rank_costs_a_restart_and_no_bit(two: Lab, smoke: Copy) -> None:
     """
-    MPI alone would end all for good. A restart gets places of its own.
+    MPI alone would end the training. A restart gets new processes from Open MPI.
     """
     give_mpi(two, smoke)
     process = launch(two, *SHORT, "--max-restarts", "1")
@@ -142,7 +142,7 @@ def test_a_killed_rank_costs_a_restart_and_no_bit(two: Lab, smoke: Copy) -> None
 @pytest.mark.parametrize("program", ["orted ", pytest.param("mpirun ", marks=pytest.mark.slow)])
 def test_the_end_of_open_mpi_ends_the_attempt(two: Lab, smoke: Copy, program: str) -> None:
     """
-    It has taken the ranks with it, which say so by their exit status; a restart has an Open MPI of its own.
+    The ranks end with it, with their own exit status; a restart has a new Open MPI.
     """
     give_mpi(two, smoke)
     process = launch(two, *ENDLESS)
@@ -157,7 +157,7 @@ def test_the_end_of_open_mpi_ends_the_attempt(two: Lab, smoke: Copy, program: st
 
 def test_kill_9_of_the_launcher_leaves_nothing_on_any_host(two: Lab, smoke: Copy) -> None:
     """
-    Neither ranks nor mpirun, its daemons, holders and folders: the end of its stdin is the end of each of our programs.
+    Neither ranks nor mpirun, its daemons, holders and folders: each of our programs ends with its stdin.
     """
     give_mpi(two, smoke)
     process = launch(two, *ENDLESS)
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_a_start_that_waits_for_a_link(two: Lab, smoke: Copy) -> Non
 
 def test_nothing_of_a_configuration_reaches_a_shell_of_open_mpi(two: Lab, smoke: Copy) -> None:
     """
-    It makes shell lines for ssh, of which ours gets none: folder and interpreter travel beside it.
+    It makes shell lines for ssh, and none holds a value of ours: folder and interpreter are sent separately.
     """
     give_mpi(two, smoke)
     for host in two.hosts:
@@ -203,7 +203,7 @@ def test_nothing_of_a_configuration_reaches_a_shell_of_open_mpi(two: Lab, smoke:
 
 def test_a_host_without_open_mpi_is_named(two: Lab, smoke: Copy) -> None:
     """
-    Before anything starts, and no restart would mend it.
+    Before anything starts, and without a restart, which would fail too.
     """
     give_mpi(two, smoke)
     assert 0 == two.hosts[1].run(["mount", "--bind", "/dev/null", "/usr/bin/orted"]).returncode
@@ -214,7 +214,7 @@ def test_a_host_without_open_mpi_is_named(two: Lab, smoke: Copy) -> None:
 
 def test_a_host_that_ssh_does_not_reach_is_named(two: Lab, smoke: Copy) -> None:
     """
-    With the status of ssh, on which a restart would wait for it.
+    With the exit status of ssh, after which a restart would wait for the host.
     """
     give_mpi(two, smoke)
     two.hosts[1].kill("sshd: ")
@@ -228,7 +228,7 @@ def test_a_host_that_ssh_does_not_reach_is_named(two: Lab, smoke: Copy) -> None:
 @pytest.mark.slow
 def test_a_link_that_comes_back_soon_costs_no_attempt(two: Lab, smoke: Copy) -> None:
     """
-    After a fault of the link a restart may come before the link does.
+    After a fault of the link a restart may begin before the link is back.
     """
     give_mpi(two, smoke)
     two.hosts[1].link_down(LINK)
@@ -245,7 +245,7 @@ def test_a_link_that_comes_back_soon_costs_no_attempt(two: Lab, smoke: Copy) -> 
 @pytest.mark.slow
 def test_a_link_that_stays_away_ends_the_attempt_in_time(two: Lab, smoke: Copy) -> None:
     """
-    Open MPI has said why by then.
+    Open MPI has reported why by then.
     """
     give_mpi(two, smoke)
     two.hosts[1].link_down(LINK)
