@@ -96,7 +96,7 @@ IBV_DEVICES = """\
 """
 
 
-def test_a_macs_thunderbolt_bridge_and_wifi_are_told_apart() -> None:
+def test_a_macs_thunderbolt_bridge_differs_from_its_wifi() -> None:
     """
     A hostfile with the Wi-Fi address trains, at a third of the speed. Forms: mlx#1903 (a bridge, indented by spaces),
     tun2socks#44 (two addresses, a VPN of IPv6 alone), glpi-agent#673 (a mask of 19 bits), tailscale#1296 (a mask that

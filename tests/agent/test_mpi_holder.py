@@ -88,14 +88,14 @@ def act(place: Path, *words: str, **env: str) -> "subprocess.Popen[str]":
 
 def alive(place: Path) -> list[str]:
     """Command lines of processes with this test's folder in their environment."""
-    found = []
+    commands = []
     for process in Path("/proc").iterdir():
         try:
             if process.name.isdigit() and str(place).encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().decode().replace("\0", " "))
+                commands.append((process / "cmdline").read_bytes().decode().replace("\0", " "))
         except OSError:
             continue
-    return found
+    return commands
 
 
 def test_mpi_trains_the_adapter_that_the_ring_trains(folder: Path, place: Path) -> None:
@@ -174,7 +174,7 @@ def test_nothing_outlives_the_launcher(place: Path, number: signal.Signals) -> N
 
 def test_a_broken_open_mpi_is_reported(place: Path) -> None:
     """
-    mpirun's own words, on one line, and a mistake's exit status: no restart would mend it.
+    mpirun's output on one line, with the exit status of a mistake: a restart would not help.
     """
     (place / "mpirun").write_text("#!/bin/sh\necho no slots\necho at all\nexit 1\n")
     (place / "mpirun").chmod(0o755)

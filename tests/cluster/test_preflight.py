@@ -262,14 +262,14 @@ def test_local_ranks_report_their_size_and_their_sum(tmp_path: Path, recipe: Rec
     """
     host = Host("127.0.0.1", ("127.0.0.1",), ())
     local = replace(recipe, cluster=Cluster("local", "ring", (host, host), (), "", ""))
-    found = preflight.preflight(local, tmp_path)
+    report = preflight.preflight(local, tmp_path)
 
-    assert [(0, 2, True), (1, 2, True)] == [(rank["rank"], rank["size"], rank["all_sum"]) for rank in found["ranks"]]
-    assert all(rank["bytes_per_second"] > 0 for rank in found["ranks"])
+    assert [(0, 2, True), (1, 2, True)] == [(rank["rank"], rank["size"], rank["all_sum"]) for rank in report["ranks"]]
+    assert all(rank["bytes_per_second"] > 0 for rank in report["ranks"])
     assert ("thunder.preflight/2", "ring", ["localhost"], []) == (
-        found["schema"],
-        found["backend"],
-        [host["host"] for host in found["hosts"]],
-        found["links"],
+        report["schema"],
+        report["backend"],
+        [host["host"] for host in report["hosts"]],
+        report["links"],
     )
-    json.dumps(found, allow_nan=False)
+    json.dumps(report, allow_nan=False)

@@ -28,7 +28,7 @@ ANSWER = "thunder-answer "
 BEAT_EVERY_S = 30.0
 """Seconds between empty lines while no question comes: writing fails when the controller's machine has gone."""
 MAC_SHARE = 0.75
-"""Part of a Mac's memory that Metal lets a process use; worker/inspect/memory.py reckons with the same share."""
+"""Part of a Mac's memory that Metal lets a process use; worker/inspect/fit.py uses the same share."""
 WORKER = re.compile(r"-m\s+thunder_train\.worker(\.\w+)*(\s|$)")
 
 Answers = Mapping[str, Callable[..., dict[str, Any]]]

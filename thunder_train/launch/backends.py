@@ -12,7 +12,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import fields
-from thunder_train.config.project import is_local
+from thunder_train.config.project import is_local, machine_name
 
 BACKENDS = ("ring", "jaccl", "jaccl-ring", "mpi", "nccl")
 FIRST_PORT = 32323
@@ -68,7 +68,7 @@ def problems(hostfile: Any, where: str) -> list[ThunderError]:
 
 def _mpi_problems(hosts: list[Host], where: str) -> list[ThunderError]:
     """Addresses by which Open MPI cannot tell machines apart; ranks on one machine need no address."""
-    machines = ["" if is_local(host["ssh"]) else host["ssh"] for host in hosts]
+    machines = [machine_name(host["ssh"]) for host in hosts]
     if len(set(machines)) == 1:
         return []
     errors: list[ThunderError] = []

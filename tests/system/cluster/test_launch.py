@@ -132,7 +132,7 @@ def test_kill_9_of_the_launcher_ends_every_rank(two: Lab, smoke: Copy, joining: 
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"),
+    ("missing", "message"),
     [
         ("", "no folder projects/thunder-train on this host; copy the project there"),
         (
@@ -142,7 +142,7 @@ def test_kill_9_of_the_launcher_ends_every_rank(two: Lab, smoke: Copy, joining: 
     ],
 )
 def test_a_host_without_the_project_says_so_and_is_not_tried_again(
-    two: Lab, smoke: Copy, missing: str, told: str
+    two: Lab, smoke: Copy, missing: str, message: str
 ) -> None:
     """
     mlx.launch carries on in the wrong folder.
@@ -154,7 +154,7 @@ def test_a_host_without_the_project_says_so_and_is_not_tried_again(
 
     assert 2 == status
     assert err.startswith("rank 1 (host2): ended with exit status 2; last lines: ")
-    assert err.endswith(f"{told}; read {RUN}/logs/rank-1.log\n")
+    assert err.endswith(f"{message}; read {RUN}/logs/rank-1.log\n")
     assert 1 == err.count("\n")
 
 
@@ -238,5 +238,5 @@ def test_a_secret_reaches_the_ranks_and_no_log_file_or_command_line(two: Lab, sm
 
     assert (0, TOKEN[::-1]) == (status, json.loads(out)[3])
     assert [] == [line for line in lines if TOKEN in line]
-    found = [path for path in two.folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert [] == [path for path in found if TOKEN.encode() in path.read_bytes()]
+    paths = [path for path in two.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [] == [path for path in paths if TOKEN.encode() in path.read_bytes()]
