@@ -12,6 +12,7 @@ from doit import Globals
 from doit.reporter import ConsoleReporter
 
 from thunder_train.build import stage
+from thunder_train.core import paths
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
@@ -25,7 +26,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
         self._caches = {meta["cache"] for meta in metas if "cache" in meta}
         if self._caches:
             self._lock = self._wait_for_turn()
-            shutil.rmtree(stage.STAGING, ignore_errors=True)  # unfinished targets of a killed doit
+            shutil.rmtree(paths.STAGING, ignore_errors=True)  # unfinished targets of a killed doit
 
     def execute_task(self, task: Any) -> None:
         """Print which task begins: one that runs, or one that the run cache restores."""
@@ -43,8 +44,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]  # doit ships no types
             self._lock.close()
 
     def _wait_for_turn(self) -> IO[str]:
-        stage.STATE.mkdir(exist_ok=True)
-        lock = open(stage.STATE / "lock", "a+", encoding="utf-8")  # noqa: SIM115  (held until the run ends)
+        os.makedirs(paths.STATE, exist_ok=True)
+        lock = open(f"{paths.STATE}/lock", "a+", encoding="utf-8")  # noqa: SIM115  (held until the run ends)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

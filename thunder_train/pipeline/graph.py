@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import models
-from thunder_train.build.stage import STATS, Stage
+from thunder_train.build.stage import STATS, Reads, Stage
 from thunder_train.config.dataset import Dataset
-from thunder_train.config.project import Model, Recipe, section
+from thunder_train.config.project import Cluster, Model, Recipe, section
 from thunder_train.core import code_hash, files, paths
 
 DATA_CODE = ("data.builder",)
@@ -32,7 +32,7 @@ def data(dataset: Dataset) -> Stage:
         make=lambda out: _stages().data(dataset, out, code=code_hash.digest(DATA_CODE, STATS)),
         targets=tuple(f"{paths.dataset(dataset.name)}/{name}" for name in paths.DATA),
         inputs=tuple(path for path in inputs if Path(path).is_file()),
-        reads={"dataset": section(dataset)},
+        reads=Reads(dataset=section(dataset)),
         code=(*DATA_CODE, "data.audit"),
     )
 
@@ -44,7 +44,7 @@ def model(base: Model) -> Stage:
         make=lambda out: _stages().model(base, out),
         targets=models.targets(base),
         inputs=models.inputs(base, Path()),
-        reads={"model": section(base)},
+        reads=Reads(model=section(base)),
         code=_model_code(base),
         is_cached=base.kind == "nano",  # the files of the others lie elsewhere and may have been deleted
     )
@@ -58,7 +58,7 @@ def hostfile(recipe: Recipe) -> Stage:
         make=lambda out: _stages().hostfile(recipe, out),
         targets=("hostfile.json",),
         inputs=(),
-        reads={"cluster": section(recipe.cluster)},
+        reads=_cluster(recipe.cluster),
         code=("cluster.hostfile",),
     )
 
@@ -71,7 +71,7 @@ def scripts(recipe: Recipe) -> Stage:
         make=lambda out: _stages().scripts(recipe, out),
         targets=(*paths.SCRIPTS, "recipe.toml"),
         inputs=tuple(f"templates/{name}.j2" for name in paths.SCRIPTS),
-        reads=section(recipe),
+        reads=_whole(recipe),
         code=("launch.scripts",),
     )
 
@@ -84,7 +84,7 @@ def check(recipe: Recipe) -> Stage:
         make=lambda out: _stages().check(recipe, out),
         targets=("preflight.json",),
         inputs=(),
-        reads={"cluster": section(recipe.cluster), "environment": environment(recipe)},
+        reads=_checked(recipe.cluster, recipe.build.environment),
         code=("cluster.preflight", "agent.main", "worker.allreduce_check"),
         is_cached=False,  # hosts change: an earlier preflight says nothing about them now
     )
@@ -98,7 +98,7 @@ def train(recipe: Recipe) -> Stage:
         make=lambda out: _stages().train(recipe, out, key=train(recipe).key()),
         targets=paths.TRAINED,
         inputs=_inputs(recipe, "hostfile.json", "launch.sh"),
-        reads={"train": section(recipe.train), "environment": environment(recipe)},
+        reads=Reads(train=section(recipe.train), environment=environment(recipe.build.environment)),
         code=TRAIN_CODE,
     )
 
@@ -111,7 +111,7 @@ def evaluate(recipe: Recipe) -> Stage:
         make=lambda out: _stages().evaluate(recipe, out),
         targets=paths.EVALUATED,
         inputs=(*_inputs(recipe, "hostfile.json", "evaluate.sh", *paths.ADAPTER), *_gate_programs(recipe)),
-        reads={"evaluate": section(recipe.evaluate), "environment": environment(recipe)},
+        reads=Reads(evaluate=section(recipe.evaluate), environment=environment(recipe.build.environment)),
         code=EVALUATE_CODE,
     )
 
@@ -125,22 +125,23 @@ def report(recipe: Recipe) -> Stage:
         make=lambda out: _stages().report(recipe, out),
         targets=(*paths.REPORTS, "promotion.json"),
         inputs=(*_inputs(recipe, *paths.MEASURED), *templates),
-        reads=section(recipe),
+        reads=_whole(recipe),
         code=("report.run_report", "evaluate.promotion"),
     )
 
 
 def manifest(recipe: Recipe) -> Stage:
     """The run's identity, inputs, outputs and metrics -> manifest.json."""
-    code = _code_of(recipe)
+    decisive = {"data": DATA_CODE, "model": _model_code(recipe.model), "train": TRAIN_CODE, "evaluate": EVALUATE_CODE}
+    starts = dict.fromkeys(start for code in decisive.values() for start in code)
     return _stage(
         recipe,
         "manifest",
-        make=lambda out: _stages().manifest(recipe, out, code),
+        make=lambda out: _stages().manifest(recipe, out, code=_digests(decisive)),
         targets=("manifest.json",),
         inputs=_inputs(recipe, *paths.OUTPUTS),
-        reads={**section(recipe), "code": code},
-        code=("reproduce.manifest",),
+        reads=_whole(recipe),
+        code=("reproduce.manifest", *starts),  # the manifest records a hash of the code of each stage
     )
 
 
@@ -152,7 +153,7 @@ def index(names: list[str]) -> Stage:
         make=lambda out: _stages().index(out),
         targets=(paths.INDEX,),
         inputs=(*manifests, "templates/index.html.j2", "templates/index.js", f"templates/{paths.STYLE}.j2"),
-        reads={},
+        reads=Reads(),
         code=("report.runs_index",),
         is_cached=False,
     )
@@ -180,10 +181,9 @@ def before_tokens(recipe: Recipe) -> list[str]:
     return [f"data:{recipe.dataset.name}", *model_task]
 
 
-def _code_of(recipe: Recipe) -> dict[str, str]:
-    """A hash of the code behind each stage that decides a run's numbers; the manifest records it."""
-    starts = {"data": DATA_CODE, "model": _model_code(recipe.model), "train": TRAIN_CODE, "evaluate": EVALUATE_CODE}
-    return {name: code_hash.digest(code, STATS) for name, code in starts.items()}
+def _digests(starts: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """{stage: hash of its code} for {stage: its start modules}."""
+    return {name: code_hash.digest(modules, STATS) for name, modules in starts.items()}
 
 
 def _model_code(base: Model) -> tuple[str, ...]:
@@ -199,22 +199,32 @@ def _gate_programs(recipe: Recipe) -> tuple[str, ...]:
     return tuple(sorted(external_gate.programs(recipe.evaluate.gate.command)))
 
 
-def environment(recipe: Recipe) -> dict[str, str]:
-    """The versions whose change makes train and evaluate stale, as [build] environment says."""
-    kind = recipe.build.environment
+@cache
+def _whole(recipe: Recipe) -> Reads:
+    return Reads(section(recipe))
+
+
+@cache
+def _cluster(cluster: Cluster) -> Reads:
+    return Reads(cluster=section(cluster))
+
+
+@cache
+def _checked(cluster: Cluster, kind: str) -> Reads:
+    return Reads(cluster=section(cluster), environment=environment(kind))
+
+
+@cache
+def environment(kind: str) -> dict[str, str]:
+    """The versions whose change makes train and evaluate stale. kind: [build] environment of the recipe."""
     if kind == "none":
         return {}
-    versions = {name: _version(name) for name in ("mlx", "mlx-lm")}
+    versions = {name: importlib.metadata.version(name) for name in ("mlx", "mlx-lm")}
     if kind == "strict":
         import platform  # late: few recipes ask
 
         versions |= {"python": platform.python_version(), "platform": f"{sys.platform}-{platform.machine()}"}
     return versions
-
-
-@cache
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
 
 
 def _stages() -> Any:
@@ -231,7 +241,7 @@ def _stage(
     make: Callable[[Path], None],
     targets: tuple[str, ...],
     inputs: tuple[str, ...],
-    reads: dict[str, Any],
+    reads: Reads,
     code: tuple[str, ...],
     is_cached: bool = True,
 ) -> Stage:
