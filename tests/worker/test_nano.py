@@ -1,27 +1,28 @@
-"""The bundled base model."""
+"""The generated nano model."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from thunder_train import ThunderError
 from thunder_train.core import files
+from thunder_train.worker import nano
+from thunder_train.worker.nano import Shape
 
 pytestmark = pytest.mark.mlx
 
 
-def shape(**changed):
-    from thunder_train.worker.nano import Shape
-
+def shape(**changed: int) -> Shape:
+    """A small shape, some sizes changed."""
     return Shape(**({"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "hidden": 48} | changed))
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path):
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     """
-    A committed model lock must hold for a fresh clone, so the model is made to the byte.
+    A committed model lock must match in a fresh clone, so every byte is reproducible.
     """
-    from thunder_train.worker import nano
-
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         nano.write(tmp_path / name, shape(), seed)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
@@ -32,19 +33,17 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert files.sha256(tmp_path / "a/model.safetensors") != files.sha256(tmp_path / "c/model.safetensors")
 
 
-def test_drawn_weights_never_change():
+def test_drawn_weights_never_change() -> None:
     """
-    The numbers come from shake-256, not from a library's generator that a new release may alter.
+    The numbers come from SHAKE-256 and not from a library's generator, which a new release may change.
     """
-    from thunder_train.worker.nano import draw
-
     expected = [0.35589152574539185, -0.4597155749797821, -0.5464314222335815, 0.5167574882507324]
-    assert expected == draw("0:x", (1, 4))[0].tolist()
+    assert expected == nano.draw("0:x", (1, 4))[0].tolist()
 
 
-def test_mlx_lm_loads_it_with_float32_weights(folder):
+def test_mlx_lm_loads_it_with_float32_weights(folder: Path) -> None:
     """
-    It is an mlx-lm folder like any other; half precision would be slow on a CPU.
+    The folder is a normal mlx-lm model; half precision would be slow on a CPU.
     """
     import mlx.core as mx
     from mlx.utils import tree_flatten
@@ -60,9 +59,9 @@ def test_mlx_lm_loads_it_with_float32_weights(folder):
     assert 29664 == parameters(model)
 
 
-def test_every_nko_letter_is_one_token_and_any_text_comes_back(tokenizer):
+def test_every_nko_letter_is_one_token_and_any_text_can_be_decoded(tokenizer: Any) -> None:
     """
-    One token per code point keeps the CER and the loss on the same unit; unknown characters fall back to bytes.
+    With one token per code point, CER and loss have the same unit; other characters become bytes.
     """
     nko = "".join(chr(code) for code in range(0x7C0, 0x800))
 
@@ -70,9 +69,9 @@ def test_every_nko_letter_is_one_token_and_any_text_comes_back(tokenizer):
     assert "ߞߋ é 😀\n" == tokenizer.decode(tokenizer.encode("ߞߋ é 😀\n"))
 
 
-def test_the_chat_template_is_gemma_like(tokenizer):
+def test_the_chat_template_is_gemma_like(tokenizer: Any) -> None:
     """
-    Turns, the role names and one <bos>, as in the models it stands in for.
+    Turns, role names and one <bos>, as in the models that nano replaces in tests.
     """
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -81,12 +80,10 @@ def test_the_chat_template_is_gemma_like(tokenizer):
     assert expected == text
 
 
-def test_impossible_shapes_are_refused(tmp_path):
+def test_impossible_shapes_are_refused(tmp_path: Path) -> None:
     """
-    Every problem at once, before anything is written.
+    All problems at once, before anything is written.
     """
-    from thunder_train.worker import nano
-
     with pytest.raises(ThunderError) as caught:
         nano.write(tmp_path / "a", shape(width=30, heads=4, kv_heads=3), seed=0)
 
