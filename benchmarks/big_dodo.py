@@ -1,6 +1,6 @@
-"""Eight tasks of ours that read one large file; tells in reads.txt how often it was read.
+"""Eight of our tasks that read one large file; writes to reads.txt how often the file was read.
 
-Lies as dodo.py in a folder of its own, beside pyproject.toml.
+The benchmark copies it as dodo.py into a folder beside pyproject.toml.
 """
 
 import atexit
@@ -17,7 +17,7 @@ real_sha256 = files.sha256
 
 
 def counted_sha256(path: Any) -> str:
-    """files.sha256, written down."""
+    """files.sha256, which records each call."""
     READS.append(str(path))
     return real_sha256(path)
 

@@ -1,9 +1,10 @@
-"""What the data stage costs on a million rows, beside the same job written with Hugging Face `datasets`.
+"""Measures the data stage on a million rows, and the same job written with Hugging Face `datasets`.
 
-.venv/bin/python benchmarks/data.py [--rows 1000000] [--no-rival] [--write]
+.venv/bin/python benchmarks/data.py [--rows 1000000] [--no-rival] [--write] [--tiny]
 
-Each side runs alone, on one core, in a process of its own; times are wall seconds of the whole process, memory is its
-peak resident set. --write: put the tables into benchmarks/DATA.md. All files lie below .thunder/bench/data.
+Each side runs alone on one core in its own process; times are wall seconds of the whole process, memory is its peak
+resident set. --write: write the tables to benchmarks/DATA.md. --tiny: a thousand rows in a temporary folder, without
+the rival, to check that this program works. All other files are below .thunder/bench/data.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import random
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +25,15 @@ BENCH = PROJECT / ".thunder" / "bench" / "data"
 LETTERS = "ߊߋߌߍߎߏߐߓߔߕߖߗߘߙߛߜߝߞߟߡߢߣߥߦ"
 PARTITIONS = ("stable", "boundary", "uncertain", "recovery", "novelty")
 OTHERS = ("ߞߏ", "ߦߋ")
-"""Words that would tell of another orthography."""
+"""Words that belong to another orthography, which the data stage would refuse."""
 SEED = 20261122
 SECONDS, BYTES, TIMES = 60.0, 1 << 30, 3.0
-"""Asked for at a million rows: wall seconds, peak memory, and how much faster than the rival."""
+"""Targets at a million rows: wall seconds, peak memory, and the rival's seconds divided by ours."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One run. digests: sha256 of the splits, where the side writes those that the project does."""
+    """One run. digests: sha256 of our splits; empty for the rival."""
 
     seconds: float
     peak_bytes: int
@@ -40,32 +42,32 @@ class Cost:
 
 
 def write_pairs(folder: Path, rows: int) -> None:
-    """rows predictions and their references, in shuffled order on both sides; the same for the same number."""
+    """Write predictions and their references, each in its own random order; the same number gives the same files."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    chance = random.Random(SEED)  # noqa: S311  (rows, not secrecy)
-    made = {"".join(chance.choices(LETTERS, k=chance.randint(2, 6))) for _ in range(5000)}
-    words = sorted(made - set(OTHERS))
+    rng = random.Random(SEED)  # noqa: S311  (rows, not secrecy)
+    vocabulary = {"".join(rng.choices(LETTERS, k=rng.randint(2, 6))) for _ in range(5000)}
+    words = sorted(vocabulary - set(OTHERS))
     orders = [list(range(rows)), list(range(rows))]
     for order in orders:
-        chance.shuffle(order)
-    texts = [" ".join(chance.choices(words, k=chance.randint(4, 16))) for _ in range(rows)]
+        rng.shuffle(order)
+    texts = [" ".join(rng.choices(words, k=rng.randint(4, 16))) for _ in range(rows)]
     with open(folder / "references.jsonl", "w", encoding="utf-8") as file:
         for row in orders[0]:
             reference = {"audio_path": _audio(row), "feat_id": f"f{row:07d}", "reference_text": texts[row]}
             file.write(json.dumps(reference, ensure_ascii=False) + "\n")
     with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
         for row in orders[1]:
-            file.write(json.dumps(_prediction(row, texts[row], chance), ensure_ascii=False) + "\n")
+            file.write(json.dumps(_prediction(row, texts[row], rng), ensure_ascii=False) + "\n")
 
 
 def _audio(row: int) -> str:
     return f"corpus/audio/{row:07d}.wav"
 
 
-def _prediction(row: int, text: str, chance: random.Random) -> dict[str, object]:
-    """A row of the row contract, its text a tenth wrong."""
-    heard = "".join(chance.choice(LETTERS) if chance.random() < 0.1 else letter for letter in text)
+def _prediction(row: int, text: str, rng: random.Random) -> dict[str, object]:
+    """A row of the row contract; a tenth of its letters is replaced."""
+    heard = "".join(rng.choice(LETTERS) if rng.random() < 0.1 else letter for letter in text)
     return {
         "feat_id": f"f{row:07d}",
         "audio_path": _audio(row),
@@ -74,15 +76,15 @@ def _prediction(row: int, text: str, chance: random.Random) -> dict[str, object]
         "script": "nko",
         "mode": "trajectory",
         "asr_text": heard,
-        "ctc_confidence": round(chance.random(), 4),
+        "ctc_confidence": round(rng.random(), 4),
         "cer_edits": 3,
-        "trajectory_scalars": {"velocity": round(chance.random(), 4), "jerk": round(chance.random(), 4)},
-        "partition": chance.choice(PARTITIONS),
+        "trajectory_scalars": {"velocity": round(rng.random(), 4), "jerk": round(rng.random(), 4)},
+        "partition": rng.choice(PARTITIONS),
     }
 
 
 def shuffled(folder: Path, target: Path) -> None:
-    """The same rows in another order of lines."""
+    """Write the same rows with shuffled lines."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in ("references.jsonl", "predictions.jsonl"):
@@ -92,7 +94,7 @@ def shuffled(folder: Path, target: Path) -> None:
 
 
 def measure(argv: list[str]) -> Cost:
-    """Run a side on one core and read what it says in its last line, with its wall time and peak memory."""
+    """Run a side on one core: its wall time, its peak memory, and the JSON in its last line."""
     core = min(os.sched_getaffinity(0))
     process = subprocess.Popen(
         argv,
@@ -108,26 +110,25 @@ def measure(argv: list[str]) -> Cost:
     seconds = time.perf_counter() - start
     if status:
         raise SystemExit(f"{argv} failed:\n{output}")
-    told = json.loads(output.splitlines()[-1])
-    return Cost(seconds, usage.ru_maxrss * 1024, told["rows"], told["digests"])
+    result = json.loads(output.splitlines()[-1])
+    return Cost(seconds, usage.ru_maxrss * 1024, result["rows"], result["digests"])
 
 
 def main() -> None:
-    """Measure, show, perhaps write."""
+    """Measure, print, and write if --write is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--no-rival", action="store_true")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
     flags = parser.parse_args()
+    if flags.tiny:
+        with tempfile.TemporaryDirectory() as folder:
+            costs, _, is_same = measure_ours(Path(folder), [1000])
+            print(f"{costs[1000].rows} rows, same bytes from shuffled lines: {is_same}")
+        return
     sizes = sorted({flags.rows // 100, flags.rows // 10, flags.rows} - {0})
-    ours: dict[int, Cost] = {}
-    for rows in sizes:
-        write_pairs(BENCH / f"in-{rows}", rows)
-        ours[rows] = measure(sides.ours(BENCH / f"in-{rows}", BENCH / "out"))
-        print(f"{rows:>9,} rows: {ours[rows].seconds:.1f} s, {ours[rows].peak_bytes / 2**20:.0f} MiB", flush=True)
-    middle = sizes[len(sizes) // 2]
-    shuffled(BENCH / f"in-{middle}", BENCH / "in-shuffled")
-    is_same = measure(sides.ours(BENCH / "in-shuffled", BENCH / "out")).digests == ours[middle].digests
+    ours, middle, is_same = measure_ours(BENCH, sizes)
     rival = None if flags.no_rival else measure(sides.theirs(BENCH, BENCH / f"in-{flags.rows}", BENCH / "out-rival"))
     text = page(ours, is_same, middle, rival)
     print(text)
@@ -135,20 +136,34 @@ def main() -> None:
         (PROJECT / "benchmarks" / "DATA.md").write_text(text, encoding="utf-8")
 
 
+def measure_ours(home: Path, sizes: list[int]) -> tuple[dict[int, Cost], int, bool]:
+    """(rows -> cost, the number of rows that was also shuffled, whether its splits are then the same bytes)."""
+    costs: dict[int, Cost] = {}
+    for rows in sizes:
+        write_pairs(home / f"in-{rows}", rows)
+        costs[rows] = measure(sides.ours(home / f"in-{rows}", home / "out"))
+        print(f"{rows:>9,} rows: {costs[rows].seconds:.1f} s, {costs[rows].peak_bytes / 2**20:.0f} MiB", flush=True)
+    middle = sizes[len(sizes) // 2]
+    shuffled(home / f"in-{middle}", home / "in-shuffled")
+    is_same = measure(sides.ours(home / "in-shuffled", home / "out")).digests == costs[middle].digests
+    return costs, middle, is_same
+
+
 def page(ours: dict[int, Cost], is_same: bool, middle: int, rival: Cost | None) -> str:
-    """The tables."""
+    """The tables as Markdown."""
     rows = max(ours)
     whole = ours[rows]
     per_row = {size: cost.seconds / size * 1e6 for size, cost in ours.items()}
     lines = [
         "# What the data stage costs",
         "",
-        f"Written by `benchmarks/data.py --write`: {sides.machine()}. Pairs of the row contract, generated and seeded: "
-        "4 to 16 words, a tenth of the letters wrong, both files shuffled. One core, a process for each run, wall "
+        f"Written by `benchmarks/data.py --write`: {sides.machine()}. Generated pairs of the row contract, fixed seed: "
+        "4 to 16 words, a tenth of the letters replaced, both files shuffled. One core, one process per run, wall "
         "seconds of the whole process. Ours reads, joins, checks spelling, leaks and duplicates, splits, sorts and "
-        "writes the splits, the manifest and the audit; the rival joins by a dict, maps, splits at random and writes.",
+        "writes the splits, the manifest and the audit; the rival joins with a dict, maps, splits at random and "
+        "writes.",
         "",
-        "| what | asked | measured | |",
+        "| target | required | measured | |",
         "|---|---|---|---|",
         _verdict(f"{rows:,} rows", f"under {SECONDS:.0f} s", f"{whole.seconds:.1f} s", whole.seconds < SECONDS),
         _verdict(
@@ -160,7 +175,7 @@ def page(ours: dict[int, Cost], is_same: bool, middle: int, rival: Cost | None) 
     if rival:
         times = rival.seconds / whole.seconds
         lines.append(_verdict("datasets / ours, seconds", f"{TIMES} or more", f"{times:.1f}", times >= TIMES))
-    lines += ["", "| rows | seconds | microseconds a row | peak MiB |", "|---|---|---|---|"]
+    lines += ["", "| rows | seconds | microseconds per row | peak MiB |", "|---|---|---|---|"]
     lines += [
         f"| {size:,} | {cost.seconds:.1f} | {per_row[size]:.0f} | {cost.peak_bytes / 2**20:.0f} |"
         for size, cost in ours.items()

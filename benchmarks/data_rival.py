@@ -1,23 +1,24 @@
-"""The rival of the data benchmark: predictions and references to ChatML with Hugging Face `datasets`, as one writes it.
+"""The rival of the data benchmark: predictions and references to ChatML with Hugging Face `datasets`.
 
-Checks nothing: no duplicates, leaks, spelling or groups; it joins, maps, splits at random and writes.
+It joins, maps, splits at random and writes, without checks for duplicates, leaks, spelling or groups.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from datasets import load_dataset
 
 
 def main(pairs: Path, out: Path) -> None:
-    """Write train.jsonl, valid.jsonl and test.jsonl and say how many rows they have."""
+    """Write train.jsonl, valid.jsonl and test.jsonl, and print the number of rows."""
     cache = str(out / "cache")
     predictions = load_dataset("json", data_files=str(pairs / "predictions.jsonl"), split="train", cache_dir=cache)
     references = load_dataset("json", data_files=str(pairs / "references.jsonl"), split="train", cache_dir=cache)
     texts = dict(zip(references["audio_path"], references["reference_text"], strict=True))
 
-    def chat(row: dict) -> dict:
+    def chat(row: dict[str, Any]) -> dict[str, Any]:
         user = f"Partition: {row['partition']}\nHypothesis: {row['asr_text']}"
         answer = texts[row["audio_path"]]
         turns = [("system", "Correct this text."), ("user", user), ("assistant", answer)]

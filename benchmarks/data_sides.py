@@ -1,6 +1,5 @@
-"""The two sides of the data benchmark: what each runs."""
+"""The commands of the two sides of the data benchmark."""
 
-import hashlib
 import json
 import os
 import platform
@@ -14,17 +13,17 @@ PROMPT = "Partition: {{ partition }}\nHypothesis: {{ asr_text }}\n"
 
 
 def machine() -> str:
-    """What it ran on, without a name."""
+    """The machine, without its name."""
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
 def ours(pairs: Path, out: Path) -> list[str]:
-    """The data stage's own function, as doit calls it."""
+    """The function of the data stage, as doit calls it."""
     return [sys.executable, str(Path(__file__)), str(pairs), str(out)]
 
 
 def theirs(bench: Path, pairs: Path, out: Path) -> list[str]:
-    """The rival, in an environment of its own."""
+    """The rival, in its own environment."""
     environment = bench / "rival-venv"
     python = environment / "bin" / "python"
     if not python.exists():
@@ -34,7 +33,7 @@ def theirs(bench: Path, pairs: Path, out: Path) -> list[str]:
 
 
 def main(pairs: Path, out: Path) -> None:
-    """Build a dataset of the pairs and say how many rows came out, with the digest of each split."""
+    """Build a dataset of the pairs, and print the number of rows and the digest of each split."""
     sys.path.insert(0, str(PROJECT))
     from thunder_train.config.dataset import Dataset, Source
     from thunder_train.data import audit, builder
@@ -52,7 +51,7 @@ def main(pairs: Path, out: Path) -> None:
         reference_side=(),
         use=("accepted",),
     )
-    wanted = Dataset(
+    dataset = Dataset(
         name="bench",
         sources=(source,),
         system="Correct this text.",
@@ -66,14 +65,9 @@ def main(pairs: Path, out: Path) -> None:
         max_dropped=0.5,
         provenance="",
     )
-    manifest = builder.build(wanted, pairs, out, "", audit.build)
+    manifest = builder.build(dataset, pairs, out, "", audit.build)
     rows = sum(split["rows"] for split in manifest["splits"].values())
     print(json.dumps({"rows": rows, "digests": {name: each["sha256"] for name, each in manifest["splits"].items()}}))
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What DVC leaves after a build: targets, dvc.yaml, dvc.lock and its cache."""
+"""Writes the results of a DVC build: targets, dvc.yaml, dvc.lock and its cache."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from graphs import Node
 
 
 def write(folder: Path, nodes: list[Node], commands: Mapping[str, str]) -> None:
-    """A project that DVC takes for built. commands: by name of node."""
+    """Write a project that DVC considers up to date. commands: by name of node."""
     stages, lock = ["stages:"], ["schema: '2.0'", "stages:"]
     for node in nodes:
         for path in node.targets:
@@ -40,7 +40,7 @@ def _locked(folder: Path, path: str) -> list[str]:
 
 
 def _keep(folder: Path, path: str) -> None:
-    """The target in DVC's cache, under its hash."""
+    """Copy the target into DVC's cache, under its hash."""
     sha = _md5((folder / path).read_bytes())
     blob = folder / ".dvc" / "cache" / "files" / "md5" / sha[:2] / sha[2:]
     blob.parent.mkdir(parents=True, exist_ok=True)

@@ -1,31 +1,38 @@
-"""Projects of any size for the benchmark: ours with the real dodo.py, and its graph as plain data for the others."""
+"""Projects of any size for the build benchmark: ours with the real dodo.py, and its graph as data for other tools."""
 
 import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import toml
 
 PROJECT = Path(__file__).resolve().parent.parent
+RECIPE = PROJECT / "recipes" / "smoke.toml"
+"""All generated recipes are copies of it."""
 CHAIN = ("scripts", "train", "evaluate", "report", "manifest")
-"""Stages that a changed learning rate remakes; hostfile and check do not read it."""
+"""Stages that run again after a change of the learning rate; hostfile and check do not read it."""
 
 DUMP = """
 import json, dodo
 for name, creator in sorted(vars(dodo).items()):
-    made = creator() if name.startswith("task_") else {}
-    for task in [] if isinstance(made, dict) else made:
+    tasks = creator() if name.startswith("task_") else {}
+    for task in [] if isinstance(tasks, dict) else tasks:
         if task.get("targets"):
             after = [other for other in task.get("task_dep", []) if other.startswith("check:")]
             parts = {"name": f"{name[5:]}:{task['name']}", "inputs": task["file_dep"], "targets": task["targets"]}
             print(json.dumps({**parts, "after": after}))
 """
+"""Prints the tasks of a project's dodo.py, one JSON object per line."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One task. after: tasks that only have to come first."""
+    """One task. after: tasks that must run before it although it does not read their targets."""
 
     name: str
     inputs: list[str]
@@ -49,7 +56,7 @@ def recipe_name(number: int) -> str:
 
 
 def write_ours(folder: Path, size: int) -> None:
-    """The project as it is, with `size` recipes that share dataset and model, all of them default."""
+    """A project of this package with `size` recipes that share a dataset and a model; `doit` builds all of them."""
     folder.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for name in ("thunder_train", "templates", "data/sources"):
@@ -58,15 +65,28 @@ def write_ours(folder: Path, size: int) -> None:
     shutil.copy(PROJECT / "dodo.py", folder / "pipeline.py")
     shutil.copy(PROJECT / "benchmarks" / "short_dodo.py", folder / "dodo.py")
     names = [recipe_name(number) for number in range(size)]
-    settings = (PROJECT / "thunder.toml").read_text(encoding="utf-8")
-    (folder / "thunder.toml").write_text(settings.replace('["smoke"]', json.dumps(names)), encoding="utf-8")
+    recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
+    _write_toml(folder / "thunder.toml", _settings(recipe, names))
     (folder / "recipes").mkdir()
     for name in names:
-        shutil.copy(PROJECT / "recipes" / "smoke.toml", folder / "recipes" / f"{name}.toml")
+        _write_toml(folder / "recipes" / f"{name}.toml", recipe)
+
+
+def _settings(recipe: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The project's thunder.toml, reduced to what the recipe uses, with the generated recipes as default."""
+    project = tomllib.loads((PROJECT / "thunder.toml").read_text(encoding="utf-8"))
+    used = {f"{key}s": {recipe[key]: project[f"{key}s"][recipe[key]]} for key in ("cluster", "model", "dataset")}
+    return project | used | {"project": project["project"] | {"recipes": names}}
+
+
+def _write_toml(path: Path, table: dict[str, Any]) -> None:
+    text = toml.dumps(table)
+    assert tomllib.loads(text) == table, f"{path}: toml.dumps lost a value"  # noqa: S101  (a benchmark, never optimised)
+    path.write_text(text, encoding="utf-8")
 
 
 def read_graph(ours: Path) -> list[Node]:
-    """What a bare doit builds in a project of ours; scripts gets its recipe as an input file."""
+    """The tasks that a bare `doit` runs in one of our projects. The recipe becomes an input file of `scripts`."""
     done = subprocess.run([sys.executable, "-c", DUMP], cwd=ours, stdout=subprocess.PIPE, text=True, check=True)
     nodes = [Node(**json.loads(line)) for line in done.stdout.splitlines()]
     for node in nodes:
@@ -77,7 +97,7 @@ def read_graph(ours: Path) -> list[Node]:
 
 
 def write_inputs(folder: Path, ours: Path, nodes: list[Node]) -> None:
-    """A folder for another tool: the same input files, and the folders of all targets."""
+    """A folder for another tool: the same input files, and empty folders for all targets."""
     folder.mkdir(parents=True)
     targets = {path for node in nodes for path in node.targets}
     for path in sorted({path for node in nodes for path in node.inputs} - targets):
@@ -89,8 +109,8 @@ def write_inputs(folder: Path, ours: Path, nodes: list[Node]) -> None:
 
 
 def edit_rate(folder: Path, number: int, turn: int) -> None:
-    """Another learning rate in one recipe, never the same one twice."""
-    recipe = folder / "recipes" / f"{recipe_name(number)}.toml"
-    lines = recipe.read_text(encoding="utf-8").splitlines()
-    changed = [f"learning_rate = {turn + 2}e-6" if line.startswith("learning_rate") else line for line in lines]
-    recipe.write_text("\n".join(changed) + "\n", encoding="utf-8")
+    """Change the learning rate of one recipe; each turn has another value."""
+    path = folder / "recipes" / f"{recipe_name(number)}.toml"
+    recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+    recipe["train"]["learning_rate"] = (turn + 2) * 1e-6
+    _write_toml(path, recipe)

@@ -1,4 +1,4 @@
-"""One large input: what hashing it costs, how often that happens, and what it costs afterwards."""
+"""One large input file: the time to hash it, how often it is read, and the time of a no-op afterwards."""
 
 import os
 import shutil
@@ -16,8 +16,8 @@ from rivals import DOIT
 BYTES = 2 * 10**9
 TURNS = 5
 IDLE_TURNS = 41
-NOTHING_S = 0.02
-"""A difference between two medians that is the machine's, not ours."""
+NOISE_S = 0.02
+"""Largest difference between two medians that is attributed to the machine."""
 
 PLAIN = """
 import hashlib, sys, time
@@ -35,16 +35,21 @@ start = time.perf_counter(); sha = cache.sha256(sys.argv[1]); print(time.perf_co
 
 @dataclass(frozen=True)
 class Big:
-    """Seconds for the file, and how often it was read. idle: a no-op whose input is large, then one whose is small."""
+    """Results for a file of `size` bytes.
 
+    plain, ours: seconds to hash it; reads: how often it was read; idle: time of a no-op with this input and with a
+    small one.
+    """
+
+    size: int
     plain: float
     ours: float
     reads: dict[str, int]
     idle: tuple[Cost, Cost]
 
     def lines(self) -> list[str]:
-        """A table for people."""
-        gigabytes = BYTES / 1e9
+        """A Markdown table."""
+        gigabytes = self.size / 1e9
         large, small = self.idle
         return [
             "| | |",
@@ -52,28 +57,28 @@ class Big:
             f"| `hashlib.sha256` of bytes in memory | {gigabytes / self.plain:.2f} GB/s |",
             f"| ours, first hash of the file | {gigabytes / self.ours:.2f} GB/s |",
             *(f"| times the file is read, {when} | {count} |" for when, count in self.reads.items()),
-            f"| no-op, {gigabytes:.0f} GB input | {large.wall:.3f} s ({large.cpu:.3f}) |",
+            f"| no-op, {gigabytes:.3g} GB input | {large.wall:.3f} s ({large.cpu:.3f}) |",
             f"| no-op, 3-byte input | {small.wall:.3f} s ({small.cpu:.3f}) |",
         ]
 
     def targets(self) -> Iterator[tuple[str, str, bool]]:
-        """(target, what was measured, whether it is met)."""
+        """(target, measured value, whether it is met)."""
         speed, (large, small) = self.plain / self.ours, self.idle
         yield "first hash at 90 % of hashlib.sha256", f"{100 * speed:.0f} %", speed >= 0.9
         once = [when for when, count in self.reads.items() if when != "no-op" and count != 1]
         yield "one hash per change, 8 tasks", f"not once: {', '.join(once)}" if once else "once", not once
         extra = max(large.wall - small.wall, large.cpu - small.cpu)
-        met = self.reads["no-op"] == 0 and extra < NOTHING_S
+        met = self.reads["no-op"] == 0 and extra < NOISE_S
         yield "an unchanged 2 GB input costs nothing", f"{self.reads['no-op']} reads, {1000 * extra:.0f} ms", met
 
 
-def measure(home: Path) -> Big:
-    """Every figure about one file of 2 GB."""
+def measure(home: Path, size: int = BYTES, turns: int = TURNS, idle_turns: int = IDLE_TURNS) -> Big:
+    """All results for one file. home: folder for the generated projects."""
     large, small = (_project(home / "projects" / name) for name in ("large", "small"))
-    _fill(large / "big.bin")
+    _fill(large / "big.bin", size)
     (small / "big.bin").write_bytes(b"3 b")
     plain, ours = [], []
-    for _ in range(TURNS + 1):
+    for _ in range(turns + 1):
         plain.append(_seconds(PLAIN, large))
         (large / "stats.sqlite").unlink(missing_ok=True)
         ours.append(_seconds(OURS, large, "stats.sqlite"))
@@ -84,10 +89,10 @@ def measure(home: Path) -> Big:
         file.write(b"changed")
     reads |= {"changed, `doit -n 4`": _reads(large, "-n", "4")}
     _reads(small)
-    idle = [(timed(DOIT, large, {}), timed(DOIT, small, {})) for _ in range(IDLE_TURNS + 1)]
+    idle = [(timed(DOIT, large, {}), timed(DOIT, small, {})) for _ in range(idle_turns + 1)]
     shutil.rmtree(large)
     costs = (median(pair[0] for pair in idle[1:]), median(pair[1] for pair in idle[1:]))
-    return Big(statistics.median(plain[1:]), statistics.median(ours[1:]), reads, costs)
+    return Big(size, statistics.median(plain[1:]), statistics.median(ours[1:]), reads, costs)
 
 
 def _project(folder: Path) -> Path:
@@ -98,15 +103,15 @@ def _project(folder: Path) -> Path:
     return folder
 
 
-def _fill(path: Path) -> None:
-    block = os.urandom(10**7)
+def _fill(path: Path, size: int) -> None:
+    block = os.urandom(10**6)
     with open(path, "wb") as file:
-        for _ in range(BYTES // len(block)):
+        for _ in range(size // len(block)):
             file.write(block)
 
 
 def _seconds(code: str, folder: Path, *arguments: str) -> float:
-    """What a program says that hashing alone took."""
+    """Seconds of the hashing alone, as the program prints them."""
     argv = [sys.executable, "-c", code, "big.bin", *arguments]
     done = subprocess.run(argv, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[0])

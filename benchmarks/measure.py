@@ -1,4 +1,4 @@
-"""What a command costs, and which tasks it remade."""
+"""Measures the time of a command, and which tasks it ran."""
 
 import os
 import statistics
@@ -11,19 +11,19 @@ from pathlib import Path
 from graphs import Node
 
 SETTLE_S = 0.1
-"""Waited before each run, so that no file is younger than a clock tick: a tool may rightly distrust such a file."""
+"""Wait before each run, so that no file is younger than a clock tick: tools check such files again."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds. cpu: user and system time of the command and of every child it waited for."""
+    """Seconds. cpu: user and system time of the command and of all children that it waited for."""
 
     wall: float
     cpu: float
 
 
 def timed(argv: list[str], folder: Path, environment: Mapping[str, str]) -> Cost:
-    """Run a command to its end. A failure ends the benchmark with the last lines it wrote."""
+    """Run a command. If it fails, the benchmark stops with its last lines of output."""
     time.sleep(SETTLE_S)
     log = folder / "benchmark.log"
     with open(log, "wb") as output:
@@ -41,20 +41,17 @@ def timed(argv: list[str], folder: Path, environment: Mapping[str, str]) -> Cost
 
 
 def median(costs: Iterable[Cost]) -> Cost:
-    """The medians of wall and CPU, each by itself."""
-    found = list(costs)
-    return Cost(statistics.median(cost.wall for cost in found), statistics.median(cost.cpu for cost in found))
+    """The median of wall times and the median of CPU times."""
+    runs = list(costs)
+    return Cost(statistics.median(cost.wall for cost in runs), statistics.median(cost.cpu for cost in runs))
 
 
 def stamps(folder: Path, nodes: list[Node]) -> dict[str, tuple[int, int]]:
-    """Time and inode of every target: a file that was written again shows in one of them."""
-    found = {}
-    for path in (path for node in nodes for path in node.targets):
-        stat = os.stat(folder / path)
-        found[path] = (stat.st_mtime_ns, stat.st_ino)
-    return found
+    """Time and inode of every target; one of them changes when the file is written again."""
+    stats = {path: os.stat(folder / path) for node in nodes for path in node.targets}
+    return {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()}
 
 
-def remade(nodes: list[Node], before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[str]:
-    """Names of the tasks of which a target was written."""
+def rebuilt(nodes: list[Node], before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[str]:
+    """Names of the tasks that wrote a target."""
     return sorted(node.name for node in nodes if any(before[path] != after[path] for path in node.targets))

@@ -1,6 +1,6 @@
 """Plain doit with the same graph: same tasks, inputs and targets, doit's own checker and database, short work.
 
-Lies as dodo.py beside graph.json, which the benchmark wrote.
+The benchmark copies it as dodo.py beside graph.json, which lists the tasks.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ DOIT_CONFIG = {"default_tasks": [node["name"] for node in STAGES["manifest"]], "
 
 
 def work(node: dict[str, Any]) -> None:
-    """Targets whose content follows from the inputs."""
-    read = hashlib.sha256(node["name"].encode())
+    """Write a hash of the inputs into each target."""
+    content = hashlib.sha256(node["name"].encode())
     for path in node["inputs"]:
-        read.update(Path(path).read_bytes())
+        content.update(Path(path).read_bytes())
     for path in node["targets"]:
-        Path(path).write_text(read.hexdigest() + "\n")
+        Path(path).write_text(content.hexdigest() + "\n")
 
 
 def creator(stage: str) -> Callable[[], Iterator[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The other tools: how each is installed, told of the graph, and run."""
+"""The other build tools: how each is installed, gets the graph, and runs."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ DOIT = [sys.executable, "-m", "doit"]
 
 @dataclass(frozen=True)
 class Tool:
-    """A build tool. write(folder, nodes) tells it the graph. largest: the most recipes it is measured with."""
+    """A build tool. write(folder, nodes): writes its build file; largest: largest number of recipes to measure."""
 
     name: str
     argv: list[str]
@@ -26,23 +26,28 @@ class Tool:
     largest: int = 500
 
     def version(self) -> str:
-        """The first line of what it calls its version."""
+        """The first line of its version output, with its name."""
         argv = [*self.argv[:3], "--version"] if self.argv[:3] == DOIT else [self.argv[0], "--version"]
-        found = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]
-        return found if self.name.lower() in found.lower() else f"{self.name} {found}"
+        line = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]
+        return line if self.name.lower() in line.lower() else f"{self.name} {line}"
 
 
 def plain() -> Tool:
-    """doit as it comes."""
+    """doit without this package."""
     return Tool("plain doit", DOIT, write_plain)
 
 
+def make() -> list[Tool]:
+    """The system's make, if it has one."""
+    program = shutil.which("make")
+    return [Tool("make", [program, "--silent"], write_make)] if program else []
+
+
 def install(home: Path, largest_dvc: int) -> list[Tool]:
-    """Every rival: make from the system, the others each in an environment of its own below `home`."""
+    """All rivals: make from the system, the others each in its own environment below `home`."""
     ninja, snakemake, dvc = (str(_program(home, name)) for name in PACKAGES)
-    make = shutil.which("make")
     return [
-        *([Tool("make", [make, "--silent"], write_make)] if make else []),
+        *make(),
         Tool("ninja", [ninja, "-j1", "--quiet"], write_ninja),
         Tool("Snakemake", [snakemake, "--cores=1", "--quiet=all"], write_snakemake),
         Tool("DVC", [dvc, "repro", "--quiet"], partial(write_dvc, dvc, environment(home)), largest_dvc),
@@ -50,7 +55,7 @@ def install(home: Path, largest_dvc: int) -> list[Tool]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Variables that keep every tool's own files inside the benchmark's folder."""
+    """Variables that keep the tools' own files in the benchmark's folder."""
     places = {
         name: str(home / "home" / name) for name in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "XDG_CACHE_HOME")
     }
@@ -58,7 +63,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def write_plain(folder: Path, nodes: list[Node]) -> None:
-    """Plain doit reads graph.json."""
+    """The dodo.py of plain doit, which reads graph.json."""
     shutil.copy(PROJECT / "benchmarks" / "plain_dodo.py", folder / "dodo.py")
 
 
@@ -81,7 +86,7 @@ def write_ninja(folder: Path, nodes: list[Node]) -> None:
 
 
 def write_snakemake(folder: Path, nodes: list[Node]) -> None:
-    """A Snakefile as people write one: a rule per stage, with a wildcard for the recipe."""
+    """A Snakefile in the usual style: a rule per stage, with a wildcard for the recipe."""
     recipes = sorted(node.recipe for node in nodes if node.stage == "train")
     first = [node for node in nodes if node.stage in ("data", "model") or node.recipe == recipes[0]]
 
@@ -97,7 +102,7 @@ def write_snakemake(folder: Path, nodes: list[Node]) -> None:
 
 
 def write_dvc(program: str, variables: dict[str, str], folder: Path, nodes: list[Node]) -> None:
-    """dvc.yaml and everything that DVC's own first build would leave: that build takes minutes to hours."""
+    """dvc.yaml and all results of DVC's first build, which would take minutes to hours to run."""
     subprocess.run([program, "init", "--no-scm", "--quiet"], cwd=folder, check=True, env={**os.environ, **variables})
     (folder / ".dvc" / "config").write_text(
         "[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n"
@@ -106,7 +111,7 @@ def write_dvc(program: str, variables: dict[str, str], folder: Path, nodes: list
 
 
 def _command(node: Node) -> str:
-    """Short work in the shell: targets whose content follows from the inputs."""
+    """Short work in the shell: the content of the targets depends on the inputs."""
     inputs, targets = " ".join(node.inputs), " ".join(node.targets)
     return f"cat /dev/null {inputs} | cksum | tee {targets} > /dev/null"
 
@@ -116,12 +121,12 @@ def _wanted(nodes: list[Node]) -> list[str]:
 
 
 def _order(node: Node) -> list[str]:
-    """Targets that must be there first though they are not read."""
+    """Targets that must exist first although the task does not read them."""
     return [f"runs/{name.partition(':')[2]}/preflight.json" for name in node.after]
 
 
 def _program(home: Path, name: str) -> Path:
-    """A tool in an environment of its own, made when it is not there."""
+    """A tool in its own environment, which is created at the first use."""
     folder = home / "environments" / PACKAGES[name]
     if not (folder / "done").is_file():
         print(f"installing {PACKAGES[name]}", file=sys.stderr)

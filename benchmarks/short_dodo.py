@@ -1,38 +1,37 @@
-"""The project's own graph with short work: every stage of a recipe writes small files instead of training.
+"""Our real task graph with short work: the stages of a recipe write small files instead of training.
 
-Lies as dodo.py in a generated project, beside the real one as pipeline.py. Loader, stages, checker, state and run cache
-are real, and so are the stages of the dataset and the model. What a stage writes follows from what it reads, so that a
-change goes down the chain as a real one would.
+The benchmark copies it as dodo.py into a generated project, beside the real dodo.py as pipeline.py. Loader, stages,
+checker, state and run cache are real, and so is the work of the dataset and the model. The content of a target depends
+on what the stage reads, so a change propagates along the chain as in a real project.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from thunder_train.build import stage as build
+from thunder_train.build.run_cache import RunCache
 from thunder_train.core import files
-from thunder_train.pipeline import graph
 
-real_stages = graph._stages
-
-
-class ShortStages:
-    """As the module that graph._stages imports, which is imported all the same: a real stage pays for it."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """The function of a stage."""
-        real = getattr(real_stages(), name)
-        if name in ("data", "model"):
-            return real
-
-        def work(recipe: Any, out: Path, *_: Any, **__: Any) -> None:
-            stage = getattr(graph, name)(recipe)
-            read = files.digest([stage.reads, *(files.sha256(path) for path in stage.inputs)])
-            for path in stage.targets:
-                (out / path).write_text(f"{path} {read}\n")
-
-        return work
+real_task = build.task
 
 
-graph._stages = ShortStages
+def short_task(stage: build.Stage, cache: RunCache) -> dict[str, Any]:
+    """As build.task, but a stage of a recipe only writes its targets."""
+    is_real = stage.name.partition(":")[0] in ("data", "model")
+    return real_task(stage if is_real else replace(stage, make=partial(write_targets, stage)), cache)
 
-from pipeline import *  # noqa: E402, F403  # after the change, which its task creators take over
+
+def write_targets(stage: build.Stage, out: Path) -> None:
+    """Write a hash of the stage's inputs into each target."""
+    from thunder_train.pipeline import stages  # noqa: F401  (a real stage pays for this import, too)
+
+    content = files.digest([stage.reads, *(files.sha256(path) for path in stage.inputs)])
+    for path in stage.targets:
+        (out / path).write_text(f"{path} {content}\n")
+
+
+build.task = short_task
+
+from pipeline import *  # noqa: E402, F403  # after the change, because its task creators use build.task

@@ -1,9 +1,10 @@
-"""What our training costs against mlx_lm.lora under mlx.launch, on this machine's CPU.
+"""Measures our training against mlx_lm.lora with mlx.launch, on this machine's CPU.
 
-.venv/bin/python benchmarks/train.py [--turns 3] [--rows 128] [--epochs 4] [--write]
+.venv/bin/python benchmarks/train.py [--turns 3] [--rows 128] [--epochs 4] [--write] [--tiny]
 
---write: put the tables into benchmarks/TRAIN.md. Everything lies below .thunder/bench/train. Run it on a quiet machine:
-the sides take turns, so that what else runs disturbs all of them, but two ranks want two cores.
+--write: write the tables to benchmarks/TRAIN.md. --tiny: a few steps of a tiny model in a temporary folder, to check
+that this program works. All other files are below .thunder/bench/train. Run it on an idle machine: the sides take
+turns, so that other work affects all of them, but two ranks need two cores.
 """
 
 import argparse
@@ -15,30 +16,34 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import train_sides as sides
 import train_tables as tables
-from train_material import Material, write, write_model
+from train_material import SHAPE, Material, write, write_model
 from train_sides import ALONE, EAGER, OURS, PROJECT, QUIET, THEIRS, Side, side
 
 BENCH = PROJECT / ".thunder" / "bench" / "train"
 BATCH = 16
-"""Rows of a step, of all ranks."""
+"""Rows per step, of all ranks."""
 SCALING_TURNS = 4
-"""Turns of one rank against two for each turn against mlx-lm: they are short, and the ratio asked is close to 1."""
+"""Turns of one rank against two per turn against mlx-lm: they are short, and the required ratio is close to 1."""
 LINE = re.compile(r"^(?:step (\d+)/\d+  train loss|\s*(\d+)\s+[\d.]+ [▼▲])")
-"""A line at the end of an epoch, ours or mlx-lm's."""
+"""The line after an epoch, ours or mlx-lm's."""
+TINY = {"layers": 4, "width": 16, "heads": 2, "kv-heads": 1, "hidden": 16}
+"""Shape of the model of --tiny."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one training showed. epochs_s: of each epoch but the first and the last; first_s: from start to first line.
+    """Results of one training. epochs_s: of each epoch but the first and the last; first_s: from start to first line.
 
-    peak_bytes: of the rank that needed most, as MLX counts; launcher: its share of a core after the first epoch.
+    peak_bytes: largest peak of a rank, as MLX counts; launcher: its share of a core after the first epoch.
     """
 
     epochs_s: list[float]
@@ -48,7 +53,7 @@ class Run:
 
 
 def measure(subject: Side) -> Run:
-    """Train once and look at the clock when lines come. A failure ends the benchmark with the last lines written."""
+    """Train once and time the output lines. If it fails, the benchmark stops with its last lines of output."""
     shutil.rmtree(subject.run / "probe", ignore_errors=True)
     (subject.run / "probe").mkdir()
     for name in ("checkpoints", "adapter"):
@@ -83,13 +88,13 @@ def _peak_bytes(probe: Path) -> int:
 
 
 def _cpu_s(process: int) -> float:
-    """Seconds of CPU that a process itself has used."""
+    """CPU seconds of a process without its children."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def compare(names: list[str], material: Material, turns: int, epochs: int, is_pinned: bool) -> dict[str, tables.Cost]:
-    """Medians of each side over all turns, in which the sides train one after the other."""
+    """Medians of each side over all turns. In a turn the sides train one after the other."""
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for turn in range(turns):
         for name in names if turn % 2 == 0 else names[::-1]:
@@ -101,24 +106,25 @@ def compare(names: list[str], material: Material, turns: int, epochs: int, is_pi
             )
     return {
         name: tables.Cost(
-            targets_per_s=material.targets / statistics.median(s for run in found for s in run.epochs_s),
-            peak_bytes=max(run.peak_bytes for run in found),
-            launcher=statistics.median(run.launcher for run in found),
+            targets_per_s=material.targets / statistics.median(s for run in each for s in run.epochs_s),
+            peak_bytes=max(run.peak_bytes for run in each),
+            launcher=statistics.median(run.launcher for run in each),
             loss=0.0 if is_pinned else valid_loss(_side(name, material, epochs, is_pinned), material),
         )
-        for name, found in runs.items()
+        for name, each in runs.items()
     }
 
 
 def _side(name: str, material: Material, epochs: int, is_pinned: bool) -> Side:
-    place = BENCH / f"{material.kind}-{re.sub('[^a-z0-9]+', '-', name)}{'-pinned' * is_pinned}"
-    return side(name, BENCH / "model", material, epochs, place, is_pinned)
+    home = material.folder.parent
+    run = home / f"{material.kind}-{re.sub('[^a-z0-9]+', '-', name)}{'-pinned' * is_pinned}"
+    return side(name, home / "model", material, epochs, run, is_pinned)
 
 
 def valid_loss(subject: Side, material: Material) -> float:
-    """Nats per target of the validation rows, with the adapter of either side measured by the same program."""
+    """Nats per target of the validation rows with this side's adapter, measured by our program for all sides."""
     flags = {
-        "--model": BENCH / "model", "--adapter-path": subject.adapter, "--max-seq-len": sides.LONGEST,
+        "--model": material.folder.parent / "model", "--adapter-path": subject.adapter, "--max-seq-len": sides.LONGEST,
         "--valid-data": material.folder / "valid.jsonl", "--test-data": material.folder / "test.jsonl",
         "--max-tokens": 1, "--batch-size": 1,
         "--predictions": subject.run / "predictions.jsonl", "--losses": subject.run / "losses.json",
@@ -133,40 +139,56 @@ def valid_loss(subject: Side, material: Material) -> float:
     return tables.loss_of(subject.run / "losses.json")
 
 
-def first_step_s(turns: int) -> float:
+def first_step_s(home: Path, turns: int) -> float:
     """Median seconds from the start of the launcher to the line of the first step, with the nano model, 2 ranks."""
-    nano = PROJECT / "runs" / "models" / "nano" / "files"
-    rows = write(BENCH / "first", "uniform", 4, 4)
-    subject = side(OURS, nano, rows, 1, BENCH / "first" / "run")
+    write_model(home / "nano", {})
+    rows = write(home / "first", "uniform", 4, 4)
+    subject = side(OURS, home / "nano", rows, 1, home / "first" / "run")
     return statistics.median(measure(subject).first_s for _ in range(turns))
 
 
+def measure_all(home: Path, shape: Mapping[str, int], rows: int, turns: int, epochs: int, sides: list[str]) -> str:
+    """All results as Markdown. home: folder for all files; sides: names to compare."""
+    load = os.getloadavg()[0]
+    write_model(home / "model", shape)
+    kinds = {kind: write(home / kind, kind, rows, BATCH) for kind in ("ragged", "uniform")}
+    if QUIET in sides:
+        for material in kinds.values():  # mlx-lm keeps its compiled code on disk; ours compiles nothing on a CPU
+            measure(_side(QUIET, material, 3, False))
+    against = {kind: compare(sides, material, turns, epochs, False) for kind, material in kinds.items()}
+    scaling = {
+        kind: compare([OURS, ALONE], material, SCALING_TURNS * turns, epochs, True) for kind, material in kinds.items()
+    }
+    results = tables.Results(against, scaling, first_step_s(home, turns), load, os.getloadavg()[0])
+    return tables.page(results, kinds, turns, epochs)
+
+
 def main() -> None:
-    """Measure everything and show the tables."""
+    """Measure, print, and write if --write is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
     flags = parser.parse_args()
-    load = os.getloadavg()[0]
-    write_model(BENCH / "model")
-    kinds = {kind: write(BENCH / kind, kind, flags.rows, BATCH) for kind in ("ragged", "uniform")}
-    for material in kinds.values():  # mlx-lm's compiled code is kept on disk; ours compiles nothing on a CPU
-        measure(_side(QUIET, material, 3, False))
-    against = {
-        kind: compare([OURS, THEIRS, EAGER, QUIET], material, flags.turns, flags.epochs, False)
-        for kind, material in kinds.items()
-    }
-    scaling = {
-        kind: compare([OURS, ALONE], material, SCALING_TURNS * flags.turns, flags.epochs, True)
-        for kind, material in kinds.items()
-    }
-    found = tables.Found(against, scaling, first_step_s(flags.turns), load, os.getloadavg()[0])
-    text = tables.page(found, kinds, flags.turns, flags.epochs)
+    if flags.tiny:
+        with tempfile.TemporaryDirectory() as folder:
+            tiny(Path(folder))
+        return
+    text = measure_all(BENCH, SHAPE, flags.rows, flags.turns, flags.epochs, [OURS, THEIRS, EAGER, QUIET])
     print(text)
     if flags.write:
         (PROJECT / "benchmarks" / "TRAIN.md").write_text(text, encoding="utf-8")
+
+
+def tiny(home: Path) -> None:
+    """One short run of each kind of side on uniform rows, without a page."""
+    write_model(home / "model", TINY)
+    material = write(home / "uniform", "uniform", BATCH, BATCH)
+    compare([OURS], material, 1, 3, False)
+    compare([EAGER, ALONE], material, 1, 3, True)  # to compile mlx-lm's code would take minutes
+    first_step_s(home, 1)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,27 @@
-"""What the training benchmark trains on: a small random model, and rows whose lengths are ragged or uniform."""
+"""Model and rows of the training benchmark: a small random model, and rows of ragged or uniform lengths."""
 
 import json
 import math
 import random
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parent.parent
 LETTERS = [chr(code) for code in range(0x7CA, 0x7EB)]
 MEDIAN = {"ragged": 140, "uniform": 180}
-"""Letters of a row, prompt and answer together; about as many tokens in the mean."""
+"""Median number of letters of a row, prompt and answer together; a letter is a token."""
 SIGMA = 0.7
-"""Of the logarithm of the ragged lengths."""
+"""Standard deviation of the logarithm of ragged lengths."""
 SHORTEST, LONGEST = 16, 900
 SHAPE = {"layers": 4, "width": 128, "heads": 4, "kv-heads": 4, "hidden": 512}
 
 
 @dataclass(frozen=True)
 class Material:
-    """Files of one kind of rows. rows: of train.jsonl, a multiple of batch, the rows of a step on all ranks."""
+    """Files of one kind of rows. rows: of train.jsonl, a multiple of batch; batch: rows per step, of all ranks."""
 
     folder: Path
     kind: str
@@ -28,12 +30,12 @@ class Material:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of an epoch; none is short, for mlx-lm would drop it."""
+        """Optimizer steps per epoch; none is short, because mlx-lm would drop it."""
         return self.rows // self.batch
 
     @property
     def targets(self) -> int:
-        """Tokens of an epoch that teach: a letter is a token, and the end of the turn is one."""
+        """Supervised tokens per epoch: the letters of the answers, and one end of turn each."""
         rows = [json.loads(line) for line in (self.folder / "train.jsonl").read_text().splitlines()]
         return sum(len(row["messages"][-1]["content"]) + 1 for row in rows)
 
@@ -49,16 +51,16 @@ def write(folder: Path, kind: str, rows: int, batch: int) -> Material:
     return Material(folder, kind, rows, batch)
 
 
-def write_model(folder: Path) -> None:
-    """A nano model of SHAPE; made once."""
+def write_model(folder: Path, shape: Mapping[str, int] = SHAPE) -> None:
+    """Write a nano model of this shape unless the folder has one."""
     if not (folder / "config.json").exists():
-        flags = [part for name, value in SHAPE.items() for part in (f"--{name}", str(value))]
+        flags = [part for name, value in shape.items() for part in (f"--{name}", str(value))]
         argv = [sys.executable, "-m", "thunder_train.worker.nano", "--output", str(folder), *flags]
-        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, cwd=PROJECT)
 
 
 def _row(name: str, kind: str, draw: random.Random) -> dict[str, object]:
-    """A row that asks to double letters; its answer is about half of it."""
+    """A row whose answer is its prompt reversed."""
     spread = SIGMA if kind == "ragged" else 0.0
     letters = min(LONGEST, max(SHORTEST, round(math.exp(draw.gauss(math.log(MEDIAN[kind]), spread)))))
     text = "".join(draw.choice(LETTERS) for _ in range(letters // 2))

@@ -1,4 +1,4 @@
-"""The two sides of the training benchmark as commands: the same model, rows, rows of a step, LoRA and AdamW."""
+"""Commands of the training benchmark's sides: the same model, rows, rows per step, LoRA and AdamW."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from train_material import Material
 PROJECT = Path(__file__).resolve().parent.parent
 LAYERS, RANK, SCALE, RATE, DECAY, LONGEST = 4, 8, 20.0, 1e-3, 0.01, 1024
 OURS, THEIRS, EAGER, QUIET, ALONE = "ours", "mlx-lm", "mlx-lm, not compiled", "mlx-lm, no mlx.launch", "ours, 1 rank"
-"""ours: under our launcher. mlx-lm: mlx_lm.lora under mlx.launch, then with MLX_DISABLE_COMPILE=1, then started here
-with nothing that watches, for mlx.launch itself spins on a core."""
+"""ours: with our launcher. mlx-lm: mlx_lm.lora with mlx.launch; the same with MLX_DISABLE_COMPILE=1; the same without
+mlx.launch, because mlx.launch itself keeps a core busy."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """Commands to start together, each with its environment; run: the folder where all is written."""
+    """Commands to start together, each with its environment. run: folder for all output."""
 
     name: str
     run: Path
@@ -30,7 +30,7 @@ class Side:
 
 
 def side(name: str, model: Path, material: Material, epochs: int, run: Path, is_pinned: bool = False) -> Side:
-    """How a side trains for so many epochs, with a line at the end of each."""
+    """The commands of a side that trains for `epochs` epochs and prints a line after each."""
     (run / "probe").mkdir(parents=True, exist_ok=True)
     probe = f"{PROJECT / 'benchmarks' / 'train_probe'}:{PROJECT}"
     common = {"PYTHONPATH": probe, "BENCH_PROBE": str(run / "probe"), "PYTHONUNBUFFERED": "1"}
@@ -49,7 +49,7 @@ def side(name: str, model: Path, material: Material, epochs: int, run: Path, is_
 
 
 def _ours(name: str, model: Path, material: Material, epochs: int, run: Path) -> list[str]:
-    """Clipping is off, for mlx-lm has none."""
+    """Our training, without gradient clipping because mlx-lm has none."""
     every = str(material.steps * epochs)
     flags = {
         "--model": model, "--train-data": material.folder / "train.jsonl",
@@ -59,17 +59,17 @@ def _ours(name: str, model: Path, material: Material, epochs: int, run: Path) ->
         "--lora-rank": RANK, "--lora-scale": SCALE, "--learning-rate": RATE, "--weight-decay": DECAY,
         "--max-grad-norm": 0, "--choose": "last",
     }  # fmt: skip
-    words = [str(part) for flag in flags.items() for part in flag]
+    arguments = [str(part) for flag in flags.items() for part in flag]
     if name == ALONE:
-        return [sys.executable, "-m", "thunder_train.worker", *words]
+        return [sys.executable, "-m", "thunder_train.worker", *arguments]
     host = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": []}
     (run / "hosts.json").write_text(json.dumps({"backend": "ring", "envs": [], "hosts": [host, host]}))
     launcher = [sys.executable, "-m", "thunder_train.launch", "--hostfile", str(run / "hosts.json")]
-    return [*launcher, "--log-dir", str(run / "logs"), *words]
+    return [*launcher, "--log-dir", str(run / "logs"), *arguments]
 
 
 def _config(model: Path, material: Material, epochs: int, run: Path) -> Path:
-    """mlx-lm's own configuration; its batch_size is that of all ranks together. JSON is YAML."""
+    """Write mlx-lm's configuration; its batch_size is that of all ranks together. JSON is valid YAML."""
     every = material.steps * epochs
     config = {
         "model": str(model), "train": True, "data": str(material.folder), "adapter_path": str(run / "adapter"),

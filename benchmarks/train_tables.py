@@ -1,4 +1,4 @@
-"""The training benchmark's page: what was measured, beside what was asked for."""
+"""The page of the training benchmark: results and targets."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from train_material import LONGEST, MEDIAN, SHAPE, SIGMA, Material
 from train_sides import ALONE, EAGER, LAYERS, OURS, QUIET, RANK, RATE, THEIRS
 
 QUIET_LOAD = 0.5
-"""Load average before the first run above which the machine was not quiet."""
+"""Load average before the first run above which the machine counts as busy."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians of a side. launcher: share of a core that its launcher uses; loss: validation, nats per target."""
+    """Medians of a side. launcher: share of a core that its launcher uses; loss: validation loss, nats per target."""
 
     targets_per_s: float
     peak_bytes: int
@@ -26,8 +26,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Found:
-    """against: kind of rows -> side -> cost. scaling: the same with each rank on a core of its own. load: averages."""
+class Results:
+    """against: kind of rows -> side -> cost; scaling: the same with each rank on its own core; load: load averages."""
 
     against: Mapping[str, Mapping[str, Cost]]
     scaling: Mapping[str, Mapping[str, Cost]]
@@ -41,33 +41,35 @@ def loss_of(losses: Path) -> float:
     return float(json.loads(losses.read_text())["adapter"]["valid"]["loss"])
 
 
-def page(found: Found, kinds: Mapping[str, Material], turns: int, epochs: int) -> str:
+def page(results: Results, kinds: Mapping[str, Material], turns: int, epochs: int) -> str:
     """benchmarks/TRAIN.md."""
-    parts = ["# What the training costs", _setting(found, kinds, turns, epochs), "## Asked for", _targets(found)]
-    parts += [part for kind in found.against for part in (f"## {kind.capitalize()} rows", _sides(found.against[kind]))]
-    parts += ["## Two ranks against one, each on a core of its own", _scaling(found.scaling), _notes()]
+    parts = ["# What the training costs", _setting(results, kinds, turns, epochs), "## Targets", _targets(results)]
+    parts += [
+        part for kind in results.against for part in (f"## {kind.capitalize()} rows", _sides(results.against[kind]))
+    ]
+    parts += ["## Two ranks against one, each on its own core", _scaling(results.scaling), _notes()]
     return "\n\n".join(parts) + "\n"
 
 
-def _setting(found: Found, kinds: Mapping[str, Material], turns: int, epochs: int) -> str:
+def _setting(results: Results, kinds: Mapping[str, Material], turns: int, epochs: int) -> str:
     first = next(iter(kinds.values()))
     shape = ", ".join(f"{name} {value}" for name, value in SHAPE.items())
     noise = (
         ""
-        if found.load_before <= QUIET_LOAD
-        else " **The machine was not quiet: other jobs took part of both cores, so ratios hold better than rates.**"
+        if results.load_before <= QUIET_LOAD
+        else " **The machine was busy: other jobs used part of both cores, so ratios are more reliable than rates.**"
     )
     versions = f"mlx {version('mlx')}, mlx-lm {version('mlx-lm')}"
-    load = f"load {found.load_before:.1f} before, {found.load_after:.1f} after"
+    load = f"load {results.load_before:.1f} before, {results.load_after:.1f} after"
     return (
         f"Written by `benchmarks/train.py --write`. {os.cpu_count()} cores, {platform.machine()}, {versions}; {load}."
         f"{noise}\n\n"
         f"Model: gemma3_text ({shape}), float32, random. LoRA of rank {RANK} on the last {LAYERS} layers, AdamW at "
-        f"{RATE}. {first.rows} rows, {first.batch} of them a step, {epochs} epochs, medians of {turns} turns (of more "
-        "for one rank against two) without the first and the last epoch. "
+        f"{RATE}. {first.rows} rows, {first.batch} per step, {epochs} epochs, medians of {turns} turns (more for one "
+        "rank against two) without the first and the last epoch. "
         f"Ragged: lognormal lengths, sigma {SIGMA}, median {MEDIAN['ragged']}, at most {LONGEST} letters; uniform: "
-        f"{MEDIAN['uniform']}. One BLAS thread a rank, the same OpenBLAS on both sides. "
-        "Targets are letters of the answers and the ends of their turns, counted from the rows, alike for both sides."
+        f"{MEDIAN['uniform']}. One BLAS thread per rank, the same OpenBLAS on both sides. "
+        "Targets are the letters of the answers and the ends of their turns, counted from the rows for both sides."
     )
 
 
@@ -75,22 +77,22 @@ def _verdict(what: str, asked: str, value: str, is_met: bool) -> str:
     return f"| {what} | {asked} | {value} | {'met' if is_met else '**not met**'} |"
 
 
-def _targets(found: Found) -> str:
-    ragged, uniform = found.against["ragged"], found.against["uniform"]
+def _targets(results: Results) -> str:
+    ragged, uniform = results.against["ragged"], results.against["uniform"]
     speed, even = (side[OURS].targets_per_s / side[THEIRS].targets_per_s for side in (ragged, uniform))
     rows = [_verdict("supervised tokens/s on ragged rows, ours / mlx-lm", "2.0 or more", f"{speed:.2f}", speed >= 2)]
     rows.append(_verdict("the same on uniform rows", "1.0 or more", f"{even:.2f}", even >= 1))
-    for kind, side in found.against.items():
+    for kind, side in results.against.items():
         memory = side[OURS].peak_bytes / side[THEIRS].peak_bytes
-        rows.append(_verdict(f"peak memory of a rank, {kind}", "1.0 or less", f"{memory:.2f}", memory <= 1))
-    for kind, side in found.scaling.items():
+        rows.append(_verdict(f"peak memory per rank, {kind}", "1.0 or less", f"{memory:.2f}", memory <= 1))
+    for kind, side in results.scaling.items():
         share = side[OURS].targets_per_s / (2 * side[ALONE].targets_per_s)
         rows.append(_verdict(f"efficiency of 2 ranks, {kind}", "0.90 or more", f"{share:.2f}", share >= 0.9))
-    first = found.first_step_s
+    first = results.first_step_s
     rows.append(_verdict("start to first step, nano model, 2 ranks", "under 4 s", f"{first:.1f} s", first < 4))
-    launcher = max(side[OURS].launcher for side in found.against.values())
+    launcher = max(side[OURS].launcher for side in results.against.values())
     rows.append(_verdict("launcher, share of a core", "under 2 %", f"{launcher:.1%}", launcher < 0.02))
-    return "\n".join(["| what | asked | measured | |", "|---|---|---|---|", *rows])
+    return "\n".join(["| target | required | measured | |", "|---|---|---|---|", *rows])
 
 
 def _sides(costs: Mapping[str, Cost]) -> str:
@@ -100,7 +102,7 @@ def _sides(costs: Mapping[str, Cost]) -> str:
         f"| {cost.loss:.3f} | {'-' if name == QUIET else f'{cost.launcher:.1%}'} |"
         for name, cost in costs.items()
     ]
-    head = "| side | targets/s | ours / it | peak of a rank | validation loss | launcher's core |"
+    head = "| side | targets/s | ours / this | peak per rank | validation loss | launcher, share of a core |"
     return "\n".join([head, "|---|---|---|---|---|---|", *rows])
 
 
@@ -116,11 +118,11 @@ def _scaling(scaling: Mapping[str, Mapping[str, Cost]]) -> str:
 def _notes() -> str:
     return (
         "## How the sides were made equal\n\n"
-        "mlx-lm: `mask_prompt`, AdamW with our weight decay and bias correction, `batch_size` of all ranks together as "
-        "ours, no cap that cuts a row, rows that fill every batch (it drops a short one). Its clock is ours: lines are "
-        "timed as they come, data and all; its code is compiled before, in a run that is not counted. It also trains "
-        "on the line feed after the end of a turn and on one pad token a row, which are not counted. Our clipping is "
-        "off, for it has none. Validation losses are measured by our `worker.generate` for both. "
-        f"`{EAGER}` has MLX_DISABLE_COMPILE=1; `{QUIET}` starts its ranks directly, because mlx.launch itself spins on "
-        "a core."
+        "mlx-lm: `mask_prompt`, AdamW with our weight decay and bias correction, the same number of rows per step, no "
+        "limit that cuts a row, rows that fill every batch (mlx-lm drops a short one). Both sides are timed by the "
+        "arrival of their output lines, data loading included; an uncounted run compiles mlx-lm's code first. mlx-lm "
+        "also trains on the line feed after the end of a turn and on one pad token per row, which are not counted. Our "
+        "gradient clipping is off, because mlx-lm has none. Our `worker.generate` measures the validation losses of "
+        f"both. `{EAGER}` has MLX_DISABLE_COMPILE=1; `{QUIET}` starts its ranks directly, because mlx.launch itself "
+        "keeps a core busy."
     )

@@ -1,6 +1,6 @@
-"""Loaded by every Python that the training benchmark starts: one BLAS for both sides, and their peak memory.
+"""Python loads this module in every process of the training benchmark: same BLAS for both sides, peak memory.
 
-Reads BENCH_PIN (any value: each rank keeps to a core of its own) and BENCH_PROBE, a folder for one JSON file a process.
+Reads BENCH_PIN (any value: each rank runs on its own core) and BENCH_PROBE, a folder for one JSON file per process.
 """
 
 import atexit
@@ -14,8 +14,8 @@ from pathlib import Path
 RANK = int(os.environ.get("MLX_RANK", "0"))
 
 
-def tell() -> None:
-    """Write what a process that used MLX had needed at its peak."""
+def write_peak() -> None:
+    """Write the peak memory of this process if it used MLX."""
     if "mlx.core" not in sys.modules:
         return
     import mlx.core as mx
@@ -27,6 +27,6 @@ def tell() -> None:
 
 if "BENCH_PROBE" in os.environ:
     ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-    atexit.register(tell)
+    atexit.register(write_peak)
 if "BENCH_PIN" in os.environ:
     os.sched_setaffinity(0, {RANK % (os.cpu_count() or 1)})
