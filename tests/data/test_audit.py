@@ -40,7 +40,7 @@ def test_the_page_says_what_is_in_the_dataset() -> None:
         '<tr><th scope="row">exact duplicate</th><td class="n">1</td><td></td></tr>',
     ] == dropped
     assert '<tr><th scope="row">doubled marks</th><td class="n">1,200</td></tr>' in text
-    assert "1 pair of rows in different splits say nearly the same." in text
+    assert "1 pair of rows in different splits have nearly the same text." in text
 
 
 def _counts(name: str, *counts: int) -> str:
@@ -103,8 +103,8 @@ def test_the_answer_is_told_by_what_it_changes(changes: dict[str, str], answer: 
         ("counts", "Rows by source: none."),
         ("histograms", "Characters of the answer: no rows to measure."),
         ("dropped", "No row was dropped."),
-        ("orthography_findings", "Nothing was found."),
-        ("near_duplicates", "0 pairs of rows in different splits say nearly the same."),
+        ("orthography_findings", "Nothing unusual was counted."),
+        ("near_duplicates", "0 pairs of rows in different splits have nearly the same text."),
         ("examples", "There is no row to show."),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_search_that_stopped_early_says_so() -> None:
     A count that is a lower bound must not read as the whole truth.
     """
     near = {"count": 20, "is_complete": False, "examples": []}
-    sentence = "At least 20 pairs of rows in different splits say nearly the same; "
+    sentence = "At least 20 pairs of rows in different splits have nearly the same text; "
 
     assert f"{sentence}the search stops at a limit, so there may be more." in page(near_duplicates=near)
 

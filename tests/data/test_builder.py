@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from tests.helpers.inputs import FIELDS, report_row
-from tests.helpers.material import build, built, report_rows, source
+from tests.helpers.material import CODE, build, built, report_rows, source
 from tests.helpers.project_copy import PROJECT
 from thunder_train.config.load import load
-from thunder_train.core import files
+from thunder_train.core import code_hash, files
 from thunder_train.core.paths import DATA
+from thunder_train.core.stat_cache import StatCache
 from thunder_train.data.splits import fraction
+from thunder_train.pipeline.graph import DATASET_CODE
 
 
 def written(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -21,7 +23,7 @@ def written(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return {name: files.read_jsonl(folder / "out" / f"{name}.jsonl") for name in ("train", "valid", "test")}
 
 
-def test_shipped_dataset_has_the_rows_of_the_first_run(tmp_path):
+def test_shipped_dataset_has_the_rows_of_the_first_run(tmp_path: Path) -> None:
     """16 train and 4 validation rows, as the first Thunder Train's smoke run had."""
     manifest = build(load(PROJECT).datasets["agp-nko-corrections"], PROJECT, tmp_path)
 
@@ -32,14 +34,14 @@ def test_shipped_dataset_has_the_rows_of_the_first_run(tmp_path):
     )
 
 
-def test_shipped_test_rows_can_all_be_scored(tmp_path):
+def test_shipped_test_rows_can_all_be_scored(tmp_path: Path) -> None:
     """A test row without a reference has no error rate."""
     build(load(PROJECT).datasets["agp-nko-corrections"], PROJECT, tmp_path)
 
     assert all(row["reference_text"] for row in files.read_jsonl(tmp_path / "test.jsonl"))
 
 
-def test_row_is_what_the_worker_reads(tmp_path):
+def test_row_is_what_the_worker_reads(tmp_path: Path) -> None:
     """The format of a data row, whole."""
     built(tmp_path, report_rows())
 
@@ -60,7 +62,7 @@ def test_row_is_what_the_worker_reads(tmp_path):
     } == row
 
 
-def test_same_inputs_give_the_same_bytes(tmp_path):
+def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     """A committed manifest must come out again, to the byte, whatever the order of the source."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
@@ -73,8 +75,8 @@ def test_same_inputs_give_the_same_bytes(tmp_path):
         assert first == second
 
 
-def test_manifest_tells_the_bytes_of_every_file(tmp_path):
-    """Whoever holds a manifest can check the files it speaks of."""
+def test_manifest_has_the_hash_of_every_file(tmp_path: Path) -> None:
+    """Anyone with a manifest can check its files."""
     manifest = built(tmp_path, report_rows())
 
     for name, split in manifest["splits"].items():
@@ -85,7 +87,17 @@ def test_manifest_tells_the_bytes_of_every_file(tmp_path):
     assert files.sha256(tmp_path / "in.json") == manifest["sources"][0]["files"][0]["sha256"]
 
 
-def test_manifest_names_no_machine_path(tmp_path):
+def test_code_of_the_rows_includes_the_split_and_no_page(tmp_path: Path) -> None:
+    """A change of the split makes other rows; a change of the audit page or of the row counter makes none."""
+    hashes = code_hash.hashes(DATASET_CODE, StatCache(tmp_path / "stats.sqlite"))
+    names = {path.removeprefix("thunder_train/").removesuffix(".py") for path in hashes}
+
+    assert {"data/builder", "data/splits", "data/orthography", "data/near_duplicates", "core/text"} <= names
+    assert not names & {"data/audit", "core/html", "core/console", "core/paths", "pipeline/graph"}
+    assert {"code": CODE, "module": "thunder_train.data.builder"} == built(tmp_path, report_rows())["builder"]
+
+
+def test_manifest_names_no_machine_path(tmp_path: Path) -> None:
     """A manifest is committed: it must read the same on every machine."""
     (tmp_path / "prompt.j2").write_text("{{ asr_text }}")
 
@@ -99,7 +111,7 @@ def test_manifest_names_no_machine_path(tmp_path):
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
 
 
-def test_appended_rows_move_no_row_to_another_split(tmp_path):
+def test_appended_rows_move_no_row_to_another_split(tmp_path: Path) -> None:
     """Else every growth of a source would leak test rows into training."""
     built(tmp_path, report_rows()[:12])
     before = {row["id"]: name for name, split in written(tmp_path).items() for row in split}
@@ -110,7 +122,7 @@ def test_appended_rows_move_no_row_to_another_split(tmp_path):
     assert before == {name: after[name] for name in before}
 
 
-def test_rows_of_one_group_stay_together(tmp_path):
+def test_rows_of_one_group_stay_together(tmp_path: Path) -> None:
     """Two segments of one recording in train and test would be a leak."""
     report = [row | {"wav": f"{n % 5}.wav"} for n, row in enumerate(report_rows())]
     built(tmp_path, report, sources=(source(fields=FIELDS | {"audio_path": "wav"}),))
@@ -120,14 +132,14 @@ def test_rows_of_one_group_stay_together(tmp_path):
     assert 5 == sum(len(each) for each in groups)
 
 
-def test_fraction_is_fixed_by_seed_and_group():
+def test_fraction_is_fixed_by_seed_and_group() -> None:
     """Written out by hand from the rule, so that no refactoring can move the split."""
     expected = int(hashlib.sha256(b"7:a.wav").hexdigest(), 16) / 2**256
 
     assert expected == pytest.approx(fraction(7, "a.wav"), abs=1e-12)
 
 
-def test_exact_duplicates_are_dropped_and_counted(tmp_path):
+def test_exact_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
     """The same question and answer twice would weigh double, or sit in two splits."""
     report = [*report_rows(), report_row(0, n="99"), report_row(1, n="98")]
 
@@ -136,7 +148,7 @@ def test_exact_duplicates_are_dropped_and_counted(tmp_path):
     assert (20, {"exact duplicate": 2}) == (sum(s["rows"] for s in manifest["splits"].values()), manifest["dropped"])
 
 
-def test_marks_in_another_order_are_the_same_text(tmp_path):
+def test_marks_in_another_order_are_the_same_text(tmp_path: Path) -> None:
     """NFC comes before the search for duplicates, and into the files."""
     typed = ["ߊ\u07eb\u07f2", "ߊ\u07f2\u07eb"]
     report = [*report_rows(), *(report_row(0, n=f"x{n}", r=text, f=text) for n, text in enumerate(typed))]
@@ -147,7 +159,7 @@ def test_marks_in_another_order_are_the_same_text(tmp_path):
     assert ({"exact duplicate": 1}, "ߊ\u07f2\u07eb") == (manifest["dropped"], row["messages"][-1]["content"])
 
 
-def test_rows_that_teach_nothing_are_dropped_and_counted(tmp_path):
+def test_rows_that_teach_nothing_are_dropped_and_counted(tmp_path: Path) -> None:
     """An empty answer would teach silence; an empty hypothesis would teach invention."""
     report = [*report_rows(), report_row(0, n="a", h=" "), report_row(0, n="b", d=False, h="", r=" ")]
 
@@ -156,14 +168,14 @@ def test_rows_that_teach_nothing_are_dropped_and_counted(tmp_path):
     assert {"empty hypothesis": 1, "empty target": 1} == manifest["dropped"]
 
 
-def test_empty_test_split_is_allowed(tmp_path):
+def test_empty_test_split_is_allowed(tmp_path: Path) -> None:
     """Losses on validation rows may be all that someone wants."""
     built(tmp_path, report_rows(), test=0.0)
 
     assert [] == written(tmp_path)["test"]
 
 
-def test_conversations_are_written_as_they_are(tmp_path):
+def test_conversations_are_written_as_they_are(tmp_path: Path) -> None:
     """ChatML from elsewhere keeps its own system text and needs no template values."""
     lines = [
         {"id": str(n), "messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}

@@ -1,6 +1,8 @@
-"""What stands beside the splits: every dropped row, every decision, the audit; and the limits on all of it."""
+"""The files beside the splits: every dropped row, every decision, the audit; and their limits."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,9 @@ from thunder_train.core import files
 WITNESSED = "0123456789abcdef" * 2
 
 
-def test_every_dropped_row_is_told_with_its_place(tmp_path):
+def test_every_dropped_row_is_listed_with_its_place(tmp_path: Path) -> None:
     """
-    A count alone sends nobody to the line that must be mended.
+    A count alone does not lead to the line to correct.
     """
     report = [*report_rows(), report_row(0, n="a", h=" "), report_row(1, n="b", r="v", f="v"), report_row(2, n="c")]
 
@@ -27,7 +29,7 @@ def test_every_dropped_row_is_told_with_its_place(tmp_path):
     ] == files.read_jsonl(tmp_path / "out" / "dropped.jsonl")
 
 
-def test_what_a_gate_said_goes_along(tmp_path):
+def test_what_a_gate_decided_is_kept(tmp_path: Path) -> None:
     """
     Decision, reasons, budget and witness must be there when somebody asks why a row teaches what it teaches.
     """
@@ -37,8 +39,8 @@ def test_what_a_gate_said_goes_along(tmp_path):
 
     manifest = built(tmp_path, report, sources=(source(fields=fields),))
 
-    told = files.read_jsonl(tmp_path / "out" / "decisions.jsonl")
-    assert (20, {"within": 20}, {"accepted": 20}) == (len(told), manifest["reason_codes"], manifest["decisions"])
+    decisions = files.read_jsonl(tmp_path / "out" / "decisions.jsonl")
+    assert (20, {"within": 20}, {"accepted": 20}) == (len(decisions), manifest["reason_codes"], manifest["decisions"])
     assert {
         "id": "in:00",
         "decision": "accepted",
@@ -48,10 +50,10 @@ def test_what_a_gate_said_goes_along(tmp_path):
         "proposal_source": "",
         "telemetry": {"c": 0},
         "witness": witness,
-    } == told[0]
+    } == decisions[0]
 
 
-def test_test_rows_keep_what_a_gate_may_ask_for(tmp_path):
+def test_test_rows_keep_what_a_gate_may_ask_for(tmp_path: Path) -> None:
     """
     A gate judges by confidence and trajectory; of a million rows only those that will be judged carry them.
     """
@@ -66,12 +68,12 @@ def test_test_rows_keep_what_a_gate_may_ask_for(tmp_path):
 
     built(tmp_path, [], sources=(source(kind="rows", path="p.jsonl", references="r.jsonl", fields={}),))
 
-    told = files.read_jsonl(tmp_path / "out" / "decisions.jsonl")
-    assert [row["id"] for row in files.read_jsonl(tmp_path / "out" / "test.jsonl")] == [row["id"] for row in told]
-    assert {"ctc_confidence": 0.5, "velocity": 0.25} == told[0]["telemetry"]
+    decisions = files.read_jsonl(tmp_path / "out" / "decisions.jsonl")
+    assert [row["id"] for row in files.read_jsonl(tmp_path / "out" / "test.jsonl")] == [row["id"] for row in decisions]
+    assert {"ctc_confidence": 0.5, "velocity": 0.25} == decisions[0]["telemetry"]
 
 
-def test_too_many_dropped_rows_fail_the_stage(tmp_path):
+def test_too_many_dropped_rows_fail_the_stage(tmp_path: Path) -> None:
     """
     A field that was renamed upstream must not quietly halve a dataset.
     """
@@ -86,25 +88,25 @@ def test_too_many_dropped_rows_fail_the_stage(tmp_path):
     ) == str(error.value)
 
 
-def test_templates_take_turns_by_id(tmp_path):
+def test_templates_take_turns_by_id(tmp_path: Path) -> None:
     """
     Many wordings of one question are a measured cure for mode collapse; appended rows must not reshuffle them.
     """
-    (tmp_path / "other.j2").write_text("Mend: {{ asr_text }}", encoding="utf-8")
+    (tmp_path / "other.j2").write_text("Correct: {{ asr_text }}", encoding="utf-8")
     prompts = ("prompt.j2", "other.j2")
 
-    def asked(report):
+    def questions(report: Any) -> dict[str, str]:
         built(tmp_path, report, templates=prompts)
         rows = [row for name in ("train", "valid", "test") for row in files.read_jsonl(tmp_path / f"out/{name}.jsonl")]
         return {row["id"]: row["messages"][1]["content"].partition(":")[0] for row in rows}
 
-    before, after = asked(report_rows()[:15]), asked(report_rows())
+    before, after = questions(report_rows()[:15]), questions(report_rows())
 
-    assert {"Text", "Mend"} == set(before.values())
+    assert {"Text", "Correct"} == set(before.values())
     assert before == {name: after[name] for name in before}
 
 
-def test_mixed_orthographies_are_refused(tmp_path):
+def test_mixed_orthographies_are_refused(tmp_path: Path) -> None:
     """
     A model that learns two spellings corrects each into the other: the users lost 16 points of CER to it.
     """
@@ -122,7 +124,7 @@ def test_mixed_orthographies_are_refused(tmp_path):
     )
 
 
-def test_near_duplicates_between_splits_are_counted(tmp_path):
+def test_near_duplicates_between_splits_are_counted(tmp_path: Path) -> None:
     """
     A test sentence that differs by one letter from a training sentence measures memory; the audit names the pair.
     """
@@ -138,7 +140,7 @@ def test_near_duplicates_between_splits_are_counted(tmp_path):
     assert "near-duplicates" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8").lower()
 
 
-def test_a_table_of_ones_own_is_an_orthography(tmp_path):
+def test_a_table_in_the_dataset_is_an_orthography(tmp_path: Path) -> None:
     """
     Another language is another table, not another program.
     """
@@ -156,7 +158,7 @@ def test_a_table_of_ones_own_is_an_orthography(tmp_path):
     assert {"stray script in the reference": 1} == manifest["dropped"]
 
 
-def test_a_row_with_markup_shows_as_text(tmp_path):
+def test_a_row_with_markup_shows_as_text(tmp_path: Path) -> None:
     """
     Rows come from anywhere; the audit is opened in a browser.
     """
@@ -171,7 +173,7 @@ def test_a_row_with_markup_shows_as_text(tmp_path):
     ) == (True, True)
 
 
-def test_sources_may_be_patterns_of_packed_files(tmp_path):
+def test_sources_may_be_patterns_of_packed_files(tmp_path: Path) -> None:
     """
     A corpus lies in shards; which shard a row is in decides nothing but its name.
     """
@@ -188,7 +190,7 @@ def test_sources_may_be_patterns_of_packed_files(tmp_path):
     assert 20 == sum(split["rows"] for split in manifest["splits"].values())
 
 
-def test_a_conversation_with_a_hidden_character_is_dropped(tmp_path):
+def test_a_conversation_with_a_hidden_character_is_dropped(tmp_path: Path) -> None:
     """
     A bidi control in a question reorders what a reader sees of it, and teaches the model to write them.
     """

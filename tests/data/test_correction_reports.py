@@ -1,21 +1,24 @@
 """Correction reports of any shape, read through their field map."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers.inputs import FIELDS, drops, read, refusal, report_row
+from thunder_train.data.rows import Ledger, Row
 
 CASE = report_row(0)
 
 
-def report(folder, document, **given):
+def report(folder: Path, document: Any, **given: Any) -> tuple[list[Row], Ledger]:
     """What a JSON document of report rows gives."""
     text = document if isinstance(document, str | bytes) else json.dumps(document)
     return read(folder, text, **{"kind": "report", "path": "in.json", "fields": FIELDS} | given)
 
 
-def wrong(folder, document, **given):
+def wrong(folder: Path, document: Any, **given: Any) -> str:
     """The text of the error that such a document gives."""
     text = document if isinstance(document, str | bytes) else json.dumps(document)
     return refusal(folder, text, **{"kind": "report", "path": "in.json", "fields": FIELDS} | given)
@@ -35,14 +38,16 @@ def wrong(folder, document, **given):
         ("reject", ("accepted", "stable"), [], {"rejected, not used": 1}),
     ],
 )
-def test_use_decides_what_a_row_teaches(tmp_path, verdict, use, targets, dropped):
+def test_use_decides_what_a_row_teaches(
+    tmp_path: Path, verdict: Any, use: tuple[str, ...], targets: list[str], dropped: dict[str, int]
+) -> None:
     """Accepted rows teach their final text, rejected ones their reference or to leave the text alone."""
     rows, ledger = report(tmp_path, [report_row(0, d=verdict, h="ߞߏ", r="ߞߋ", f="ߞߋߣ")], use=use)
 
     assert (targets, dropped) == ([row.target_text for row in rows], ledger.reasons())
 
 
-def test_stable_rows_teach_to_leave_the_text_alone(tmp_path):
+def test_stable_rows_teach_to_leave_the_text_alone(tmp_path: Path) -> None:
     """A stable span is an identity example whatever the gate said of it, and whatever its reference says."""
     rows, _ = report(
         tmp_path, [report_row(0, p="stable", d=verdict, h="ߞߏ") for verdict in (True, False)], use=("stable",)
@@ -51,15 +56,15 @@ def test_stable_rows_teach_to_leave_the_text_alone(tmp_path):
     assert ["ߞߏ", "ߞߏ"] == [row.target_text for row in rows]
 
 
-def test_rejected_row_without_a_reference_teaches_nothing(tmp_path):
-    """Nobody knows the answer, so there is none to learn; the ledger shows that the row was seen, and which it was."""
+def test_rejected_row_without_a_reference_teaches_nothing(tmp_path: Path) -> None:
+    """There is no answer to learn; the ledger shows that the row was read, and which it was."""
     rows, ledger = report(tmp_path, [report_row(0, d="reject", r=None)], use=("corrected",))
 
     assert ([], {"in.json": 1}) == (rows, ledger.rows_read)
     assert [("in.json", 1, "in:00", "rejected without a reference")] == drops(ledger)
 
 
-def test_field_map_reaches_into_nested_rows(tmp_path):
+def test_field_map_reaches_into_nested_rows(tmp_path: Path) -> None:
     """Each report has its own shape; the map, not the code, knows it."""
     case = {"in": {"h": "ߞߏ"}, "g": {"ok": True, "why": "fits", "max": 3}, "t": "f00d", "c": 0.5, "z": "ߞߋ"}
     fields = {"asr_text": "in.h", "decision": "g.ok", "reason_codes": "g.why", "final_text": "z"}
@@ -75,32 +80,32 @@ def test_field_map_reaches_into_nested_rows(tmp_path):
     assert {"allowed": 3} == row.edit_budget
 
 
-def test_row_is_named_by_its_file_and_carries_its_group_keys(tmp_path):
+def test_row_is_named_by_its_file_and_carries_its_group_keys(tmp_path: Path) -> None:
     """Rows of one recording must stay in one split, and equal ids of two reports are two rows."""
     rows = [report_row(0, n=7, wav="a.wav", seg="s", film="v"), report_row(1, n=0, seg=8)]
     keys = {"audio_path": "wav", "segment_id": "seg", "video_id": "film"}
 
-    found, _ = report(tmp_path, rows, fields=FIELDS | keys)
+    read_rows, _ = report(tmp_path, rows, fields=FIELDS | keys)
 
     assert [
         ("in:7", {"video_id": "v", "audio_path": "a.wav", "segment_id": "s"}),
         ("in:0", {"segment_id": "8"}),
-    ] == [(row.row_id, row.keys) for row in found]
-    assert [("in.json", 1), ("in.json", 2)] == [(row.file, row.line) for row in found]
+    ] == [(row.row_id, row.keys) for row in read_rows]
+    assert [("in.json", 1), ("in.json", 2)] == [(row.file, row.line) for row in read_rows]
 
 
-def test_row_without_an_id_is_named_by_what_it_says(tmp_path):
-    """Not by its place: rows added before it must not rename it, for the split goes by names."""
+def test_row_without_an_id_is_named_by_what_it_says(tmp_path: Path) -> None:
+    """Not by its place: rows added before it must not rename it, because ids decide the split."""
     rows = [report_row(number, n=None) for number in (0, 1)]
 
-    there, _ = report(tmp_path, rows)
-    back, _ = report(tmp_path, [report_row(2), *reversed(rows)])
+    forward, _ = report(tmp_path, rows)
+    backward, _ = report(tmp_path, [report_row(2), *reversed(rows)])
 
-    assert "in:e7da00c87af0" == there[0].row_id
-    assert [row.row_id for row in there] == [row.row_id for row in reversed(back[1:])]
+    assert "in:e7da00c87af0" == forward[0].row_id
+    assert [row.row_id for row in forward] == [row.row_id for row in reversed(backward[1:])]
 
 
-def test_enums_translate_the_words_of_a_report(tmp_path):
+def test_enums_translate_the_words_of_a_report(tmp_path: Path) -> None:
     """Each gate has its own words; the recipe, not the code, knows them."""
     enums = {"decision": {"OK": "accepted", "3": "rejected"}, "reason_codes": {"e": "edit_budget"}}
 
@@ -115,7 +120,7 @@ def test_enums_translate_the_words_of_a_report(tmp_path):
     assert {"rejected, not used": 1} == ledger.reasons()
 
 
-def test_words_that_no_enum_lists_are_refused(tmp_path):
+def test_words_that_no_enum_lists_are_refused(tmp_path: Path) -> None:
     """A new word of the gate must not be guessed at."""
     enums = {"decision": {"OK": "accepted", "NO": "rejected"}, "partition": {"boundary": "boundary"}}
 
@@ -125,8 +130,8 @@ def test_words_that_no_enum_lists_are_refused(tmp_path):
     ) == wrong(tmp_path, [report_row(0, d="Okay"), CASE], enums=enums)
 
 
-def test_reference_side_members_never_reach_telemetry(tmp_path):
-    """A prompt that shows how many errors the reference counts leaks it; cer_edits is known for one by its name."""
+def test_reference_side_members_never_reach_telemetry(tmp_path: Path) -> None:
+    """A prompt that shows how many errors the reference counts leaks it; the name cer_edits is enough."""
     telemetry = {"c": 0.5, "cer_edits": 2, "score": {"edits": 3, "entropy": 0.25, "cer_edits": 1}}
 
     rows, _ = report(tmp_path, [report_row(0, t=telemetry)], reference_side=("telemetry.score.edits",))
@@ -134,7 +139,7 @@ def test_reference_side_members_never_reach_telemetry(tmp_path):
     assert {"c": 0.5, "score": {"entropy": 0.25}} == rows[0].telemetry
 
 
-def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path):
+def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path: Path) -> None:
     """A report of a million rows is no single document."""
     fields = FIELDS | {"telemetry.c": "t.c"}
     del fields["telemetry"]
@@ -244,12 +249,12 @@ def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path):
         ),
     ],
 )
-def test_wrong_report_is_refused(tmp_path, content, given, expected):
-    """A misread report would train on nonsense, so each mistake is named with its mend."""
+def test_wrong_report_is_refused(tmp_path: Path, content: Any, given: dict[str, Any], expected: str) -> None:
+    """A misread report would train on nonsense, so each mistake is named with a hint."""
     assert expected == wrong(tmp_path, content, **given)
 
 
-def test_rows_that_name_another_schema_are_refused(tmp_path):
+def test_rows_that_name_another_schema_are_refused(tmp_path: Path) -> None:
     """Lines have no document around them that could say it."""
     rows = [report_row(0, schema="thunder.report/1"), report_row(1, schema="thunder.report/9")]
 

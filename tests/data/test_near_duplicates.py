@@ -38,7 +38,7 @@ def near_pairs(texts: list[str], split: list[int], **given: Any) -> NearDuplicat
 
 def is_same(one: Prints, other: Prints) -> bool:
     """Whether two sets of fingerprints are equal."""
-    return all((left == right).all() for left, right in zip(one, other, strict=True))
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in Prints._fields)
 
 
 def sentences(count: int, seed: int = 170) -> list[str]:

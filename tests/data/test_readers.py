@@ -1,37 +1,42 @@
-"""Files as others write them, in every format: read whole, or refused with the place and the mend."""
+"""Files as others write them, in every format: read whole, or refused with their place and a hint."""
 
 import gzip
 import os
 import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers.inputs import FIELDS, PREDICTION, lines, read, refusal, taken, write
+from tests.helpers.inputs import FIELDS, PREDICTION, lines, read, read_source, refusal, write
 from thunder_train import ThunderError
 from thunder_train.data import formats, readers
 
+Pack = Callable[[bytes], bytes]
 THREE = [{"text": f"ߞߏ{number}", "id": number} for number in range(3)]
 
 
-def zstd(content):
+def zstd(content: bytes) -> bytes:
     """Bytes as a .zst file holds them."""
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
         stream.write(content)
-    return sink.getvalue().to_pybytes()
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
 
 
-def parquet(path, columns, **given):
+def parquet(path: Path, columns: dict[str, Any], **given: Any) -> None:
     """A Parquet file."""
     pq.write_table(pa.table(columns), path, **given)
 
 
-def error_of(folder, **given):
+def error_of(folder: Path, **given: Any) -> str:
     """The text of the error that a source gives as its files lie there."""
     with pytest.raises(ThunderError) as error:
-        taken(folder, **given)
+        read_source(folder, **given)
     return str(error.value)
 
 
@@ -41,11 +46,12 @@ def error_of(folder, **given):
 @pytest.mark.parametrize(
     "name", ["in.jsonl", "in.json", "IN.JSONL", "in.jsonl.gz", "in.json.zst", "in.csv", "in.csv.gz"]
 )
-def test_format_is_told_by_the_name(tmp_path, name):
+def test_the_name_tells_the_format(tmp_path: Path, name: str) -> None:
     """The same rows in any wrapping give the same ids and texts."""
     content = b"id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in THREE).encode()
     content = content if ".csv" in name else lines(*THREE)
-    packed = {"gz": gzip.compress, "zst": zstd}.get(name.rpartition(".")[2], bytes)(content)
+    packers: dict[str, Pack] = {"gz": gzip.compress, "zst": zstd}
+    packed = packers.get(name.rpartition(".")[2], bytes)(content)
 
     rows, ledger = read(tmp_path, packed, path=name)
 
@@ -55,7 +61,7 @@ def test_format_is_told_by_the_name(tmp_path, name):
     assert {name: 3} == ledger.rows_read
 
 
-def test_parquet_rows_are_counted_from_one(tmp_path):
+def test_parquet_rows_are_counted_from_one(tmp_path: Path) -> None:
     """Nulls count as absent, inside nested values too; columns that no field needs may hold anything."""
     scalars = pa.array(
         [{"velocity": 0.5, "jerk": None}, None], pa.struct({"velocity": pa.float32(), "jerk": pa.float32()})
@@ -65,41 +71,41 @@ def test_parquet_rows_are_counted_from_one(tmp_path):
     parquet(tmp_path / "p.parquet", columns)
     parquet(tmp_path / "r.parquet", {"audio_path": ["b", "a"], "reference_text": ["ߋ", "ߊ"]})
 
-    rows, _ = taken(tmp_path, kind="rows", path="p.parquet", references="r.parquet")
+    rows, _ = read_source(tmp_path, kind="rows", path="p.parquet", references="r.parquet")
 
     assert [("p:a", 1, "ߊ"), ("p:b", 2, "ߋ")] == [(row.row_id, row.line, row.target_text) for row in rows]
     assert [{"ctc_confidence": 0.5, "velocity": 0.5}, {"ctc_confidence": 0.5}] == [row.telemetry for row in rows]
 
 
-def test_csv_cells_are_numbers_or_json_where_a_field_is(tmp_path):
+def test_csv_cells_are_numbers_or_json_where_a_field_is(tmp_path: Path) -> None:
     """A table has no types: a confidence is a number all the same, and a text of digits stays a text."""
     row = {**PREDICTION, "asr_text": "12", "feat_id": "007", "trajectory_scalars": '"{""velocity"": 0.25}"'}
     content = ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n"
     write(tmp_path / "p.csv", content)
     write(tmp_path / "r.csv", "feat_id,reference_text\n007,ߊ\n")
 
-    rows, _ = taken(tmp_path, kind="rows", path="p.csv", references="r.csv")
+    rows, _ = read_source(tmp_path, kind="rows", path="p.csv", references="r.csv")
 
     assert [("p:007", "12", {"ctc_confidence": 0.5, "velocity": 0.25})] == [
         (row.row_id, row.asr_text, row.telemetry) for row in rows
     ]
 
 
-def test_csv_row_stands_where_it_starts(tmp_path):
+def test_the_place_of_a_csv_row_is_its_first_line(tmp_path: Path) -> None:
     """A quoted cell may hold line ends, and an editor counts them."""
     rows, _ = read(tmp_path, '\ufeffid,text\r\n1,"a\r\nb"\r\n\r\n2,"c,""d"""\r\n', path="in.csv")
 
     assert [("in:1", 2, "a\r\nb"), ("in:2", 5, 'c,"d"')] == [(row.row_id, row.line, row.target_text) for row in rows]
 
 
-def test_byte_order_mark_and_carriage_returns_are_no_mistake(tmp_path):
+def test_byte_order_mark_and_carriage_returns_are_no_mistake(tmp_path: Path) -> None:
     """Files that passed through Windows are UTF-8 all the same."""
     rows, _ = read(tmp_path, b'\xef\xbb\xbf{"text": "b"}\r\n\r\n{"text": "c"}')
 
     assert [(1, "b"), (3, "c")] == [(row.line, row.target_text) for row in rows]
 
 
-def test_colons_in_texts_are_no_repeated_keys(tmp_path):
+def test_colons_in_texts_are_no_repeated_keys(tmp_path: Path) -> None:
     """Keys are counted by their colons; texts may hold any number of them, however the JSON is spaced."""
     texts = ["a:b", '":', '" : ', '{"a":1,"a":2}']
 
@@ -156,28 +162,28 @@ def test_colons_in_texts_are_no_repeated_keys(tmp_path):
         ('{"text": "a", "x": [{"y": 1, "\\u0079": 2}]}', "in.jsonl:1: has the key 'y' twice; keep one of them"),
     ],
 )
-def test_wrong_lines_are_refused_with_their_place(tmp_path, content, expected):
-    """A file of a thousand lines is mended by line number."""
+def test_wrong_lines_are_refused_with_their_place(tmp_path: Path, content: Any, expected: str) -> None:
+    """A file of a thousand lines is corrected by line number."""
     assert expected == refusal(tmp_path, content)
 
 
-def test_a_thousand_bad_lines_are_told_in_twenty(tmp_path):
+def test_of_a_thousand_bad_lines_twenty_are_listed(tmp_path: Path) -> None:
     """An error must fit a screen, and a million of them the memory."""
-    told = refusal(tmp_path, "[]\n" * 1000).split("\n")
+    problems = refusal(tmp_path, "[]\n" * 1000).split("\n")
 
-    assert (21, "... and 980 more") == (len(told), told[-1])
+    assert (21, "... and 980 more") == (len(problems), problems[-1])
 
 
-def test_long_line_is_refused_without_holding_it(tmp_path):
+def test_long_line_is_refused_without_holding_it(tmp_path: Path) -> None:
     """A hundred megabytes in one line are another format, or an accident; the lines after it are read all the same."""
     long = write(tmp_path / "in.jsonl.gz", gzip.compress(b'{"text": "' + b"a" * 100 * 2**20 + b'"}\n[]\n', 1))
     tracemalloc.start()
 
-    told = error_of(tmp_path, path=long.name)
+    message = error_of(tmp_path, path=long.name)
 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert told == (
+    assert message == (
         "in.jsonl.gz:1: is longer than 16 MiB; write one row a line, as short as a text\n"
         "in.jsonl.gz:2: is not a JSON object; correct or remove the line"
     )
@@ -185,7 +191,7 @@ def test_long_line_is_refused_without_holding_it(tmp_path):
 
 
 @pytest.mark.parametrize(("pack", "suffix"), [(gzip.compress, "gz"), (zstd, "zst")])
-def test_packed_file_that_is_cut_short_is_refused(tmp_path, pack, suffix):
+def test_packed_file_that_is_cut_short_is_refused(tmp_path: Path, pack: Pack, suffix: str) -> None:
     """The rows before the cut are not the dataset."""
     name = f"in.jsonl.{suffix}"
     reason = {
@@ -193,12 +199,12 @@ def test_packed_file_that_is_cut_short_is_refused(tmp_path, pack, suffix):
         "zst": "Truncated compressed stream",
     }
 
-    told = refusal(tmp_path, pack(lines(*THREE))[:-5], path=name)
+    message = refusal(tmp_path, pack(lines(*THREE))[:-5], path=name)
 
-    assert f"{name}:1: is cut short or damaged: {reason[suffix]}; make or copy the file again" == told
+    assert f"{name}:1: is cut short or damaged: {reason[suffix]}; make or copy the file again" == message
 
 
-def test_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path):
+def test_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path: Path) -> None:
     """A renamed file is no packed one."""
     what = "in.jsonl.gz:1: is cut short or damaged: Not a gzipped file (b'{\"')"
 
@@ -219,12 +225,12 @@ def test_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path):
         ("id,text\n1,\n", "in.csv:2: lacks text; add them"),
     ],
 )  # fmt: skip
-def test_wrong_table_is_refused(tmp_path, content, expected):
+def test_wrong_table_is_refused(tmp_path: Path, content: Any, expected: str) -> None:
     """A ragged row has lost a cell, and nobody knows which."""
     assert expected == refusal(tmp_path, content, path="in.csv")
 
 
-def test_csv_cell_that_is_no_number_is_refused(tmp_path):
+def test_csv_cell_that_is_no_number_is_refused(tmp_path: Path) -> None:
     """Neither a word nor NaN is a confidence."""
     head = ",".join(PREDICTION)
     cells = [",".join(map(str, (PREDICTION | {"ctc_confidence": value}).values())) for value in ("high", "nan")]
@@ -237,7 +243,7 @@ def test_csv_cell_that_is_no_number_is_refused(tmp_path):
     ) == error_of(tmp_path, kind="rows", path="p.csv", references="r.csv")
 
 
-def test_values_that_json_cannot_say_are_refused_by_row(tmp_path):
+def test_values_that_json_cannot_say_are_refused_by_row(tmp_path: Path) -> None:
     """NaN in a table often means absent, but it may as well be a bug upstream."""
     parquet(
         tmp_path / "in.parquet", {"text": ["a", "b", "c"], "asr_text": ["", "", ""], "id": [1.0, float("nan"), 3.0]}
@@ -248,25 +254,25 @@ def test_values_that_json_cannot_say_are_refused_by_row(tmp_path):
     )
 
 
-def test_file_that_is_no_parquet_is_refused(tmp_path):
+def test_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     """A renamed file, or one that was cut short."""
     parquet(tmp_path / "in.parquet", {"text": ["a"]})
     whole = (tmp_path / "in.parquet").read_bytes()
 
-    told = refusal(tmp_path, whole[:-9], path="in.parquet")
+    message = refusal(tmp_path, whole[:-9], path="in.parquet")
 
-    assert told.startswith("in.parquet: row 1: is not whole Parquet: ")
-    assert told.endswith("; make or copy it again")
+    assert message.startswith("in.parquet: row 1: is not whole Parquet: ")
+    assert message.endswith("; make or copy it again")
 
 
-def test_parquet_column_that_stands_twice_is_refused(tmp_path):
+def test_parquet_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     """As a key that an object has twice: a reader would keep one of them."""
     pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "in.parquet")
 
     assert "in.parquet: has the column 'text' twice; keep one of them" in error_of(tmp_path, path="in.parquet")
 
 
-def test_parquet_without_rows_is_refused(tmp_path):
+def test_parquet_without_rows_is_refused(tmp_path: Path) -> None:
     """As an empty file of any format."""
     parquet(tmp_path / "in.parquet", {"text": pa.array([], pa.string())})
 
@@ -274,14 +280,14 @@ def test_parquet_without_rows_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["in.txt", "in.tsv", "in", "in.gz", "in.parquet.gz"])
-def test_format_of_another_name_is_refused(tmp_path, name):
+def test_format_of_another_name_is_refused(tmp_path: Path, name: str) -> None:
     """Guessing by content would read half of some files."""
     hint = "call it .jsonl, .json or .csv (these also .gz or .zst), or .parquet"
 
     assert f"{name}: is of an unknown format; {hint}" == refusal(tmp_path, THREE, path=name)
 
 
-def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path):
+def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     """Opening a pipe that nobody writes to would wait for ever."""
     (tmp_path / "in.jsonl").mkdir()
     os.mkfifo(tmp_path / "pipe.jsonl")
@@ -293,16 +299,16 @@ def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path):
     assert r"'in\x00.jsonl': is not a path; correct the source's path" == error_of(tmp_path, path="in\0.jsonl")
 
 
-def test_document_of_a_gigabyte_is_refused(tmp_path, monkeypatch):
+def test_document_of_a_gigabyte_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A document is held whole while its rows are read; a small packed one may be any size."""
     monkeypatch.setattr(formats, "WHOLE_LIMIT", 10)
 
-    told = refusal(tmp_path, gzip.compress(b" " * 11), kind="report", path="in.json.gz", fields=FIELDS)
+    message = refusal(tmp_path, gzip.compress(b" " * 11), kind="report", path="in.json.gz", fields=FIELDS)
 
-    assert "in.json.gz: is longer than 0 GiB; write its rows as JSONL, a line each" == told
+    assert "in.json.gz: is longer than 0 GiB; write its rows as JSONL, a line each" == message
 
 
-def test_text_of_a_file_is_whole_and_strict(tmp_path):
+def test_text_of_a_file_is_whole_and_strict(tmp_path: Path) -> None:
     """Templates are read by the same rules."""
     write(tmp_path / "a.j2", b"\xef\xbb\xbfa\r\n")
     write(tmp_path / "b.j2", b"\n\xff")

@@ -4,6 +4,7 @@ import gzip
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -12,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_readers import zstd
-from tests.helpers.inputs import FIELDS, PREDICTION, lines, report_row, taken
+from tests.data.test_readers import Pack, zstd
+from tests.helpers.inputs import FIELDS, PREDICTION, lines, read_source, report_row
 from thunder_train import ThunderError
 from thunder_train.data import formats
 from thunder_train.data.rows import Ledger, Row
 
 TURNS = [{"role": "user", "content": "ߞ"}, {"role": "assistant", "content": "ߏ"}]
-VALID = {
+VALID: dict[str, list[dict[str, Any]]] = {
     "text": [{"text": f"ߞߏ{number}"} for number in range(3)],
     "chatml": [{"messages": TURNS, "id": number} for number in range(3)],
     "completions": [{"prompt": "a:b", "completion": str(number), "x": {"y": [1.5, None]}} for number in range(3)],
@@ -34,6 +35,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*PREDICTION, "text", "a"]), inner),
     max_leaves=12,
 )
+Edits = list[tuple[float, int, bytes]]
 PATCHES = st.binary(max_size=3) | st.sampled_from([b'"', b"\n", b":", b"\\ud800"])
 EDITS = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 3), PATCHES),
@@ -43,13 +45,13 @@ EDITS = st.lists(
 
 
 def outcome(content: bytes, kind: str, name: str) -> tuple[list[Row], Ledger] | None:
-    """What reading these bytes gives; None for a ThunderError. Every text that comes out can be written as UTF-8."""
+    """What reading these bytes gives; None for a ThunderError. All texts can be written as UTF-8."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(content)
         (Path(folder) / "r.jsonl").write_bytes(REFERENCES)
         options = {"fields": FIELDS} if kind == "report" else {"references": "r.jsonl"} if kind == "rows" else {}
         try:
-            rows, ledger = taken(Path(folder), kind=kind, path=name, **options)
+            rows, ledger = read_source(Path(folder), kind=kind, path=name, **options)
         except ThunderError as error:
             str(error).encode()
             return None
@@ -58,16 +60,16 @@ def outcome(content: bytes, kind: str, name: str) -> tuple[list[Row], Ledger] | 
 
 
 def assert_no_row_is_lost(content: bytes, kind: str, name: str) -> None:
-    """Each line that is not blank is a row, or is told."""
-    found = outcome(content, kind, name)
-    if found:
-        rows, ledger = found
+    """Each line that is not blank is a row, or is reported."""
+    result = outcome(content, kind, name)
+    if result:
+        rows, ledger = result
         count = sum(not line.isspace() for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line)
         dropped = [each for each in ledger.dropped if each.file == name]
         assert count == len(rows) + len(dropped) == ledger.rows_read[name]
 
 
-def mutated(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
+def mutated(content: bytes, edits: Edits) -> bytes:
     """The bytes with some cut out and others put in. edits: where, as a share; bytes cut; bytes put in."""
     for share, cut, put in edits:
         start = int(share * len(content))
@@ -77,14 +79,14 @@ def mutated(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
 
 @settings(max_examples=300)
 @given(st.binary(max_size=300), KINDS, NAMES)
-def test_arbitrary_bytes_give_rows_or_an_error(content, kind, name):
+def test_arbitrary_bytes_give_rows_or_an_error(content: Any, kind: str, name: str) -> None:
     """A renamed picture must not end in a traceback."""
     outcome(content, kind, name)
 
 
 @settings(max_examples=400)
 @given(KINDS, EDITS)
-def test_damaged_lines_are_told_or_read(kind, edits):
+def test_damaged_lines_are_read_or_reported(kind: str, edits: Edits) -> None:
     """A flipped byte may leave another row, but never one row less."""
     if kind != "report":
         assert_no_row_is_lost(mutated(lines(*VALID[kind]), edits), kind, "in.jsonl")
@@ -92,23 +94,23 @@ def test_damaged_lines_are_told_or_read(kind, edits):
 
 @settings(max_examples=200)
 @given(EDITS)
-def test_damaged_documents_are_told_or_read(edits):
+def test_damaged_documents_are_read_or_reported(edits: Edits) -> None:
     """A report is one JSON document, whose rows are decoded one by one."""
-    found = outcome(mutated(json.dumps(VALID["report"]).encode(), edits), "report", "in.json")
+    result = outcome(mutated(json.dumps(VALID["report"]).encode(), edits), "report", "in.json")
 
-    assert not found or len(found[0]) + len(found[1].dropped) == found[1].rows_read["in.json"]
+    assert not result or len(result[0]) + len(result[1].dropped) == result[1].rows_read["in.json"]
 
 
 @settings(max_examples=200)
 @given(EDITS)
-def test_damaged_tables_are_told_or_read(edits):
+def test_damaged_tables_are_read_or_reported(edits: Edits) -> None:
     """A quote in the wrong place may join rows, and then their cells do not fit the header."""
     outcome(mutated('id,text\r\n1,ߞߏ\r\n2,"a,b"\r\n'.encode(), edits), "text", "in.csv")
 
 
 @settings(max_examples=100)
 @given(EDITS)
-def test_damaged_parquet_is_told_or_read(edits):
+def test_damaged_parquet_is_read_or_reported(edits: Edits) -> None:
     """A flipped byte in its footer, its pages or its checksums."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"text": ["ߞߏ", "a", "b"]}), sink, write_page_checksum=True)
@@ -118,7 +120,7 @@ def test_damaged_parquet_is_told_or_read(edits):
 
 @settings(max_examples=300)
 @given(st.lists(JSON, min_size=1, max_size=3), KINDS)
-def test_any_json_gives_rows_or_an_error(values, kind):
+def test_any_json_gives_rows_or_an_error(values: list[Any], kind: str) -> None:
     """Well-formed, and of any shape; Python writes NaN and lone surrogates, which are refused."""
     content = "".join(json.dumps(value) + "\n" for value in values).encode()
 
@@ -128,7 +130,7 @@ def test_any_json_gives_rows_or_an_error(values, kind):
 
 
 @pytest.mark.parametrize(("pack", "suffix"), [(lambda content: gzip.compress(content, mtime=0), "gz"), (zstd, "zst")])
-def test_packed_file_is_refused_wherever_it_is_cut(pack, suffix):
+def test_packed_file_is_refused_wherever_it_is_cut(pack: Pack, suffix: str) -> None:
     """Not one offset may pass for the end."""
     packed = pack(lines(*VALID["text"]))
 
@@ -143,17 +145,17 @@ SPACES = st.sampled_from(["", " ", "\t"])
 
 @settings(max_examples=500)
 @given(st.lists(PAIRS, max_size=3), SPACES, SPACES)
-def test_keys_that_stand_twice_are_always_found(objects, before, after):
-    """Counting colons is a short cut, which must never lead past a repeated key."""
+def test_repeated_keys_are_always_found(objects: list[list[tuple[str, int]]], before: str, after: str) -> None:
+    """Counting colons is a short cut, which must never miss a repeated key."""
     inner = [
         "{" + ",".join(f"{json.dumps(key)}{before}:{after}{value}" for key, value in pairs) + "}" for pairs in objects
     ]
     content = f'{{"x"{before}:[{",".join(inner)}], "y": ":"}}'.encode()
     repeated = {key for pairs in objects for key, _ in pairs if [name for name, _ in pairs].count(key) > 1}
 
-    found = formats.repeated_key(content, json.loads(content))
+    key = formats.repeated_key(content, json.loads(content))
 
-    assert found in repeated if repeated else found is None
+    assert key in repeated if repeated else key is None
 
 
 KEY = st.sampled_from(["", "a", "b", "c", "d"])
@@ -161,7 +163,7 @@ KEY = st.sampled_from(["", "a", "b", "c", "d"])
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(KEY, KEY), max_size=5), st.lists(st.tuples(KEY, KEY), max_size=5))
-def test_a_join_pairs_or_tells_every_row(left, right):
+def test_a_join_pairs_or_drops_every_row(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> None:
     """Whatever keys both sides carry: pairs agree in one of them, and each other row is dropped by name."""
     predictions = [
         PREDICTION | {"audio_path": f"{number}", "segment_id": segment, "feat_id": feat, "asr_text": f"{number}"}
@@ -175,7 +177,7 @@ def test_a_join_pairs_or_tells_every_row(left, right):
         (Path(folder) / "p.jsonl").write_bytes(lines(*predictions))
         (Path(folder) / "r.jsonl").write_bytes(lines(*references))
         try:
-            rows, ledger = taken(Path(folder), kind="rows", path="p.jsonl", references="r.jsonl")
+            rows, ledger = read_source(Path(folder), kind="rows", path="p.jsonl", references="r.jsonl")
         except ThunderError:
             return
     pairs = [(left[int(row.asr_text)], right[int(row.reference_text)]) for row in rows]

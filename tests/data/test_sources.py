@@ -1,32 +1,36 @@
-"""What rows of each kind become, and which of them are lost."""
+"""Rows of each kind of source, and which of them are dropped."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.helpers.inputs import PREDICTION, drops, read, refusal, taken, write
+from tests.helpers.inputs import PREDICTION, drops, read, read_source, refusal, write
 from thunder_train import ThunderError
+from thunder_train.data.rows import Ledger, Row
 
 TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 PAIR = {"kind": "rows", "path": "p*.jsonl", "references": "r*.jsonl"}
 
 
-def spoken(number, **given):
+def prediction(number: int, **given: Any) -> dict[str, Any]:
     """A prediction of the row contract."""
     return PREDICTION | {"audio_path": f"a/{number}.wav"} | given
 
 
-def said(number, text="ߊ", **given):
-    """Its reference."""
+def reference(number: int, text: str = "ߊ", **given: Any) -> dict[str, Any]:
+    """A reference of the row contract."""
     return {"audio_path": f"a/{number}.wav", "reference_text": text} | given
 
 
-def joined(folder, predictions, references, **given):
+def joined(folder: Path, predictions: Any, references: Any, **given: Any) -> tuple[list[Row], Ledger]:
     """What two files of the row contract give."""
     write(folder / "p.jsonl", predictions)
     write(folder / "r.jsonl", references)
-    return taken(folder, **PAIR | {"path": "p.jsonl", "references": "r.jsonl"} | given)
+    return read_source(folder, **PAIR | {"path": "p.jsonl", "references": "r.jsonl"} | given)
 
 
-def mismatch(folder, predictions, references, **given):
+def mismatch(folder: Path, predictions: Any, references: Any, **given: Any) -> str:
     """The text of the error that two such files give."""
     with pytest.raises(ThunderError) as error:
         joined(folder, predictions, references, **given)
@@ -36,7 +40,7 @@ def mismatch(folder, predictions, references, **given):
 # Conversations, completions, text
 
 
-def test_conversations_are_kept_as_they_are(tmp_path):
+def test_conversations_are_kept_as_they_are(tmp_path: Path) -> None:
     """ChatML that others made is not rendered again."""
     turns = [{"role": "system", "content": "s"}, *TURNS, *TURNS]
 
@@ -47,7 +51,7 @@ def test_conversations_are_kept_as_they_are(tmp_path):
     assert {"in.jsonl": 1} == ledger.rows_read
 
 
-def test_completion_is_a_question_and_its_answer(tmp_path):
+def test_completion_is_a_question_and_its_answer(tmp_path: Path) -> None:
     """The other common shape of a supervised row; what else it may carry is the same for all simple kinds."""
     extra = {"feat_id": 7, "partition": "boundary", "asr_text": "ߞߏ", "reference_text": "ߞߋ"}
 
@@ -58,7 +62,7 @@ def test_completion_is_a_question_and_its_answer(tmp_path):
     assert ("boundary", "ߞߏ", "ߞߋ", True) == (row.partition, row.asr_text, row.reference_text, row.needs_hypothesis)
 
 
-def test_plain_text_answers_no_hypothesis(tmp_path):
+def test_plain_text_answers_no_hypothesis(tmp_path: Path) -> None:
     """Such a row has no prompt, so none may be missed."""
     rows, _ = read(tmp_path, [{"text": "ߞߏ"}, {"text": "ߞߋ", "id": 0}], kind="text")
 
@@ -67,26 +71,26 @@ def test_plain_text_answers_no_hypothesis(tmp_path):
     ]
 
 
-def test_pattern_reads_every_file_that_it_matches(tmp_path):
+def test_pattern_reads_every_file_that_it_matches(tmp_path: Path) -> None:
     """Rows are named by their own file, in the order of the files' names."""
     for name in ("part.2", "part.1", "other"):
         write(tmp_path / f"{name}.jsonl", [{"text": name, "id": 1}])
 
-    rows, ledger = taken(tmp_path, path="part.*.jsonl")
+    rows, ledger = read_source(tmp_path, path="part.*.jsonl")
 
     assert [("part:1", "part.1"), ("part:1", "part.2")] == [(row.row_id, row.target_text) for row in rows]
     assert {"part.1.jsonl": 1, "part.2.jsonl": 1} == ledger.rows_read
 
 
-def test_pattern_that_matches_nothing_is_refused(tmp_path):
+def test_pattern_that_matches_nothing_is_refused(tmp_path: Path) -> None:
     """An empty source would otherwise pass for a small one."""
     with pytest.raises(ThunderError) as error:
-        taken(tmp_path, path="part-*.jsonl")
+        read_source(tmp_path, path="part-*.jsonl")
 
     assert "part-*.jsonl: matches no file; correct the source's path or add the files" == str(error.value)
 
 
-def test_field_map_renames_fields_of_any_kind(tmp_path):
+def test_field_map_renames_fields_of_any_kind(tmp_path: Path) -> None:
     """A file of another's names is read without rewriting it; fields that the map does not name keep their own."""
     fields = {"messages": "chat.turns", "partition": "regime"}
     row = {"id": 1, "chat": {"turns": TURNS}, "regime": "b"}
@@ -125,7 +129,7 @@ def test_field_map_renames_fields_of_any_kind(tmp_path):
         ("text", {"messages": TURNS}, "lacks text; add them"),
     ],
 )
-def test_row_of_another_shape_is_refused(tmp_path, kind, row, expected):
+def test_row_of_another_shape_is_refused(tmp_path: Path, kind: str, row: dict[str, Any], expected: str) -> None:
     """A tool that loads such rows as nothing trains on nothing."""
     assert f"in.jsonl:1: {expected}" == refusal(tmp_path, [row], kind=kind)
 
@@ -133,9 +137,9 @@ def test_row_of_another_shape_is_refused(tmp_path, kind, row, expected):
 # The row contract
 
 
-def test_join_takes_the_first_key_that_both_sides_carry(tmp_path):
+def test_join_takes_the_first_key_that_both_sides_carry(tmp_path: Path) -> None:
     """References without audio_path fall back to segment_id; the order of the files does not matter."""
-    predictions = [spoken(1, segment_id="s1", feat_id=3, video_id="v"), spoken(2, segment_id="s2")]
+    predictions = [prediction(1, segment_id="s1", feat_id=3, video_id="v"), prediction(2, segment_id="s2")]
     references = [{"segment_id": "s2", "reference_text": "ߓ"}, {"segment_id": "s1", "reference_text": "ߊ"}]
 
     rows, ledger = joined(tmp_path, predictions, references)
@@ -147,17 +151,17 @@ def test_join_takes_the_first_key_that_both_sides_carry(tmp_path):
     assert ([], {"p.jsonl": 2, "r.jsonl": 2}) == (ledger.dropped, ledger.rows_read)
 
 
-def test_join_prefers_audio_path_over_segment(tmp_path):
+def test_join_prefers_audio_path_over_segment(tmp_path: Path) -> None:
     """Segment names may repeat between recordings; paths do not."""
-    predictions = [spoken(1, segment_id="s"), spoken(2, segment_id="s")]
-    references = [said(2, "ߓ", segment_id="s"), said(1, "ߊ", segment_id="s")]
+    predictions = [prediction(1, segment_id="s"), prediction(2, segment_id="s")]
+    references = [reference(2, "ߓ", segment_id="s"), reference(1, "ߊ", segment_id="s")]
 
     assert ["ߊ", "ߓ"] == [row.target_text for row in joined(tmp_path, predictions, references)[0]]
 
 
-def test_join_prefers_a_key_that_all_rows_carry(tmp_path):
+def test_join_prefers_a_key_that_all_rows_carry(tmp_path: Path) -> None:
     """Some segments have no name, every feature has: rows would be lost for the better key."""
-    predictions = [spoken(1, segment_id="s", feat_id="f"), spoken(2, feat_id="g")]
+    predictions = [prediction(1, segment_id="s", feat_id="f"), prediction(2, feat_id="g")]
     references = [
         {"segment_id": "s", "feat_id": "f", "reference_text": "ߊ"},
         {"feat_id": "g", "reference_text": "ߓ"},
@@ -166,9 +170,9 @@ def test_join_prefers_a_key_that_all_rows_carry(tmp_path):
     assert ["p:f", "p:g"] == [row.row_id for row in joined(tmp_path, predictions, references)[0]]
 
 
-def test_key_that_only_some_rows_carry_loses_the_others_by_name(tmp_path):
-    """Better than no join at all, and every row without it is told."""
-    predictions = [spoken(1, segment_id="s"), spoken(2)]
+def test_key_that_only_some_rows_carry_loses_the_others_by_name(tmp_path: Path) -> None:
+    """Better than no join at all, and every row without it is named."""
+    predictions = [prediction(1, segment_id="s"), prediction(2)]
     references = [{"segment_id": "s", "reference_text": "ߊ"}, {"feat_id": "f", "reference_text": "ߓ"}]
 
     rows, ledger = joined(tmp_path, predictions, references)
@@ -180,9 +184,9 @@ def test_key_that_only_some_rows_carry_loses_the_others_by_name(tmp_path):
     ] == drops(ledger)
 
 
-def test_unjoined_rows_are_told_by_name(tmp_path):
+def test_unjoined_rows_are_dropped_by_name(tmp_path: Path) -> None:
     """A row that finds no partner is lost to training, and must show."""
-    rows, ledger = joined(tmp_path, [spoken(1), spoken(2)], [said(1), said(3), said(4)])
+    rows, ledger = joined(tmp_path, [prediction(1), prediction(2)], [reference(1), reference(3), reference(4)])
 
     assert ["p:a/1.wav"] == [row.row_id for row in rows]
     assert [
@@ -193,14 +197,14 @@ def test_unjoined_rows_are_told_by_name(tmp_path):
     assert {"p.jsonl": 2, "r.jsonl": 3} == ledger.rows_read
 
 
-def test_join_goes_over_all_files_of_both_sides(tmp_path):
+def test_join_goes_over_all_files_of_both_sides(tmp_path: Path) -> None:
     """Shards of predictions need not be cut where those of the references are."""
-    write(tmp_path / "p-1.jsonl", [spoken(1)])
-    write(tmp_path / "p-2.jsonl", [spoken(2), spoken(3)])
-    write(tmp_path / "r-1.jsonl", [said(3), said(1)])
-    write(tmp_path / "r-2.jsonl", [said(2), said(4)])
+    write(tmp_path / "p-1.jsonl", [prediction(1)])
+    write(tmp_path / "p-2.jsonl", [prediction(2), prediction(3)])
+    write(tmp_path / "r-1.jsonl", [reference(3), reference(1)])
+    write(tmp_path / "r-2.jsonl", [reference(2), reference(4)])
 
-    rows, ledger = taken(tmp_path, **PAIR)
+    rows, ledger = read_source(tmp_path, **PAIR)
 
     assert ["p-1:a/1.wav", "p-2:a/2.wav", "p-2:a/3.wav"] == [row.row_id for row in rows]
     assert [("r-2.jsonl", 2, "r-2:a/4.wav", "reference without a prediction")] == drops(ledger)
@@ -209,65 +213,71 @@ def test_join_goes_over_all_files_of_both_sides(tmp_path):
 @pytest.mark.parametrize(
     ("predictions", "references", "expected"),
     [
-        ([spoken(1)], [said(1), said(2), said(1)], "r.jsonl:3: audio_path 'a/1.wav' is also at r.jsonl:1; "),
-        ([spoken(1), spoken(1)], [said(1)], "p.jsonl:2: audio_path 'a/1.wav' is also at p.jsonl:1; "),
-        ([spoken(1), spoken(1)], [said(2)], "p.jsonl:2: audio_path 'a/1.wav' is also at p.jsonl:1; "),
+        (
+            [prediction(1)],
+            [reference(1), reference(2), reference(1)],
+            "r.jsonl:3: audio_path 'a/1.wav' is also at r.jsonl:1; ",
+        ),
+        ([prediction(1), prediction(1)], [reference(1)], "p.jsonl:2: audio_path 'a/1.wav' is also at p.jsonl:1; "),
+        ([prediction(1), prediction(1)], [reference(2)], "p.jsonl:2: audio_path 'a/1.wav' is also at p.jsonl:1; "),
     ],
 )
-def test_join_key_that_repeats_is_refused(tmp_path, predictions, references, expected):
+def test_join_key_that_repeats_is_refused(
+    tmp_path: Path, predictions: list[Any], references: list[Any], expected: str
+) -> None:
     """First-wins would pair a hypothesis with another's reference in silence."""
     assert f"{expected}a join key must be unique" == mismatch(tmp_path, predictions, references)
 
 
-def test_join_key_that_repeats_in_another_file_is_refused(tmp_path):
+def test_join_key_that_repeats_in_another_file_is_refused(tmp_path: Path) -> None:
     """Both places are named, for either may be the wrong one."""
-    write(tmp_path / "p.jsonl", [spoken(1)])
-    write(tmp_path / "r-1.jsonl", [said(2), said(1)])
-    write(tmp_path / "r-2.jsonl", [said(1)])
+    write(tmp_path / "p.jsonl", [prediction(1)])
+    write(tmp_path / "r-1.jsonl", [reference(2), reference(1)])
+    write(tmp_path / "r-2.jsonl", [reference(1)])
 
     with pytest.raises(ThunderError) as error:
-        taken(tmp_path, **PAIR)
+        read_source(tmp_path, **PAIR)
 
     assert "r-2.jsonl:1: audio_path 'a/1.wav' is also at r-1.jsonl:2; a join key must be unique" == str(error.value)
 
 
-def test_files_without_a_common_key_are_refused(tmp_path):
+def test_files_without_a_common_key_are_refused(tmp_path: Path) -> None:
     """No key, no join: guessing by line order would be worse."""
     expected = "p.jsonl, r.jsonl: share no join key; give both files one of: audio_path, segment_id, feat_id"
 
-    assert expected == mismatch(tmp_path, [spoken(1)], [{"reference_text": "ߊ"}])
+    assert expected == mismatch(tmp_path, [prediction(1)], [{"reference_text": "ߊ"}])
 
 
-def test_missing_contract_fields_are_named_for_every_line(tmp_path):
+def test_missing_contract_fields_are_named_for_every_line(tmp_path: Path) -> None:
     """The row contract's required fields, all problems of a file at once."""
-    lame = {name: value for name, value in spoken(2).items() if name not in ("split", "asr_text")}
+    incomplete = {name: value for name, value in prediction(2).items() if name not in ("split", "asr_text")}
 
     assert "p.jsonl:2: lacks split, asr_text; add them\np.jsonl:3: lacks partition; add them" == mismatch(
-        tmp_path, [spoken(1), lame, spoken(3, partition=None)], [said(1)]
+        tmp_path, [prediction(1), incomplete, prediction(3, partition=None)], [reference(1)]
     )
-    assert "r.jsonl:1: lacks reference_text; add them" == mismatch(tmp_path, [lame], [{"audio_path": "a/1.wav"}])
+    assert "r.jsonl:1: lacks reference_text; add them" == mismatch(tmp_path, [incomplete], [{"audio_path": "a/1.wav"}])
 
 
-def test_malformed_line_is_told_before_a_missing_key(tmp_path):
+def test_malformed_line_is_reported_before_a_missing_key(tmp_path: Path) -> None:
     """Rows that cannot be read carry no key, and that is not their fault."""
-    write(tmp_path / "p.jsonl", [spoken(1)])
+    write(tmp_path / "p.jsonl", [prediction(1)])
     write(tmp_path / "r.jsonl", '{ߞ}\n{"reference_text": "ߊ"}\n')
 
     with pytest.raises(ThunderError) as error:
-        taken(tmp_path, **PAIR)
+        read_source(tmp_path, **PAIR)
 
     what = "is not JSON: JSON is malformed: object keys must be strings"
     assert f"r.jsonl:1:2: {what}; correct or remove the line" == str(error.value)
 
 
-def test_telemetry_never_holds_reference_side_numbers(tmp_path):
+def test_telemetry_never_holds_reference_side_numbers(tmp_path: Path) -> None:
     """cer_edits is computed from the reference: a prompt that shows it leaks."""
     scalars = {"velocity": 0.25, "cer_edits": 3, "gain": 0.5}
 
     rows, _ = joined(
         tmp_path,
-        [spoken(1, cer_edits=3, trajectory_scalars=scalars)],
-        [said(1)],
+        [prediction(1, cer_edits=3, trajectory_scalars=scalars)],
+        [reference(1)],
         reference_side=("telemetry.gain",),
     )
 
@@ -275,16 +285,18 @@ def test_telemetry_never_holds_reference_side_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(("use", "target"), [(("accepted",), "ߊ"), (("accepted", "stable"), "ߞߏ")])
-def test_stable_rows_may_teach_to_leave_the_text_alone(tmp_path, use, target):
+def test_stable_rows_may_teach_to_leave_the_text_alone(tmp_path: Path, use: tuple[str, ...], target: str) -> None:
     """Declared, not assumed: the reference of a stable row may differ."""
-    rows, _ = joined(tmp_path, [spoken(1, partition="stable"), spoken(2)], [said(1), said(2)], use=use)
+    rows, _ = joined(
+        tmp_path, [prediction(1, partition="stable"), prediction(2)], [reference(1), reference(2)], use=use
+    )
 
     assert [target, "ߊ"] == [row.target_text for row in rows]
 
 
-def test_contract_rows_of_other_names_are_mapped(tmp_path):
+def test_contract_rows_of_other_names_are_mapped(tmp_path: Path) -> None:
     """One map serves both sides: each row gives what it has."""
-    predictions = [{**spoken(1), "asr_text": None, "hyp": "ߞߋ", "audio": "a/1.wav", "audio_path": None}]
+    predictions = [{**prediction(1), "asr_text": None, "hyp": "ߞߋ", "audio": "a/1.wav", "audio_path": None}]
 
     rows, _ = joined(
         tmp_path,

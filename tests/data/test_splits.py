@@ -1,4 +1,4 @@
-"""Which split a row falls into, and which rows are dropped so that nothing is in two of them."""
+"""Which split a row falls into, and which rows are dropped to keep the splits apart."""
 
 from array import array
 
@@ -11,7 +11,7 @@ Line = tuple[str, str, str, dict[str, str]]
 
 
 def assigned(rows: list[Line]) -> Assignment:
-    """rows: (id, split, content, {key: value}) as plain words."""
+    """rows: (id, split, content, {key: value}) in plain values."""
     ids = [row[0] for row in rows]
     splits = array("B", [SPLITS.index(row[1]) for row in rows])
     contents = array("q", [hash(row[2]) for row in rows])
@@ -50,16 +50,16 @@ def test_of_equal_rows_the_smallest_id_stays() -> None:
     """
     Whatever the order of the input.
     """
-    rows = [("b", "train", "same", {}), ("a", "train", "same", {}), ("c", "train", "same", {})]
+    rows: list[Line] = [("b", "train", "same", {}), ("a", "train", "same", {}), ("c", "train", "same", {})]
 
     assert {0: "exact duplicate", 2: "exact duplicate"} == assigned(rows).reasons
 
 
-def test_a_dropped_duplicate_drops_nobody_else() -> None:
+def test_a_dropped_duplicate_drops_no_other_row() -> None:
     """
     A row that is gone cannot make its recording belong to the test.
     """
-    rows = [
+    rows: list[Line] = [
         ("a", "train", "same", {"audio_path": "1"}),
         ("b", "test", "same", {"audio_path": "2"}),
         ("c", "train", "other", {"audio_path": "2"}),
@@ -68,11 +68,16 @@ def test_a_dropped_duplicate_drops_nobody_else() -> None:
     assert {1: "exact duplicate"} == assigned(rows).reasons
 
 
-def test_ids_of_different_rows_are_told() -> None:
+def test_ids_of_different_rows_are_counted() -> None:
     """
     Predictions are matched to rows by id.
     """
-    rows = [("a", "train", "1", {}), ("a", "train", "2", {}), ("b", "train", "3", {}), ("b", "train", "3", {})]
+    rows: list[Line] = [
+        ("a", "train", "1", {}),
+        ("a", "train", "2", {}),
+        ("b", "train", "3", {}),
+        ("b", "train", "3", {}),
+    ]
 
     assert {"a": 2} == repeated_ids([row[0] for row in rows], assigned(rows))
 
@@ -85,7 +90,7 @@ GROUPS = st.lists(
 
 def placed(groups: list[Group]) -> dict[str, tuple[str, dict[str, str]]]:
     """id -> split of the rows kept; a row's own split is that of its audio."""
-    rows = []
+    rows: list[Line] = []
     for audio, text, number in groups:
         split = SPLITS[split_of(fraction(0, f"{audio}"), 0.3, 0.3)]
         keys = {"audio_path": f"a{audio}", "text": f"t{text}"}

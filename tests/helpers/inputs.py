@@ -1,4 +1,4 @@
-"""Source files that several tests write, and what reading them gives."""
+"""Source files that several tests write, and helpers to read them."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ PREDICTION = {
 
 
 def source(**given: Any) -> Source:
-    """A source: plain text at in.jsonl unless told otherwise."""
+    """A source; by default plain text at in.jsonl."""
     values = {"kind": "text", "path": "in.jsonl", "references": "", "evidence_kind": "smoke", "rows": "", "fields": {}}
     return Source(**values | {"constants": {}, "enums": {}, "reference_side": (), "use": ("accepted",)} | given)
 
@@ -63,16 +63,16 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def taken(folder: Path, **given: Any) -> tuple[list[Row], Ledger]:
-    """The rows of a source below a folder, and what became of the others."""
+def read_source(folder: Path, **given: Any) -> tuple[list[Row], Ledger]:
+    """The rows of a source below a folder, and the ledger."""
     ledger = Ledger()
     return list(sources.read(source(**given), folder, ledger)), ledger
 
 
 def read(folder: Path, content: Any, **given: Any) -> tuple[list[Row], Ledger]:
-    """What a source gives when its file holds this."""
+    """The rows and ledger of a source whose file holds this content."""
     write(folder / given.get("path", "in.jsonl"), content)
-    return taken(folder, **given)
+    return read_source(folder, **given)
 
 
 def refusal(folder: Path, content: Any, **given: Any) -> str:

@@ -15,12 +15,12 @@ CODE = "0" * 64
 
 
 def source(**given: Any) -> Source:
-    """A source: a report at in.json unless told otherwise."""
+    """A source; by default a report at in.json."""
     return any_source(**{"kind": "report", "path": "in.json", "fields": FIELDS} | given)
 
 
 def report_rows() -> list[dict[str, Any]]:
-    """Twenty of them."""
+    """Twenty rows of a report."""
     return [report_row(number) for number in range(20)]
 
 
@@ -28,9 +28,14 @@ def built(folder: Path, report: Any, template: str = "Text: {{ asr_text }}", **g
     """The manifest of a dataset built below a folder from one report: a third for validation, a third for test."""
     (folder / "in.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "prompt.j2").write_text(template, encoding="utf-8")
-    values = {"name": "nko", "sources": (source(),), "system": "Correct.", "templates": ("prompt.j2",)}
-    spelling = {"orthography": "bridge-toneless", "orthography_table": {}, "max_dropped": 0.5, "provenance": ""}
-    split = {"split_seed": 0, "valid": 0.3, "test": 0.3, "group_keys": (*GROUP_KEYS, "text")}
+    values: dict[str, Any] = {"name": "nko", "sources": (source(),), "system": "Correct.", "templates": ("prompt.j2",)}
+    spelling: dict[str, Any] = {
+        "orthography": "bridge-toneless",
+        "orthography_table": {},
+        "max_dropped": 0.5,
+        "provenance": "",
+    }
+    split: dict[str, Any] = {"split_seed": 0, "valid": 0.3, "test": 0.3, "group_keys": (*GROUP_KEYS, "text")}
     return build(Dataset(**values | spelling | split | given), folder, folder / "out")
 
 
