@@ -51,9 +51,9 @@ class Source:
     )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class SpellingRatio:
-    """How often one of several rival spellings is used."""
+    """Declares one of an orthography's ratios: how often one of several rival spellings is used."""
 
     of: str = text(help="The spelling", minlength=1)
     among: tuple[str, ...] = texts(help="All rival spellings, `of` included", minlength=2)
@@ -61,9 +61,9 @@ class SpellingRatio:
     high: float = real(help="Highest share allowed", low=0.0, high=1.0, default=1.0)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class OrthographyTable:
-    """An orthography of the project's own; data/orthography.py reads it as a table."""
+    """Declares the project's own orthography; data/orthography.py reads it as a table."""
 
     letters: str = text(help="Characters of words, written as in a regular expression's [ ]")
     marks: str = text(help="Combining marks, written in the same way", default="")

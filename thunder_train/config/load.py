@@ -15,7 +15,6 @@ from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.fields import FORMS, NAME
 from thunder_train.config.project import Cluster, Model, Project, ProjectFile, Recipe
-from thunder_train.config.toml_io import read_toml
 from thunder_train.core import code_hash, files
 from thunder_train.core.stat_cache import StatCache
 
@@ -107,6 +106,8 @@ def _values(
     """
 
     def check() -> tuple[Values, list[ThunderError]]:
+        from thunder_train.config.toml_io import read_toml  # late: a no-op build parses no TOML
+
         values, problems = validate.check(_with_defaults(read_toml(path, where, hint), defaults), kind, where)
         if kind is Recipe and "name" not in values:
             values["name"] = path.stem

@@ -187,9 +187,9 @@ class Recipe:
         return self.cluster.weights if self.train.strategy == "data" else ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class ProjectKeys:
-    """The [project] table of thunder.toml."""
+    """Declares the [project] table of thunder.toml; never instantiated, so it costs no start of doit an __init__."""
 
     recipes: tuple[str, ...] = texts(help="Recipes that `./doit` builds when no task is named")
     cache: str = text(help="Folder of the run cache; clones on one disk may share it", default=".thunder/cache")
@@ -202,18 +202,18 @@ class ProjectKeys:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class Defaults:
-    """The [defaults] table of thunder.toml."""
+    """Declares the [defaults] table of thunder.toml; never instantiated."""
 
     train: dict[str, Any] = nested(Train, help="Defaults of [train]", default=dict, partial=True)
     evaluate: dict[str, Any] = nested(Evaluate, help="Defaults of [evaluate]", default=dict, partial=True)
     build: dict[str, Any] = nested(Build, help="Defaults of [build]", default=dict, partial=True)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(init=False, repr=False, eq=False)
 class ProjectFile:
-    """The keys of thunder.toml; `load` turns them into a Project."""
+    """Declares the tables of thunder.toml, of which load.py makes a Project; never instantiated."""
 
     project: ProjectKeys = nested(ProjectKeys, help="The project")
     clusters: dict[str, Cluster] = named(Cluster, help="Where recipes train, by name")

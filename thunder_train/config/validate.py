@@ -5,7 +5,6 @@
 problems as `file: key: what; hint`.
 """
 
-import difflib
 import json
 from functools import cache
 from pathlib import Path
@@ -79,6 +78,8 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 def did_you_mean(word: str, choices: list[str]) -> str:
     """The hint for a word that is none of the choices: the most similar one, else all of them."""
+    import difflib  # late: only errors need it
+
     near = difflib.get_close_matches(word, choices, n=1)
     return f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(sorted(choices))}"
 
