@@ -28,15 +28,21 @@ def built(folder: Path, report: Any, template: str = "Text: {{ asr_text }}", **g
     """The manifest of a dataset built below a folder from one report: a third for validation, a third for test."""
     (folder / "in.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "prompt.j2").write_text(template, encoding="utf-8")
-    values: dict[str, Any] = {"name": "nko", "sources": (source(),), "system": "Correct.", "templates": ("prompt.j2",)}
-    spelling: dict[str, Any] = {
+    values: dict[str, Any] = {
+        "name": "nko",
+        "sources": (source(),),
+        "system": "Correct.",
+        "templates": ("prompt.j2",),
         "orthography": "bridge-toneless",
         "orthography_table": {},
+        "split_seed": 0,
+        "valid": 0.3,
+        "test": 0.3,
+        "group_keys": (*GROUP_KEYS, "text"),
         "max_dropped": 0.5,
         "provenance": "",
     }
-    split: dict[str, Any] = {"split_seed": 0, "valid": 0.3, "test": 0.3, "group_keys": (*GROUP_KEYS, "text")}
-    return build(Dataset(**values | spelling | split | given), folder, folder / "out")
+    return build(Dataset(**values | given), folder, folder / "out")
 
 
 def build(dataset: Dataset, root: Path, out: Path) -> dict[str, Any]:
