@@ -4,8 +4,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import toml
-
 from thunder_train import ThunderError
 from thunder_train.config.project import Recipe, section
 
@@ -39,6 +37,8 @@ def as_toml(table: dict[str, Any], where: str) -> str:
     Empty tables are left out: toml.dumps loses them inside lists of tables.
     """
     table = _without_empty_tables(table)
+    import toml  # late: a no-op build writes none
+
     text: str = toml.dumps(table)
     try:
         is_same = tomllib.loads(text) == table
