@@ -16,7 +16,7 @@ from thunder_train.core import code_hash, files
 from thunder_train.core.paths import DATA
 from thunder_train.core.stat_cache import StatCache
 from thunder_train.data.splits import fraction
-from thunder_train.pipeline.graph import DATASET_CODE
+from thunder_train.pipeline.graph import DATA_CODE
 
 
 def written(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -98,7 +98,7 @@ def test_manifest_has_the_hash_of_every_file(tmp_path: Path) -> None:
 
 def test_code_of_the_rows_includes_the_split_and_no_page(tmp_path: Path) -> None:
     """A change of the split makes other rows; a change of the audit page or of the row counter makes none."""
-    hashes = code_hash.hashes(DATASET_CODE, StatCache(tmp_path / "stats.sqlite"))
+    hashes = code_hash.hashes(DATA_CODE, StatCache(tmp_path / "stats.sqlite"))
     names = {path.removeprefix("thunder_train/").removesuffix(".py") for path in hashes}
 
     assert {"data/builder", "data/splits", "data/orthography", "data/near_duplicates", "core/text"} <= names
