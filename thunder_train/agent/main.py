@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,6 @@ def _enter(folder: str) -> None:
 
 
 def _package_version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version  # late: the client imports this module, and not these
-
     try:
         return version(package)
     except PackageNotFoundError:
