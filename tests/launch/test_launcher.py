@@ -97,6 +97,15 @@ def test_success_is_0_and_each_rank_has_its_log(folder: Path) -> None:
     assert "hello from 1 --well a b --hostfile hosts.json\n" == (folder / "logs/rank-1.log").read_text()
 
 
+def test_a_limit_of_0_is_passed_on(folder: Path) -> None:
+    """
+    It means no limit; without the flag, each rank would have the limit that is its own default.
+    """
+    status, out, _ = finished(folder, "--well", "--stall-timeout", "0")
+
+    assert (0, "hello from 0 --well --hostfile hosts.json --stall-timeout 0\n") == (status, out)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(("what", "status"), [("exit", 3), ("raise", 1), ("kill", 137)])
 def test_the_first_rank_to_fail_gives_the_exit_status_and_ends_the_others(
