@@ -1,4 +1,4 @@
-"""Rendered scripts show every flag, and a hostile value stays a value."""
+"""Rendered scripts show every flag of a recipe."""
 
 import shlex
 import subprocess
@@ -21,20 +21,20 @@ def smoke() -> Recipe:
     return load(PROJECT).recipes["smoke"]
 
 
-def test_launch_flags_begin_as_the_seed_wrote_them(smoke: Recipe) -> None:
+def test_launch_flags_keep_the_order_of_the_first_command(smoke: Recipe) -> None:
     """
-    The seed's command shape, in its order; ours come before (launcher) and after.
+    The first command of this project had them in this order; others come before (launcher) and after.
     """
     flags = [flag for flag, _ in scripts.launch_flags(smoke)]
-    seed = "--model --train-data --valid-data --strategy --num-iters --batch-size --num-layers --lora-rank "
-    seed += "--learning-rate --adapter-path --log-every --eval-every --save-every --max-seq-len"
+    first = "--model --train-data --valid-data --strategy --num-iters --batch-size --num-layers --lora-rank "
+    first += "--learning-rate --adapter-path --log-every --eval-every --save-every --max-seq-len"
 
-    assert seed.split() == [flag for flag in flags if flag in seed.split()]
+    assert first.split() == [flag for flag in flags if flag in first.split()]
 
 
 def test_every_training_key_reaches_the_script(smoke: Recipe) -> None:
     """
-    launch.sh is all that a worker knows, so a key that is missing there would be ignored.
+    A worker reads nothing but its flags, so a key that is missing in launch.sh would be ignored.
     """
     changed = replace(smoke, train=replace(smoke.train, lora_keys=("self_attn.q_proj", "mlp.up_proj"), seed=77))
     values = [str(value) for _, value in scripts.launch_flags(changed)]
@@ -44,10 +44,10 @@ def test_every_training_key_reaches_the_script(smoke: Recipe) -> None:
     assert {f"--{name.removesuffix('_s').replace('_', '-')}" for name in vars(smoke.train)} <= flags
 
 
-def test_weights_are_told_where_they_differ(smoke: Recipe) -> None:
+def test_weights_are_passed_if_they_differ(smoke: Recipe) -> None:
     """
-    Ranks that are alike, as local ones, need no flag; a split model has no use for it until its rows are dealt
-    in an evaluation; hostfile.json stays MLX's.
+    Equal ranks, such as local ones, need no flag; the tensor strategy uses weights in the evaluation only;
+    hostfile.json keeps the format of MLX.
     """
     two = replace(smoke.cluster, hosts=(Host("mac4", ("10.0.5.1",), (), 2.0), Host("mac5", ("10.0.5.2",), ())))
     uneven = replace(smoke, cluster=two)
@@ -74,7 +74,7 @@ def test_the_launch_script_parses_and_holds_each_flag_once(smoke: Recipe) -> Non
 
 def test_the_resolved_recipe_reads_back_to_itself(smoke: Recipe) -> None:
     """
-    toml.dumps is proved on every recipe, hostile text included.
+    toml.dumps is checked on every recipe, hostile text included.
     """
     hostile = replace(smoke, description='quotes " \\ and\nlines \t ߒߞߏ')
 

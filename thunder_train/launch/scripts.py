@@ -11,41 +11,41 @@ from thunder_train.config.train import Train, flag_of
 
 
 def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
-    """The seed's flags in the seed's order, then ours; launch.sh shows them all."""
+    """The flags of launch.sh: those of the launcher, then the worker's, every key of [train] among them."""
     run, data = f"runs/{recipe.name}", f"data/{recipe.dataset.name}"
-    train = [(flag_of(name), _word(getattr(recipe.train, name))) for name in (key.name for key in fields(Train))]
-    seeds = [flag for flag, _ in train].index("--log-every")
+    train = [(flag_of(key.name), _word(getattr(recipe.train, key.name))) for key in fields(Train)]
+    before = [flag for flag, _ in train].index("--log-every")  # the place that --adapter-path has always had
     return [
         ("--hostfile", f"{run}/hostfile.json"),
         ("--log-dir", f"{run}/logs"),
-        *remote_flags(recipe),
+        *_remote_flags(recipe),
         *_weight_flags(recipe.weights),
         *model_flags(recipe),
         ("--train-data", f"{data}/train.jsonl"),
         ("--valid-data", f"{data}/valid.jsonl"),
-        *train[:seeds],
+        *train[:before],
         ("--adapter-path", f"{run}/adapter"),
-        *train[seeds:],
+        *train[before:],
         ("--checkpoint-path", f"{run}/checkpoints"),
         ("--token-cache", ".thunder/tokens"),
     ]
 
 
 def _word(value: Any) -> Any:
-    """A value as a flag takes it."""
+    """A value as the text of a flag."""
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(value) if isinstance(value, tuple) else value
 
 
 def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
-    """What evaluate.sh asks of the launcher and of the worker."""
+    """The flags of evaluate.sh: those of the launcher, then those of worker/generate.py."""
     run, data, train = f"runs/{recipe.name}", f"data/{recipe.dataset.name}", recipe.train
     return [
         ("--hostfile", f"{run}/hostfile.json"),
         ("--log-dir", f"{run}/logs/evaluate"),
         ("--module", "thunder_train.worker.generate"),
-        *remote_flags(recipe),
+        *_remote_flags(recipe),
         *_weight_flags(recipe.cluster.weights),
         *model_flags(recipe),
         ("--adapter-path", f"{run}/adapter"),
@@ -61,8 +61,8 @@ def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     ]
 
 
-def remote_flags(recipe: Recipe) -> list[tuple[str, Any]]:
-    """Where the project lies on remote hosts; nothing for a cluster of local ranks."""
+def _remote_flags(recipe: Recipe) -> list[tuple[str, Any]]:
+    """The folder of the project and its Python on remote hosts; empty for a cluster of local ranks."""
     cluster = recipe.cluster
     return [("--folder", cluster.folder), ("--python", cluster.python)] if cluster.is_remote else []
 
@@ -72,7 +72,7 @@ def _weight_flags(weights: tuple[float, ...]) -> list[tuple[str, Any]]:
 
 
 def model_flags(recipe: Recipe) -> list[tuple[str, Any]]:
-    """How a worker finds the base model: its folder or repository, and the lock that pins it."""
+    """The folder or repository of the base model, and the lock that pins it."""
     model, home = recipe.model, f"runs/models/{recipe.model.name}"
     place = {"nano": f"{home}/files", "path": model.path, "hub": model.repo}[model.kind]
     return [("--model", place), ("--model-lock", f"{home}/model.lock.json")]
