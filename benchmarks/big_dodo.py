@@ -35,7 +35,7 @@ def task_read() -> Any:
             make=lambda out, target=target: (out / target).write_text("done\n"),
             targets=(target,),
             inputs=("big.bin",),
-            reads={},
+            reads=build.Reads(),
             code=(),
         )
         yield build.task(stage, RunCache(Path("cache"), 10**9))

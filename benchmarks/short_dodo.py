@@ -27,7 +27,7 @@ def write_targets(stage: build.Stage, out: Path) -> None:
     """Write a hash of the stage's inputs into each target."""
     from thunder_train.pipeline import stages  # noqa: F401  (a real stage pays for this import, too)
 
-    content = files.digest([stage.reads, *(files.sha256(path) for path in stage.inputs)])
+    content = files.digest([stage.reads.digest, *(files.sha256(path) for path in stage.inputs)])
     for path in stage.targets:
         (out / path).write_text(f"{path} {content}\n")
 
