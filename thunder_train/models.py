@@ -1,7 +1,7 @@
 """A base model -> model.lock.json: what it is and the sha256 of every file, or why it cannot be trained.
 
-nano: made here by a worker.  path: an mlx-lm folder, left where it is.  hub: a snapshot in Hugging Face's own cache,
-at the commit the lock names; the first lock pins the commit that the recipe's revision meant that day.
+nano: made here by a worker.  path: an mlx-lm folder, which stays where it is.  hub: a snapshot in Hugging Face's own
+cache, at the commit in the lock; the first lock pins the commit that the revision means at that time.
 """
 
 import json
@@ -11,59 +11,59 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.project import Model, layers_of, section
-from thunder_train.core import files, hub_cache
+from thunder_train.core import files, hub_cache, paths
 from thunder_train.core.process import command
 
 NANO_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-"""What mlx-lm reads of a repository; nothing that is code or a pickle."""
+"""Files of a repository that mlx-lm reads; none is code or a pickle."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SETTINGS = ("layers", "width", "heads", "kv_heads", "hidden", "seed")
-
-
-def home(model: Model) -> str:
-    """The model's folder in the project."""
-    return f"runs/models/{model.name}"
 
 
 def on_hosts(model: Model, lock: dict[str, Any]) -> str:
     """The folder of the model's files on the hosts of a cluster, from the project folder. lock: model.lock.json."""
     if model.kind == "hub":
         return hub_cache.snapshot_in_project(model.repo, lock["commit"])
-    return model.path if model.kind == "path" else f"{home(model)}/files"
+    return model.path if model.kind == "path" else files_folder(model)
+
+
+def files_folder(model: Model) -> str:
+    """The folder of a nano model's files."""
+    return f"{paths.model(model.name)}/files"
 
 
 def targets(model: Model) -> tuple[str, ...]:
-    """What `build` writes."""
-    own = NANO_FILES if model.kind == "nano" else ()
-    return (f"{home(model)}/model.lock.json", *(f"{home(model)}/files/{name}" for name in own))
+    """Files that `build` writes."""
+    names = NANO_FILES if model.kind == "nano" else ()
+    return (paths.model_lock(model.name), *(f"{files_folder(model)}/{name}" for name in names))
 
 
 def inputs(model: Model, project: Path) -> tuple[str, ...]:
-    """Files that the lock is made from: those of a `path` model that are there."""
+    """Files that the lock describes and that exist before it: those of a `path` model."""
     if model.kind != "path":
         return ()
     return tuple(str(Path(model.path) / path.name) for path in _files(project / model.path))
 
 
 def build(model: Model, project: Path, root: Path) -> None:
-    """Write a model's targets below root. Raises ThunderError when it cannot be had or cannot be trained."""
+    """Write a model's targets below root. Raises ThunderError if it is not available or cannot be trained."""
     lock: dict[str, Any] = {"schema": "thunder.model/1", "name": model.name, "kind": model.kind}
     if model.kind == "nano":
-        folder = root / home(model) / "files"
+        folder = root / files_folder(model)
         _make_nano(model, folder)
         lock["nano"] = {name: value for name, value in section(model).items() if name in SETTINGS}
     elif model.kind == "path":
         folder = project / model.path
     else:
-        folder, commit = _download(model, project / home(model) / "model.lock.json")
+        folder, commit = _download(model, project / paths.model_lock(model.name))
         lock |= {"repo": model.repo, "revision": model.revision, "commit": commit}
     raise_all(problems(folder, model.path or model.repo or model.name))
     lock["layers"] = layers_of(files.read_json(folder / "config.json"))
     lock["files"] = [
         {"path": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)} for path in _files(folder)
     ]
-    files.write_json(root / home(model) / "model.lock.json", lock)
+    files.write_json(root / paths.model_lock(model.name), lock)
 
 
 def config_file(model: Model, project: Path) -> Path:
@@ -73,13 +73,13 @@ def config_file(model: Model, project: Path) -> Path:
     """
     if model.kind == "hub":
         return _cached_config(model, project)
-    path = Path(model.path) if model.kind == "path" else Path(home(model)) / "files"
+    path = Path(model.path) if model.kind == "path" else Path(files_folder(model))
     hint = "give the folder of an mlx-lm model in thunder.toml" if model.kind == "path" else "run `./doit model`"
     return files.require(project / path / "config.json", hint=hint)
 
 
 def _cached_config(model: Model, project: Path) -> Path:
-    revision = pinned(model, project / home(model) / "model.lock.json")
+    revision = pinned(model, project / paths.model_lock(model.name))
     path = hub_cache.file_here(model.repo, "config.json", revision)
     if path is None:
         what = f"the config.json of {model.repo} at {revision} is not in the local cache"
@@ -89,7 +89,7 @@ def _cached_config(model: Model, project: Path) -> Path:
 
 
 def problems(folder: Path, name: str) -> list[ThunderError]:
-    """Why the model in a folder cannot be trained here; empty when it can. name: how the user calls it."""
+    """Why the model in a folder cannot be trained here; empty if it can. name: the user's name for it."""
     if not folder.is_dir():
         return [ThunderError("is not a folder", where=name, hint="give the folder of an mlx-lm model in thunder.toml")]
     present = _files(folder, every=True)
@@ -108,16 +108,16 @@ def problems(folder: Path, name: str) -> list[ThunderError]:
         what = "is a Whisper speech model; Thunder Train trains language models that mlx-lm loads"
         hint = "keep it as the recogniser, and train a corrector of its text, or port it to MLX first"
         return [ThunderError(what, where=name, hint=hint)]
-    found = []
+    reasons = []
     if not weights and pickled:
         what = f"holds PyTorch weights ({', '.join(pickled)}): a pickle can run any code, and MLX does not read it"
-        found.append(ThunderError(what, where=name, hint=convert))
+        reasons.append(ThunderError(what, where=name, hint=convert))
     elif not weights:
-        found.append(ThunderError("holds no *.safetensors weights", where=name, hint=convert))
+        reasons.append(ThunderError("holds no *.safetensors weights", where=name, hint=convert))
     if _needs_code(folder, config):
         what = "needs code from its own repository to load (auto_map), which Thunder Train never runs"
-        found.append(ThunderError(what, where=name, hint="use a model whose architecture mlx-lm has itself"))
-    return found
+        reasons.append(ThunderError(what, where=name, hint="use a model whose architecture mlx-lm has itself"))
+    return reasons
 
 
 def _needs_code(folder: Path, config: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""The run cache: what a stage made, kept under a hash of everything that it was made from.
+"""The run cache: a stage's outputs, kept under a hash of everything that decides them.
 
-Folder: actions/<key>.json names a stage's outputs, blobs/ab/<sha256> holds their bytes. Both are written whole or not
-at all and checked when read, so several clones may share a folder on one disk. Losing it costs time, nothing else.
+Folder: actions/<key>.json names a stage's outputs, blobs/ab/<sha256> holds their bytes. Both are written atomically and
+checked when read, so several clones may share a folder on one disk. Losing it costs time and nothing else.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ FICLONE = 0x40049409
 
 
 class RunCache:
-    """A cache in a folder. limit_bytes: what all blobs may take together; 0 keeps nothing."""
+    """A cache in a folder. limit_bytes: most bytes of all blobs together; 0 keeps nothing."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._actions, self._blobs, self._limit = folder / "actions", folder / "blobs", limit_bytes
         self._has_grown = False
 
     def knows(self, key: str) -> bool:
-        """Whether the outputs of an action are here, as far as names and sizes tell."""
+        """Whether the outputs of an action are here; names and sizes are compared, not bytes."""
         entry = self._entry(key)
-        return entry is not None and all(_has_size(self._blob(one["sha256"]), one["bytes"]) for one in entry.values())
+        return entry is not None and all(_has_size(self._blob(out["sha256"]), out["bytes"]) for out in entry.values())
 
     def restore(self, key: str, root: Path) -> bool:
-        """Put an action's outputs below root, verified by hash; False, and the entry dropped, when one is damaged."""
+        """Write an action's outputs below root, verified by hash; False, and no entry, if one is damaged."""
         entry = self._entry(key)
         if entry is None:
             return False
@@ -51,11 +51,11 @@ class RunCache:
                     damaged.unlink(missing_ok=True)
                 return False
             target.chmod(0o644)
-        os.utime(self._action(key))  # the least recently used go first
+        os.utime(self._action(key))  # trim drops the least recently used first
         return True
 
     def store(self, key: str, root: Path, outputs: Mapping[str, str]) -> None:
-        """Keep an action's outputs. outputs: {path below root: sha256}. A full disk costs a warning, not the build."""
+        """Keep an action's outputs. outputs: {path below root: sha256}. A full disk gives a warning, no error."""
         if not self._limit:
             return
         try:
@@ -66,20 +66,20 @@ class RunCache:
             print(f"warning: the run cache keeps nothing of this stage: {error}", file=sys.stderr)
 
     def trim(self) -> None:
-        """Drop the least recently used actions until the rest fits the limit; once per run, if it grew."""
+        """Drop the least recently used actions until the rest fits the limit, if this run stored any."""
         if not self._has_grown:
             return
         entries = [(path, self._entry(path.stem)) for path in _oldest_first(self._actions)]
-        known = [(path, entry) for path, entry in entries if entry is not None]
-        sizes = {one["sha256"]: one["bytes"] for _, entry in known for one in entry.values()}
-        total, users = sum(sizes.values()), _count(known)
-        for path, entry in known:
+        readable = [(path, entry) for path, entry in entries if entry is not None]
+        sizes = {output["sha256"]: output["bytes"] for _, entry in readable for output in entry.values()}
+        total, uses = sum(sizes.values()), _uses(readable)
+        for path, entry in readable:
             if total <= self._limit:
                 return
             path.unlink(missing_ok=True)
-            for sha in {one["sha256"] for one in entry.values()}:
-                users[sha] -= 1
-                if not users[sha]:
+            for sha in {output["sha256"] for output in entry.values()}:
+                uses[sha] -= 1
+                if not uses[sha]:
                     self._blob(sha).unlink(missing_ok=True)
                     total -= sizes[sha]
 
@@ -100,11 +100,11 @@ class RunCache:
             return None
         try:
             entry = files.read_json(self._action(key))
-            if not all(files.is_inside(path) and files.is_sha256(one["sha256"]) for path, one in entry.items()):
+            if not all(files.is_inside(path) and files.is_sha256(output["sha256"]) for path, output in entry.items()):
                 return None
-            return {path: {"sha256": one["sha256"], "bytes": one["bytes"]} for path, one in entry.items()}
+            return {path: {"sha256": output["sha256"], "bytes": output["bytes"]} for path, output in entry.items()}
         except (ThunderError, OSError, AttributeError, KeyError, TypeError):
-            return None  # not there, or not ours: the stage runs
+            return None  # missing, or not written by this module: the stage runs
 
     def _action(self, key: str) -> Path:
         return self._actions / f"{key}.json"
@@ -114,12 +114,12 @@ class RunCache:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, sharing its blocks where the file system can. Never a hard link: an edit would reach both."""
-    with open(source, "rb") as here, open(target, "wb") as there:
+    """Copy a file, sharing its blocks where the file system can. Never a hard link: an edit would change both."""
+    with open(source, "rb") as reader, open(target, "wb") as writer:
         with contextlib.suppress(OSError):
-            fcntl.ioctl(there, FICLONE, here.fileno())
+            fcntl.ioctl(writer, FICLONE, reader.fileno())
             return
-        shutil.copyfileobj(here, there, 1 << 20)
+        shutil.copyfileobj(reader, writer, 1 << 20)
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -135,9 +135,10 @@ def _oldest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
-def _count(known: list[tuple[Path, dict[str, Any]]]) -> dict[str, int]:
-    users: dict[str, int] = {}
-    for _, entry in known:
-        for sha in {one["sha256"] for one in entry.values()}:
-            users[sha] = users.get(sha, 0) + 1
-    return users
+def _uses(entries: list[tuple[Path, dict[str, Any]]]) -> dict[str, int]:
+    """How many actions use each blob."""
+    uses: dict[str, int] = {}
+    for _, entry in entries:
+        for sha in {output["sha256"] for output in entry.values()}:
+            uses[sha] = uses.get(sha, 0) + 1
+    return uses

@@ -1,7 +1,7 @@
-"""What doit remembers of each task, in SQLite, committed as each task ends: a kill forgets nothing that was finished.
+"""What doit remembers of each task, in SQLite, committed as each task ends: a kill loses no finished task.
 
-doit's own backends write once, at the very end of a run. Beside doit's records stand the marks of stages that began and
-did not succeed, and the values (slices of recipes, hashes of code) that `doit why` compares.
+doit's own backends write once, at the end of a run. Beside doit's records are the marks of stages that began and did
+not succeed, and the values (slices of recipes, hashes of code) that `doit why` compares.
 """
 
 import json
@@ -26,7 +26,7 @@ INTERRUPTED = "was interrupted"
 
 
 class DurableState:
-    """doit's backend interface (get, set, in_, remove, remove_all, dump), and what ours adds to it."""
+    """doit's backend interface (get, set, in_, remove, remove_all, dump), and the marks and values of stages."""
 
     desc = "SQLite, committed after every task"
 
@@ -36,14 +36,14 @@ class DurableState:
             self._connection, rows = open_database(Path(name), TABLES)
         except ThunderError as error:
             raise InvalidCommand(str(error)) from None
-        self._take(rows)
+        self._replace(rows)
 
     def reload(self) -> None:
-        """Read again what another doit has written since this one began."""
-        self._take({table: self._connection.execute(f"select * from {table}").fetchall() for table in TABLES})  # noqa: S608
+        """Read again, because another doit may have written since this one began."""
+        self._replace({table: self._connection.execute(f"select * from {table}").fetchall() for table in TABLES})  # noqa: S608
 
-    def _take(self, rows: dict[str, list[tuple[Any, ...]]]) -> None:
-        self._texts: dict[str, str] = dict(rows["tasks"])  # decoded when asked for: most commands look at few
+    def _replace(self, rows: dict[str, list[tuple[Any, ...]]]) -> None:
+        self._texts: dict[str, str] = dict(rows["tasks"])  # decoded on demand: most commands read few
         self._records: dict[str, dict[str, Any]] = {}
         self._marks: dict[str, str] = dict(rows["marks"])
         self._kept: dict[str, str] = dict(rows["kept"])
@@ -63,7 +63,7 @@ class DurableState:
         return record or {}
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
-        """Change a task's record. `deps:` is the last that doit sets when a task has succeeded, so it commits."""
+        """Change a task's record. doit sets `deps:` last when a task has succeeded, so that commits the record."""
         with self._lock:
             self._records.setdefault(task_id, {})[dependency] = value
             if dependency == "deps:":
@@ -82,35 +82,35 @@ class DurableState:
         return task_id in self._records or task_id in self._texts
 
     def remove(self, task_id: str) -> None:
-        """Forget a task, on disk too."""
+        """Delete a task's record, on disk too."""
         with self._lock:
             self._records.pop(task_id, None)
             self._texts.pop(task_id, None)
             self._execute("delete from tasks where task_id = ?", task_id)
 
     def remove_all(self) -> None:
-        """Forget every task."""
+        """Delete every record, mark and value."""
         with self._lock:
             for table in TABLES:
                 self._execute(f"delete from {table}")  # noqa: S608
-            self._take({table: [] for table in TABLES})
+            self._replace({table: [] for table in TABLES})
 
     def dump(self) -> None:
-        """Everything is on disk already; doit calls this once, at the end."""
+        """Close the file, in which everything is already; doit calls this once, at the end."""
         self._connection.close()
 
     def mark(self, task_id: str, text: str) -> None:
-        """Note why a stage has no record though it began; its next success wipes the mark."""
+        """Note why a stage that began has no record; its next success deletes the mark."""
         with self._lock:
             self._marks[task_id] = text
             self._execute("insert or replace into marks values (?, ?)", task_id, text)
 
     def marked(self, task_id: str) -> str:
-        """Why a stage did not succeed when it last began; "" when it did, or never began."""
+        """Why a stage did not succeed when it last began; "" if it did, or never began."""
         return self._marks.get(task_id, "")
 
     def keep(self, value: Any) -> str:
-        """Store a JSON value once, under its digest."""
+        """Store a JSON value once and return its digest."""
         digest = files.digest(value)
         if digest not in self._kept:
             with self._lock:
@@ -119,7 +119,7 @@ class DurableState:
         return digest
 
     def kept(self, digest: str) -> Any:
-        """The value of a digest; None when it was lost."""
+        """The value of a digest; None if it was lost."""
         return json.loads(self._kept[digest]) if digest in self._kept else None
 
     def _execute(self, statement: str, *values: str) -> None:

@@ -1,4 +1,4 @@
-"""Files as the build sees them: sha256, canonical JSON, atomic writing."""
+"""Files: sha256, canonical JSON, atomic writing, and checks of paths from untrusted files."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def digest(value: Any) -> str:
-    """Hex sha256 of a JSON value: the same for equal values whatever their key order."""
+    """Hex sha256 of a JSON value; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -44,12 +44,12 @@ def json_line(value: Any) -> str:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a whole file or nothing: readers see the old bytes or the new ones, also after a power cut."""
+    """Write a file atomically: readers see the old or the new bytes, also after a power cut. Creates the folder."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """As write_text, for bytes. Creates the folder."""
+    """As write_text, for bytes."""
     write_lines(path, (data,))
 
 
@@ -71,7 +71,7 @@ def write_lines(path: str | os.PathLike[str], lines: Iterable[bytes]) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Put a finished file under its final name, at once, and on disk before it bears that name."""
+    """Give a finished file its final name atomically, after its bytes are on disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(source, "rb+") as file:
         os.fsync(file.fileno())
@@ -90,7 +90,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str], hint: str = "") -> Any:
-    """The JSON value in a file. Raises ThunderError if it is missing or not JSON."""
+    """The JSON value in a file. Raises ThunderError if the file is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def read_jsonl(path: str | os.PathLike[str], hint: str = "") -> list[Any]:
 
 
 def expand(pattern: str, root: str | os.PathLike[str]) -> list[str]:
-    """The files that a source's path means, relative to root and sorted: itself, or those that match its * ? [ ]."""
+    """The path itself, or the files that match its * ? [ ], relative to root and sorted."""
     if not any(mark in pattern for mark in "*?["):
         return [pattern] if pattern else []
     import glob  # late: few paths are patterns
@@ -134,7 +134,7 @@ def is_inside(path: Any) -> bool:
 
 
 def portable(path: str) -> str:
-    """A path as a committed file may tell it: one outside the project tells its name only."""
+    """A path for a committed file: of a path outside the project only the name."""
     return path if not path or is_inside(path) else Path(path).name
 
 
@@ -144,7 +144,7 @@ def is_sha256(text: Any) -> bool:
 
 
 def require(path: str | os.PathLike[str], hint: str) -> Path:
-    """The path, if the file is there; else ThunderError with the mend."""
+    """The path, if the file exists. Raises ThunderError with the hint if it does not."""
     if not Path(path).is_file():
         raise ThunderError("is missing", where=str(path), hint=hint)
     return Path(path)
