@@ -16,7 +16,7 @@ from tests.helpers.fake_hosts import COMMIT, WEIGHTS, Site, code, refusal, site
 from tests.helpers.project_copy import PROJECT
 from thunder_train.cluster import sync
 from thunder_train.config.project import Recipe
-from thunder_train.core import files
+from thunder_train.core import files, paths
 from thunder_train.core.stat_cache import StatCache
 
 pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync missing: apt-get install rsync")
@@ -289,4 +289,4 @@ def test_a_hub_model_is_needed_in_the_projects_own_cache(here: Site) -> None:
 
 def existing(recipe: Recipe, site: Site) -> sync.Needs:
     """The needs of a recipe as far as its files exist."""
-    return sync.existing_needs(recipe, site.home, StatCache(site.home / sync.STATS))
+    return sync.existing_needs(recipe, site.home, StatCache(site.home / paths.STATS))

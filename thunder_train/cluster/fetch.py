@@ -20,7 +20,7 @@ TRAINED = tuple(name for name in paths.TRAINED if name != "timing.json")
 """Outputs of a training's rank 0; timing.json is written here."""
 EVALUATED = ("predictions.jsonl", "losses.json")
 """Outputs of an evaluation's rank 0."""
-ARRIVED = Path(".thunder/arrived")
+ARRIVED = Path(paths.ARRIVED)
 HASH_WITHIN_S = 3600.0
 """Limit for hashing a run's outputs on a host."""
 
@@ -31,7 +31,7 @@ def outputs(recipe: Recipe, root: Path, folder: str = "", names: tuple[str, ...]
     folder: of the run, relative to the project, runs/<recipe> if empty; the same here and on the host. Raises
     ThunderError for a file that is missing, damaged or not the one in done.json; nothing is changed here then.
     """
-    folder = folder or f"runs/{recipe.name}"
+    folder = folder or paths.run(recipe.name)
     return _fetch(recipe, root, [f"{folder}/{name}" for name in names], is_complete=True)
 
 
@@ -46,7 +46,7 @@ def remove_folders(recipe: Recipe, root: Path, folders: list[str]) -> None:
     Skips a host whose project folder is this one (this machine under its ssh name). A host that cannot be reached only
     causes a warning, because the run has ended well.
     """
-    cluster, marker = recipe.cluster, f".thunder/{secrets.token_hex(16)}"
+    cluster, marker = recipe.cluster, f"{paths.STATE}/{secrets.token_hex(16)}"
     question: dict[str, Any] = {"ask": "remove", "folder": cluster.folder, "paths": folders, "unless": marker}
     files.write_text(root / marker, "")
     try:

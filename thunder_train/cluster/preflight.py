@@ -19,7 +19,7 @@ from thunder_train.agent.client import Session
 from thunder_train.cluster import hostfile, links, sync
 from thunder_train.cluster.sync import Needs
 from thunder_train.config.project import THIS_MACHINE, Cluster, Recipe, is_local
-from thunder_train.core import console, files
+from thunder_train.core import console, files, paths
 from thunder_train.core.stat_cache import StatCache
 from thunder_train.launch import fit
 
@@ -60,7 +60,7 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     test is skipped.
     """
     cluster, problems = recipe.cluster, list[ThunderError]()
-    needs = sync.existing_needs(recipe, Path(), StatCache(sync.STATS)) if cluster.is_remote else Needs({})
+    needs = sync.existing_needs(recipe, Path(), StatCache(Path(paths.STATS))) if cluster.is_remote else Needs({})
     with (
         ThreadPoolExecutor() as pool,
         client.opened(dict.fromkeys([THIS_MACHINE, *cluster.machines]), cluster) as sessions,
@@ -273,7 +273,7 @@ def _all_reduce(recipe: Recipe, logs: Path) -> list[dict[str, Any]]:
     """Each rank's result of worker/allreduce_check.py: rank, size, all_sum, bytes_per_second; and its host."""
     cluster, path = recipe.cluster, logs / "hostfile.json"
     if cluster.is_remote:  # each rank reads the file on its own host, which has only the run's
-        path = files.require(Path("runs") / recipe.name / "hostfile.json", f"run `./doit hostfile:{recipe.name}`")
+        path = files.require(Path(paths.run(recipe.name)) / "hostfile.json", f"run `./doit hostfile:{recipe.name}`")
     else:
         files.write_json(path, hostfile.hostfile(cluster))
     argv = [sys.executable, "-m", "thunder_train.launch", "--hostfile", str(path), "--log-dir", str(logs)]

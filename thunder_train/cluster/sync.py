@@ -21,13 +21,11 @@ from thunder_train.config.project import Cluster, Recipe, is_local
 from thunder_train.core import files, hub_cache, paths
 from thunder_train.core.stat_cache import StatCache
 
-STATS = Path(".thunder/stats.sqlite")
 PROJECT = ("dodo.py", "doit", "pyproject.toml", "requirements.lock", "thunder.toml")
 CODE = "thunder_train"
 FOLDERS = {"recipes": "*.toml", "templates": "**/*", CODE: "**/*.py"}
 """Folders of the project, and the files in them that belong to it."""
 ROWS = ("manifest.json", "test.jsonl", "train.jsonl", "valid.jsonl")
-TOKENS = ".thunder/tokens"
 NEWEST_TOKENS = 8
 """A training reads two token files, an evaluation three; only a worker can tell which, so the newest ones are sent."""
 LOOK_WITHIN_S = 3600.0
@@ -116,7 +114,7 @@ def existing_needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
             str(path.relative_to(root)) for path in (root / folder).glob(pattern) if "__pycache__" not in path.parts
         ]
     lock = _lock(recipe)
-    names += [*(f"runs/{recipe.name}/{name}" for name in paths.SENT), *_row_files(recipe), lock]
+    names += [*(f"{paths.run(recipe.name)}/{name}" for name in paths.SENT), *_row_files(recipe), lock]
     existing = Needs(_hashed(sorted(set(names)), root, stats))
     return _with_model(existing, recipe, root) if (root / lock).is_file() else existing
 
@@ -131,10 +129,10 @@ def sync(recipe: Recipe, root: Path) -> Synced:
     remote = sorted(name for name in cluster.machines if not is_local(name))
     if not remote:
         return Synced(())
-    stats = StatCache(root / STATS)
+    stats = StatCache(root / paths.STATS)
     common = _with(needs(recipe, root, stats), _hashed(_newest_tokens(root), root, stats))
     # Only the first rank reads an adapter; it sends it to the others.
-    adapter = _hashed([f"runs/{recipe.name}/{name}" for name in paths.ADAPTER], root, stats)
+    adapter = _hashed([f"{paths.run(recipe.name)}/{name}" for name in paths.ADAPTER], root, stats)
     wanted = {name: _with(common, adapter) if name == cluster.hosts[0].machine else common for name in remote}
     with client.opened(remote, cluster) as sessions:
         synced = client.everywhere(sessions, lambda session: _sync_host(recipe, root, wanted[session.host], session))
@@ -153,15 +151,15 @@ def lines(synced: Synced) -> list[str]:
 
 
 def _lock(recipe: Recipe) -> str:
-    return f"{models.home(recipe.model)}/model.lock.json"
+    return paths.model_lock(recipe.model.name)
 
 
 def _row_files(recipe: Recipe) -> list[str]:
-    return [f"data/{recipe.dataset.name}/{name}" for name in ROWS]
+    return [f"{paths.dataset(recipe.dataset.name)}/{name}" for name in ROWS]
 
 
 def _newest_tokens(root: Path) -> list[str]:
-    newest = sorted((root / TOKENS).glob("*.tokens"), key=lambda path: path.stat().st_mtime, reverse=True)
+    newest = sorted((root / paths.TOKENS).glob("*.tokens"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [str(path.relative_to(root)) for path in newest[:NEWEST_TOKENS]]
 
 

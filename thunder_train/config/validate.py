@@ -16,7 +16,7 @@ from thunder_train.config.dataset import ORTHOGRAPHIES, Dataset
 from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe, layers_of
 from thunder_train.config.train import contradictions
-from thunder_train.core import files
+from thunder_train.core import files, paths
 
 TYPES = {
     "string": "text in quotes",
@@ -172,7 +172,7 @@ def model_layers(model: Model, root: Path) -> int | None:
     """Transformer layers of a base model; None if they are not known without a download."""
     if model.kind == "nano":
         return model.layers
-    lock = root / "runs" / "models" / model.name / "model.lock.json"
+    lock = root / paths.model_lock(model.name)
     source = root / model.path / "config.json" if model.kind == "path" else lock
     try:
         table = json.loads(source.read_text(encoding="utf-8"))
@@ -274,4 +274,4 @@ def _is_current(dataset: Dataset, root: Path) -> bool:
 
 
 def _manifest(dataset: Dataset, root: Path) -> Path:
-    return root / "data" / dataset.name / "manifest.json"
+    return root / paths.dataset_manifest(dataset.name)

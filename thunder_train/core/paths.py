@@ -10,6 +10,10 @@ PARTIAL = f"{STATE}/partial"
 """Checkpoints of unfinished trainings, by key, and answers of unfinished evaluations."""
 TOKENS = f"{STATE}/tokens"
 """Tokenized rows."""
+ARRIVED = f"{STATE}/arrived"
+"""Files fetched from a host and not verified yet."""
+REPRODUCE = f"{STATE}/reproduce"
+"""Projects in which runs are made again."""
 INDEX = "runs/index.html"
 """The page of all runs."""
 
@@ -72,6 +76,11 @@ def run(name: str) -> str:
 def run_manifest(name: str) -> str:
     """The manifest of a recipe's run."""
     return f"runs/{name}/manifest.json"
+
+
+def answers(name: str) -> str:
+    """The answers of a recipe's unfinished evaluation."""
+    return f"{PARTIAL}/answers-{name}"
 
 
 def model(name: str) -> str:

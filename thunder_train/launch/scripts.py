@@ -8,11 +8,12 @@ from typing import Any
 
 from thunder_train.config.project import Recipe
 from thunder_train.config.train import Train, flag_of
+from thunder_train.core import paths
 
 
 def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     """The flags of launch.sh: those of the launcher, then the worker's, every key of [train] among them."""
-    run, data = f"runs/{recipe.name}", f"data/{recipe.dataset.name}"
+    run, data = paths.run(recipe.name), paths.dataset(recipe.dataset.name)
     train = [(flag_of(key.name), _word(getattr(recipe.train, key.name))) for key in fields(Train)]
     before = [flag for flag, _ in train].index("--log-every")  # the place that --adapter-path has always had
     return [
@@ -27,7 +28,7 @@ def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         ("--adapter-path", f"{run}/adapter"),
         *train[before:],
         ("--checkpoint-path", f"{run}/checkpoints"),
-        ("--token-cache", ".thunder/tokens"),
+        ("--token-cache", paths.TOKENS),
     ]
 
 
@@ -40,7 +41,7 @@ def _word(value: Any) -> Any:
 
 def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     """The flags of evaluate.sh: those of the launcher, then those of worker/generate.py."""
-    run, data, train = f"runs/{recipe.name}", f"data/{recipe.dataset.name}", recipe.train
+    run, data, train = paths.run(recipe.name), paths.dataset(recipe.dataset.name), recipe.train
     return [
         ("--hostfile", f"{run}/hostfile.json"),
         ("--log-dir", f"{run}/logs/evaluate"),
@@ -50,12 +51,12 @@ def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         *model_flags(recipe),
         ("--adapter-path", f"{run}/adapter"),
         *((f"--{split}-data", f"{data}/{split}.jsonl") for split in ("train", "valid", "test")),
-        ("--token-cache", ".thunder/tokens"),
+        ("--token-cache", paths.TOKENS),
         ("--max-seq-len", train.max_seq_len),
         ("--max-tokens", recipe.evaluate.max_tokens),
         ("--batch-size", recipe.evaluate.batch_size),
         *((flag_of(name), getattr(train, name)) for name in ("stall_timeout_s", "start_timeout_s", "max_restarts")),
-        ("--partial", f".thunder/partial/answers-{recipe.name}"),
+        ("--partial", paths.answers(recipe.name)),
         ("--predictions", f"{run}/predictions.jsonl"),
         ("--losses", f"{run}/losses.json"),
     ]
@@ -73,6 +74,6 @@ def _weight_flags(weights: tuple[float, ...]) -> list[tuple[str, Any]]:
 
 def model_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     """The folder or repository of the base model, and the lock that pins it."""
-    model, home = recipe.model, f"runs/models/{recipe.model.name}"
+    model, home = recipe.model, paths.model(recipe.model.name)
     place = {"nano": f"{home}/files", "path": model.path, "hub": model.repo}[model.kind]
     return [("--model", place), ("--model-lock", f"{home}/model.lock.json")]

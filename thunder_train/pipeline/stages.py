@@ -142,7 +142,7 @@ def evaluate(recipe: Recipe, out: Path) -> None:
     """predictions.jsonl by running evaluate.sh; decisions.jsonl and eval.json by judging and scoring them here."""
     run, staged = _run(recipe), _run(recipe, out)
     predictions, losses = staged / "predictions.jsonl", staged / "losses.json"
-    answers = Path(paths.PARTIAL) / f"answers-{recipe.name}"
+    answers = Path(paths.answers(recipe.name))
     _sync(recipe)  # the first rank reads the adapter
     command(
         ["bash", str(run / "evaluate.sh"), "--predictions", str(predictions), "--losses", str(losses)],

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from rapidfuzz.distance import Levenshtein
 
 from thunder_train.config.project import Recipe
-from thunder_train.core import files, html, templates
+from thunder_train.core import files, html, paths, templates
 from thunder_train.core.text import nfc
 from thunder_train.evaluate import collapse, gate, promotion
 from thunder_train.evaluate.conditions import ALL
@@ -60,13 +60,13 @@ class Results:
 
 def gather(recipe: Recipe, root: Path) -> Results:
     """Read each file of a run once. root: the project's folder. Raises ThunderError if a file is missing."""
-    run, dataset = root / "runs" / recipe.name, root / "data" / recipe.dataset.name / "manifest.json"
+    run, dataset = root / paths.run(recipe.name), root / paths.dataset_manifest(recipe.dataset.name)
     return Results(
         recipe=recipe,
         run_id=manifest.identity(recipe, root)["run_id"],
         dataset=files.read_json(dataset),
         dataset_sha256=files.sha256(dataset),
-        model=files.read_json(root / "runs" / "models" / recipe.model.name / "model.lock.json"),
+        model=files.read_json(root / paths.model_lock(recipe.model.name)),
         preflight=files.read_json(run / "preflight.json"),
         done=files.read_json(run / "adapter" / "done.json"),
         metrics=files.read_jsonl(run / "metrics.jsonl"),

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from thunder_train import ThunderError
-from thunder_train.core import files, html
+from thunder_train.core import files, html, paths
 from thunder_train.core.html import visible
 from thunder_train.reproduce import compare, manifest
 
@@ -33,7 +33,7 @@ def build(root: Path) -> str:
             rows.append(row)
             compared[name] = compared_facts
         except ThunderError as problem:
-            problems.append((name, str(problem).replace(str(path), f"runs/{name}/manifest.json")))
+            problems.append((name, str(problem).replace(str(path), paths.run_manifest(name))))
         except (KeyError, TypeError, ValueError, AttributeError):
             problems.append((name, "its metrics have another format; run `./doit` to build them again"))
     script = files.require(root / "templates" / "index.js", hint="git checkout it").read_text(encoding="utf-8")

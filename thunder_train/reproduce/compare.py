@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from thunder_train.core.paths import EVALUATED
+from thunder_train.core import paths
 
 IDENTICAL, EQUIVALENT, DIFFERENT, IMPOSSIBLE = "identical", "equivalent", "different", "impossible"
 SECTIONS = ("recipe", "inputs", "model", "code", "environment", "metrics", "promotion")
@@ -15,7 +15,7 @@ REPRODUCED = ("inputs", "model", "environment", "flags", "command", "outputs", "
 STAGES = ("data", "model", "scripts", "train", "evaluate", "promotion")
 """Stages that write a file of a manifest, in the order in which they run; `scripts` includes the hostfile."""
 STAGE_OF = {"hostfile.json": "scripts", "launch.sh": "scripts", "evaluate.sh": "scripts", "adapter": "train"}
-STAGE_OF |= dict.fromkeys(EVALUATED, "evaluate") | {"promotion.json": "promotion"}
+STAGE_OF |= dict.fromkeys(paths.EVALUATED, "evaluate") | {"promotion.json": "promotion"}
 """{output of a run, or its top folder: the stage that writes it}, in the order in which they are written."""
 
 
@@ -154,21 +154,21 @@ def _compared_files(old: dict[str, Any], new: dict[str, Any]) -> tuple[ComparedF
 def _files(run: dict[str, Any]) -> dict[tuple[str, str, int], str]:
     """{(path, stage, position among the files of its stage): sha256} of a manifest."""
     recipe, splits = run["recipe"], run["inputs"]["splits"]
-    model = recipe["model"]
-    home = f"runs/models/{model['name']}/files" if model["kind"] == "nano" else f"model:{model['name']}"
-    hashes = {(f"data/{recipe['dataset']['name']}/{name}.jsonl", "data", 0): splits[name]["sha256"] for name in splits}
+    model, data = recipe["model"], paths.dataset(recipe["dataset"]["name"])
+    home = f"{paths.model(model['name'])}/files" if model["kind"] == "nano" else f"model:{model['name']}"
+    hashes = {(f"{data}/{name}.jsonl", "data", 0): splits[name]["sha256"] for name in splits}
     hashes |= {(f"{home}/{file['path']}", "model", 0): file["sha256"] for file in run["model"]["files"]}
     for file in run["outputs"]:
-        part = file["path"].partition("/")[0]
+        part, path = file["path"].partition("/")[0], f"{paths.run(recipe['name'])}/{file['path']}"
         position = [*STAGE_OF].index(part) if part in STAGE_OF else len(STAGE_OF)
-        hashes[f"runs/{recipe['name']}/{file['path']}", STAGE_OF.get(part, "promotion"), position] = file["sha256"]
+        hashes[path, STAGE_OF.get(part, "promotion"), position] = file["sha256"]
     return hashes
 
 
 def _cause(old: dict[str, Any], first: ComparedFile | None, differing: list[Difference], code: list[Difference]) -> str:
     """Possible causes of the first difference: each input of the stages up to it that has changed."""
     # The hostfile and given files come from the current project, not from the manifest.
-    hostfile = f"runs/{old['recipe']['name']}/hostfile.json"
+    hostfile = f"{paths.run(old['recipe']['name'])}/hostfile.json"
     is_given = (first and first.path == hostfile) or any(_is_input(each, old["recipe"]) for each in differing)
     is_rendered = first and first.stage in ("scripts", "promotion")  # from recipe, templates and code alone
     stages = STAGES[: STAGES.index(first.stage) + 1] if first else ()

@@ -124,7 +124,7 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
 
     The environment is the one that the training recorded in done.json.
     """
-    data = files.read_json(root / "data" / recipe.dataset.name / "manifest.json")
+    data = files.read_json(root / paths.dataset_manifest(recipe.dataset.name))
     parts = {
         "recipe": run_recipe(recipe),
         "inputs": {
@@ -134,22 +134,22 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
             "splits": {name: {key: split[key] for key in ("rows", "sha256")} for name, split in data["splits"].items()},
             "evidence_kinds": data["evidence_kinds"],
         },
-        "model": files.read_json(root / "runs" / "models" / recipe.model.name / "model.lock.json"),
-        "environment": files.read_json(root / "runs" / recipe.name / "adapter" / "done.json")["environment"],
+        "model": files.read_json(root / paths.model_lock(recipe.model.name)),
+        "environment": files.read_json(root / paths.run(recipe.name) / "adapter" / "done.json")["environment"],
     }
     return {**parts, "run_id": _run_id(parts)}
 
 
 def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
     """The run's manifest. code: {stage: hash of its code}. Raises ThunderError if a stage's file is missing."""
-    run = root / "runs" / recipe.name
+    run = root / paths.run(recipe.name)
     done = files.read_json(run / "adapter" / "done.json")
     evaluation = files.read_json(run / "eval.json")
     return {
         "schema": SCHEMA,
         **identity(recipe, root),
         "code": code,
-        "command": ["bash", f"runs/{recipe.name}/launch.sh"],
+        "command": ["bash", f"{paths.run(recipe.name)}/launch.sh"],
         "flags": {
             flag: files.portable(value) if isinstance(value, str) else value for flag, value in launch_flags(recipe)
         },

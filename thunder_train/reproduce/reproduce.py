@@ -16,7 +16,7 @@ from thunder_train import ThunderError, raise_all
 from thunder_train.config import load, validate
 from thunder_train.config.project import ProjectFile, Recipe
 from thunder_train.config.toml_io import as_toml, read_toml
-from thunder_train.core import files, hub_cache, process
+from thunder_train.core import files, hub_cache, paths, process
 from thunder_train.reproduce import manifest
 from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, judge
 
@@ -27,7 +27,7 @@ CODE = ("thunder_train", "templates", "dodo.py", "pyproject.toml")
 def reproduce(path: Path, root: Path) -> Verdict:
     """Rebuild the manifest's run and compare. Raises ThunderError if the manifest cannot be trusted."""
     run = manifest.read(path)
-    folder = root / ".thunder" / "reproduce" / run["run_id"]
+    folder = root / paths.REPRODUCE / run["run_id"]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(folder.with_name(f"{folder.name}.lock"), "w", encoding="utf-8") as lock:
@@ -60,7 +60,7 @@ def _reproduce(run: dict[str, Any], path: Path, root: Path, folder: Path) -> Ver
         raise ThunderError(f"contains a recipe that cannot be built:\n{error}", where=str(path)) from None
     try:
         _build(folder, name)
-        rebuilt = manifest.read(folder / "runs" / name / "manifest.json")
+        rebuilt = manifest.read(folder / paths.run_manifest(name))
     except ThunderError as error:
         return replace(impossible, problems=(str(error),), folder=str(folder))
     verdict = judge(run, rebuilt, recipe.build.tolerance)
@@ -172,7 +172,7 @@ def _place_model(run: dict[str, Any], model_files: dict[str, Path], root: Path, 
     table = {key: value for key, value in run["recipe"]["model"].items() if key != "name"}
     home = _home(run["recipe"]["model"], root)
     if table["kind"] == "hub":
-        files.write_json(folder / "runs" / "models" / run["recipe"]["model"]["name"] / "model.lock.json", run["model"])
+        files.write_json(folder / paths.model_lock(run["recipe"]["model"]["name"]), run["model"])
     elif table["kind"] == "path" and home != table["path"]:
         table["path"] = str((root / home).resolve())
     elif table["kind"] == "path":
