@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.fake_hosts import refusal
+from tests.helpers.project_copy import wait_for
 from thunder_train import ThunderError
 from thunder_train.agent import client
 from thunder_train.agent.client import Session
@@ -160,14 +161,14 @@ def test_an_interruption_ends_what_runs_for_the_hosts(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def act(session: Session) -> object:
-        if session.host == "mac4":
-            if is_transfer:
-                return transfer.push(session, tmp_path, ["new"], "folder")
-            return session.ask(ask="hash", folder="folder", paths={})
-        while not (tmp_path / "pid").exists():
-            time.sleep(0.02)
-        raise KeyboardInterrupt
+    def act(session: Session) -> None:
+        if session.host == "mac5":
+            wait_for(lambda: (tmp_path / "pid").exists())
+            raise KeyboardInterrupt
+        if is_transfer:
+            transfer.push(session, tmp_path, ["new"], "folder")
+        else:
+            session.ask(ask="hash", folder="folder", paths={})
 
     start_s = time.perf_counter()
     with client.opened(["mac5", "mac4"], PLACE) as sessions:

@@ -128,8 +128,8 @@ def test_three_quarters_of_a_macs_memory_may_be_used(monkeypatch: pytest.MonkeyP
     No /proc/meminfo there. A Mac with 36 GiB in pages of 16 KiB.
     """
     pages = {"SC_PHYS_PAGES": 36 << 16, "SC_PAGE_SIZE": 1 << 14}
-    monkeypatch.setattr(main.os, "sysconf", pages.__getitem__)
-    monkeypatch.setattr(main.Path, "read_text", _no_file)
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(Path, "read_text", _no_file)
 
     assert 27 << 30 == main.usable_memory()
 
@@ -144,7 +144,7 @@ def test_the_program_needs_nothing_but_an_old_python(module: ModuleType) -> None
     A Mac's own python3 is 3.9, and a new host has no other.
     """
     tree = ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 9))
-    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     sent = {"thunder_train.agent", *(f"thunder_train.agent.{part}" for part in ("interfaces", "link", "main"))}
 

@@ -18,7 +18,7 @@ def facts_of(*interfaces: dict[str, object], ssh: str = "", rdma: tuple[str, ...
 
 def pair(*ips: str) -> Cluster:
     """mac4 and mac5, with the given addresses if any."""
-    given = [(ip,) for ip in ips] or [(), ()]
+    given: list[tuple[str, ...]] = [(ip,) for ip in ips] or [(), ()]
     two = tuple(Host(name, ip, ()) for name, ip in zip(("mac4", "mac5"), given, strict=True))
     return Cluster("macs", "ring", two, (), "thunder-train", ".venv/bin/python")
 

@@ -114,7 +114,7 @@ def test_a_host_without_the_project_says_so_once(recipe: Recipe) -> None:
     """
     Not a line for each file that is missing with it.
     """
-    missing = {"has_project": False, "has_python": False, "files": {}, "mlx": None}
+    missing: dict[str, Any] = {"has_project": False, "has_python": False, "files": {}, "mlx": None}
 
     assert ["host mac4: no project there: projects/thunder train is missing; run `./doit sync:smoke`"] == problems(
         recipe, has_folder=False, **missing
