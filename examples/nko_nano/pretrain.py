@@ -191,7 +191,7 @@ def make(folder: Path, shape: nano.Shape, settings: Settings) -> None:
     weights = {name: np.array(leaf) for name, leaf in tree_flatten(network.parameters())}
     if not all(np.isfinite(tensor).all() for tensor in weights.values()):
         raise ThunderError("the weights are not finite", where=str(folder), hint="lower --learning-rate")
-    files.write_bytes(folder / "model.safetensors", adapter.canonical(weights))
+    files.write_bytes(folder / "model.safetensors", adapter.canonical_bytes(weights))
     manifest = {
         "schema": "thunder.pretrain/1",
         "settings": asdict(settings),

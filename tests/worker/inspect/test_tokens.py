@@ -96,7 +96,7 @@ def test_padding_is_that_of_the_training_batches(tmp_path: Path, base: "Base", p
     settings = parse(flags(Path("adapter"), train_data=rows, valid_data=rows, **changed))
     split = read(rows, base.tokenizer, Policy(200, "split", "all"))
     ready = SimpleNamespace(model=base.model, splits={"train": split}, not_packed=packing == "never")
-    feeds = [setup._feed(settings, ready, "train", Ranks(rank, ranks)) for rank in range(ranks)]
+    feeds = [setup._loader(settings, ready, "train", Ranks(rank, ranks)) for rank in range(ranks)]
     expected = sum(batch.padded_tokens for feed in feeds for step in range(3) for batch in feed.step(step))
 
     result = tokens.report(settings, base, ranks, rows=0)["splits"]["train"]["training"]
