@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent.parent
 NEUTRAL_KEYWORDS = frozenset({"help"})
 """Keyword arguments that hold a text for people; they change no output."""
+NEUTRAL_MODULES = frozenset({f"{PACKAGE.name}.core.console"})
+"""Modules that only show something to people."""
 
 
 @cache
@@ -41,7 +43,7 @@ def hashes(starts: tuple[str, ...], stats: "StatCache") -> dict[str, str]:
     seen: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
-        if name in known and name not in seen:
+        if name in known and name not in seen and name not in NEUTRAL_MODULES:
             seen[name], imports = _module(known[name], stats)
             waiting += imports
             waiting.append(name.rpartition(".")[0])  # importing a module runs the __init__ of its package
