@@ -230,6 +230,10 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
          "name the Jinja2 file of the user message"),
         ('"prompt.j2"', '"prompt.j2"\northography = "ifa"', "datasets.rows.orthography: is 'ifa'; use one of: "
          "bridge-toneless, standard-toned; or describe it in an orthography_table of its own"),
+        ("[models.nano]", '[models."a b"]', "models.a b: 'a b' contains characters that are not allowed; "
+         "use letters, digits, . _ - and begin with a letter or digit"),
+        ('"prompt.j2"', '"prompt.j2"\northography_table = {letters = "a", marks_per_letter = [1, 2, 3]}',
+         "datasets.rows.orthography_table.marks_per_letter: has 3 items; give at most 2"),
         ('kind = "chatml"', 'kind = "chatml"\nreference_side = ["partition"]',
          "datasets.rows.sources[0].reference_side: names partition, which prompts show; "
          "name telemetry, as telemetry.cer_edits"),

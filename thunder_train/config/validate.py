@@ -101,13 +101,16 @@ def _problem(error: Any, table: Table, where: str) -> ThunderError:
         what, hint = f"is {value!r}", did_you_mean(str(value), [str(one) for one in limit])
     elif error.rule == "forbidden":
         what, hint = f"{value!r} is a folder of the project", "choose another name"
-    elif error.rule == "minlength":
+    elif error.rule == "minlength" and not value:
         what, hint = "is empty", "give at least one"
+    elif error.rule in ("minlength", "maxlength"):
+        bound = "at least" if error.rule == "minlength" else "at most"
+        what, hint = f"has {len(value)} items", f"give {bound} {limit}"
     else:
-        what, hint = fields.problem(value, rules or {error.rule: limit}) or (
-            f"breaks the rule {error.rule}",
-            "change it",
-        )
+        broken = fields.problem(
+            value, {**rules, error.rule: limit}
+        )  # a table's name has rules beside those of its keys
+        what, hint = broken or (f"breaks the rule {error.rule}", "change it")
     return ThunderError(what, where=f"{where}: {dotted(path)}", hint=hint)
 
 
