@@ -32,7 +32,7 @@ CASES = {f"{name}-{bits}": Case(name, bits) for name in families.CONFIGS for bit
     # The last case, because it patches the class of the blocks.
     "checkpointed": Case("gemma4_e2b", 4, is_checkpointed=True),
 }
-LORA = {"rank": 4, "scale": 2.0}
+LORA: dict[str, Any] = {"rank": 4, "scale": 2.0}
 STEPS = 5
 
 

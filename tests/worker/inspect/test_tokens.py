@@ -95,7 +95,7 @@ def test_padding_is_that_of_the_training_batches(tmp_path: Path, base: "Base", p
     changed = CHANGED | {"packing": packing, "max_seq_len": 200}
     settings = parse(flags(Path("adapter"), train_data=rows, valid_data=rows, **changed))
     split = read(rows, base.tokenizer, Policy(200, "split", "all"))
-    ready = SimpleNamespace(model=base.model, splits={"train": split}, not_packed=packing == "never")
+    ready: Any = SimpleNamespace(model=base.model, splits={"train": split}, not_packed=packing == "never")
     feeds = [setup._loader(settings, ready, "train", Ranks(rank, ranks)) for rank in range(ranks)]
     expected = sum(batch.padded_tokens for feed in feeds for step in range(3) for batch in feed.step(step))
 
@@ -206,7 +206,8 @@ def test_unusable_rows_are_counted_by_problem_and_some_are_named(report_of: Repo
     """
     from thunder_train.worker.inspect import tokens
 
-    empty, open_ended = row(1, "ߞߊ"), row(2, "ߞߊ")
+    empty: Row = row(1, "ߞߊ")
+    open_ended: Row = row(2, "ߞߊ")
     empty["messages"][-1]["content"] = ""
     open_ended["messages"].pop()
     result = report_of([empty, row(3, "ߞߋ"), open_ended, {"text": "no chat"}])

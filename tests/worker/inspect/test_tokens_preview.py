@@ -94,7 +94,7 @@ def test_tokens_that_are_parts_of_letters_are_shown_as_letters() -> None:
     from thunder_train.worker.inspect.tokens import pieces, preview, visible
 
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    first, *middle, last = level.pre_tokenize_str("ߞߊ")[0][0]
+    first, *middle, last = list(level.pre_tokenize_str("ߞߊ")[0][0])
     names = [*sorted(level.alphabet()), "".join(middle)]
     model = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [tuple(middle)]))
     model.pre_tokenizer, model.decoder = level, decoders.ByteLevel()
