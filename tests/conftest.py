@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from tests.helpers.project_copy import Copy, copy_sources
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")  # a machine with other work to do is no fault of the code
+settings.load_profile("busy")  # a busy machine must not fail a test
 
 
 @pytest.fixture(scope="session", autouse=True)
 def terminal_signals() -> Iterator[None]:
-    """Signals as a terminal gives them: a job under nohup or in the background ignores some, and so would ours."""
+    """Handle signals as under a terminal: a job under nohup or in the background ignores some, and its children too."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -36,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 @pytest.fixture
 def project(built: Copy, tmp_path: Path) -> Copy:
-    """A built project of the test's own, copied with new times and inodes."""
+    """A copy of the built project, with new times and inodes."""
     shutil.copytree(built.path, tmp_path / "project")
     return Copy(tmp_path / "project")
 

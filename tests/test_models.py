@@ -1,4 +1,4 @@
-"""Which base models are locked, and which are refused with a sentence that says why and what to do."""
+"""Which base models are locked, and which are refused, with the reason and what to do."""
 
 import json
 from dataclasses import replace
@@ -94,7 +94,7 @@ def test_a_tokenizer_that_needs_code_is_refused_too(tmp_path: Path) -> None:
 )
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, make: object, expected: str) -> None:
     """
-    Whatever is wrong with it, the answer is a sentence.
+    Each mistake gives one clear error.
     """
     make(tmp_path / "m")  # type: ignore[operator]
 
@@ -103,7 +103,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, make: object, expe
 
 def test_a_path_model_is_locked_by_the_hash_of_every_file_that_is_read(tmp_path: Path) -> None:
     """
-    No absolute path in the lock, and nothing that mlx-lm does not read.
+    The lock holds no absolute path and no file that mlx-lm does not read.
     """
     config = {"model_type": "gemma4", "text_config": {"num_hidden_layers": 35}}
     model_folder(tmp_path / "base", config, "model.safetensors", "notes.md", "tokenizer.model", "old.bin")
@@ -135,7 +135,7 @@ def test_the_nano_model_is_the_same_to_the_byte_each_time(tmp_path: Path) -> Non
 
 
 def hub_cache(home: Path, commit: str) -> None:
-    """Hugging Face's cache as a download of owner/name at a commit leaves it."""
+    """Write what a download of owner/name at a commit leaves in Hugging Face's cache."""
     repo = home / "hub" / "models--owner--name"
     model_folder(repo / "snapshots" / commit, {"model_type": "llama", "num_hidden_layers": 3}, "model.safetensors")
     (repo / "refs").mkdir()
@@ -144,7 +144,7 @@ def hub_cache(home: Path, commit: str) -> None:
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hub cache of the test's own, and no network."""
+    """An empty hub cache in the test's folder, and no network."""
     import huggingface_hub.constants as constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
@@ -154,7 +154,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_hub_model_is_pinned_to_its_commit_from_the_offline_cache(tmp_path: Path, offline: Path) -> None:
     """
-    "main" moves; the lock says which commit it was, and an existing lock is obeyed.
+    The branch main moves: the lock records the commit, and an existing lock decides.
     """
     first, second = "a" * 40, "b" * 40
     hub_cache(offline, first)
@@ -169,9 +169,9 @@ def test_a_hub_model_is_pinned_to_its_commit_from_the_offline_cache(tmp_path: Pa
     assert lock == files.read_json(tmp_path / "runs/models/tiny/model.lock.json")
 
 
-def test_a_hub_model_that_is_not_there_says_how_to_get_it(tmp_path: Path, offline: Path) -> None:
+def test_the_error_of_a_missing_hub_model_says_how_to_get_it(tmp_path: Path, offline: Path) -> None:
     """
-    No traceback of a network library.
+    There is no traceback of a network library.
     """
     with pytest.raises(ThunderError) as caught:
         models.build(replace(NANO, kind="hub", repo="owner/name"), tmp_path, tmp_path)

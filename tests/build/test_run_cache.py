@@ -1,4 +1,4 @@
-"""The run cache gives back exactly what a stage made, or nothing."""
+"""The run cache restores exactly a stage's outputs, or nothing."""
 
 import os
 from pathlib import Path
@@ -10,20 +10,20 @@ from thunder_train.core import files
 
 
 def store(cache: RunCache, key: str, root: Path, **contents: str) -> None:
-    """Keep small files under a key."""
+    """Store small files under a key."""
     for name, text in contents.items():
         files.write_text(root / name, text)
     cache.store(key, root, {name: files.sha256(root / name) for name in contents})
 
 
 def blobs(folder: Path) -> list[Path]:
-    """Every kept file."""
+    """Every file of the cache."""
     return sorted(path for path in (folder / "blobs").rglob("*") if path.is_file())
 
 
 def test_what_was_stored_comes_back(tmp_path: Path) -> None:
     """
-    Bytes, names and nothing else; an edit of the restored file does not reach the cache.
+    Bytes, names and nothing else; an edit of the restored file does not change the cache.
     """
     cache = RunCache(tmp_path / "cache", 10**6)
     store(cache, "k", tmp_path / "made", a="one", b="two")
@@ -48,7 +48,7 @@ def test_an_unknown_key_is_not_restored(tmp_path: Path) -> None:
 
 def test_a_damaged_blob_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """
-    Same size, other bytes: only the hash tells.
+    Same size, other bytes: only the hash differs.
     """
     cache = RunCache(tmp_path / "cache", 10**6)
     store(cache, "k", tmp_path / "made", a="one")
@@ -65,7 +65,7 @@ def test_a_damaged_blob_is_dropped(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}', '{"a": {"sha256": 1}}'])
 def test_a_damaged_entry_is_a_miss(tmp_path: Path, text: str) -> None:
     """
-    The folder may be shared; what others left there is not trusted.
+    The folder may be shared, so its files are not trusted.
     """
     cache = RunCache(tmp_path / "cache", 10**6)
     files.write_text(tmp_path / "cache/actions/k.json", text)
@@ -129,7 +129,7 @@ def test_a_cache_that_cannot_be_written_warns_and_lets_the_build_go_on(
 
 def test_two_clones_share_a_folder(tmp_path: Path) -> None:
     """
-    The second clone restores what the first one made.
+    The second clone restores the first one's outputs.
     """
     store(RunCache(tmp_path / "cache", 10**6), "k", tmp_path / "one", a="text")
 

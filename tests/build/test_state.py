@@ -22,7 +22,7 @@ def succeed(state: DurableState, name: str) -> None:
 
 def test_a_success_is_on_disk_at_once(tmp_path: Path) -> None:
     """
-    doit's own backends write at the end of the run, so a kill forgets every finished task.
+    doit's own backends write at the end of the run, so a kill loses every finished task.
     """
     succeed(opened(tmp_path), "train:smoke")  # never closed: as if killed
 
@@ -31,7 +31,7 @@ def test_a_success_is_on_disk_at_once(tmp_path: Path) -> None:
 
 def test_an_unfinished_record_is_not_on_disk(tmp_path: Path) -> None:
     """
-    Half a record would be taken for a whole one.
+    Half a record would be read as a whole one.
     """
     opened(tmp_path).set("train:smoke", "_values_:", {"made": {}})
 
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_rebuilt_with_a_warning(
     tmp_path: Path, harm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    Every stage runs again, or is restored from the run cache; no traceback.
+    Every stage runs again or comes from the run cache; there is no traceback.
     """
     state = opened(tmp_path)
     for number in range(200):
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_rebuilt_with_a_warning(
 
 def test_one_damaged_record_runs_one_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """
-    The others keep theirs.
+    The other tasks keep their records.
     """
     state = opened(tmp_path)
     succeed(state, "a")
@@ -108,7 +108,7 @@ def test_one_damaged_record_runs_one_task(tmp_path: Path, capsys: pytest.Capture
 
 def test_another_processes_records_are_read_after_the_wait(tmp_path: Path) -> None:
     """
-    The second of two doits waits for the first, then must not work on what it had read before.
+    The second of two doits waits for the first, and then must not use what it read before.
     """
     second = opened(tmp_path)
     succeed(opened(tmp_path), "train:smoke")

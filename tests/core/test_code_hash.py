@@ -19,9 +19,9 @@ from thunder_train.core.stat_cache import StatCache
         ('add("--rank", help="inner width")\n', 'add("--rank", help="width of the product")\n', True),
     ],
 )
-def test_code_changes_when_it_does_something_else(tmp_path: Path, before: str, after: str, same: bool) -> None:
+def test_the_digest_changes_only_with_what_the_code_does(tmp_path: Path, before: str, after: str, same: bool) -> None:
     """
-    A comment does not retrain; an order of arguments does.
+    A comment does not cause a training; another order of arguments does.
     """
     (tmp_path / "a.py").write_text(before)
     (tmp_path / "b.py").write_text(after)
@@ -31,7 +31,7 @@ def test_code_changes_when_it_does_something_else(tmp_path: Path, before: str, a
 
 def test_the_code_of_a_stage_is_all_that_its_module_imports(tmp_path: Path) -> None:
     """
-    A list kept by hand would miss one. What starts, watches and reports a process decides no number.
+    A list kept by hand would miss one. Code that starts, watches and reports a process decides no number.
     """
     cache = StatCache(tmp_path / "stats.sqlite")
     training = code_hash.hashes(("worker.train.result",), cache)

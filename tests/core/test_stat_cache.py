@@ -1,4 +1,4 @@
-"""Hashes with a memory: what is trusted, what is read again, and what a damaged memory costs."""
+"""Remembered hashes: which are trusted, which files are read again, and what a damaged cache costs."""
 
 import os
 import time
@@ -15,7 +15,7 @@ def settle() -> None:
     time.sleep(2 * RACY_NS / 1e9)
 
 
-def test_a_file_that_stands_is_read_once_also_by_the_next_process(tmp_path: Path) -> None:
+def test_an_unchanged_file_is_read_once_also_by_the_next_process(tmp_path: Path) -> None:
     """
     A no-op must not read a 20 GB model.
     """
@@ -31,11 +31,11 @@ def test_a_file_that_stands_is_read_once_also_by_the_next_process(tmp_path: Path
 
 def test_a_file_changed_within_one_tick_is_not_trusted(tmp_path: Path) -> None:
     """
-    Git calls it racy: the clock of the file system is coarser than two writes.
+    Git calls it racy: a file can change twice within one tick of the file system's clock.
     """
     cache = StatCache(tmp_path / "stats.sqlite")
     (tmp_path / "file").write_text("text")
-    soon = time.time() + 60  # the same however slow this machine is: times are no older than the look
+    soon = time.time() + 60  # in the future, so the times are younger than the look on any machine
     os.utime(tmp_path / "file", (soon, soon))
     cache.sha256(str(tmp_path / "file"))
     cache.sha256(str(tmp_path / "file"))
@@ -43,9 +43,9 @@ def test_a_file_changed_within_one_tick_is_not_trusted(tmp_path: Path) -> None:
     assert 2 == cache.hashed
 
 
-def test_new_times_cost_one_hash_and_other_bytes_are_seen(tmp_path: Path) -> None:
+def test_new_times_cost_one_hash_and_other_bytes_are_noticed(tmp_path: Path) -> None:
     """
-    Plain doit hashes a touched file at every later run; an edit with the old time and size it misses.
+    Plain doit hashes a touched file in every later run, and misses an edit with the old time and size.
     """
     path = tmp_path / "file"
     path.write_text("text")
@@ -61,11 +61,11 @@ def test_new_times_cost_one_hash_and_other_bytes_are_seen(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("harm", [b"", b"not a database at all, but long enough to be read as a header" * 50])
-def test_a_damaged_memory_is_set_aside_with_a_warning(
+def test_a_damaged_cache_is_set_aside_with_a_warning(
     tmp_path: Path, harm: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    Never a traceback, never a wrong answer: it is only a memory.
+    Never a traceback, never a wrong hash.
     """
     (tmp_path / "file").write_text("text")
     (tmp_path / "stats.sqlite").write_bytes(harm)

@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Built:
-    """What one run of doit said."""
+    """The result of one run of doit."""
 
     status: int
     ran: list[str]
@@ -27,10 +27,10 @@ class Copy:
 
     path: Path
 
-    def doit(self, *words: str) -> Built:
+    def doit(self, *arguments: str) -> Built:
         """Run doit as ./doit does, without the environment's set-up."""
         done = subprocess.run(
-            [sys.executable, "-m", "doit", *words],
+            [sys.executable, "-m", "doit", *arguments],
             cwd=self.path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -55,7 +55,7 @@ class Copy:
 
 
 def copy_sources(target: Path) -> Copy:
-    """What git would give a new user, without needing git; of the default recipes only smoke, which takes seconds."""
+    """A clone of the project made without git. Its default recipe is smoke alone, which takes seconds."""
     ignored = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
     for name in ("thunder_train", "recipes", "templates", "data/sources", "models"):
         shutil.copytree(PROJECT / name, target / name, ignore=ignored)
@@ -65,10 +65,10 @@ def copy_sources(target: Path) -> Copy:
     return Copy(target)
 
 
-def start_doit(project: Copy, *words: str) -> "subprocess.Popen[str]":
+def start_doit(project: Copy, *arguments: str) -> "subprocess.Popen[str]":
     """doit in a process group of its own, as a terminal would start it, to be interrupted."""
     return subprocess.Popen(
-        [sys.executable, "-m", "doit", *words],
+        [sys.executable, "-m", "doit", *arguments],
         cwd=project.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -78,8 +78,8 @@ def start_doit(project: Copy, *words: str) -> "subprocess.Popen[str]":
 
 
 def wait_for(holds: Callable[[], bool], seconds: float = 30) -> None:
-    """Look every 50 ms until it holds."""
+    """Check every 50 ms until it holds."""
     limit = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < limit, "it never came to hold"
+        assert time.monotonic() < limit, "it did not hold in time"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""./doit: it makes the environment once, runs doit from anywhere, and says what is missing."""
+"""./doit makes the environment once, runs doit from any folder, and reports what is missing."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tests.helpers.project_copy import PROJECT
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A project folder with the wrapper, an empty home, and an environment whose doit only tells its arguments."""
+    """A project folder with the wrapper, an empty home, and an environment whose doit only prints its arguments."""
     project = tmp_path / "a project"
     project.mkdir()
     (tmp_path / "bin").mkdir()
@@ -22,22 +22,22 @@ def clone(tmp_path: Path) -> Path:
     return project
 
 
-def run(clone: Path, *words: str, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
-    """Run ./doit with a PATH that starts with the test's own folder."""
+def run(clone: Path, *arguments: str, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run ./doit with the test's folder first on PATH."""
     path = f"{clone.parent / 'bin'}:{os.environ['PATH']}"
     environment = {"PATH": path, "HOME": str(clone.parent), **env}
-    command = ["bash", str(clone / "doit"), *words]
+    command = ["bash", str(clone / "doit"), *arguments]
     return subprocess.run(command, cwd=cwd or clone, env=environment, capture_output=True, text=True, check=False)
 
 
-def play(clone: Path, name: str, script: str) -> None:
-    """A program of the test's own, first on PATH."""
+def fake_program(clone: Path, name: str, script: str) -> None:
+    """Write a program that is first on PATH."""
     (clone.parent / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
     (clone.parent / "bin" / name).chmod(0o755)
 
 
 def make_environment(clone: Path, status: int = 0) -> None:
-    """A current environment whose interpreter tells where it runs and with what."""
+    """A current environment whose interpreter prints its folder and its arguments."""
     (clone / ".venv/bin").mkdir(parents=True)
     (clone / ".venv/bin/python").write_text(f'#!/bin/sh\necho "$PWD: $@"\nexit {status}\n')
     (clone / ".venv/bin/python").chmod(0o755)
@@ -55,11 +55,11 @@ def test_it_runs_doit_from_any_directory_with_the_same_arguments_and_status(clon
     assert (7, f"{clone}: -m doit train:smoke a b\n") == (done.returncode, done.stdout)
 
 
-def test_a_python_that_is_too_old_is_told(clone: Path) -> None:
+def test_a_python_that_is_too_old_is_reported(clone: Path) -> None:
     """
     tomllib came with 3.11.
     """
-    play(clone, "old", '[ "$1" = --version ] && echo "Python 3.9.6" && exit 0; exit 1')
+    fake_program(clone, "old", '[ "$1" = --version ] && echo "Python 3.9.6" && exit 0; exit 1')
 
     done = run(clone, PYTHON="old")
 
@@ -67,11 +67,11 @@ def test_a_python_that_is_too_old_is_told(clone: Path) -> None:
     assert "./doit: Python 3.11 or newer is needed; found: Python 3.9.6" in done.stderr
 
 
-def test_a_python_without_venv_is_told(clone: Path) -> None:
+def test_a_python_without_venv_is_reported(clone: Path) -> None:
     """
     Debian ships Python without it.
     """
-    play(clone, "bare", f'[ "$1" = -m ] && exit 1; exec {sys.executable} "$@"')
+    fake_program(clone, "bare", f'[ "$1" = -m ] && exit 1; exec {sys.executable} "$@"')
 
     done = run(clone, PYTHON="bare", PATH=f"{clone.parent / 'bin'}:/usr/bin:/bin")
 
@@ -80,9 +80,9 @@ def test_a_python_without_venv_is_told(clone: Path) -> None:
     assert "python3-venv" in done.stderr
 
 
-def test_packages_that_cannot_be_fetched_are_told_and_tried_again(clone: Path) -> None:
+def test_packages_that_cannot_be_fetched_are_reported_and_tried_again(clone: Path) -> None:
     """
-    No network, or no such hash: the environment is unfinished and the next ./doit starts over.
+    Without a network or with a wrong hash the environment stays unfinished, and the next ./doit starts over.
     """
     (clone / "requirements.lock").write_text(f"rapidfuzz==3.14.6 --hash=sha256:{'0' * 64}\n")
     offline = {"PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin", "PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
@@ -96,9 +96,9 @@ def test_packages_that_cannot_be_fetched_are_told_and_tried_again(clone: Path) -
     assert not (clone / ".venv.lock").exists()
 
 
-def test_an_environment_is_made_when_the_lock_is_another_one(clone: Path) -> None:
+def test_an_environment_is_made_when_the_lock_has_changed(clone: Path) -> None:
     """
-    Made from an empty lock here, so nothing is fetched; the project's folder is found by a relative path.
+    The lock is empty here, so nothing is fetched. The path to the project's folder is relative.
     """
     make_environment(clone)
     (clone / "requirements.lock").write_text("# another lock\n")
@@ -113,7 +113,7 @@ def test_an_environment_is_made_when_the_lock_is_another_one(clone: Path) -> Non
 
 def test_a_lock_left_by_a_killed_run_is_taken_over(clone: Path) -> None:
     """
-    kill -9 during the set-up must not block every later ./doit.
+    A kill -9 during the set-up must not block every later ./doit.
     """
     (clone / ".venv.lock").mkdir()
     (clone / ".venv.lock/pid").write_text("999999\n")
@@ -125,7 +125,7 @@ def test_a_lock_left_by_a_killed_run_is_taken_over(clone: Path) -> None:
 
 def test_the_lock_names_no_registry_and_hashes_every_package() -> None:
     """
-    One lock for Linux and macOS; a mirror's address would not work elsewhere.
+    One lock serves Linux and macOS; the address of a mirror would not work elsewhere.
     """
     lines = (PROJECT / "requirements.lock").read_text().splitlines()
     packages = [line for line in lines if line and not line.startswith((" ", "#"))]

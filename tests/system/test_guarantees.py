@@ -1,4 +1,4 @@
-"""What the build promises, each against the real doit in a copy of the project: DESIGN's table of guarantees."""
+"""The guarantees of the build, G1 to G11, against the real doit in a copy of the project."""
 
 import os
 import shutil
@@ -20,12 +20,12 @@ AFTER_TRAINING = ["evaluate:smoke", "report:smoke", "manifest:smoke"]
 
 def made_files(project: Copy) -> dict[str, tuple[int, int]]:
     """(time, inode) of every file that stages make."""
-    found = [path for folder in ("runs", "data") for path in (project.path / folder).rglob("*") if path.is_file()]
-    return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in found}
+    made = [path for folder in ("runs", "data") for path in (project.path / folder).rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in made}
 
 
 def test_g1_nothing_changed(project: Copy) -> None:
-    """Nothing runs, no file is rewritten, no hash is recomputed while size, mtime, ctime and inode stand."""
+    """Nothing runs, no file is rewritten, no hash is recomputed while size, mtime, ctime and inode are unchanged."""
     project.doit()  # the copy has new inodes: this one hashes
     time.sleep(0.1)
     project.doit()
@@ -146,7 +146,7 @@ def test_g10_a_failed_action_keeps_the_old_targets(project: Copy) -> None:
 
 
 def test_g10_a_failed_stage_runs_again(project: Copy) -> None:
-    """A stage that failed is stale, whatever its old targets look like."""
+    """A stage that failed is stale, whatever its old targets contain."""
     project.edit("thunder.toml", 'evidence_kind = "smoke"', 'evidence_kind = "smoke"\nreferences = ""')
     source = project.path / "data/sources/policy_smoke_http_fewshot_rust_gate.json"
     good = source.read_bytes()
@@ -178,7 +178,7 @@ def test_g11_a_fresh_clone_makes_the_committed_manifests(built: Copy) -> None:
 
 def test_the_launch_script_alone_trains(project: Copy) -> None:
     """
-    `bash runs/smoke/launch.sh` is the whole training: the same adapter, also with the output elsewhere.
+    `bash runs/smoke/launch.sh` is the whole training: it makes the same adapter, also in another folder.
     """
     adapter = project.path / ADAPTER
     good = adapter.read_bytes()
@@ -193,7 +193,7 @@ def test_the_launch_script_alone_trains(project: Copy) -> None:
 
 def test_doit_list_info_and_dry_commands_keep_working(project: Copy) -> None:
     """
-    The build extends doit and hides none of it.
+    The build extends doit and hides nothing of it.
     """
     assert "train:smoke" in project.doit("list", "--all").output
     assert "up-to-date" in project.doit("info", "train:smoke").output
@@ -203,7 +203,7 @@ def test_doit_list_info_and_dry_commands_keep_working(project: Copy) -> None:
 
 def test_a_broken_recipe_is_one_clear_message(fresh: Copy) -> None:
     """
-    No traceback reaches a user for a mistake of theirs.
+    A user's mistake gives no traceback.
     """
     fresh.edit("recipes/smoke.toml", "num_iters", "num_itres")
 
@@ -216,7 +216,7 @@ def test_a_broken_recipe_is_one_clear_message(fresh: Copy) -> None:
 
 def test_a_missing_source_is_one_clear_message(fresh: Copy) -> None:
     """
-    The data stage names the file that is not there.
+    The data stage names the missing file.
     """
     Path(fresh.path / "data/sources/synthetic_http_fewshot_rust_gate.json").unlink()
 

@@ -1,4 +1,4 @@
-"""Kills, signals, full disks and two builds at once, each against the real doit: the rest of DESIGN's guarantees."""
+"""Kills, signals, full disks and two builds at once, against the real doit: guarantees G5 to G13."""
 
 import contextlib
 import os
@@ -27,22 +27,22 @@ def slow_training(project: Copy) -> None:
 
 
 def training_runs(project: Copy) -> bool:
-    """Whether rank 0 has made its first steps."""
+    """Whether rank 0 has completed its first steps."""
     log = project.path / "runs/smoke/logs/rank-0.log"
     return log.exists() and "step 3/" in log.read_text()
 
 
 def ranks_of(project: Copy) -> list[str]:
-    """Processes of this machine that work in the project."""
-    found = []
+    """Command lines of processes whose folder is the project."""
+    commands = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
                 if os.readlink(process / "cwd") == str(project.path):
-                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    commands.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:
                 continue
-    return found
+    return commands
 
 
 def test_g5_a_key_flipped_and_flipped_back(project: Copy) -> None:
@@ -88,7 +88,7 @@ def test_g5_two_clones_share_a_folder(fresh: Copy, project: Copy, tmp_path: Path
 
 
 def test_g6_killed_in_the_middle(project: Copy) -> None:
-    """kill -9 at any moment: finished stages stay finished; a half-made target is never taken for fresh."""
+    """kill -9 at any moment: finished stages stay finished; a half-made target is never fresh."""
     good = (project.path / ADAPTER).read_bytes()
     slow_training(project)
     doit = start_doit(project)
@@ -97,7 +97,7 @@ def test_g6_killed_in_the_middle(project: Copy) -> None:
     doit.wait()
     wait_for(lambda: ranks_of(project) == [])
 
-    assert good == (project.path / ADAPTER).read_bytes()  # the old one stands until a new one is complete
+    assert good == (project.path / ADAPTER).read_bytes()  # the old one stays until a new one is complete
     assert "train:smoke: was interrupted\n" in project.doit("why", "train:smoke").output
     shutil.copy(PROJECT / "recipes/smoke.toml", project.path / "recipes/smoke.toml")
     done = project.doit()
@@ -139,7 +139,7 @@ def test_g7_an_input_changed_while_a_stage_ran(project: Copy) -> None:
 
 
 def test_g12_two_builds_at_once(fresh: Copy) -> None:
-    """The second waits, with one clear line; nothing is corrupted, and nothing is made twice."""
+    """The second waits, with one clear line; nothing is corrupted, and no stage runs twice."""
     first = start_doit(fresh)
     wait_for(lambda: (fresh.path / ".thunder/lock").exists() and (fresh.path / ".thunder/lock").read_text() != "")
     second = start_doit(fresh)
@@ -153,12 +153,12 @@ def test_g12_two_builds_at_once(fresh: Copy) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-@pytest.mark.parametrize("words", [[], ["-n", "2"]], ids=["one", "threads"])
-def test_g13_a_signal_ends_every_child(project: Copy, number: signal.Signals, words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["one", "threads"])
+def test_g13_a_signal_ends_every_child(project: Copy, number: signal.Signals, arguments: list[str]) -> None:
     """Every child ends; finished stages stay finished; no orphan writes later."""
     good = (project.path / ADAPTER).read_bytes()
     slow_training(project)
-    doit = start_doit(project, *words)
+    doit = start_doit(project, *arguments)
     wait_for(lambda: training_runs(project))
     doit.send_signal(number)
     doit.communicate(timeout=30)
@@ -171,7 +171,7 @@ def test_g13_a_signal_ends_every_child(project: Copy, number: signal.Signals, wo
 
 def test_a_rank_killed_for_memory_under_n_2_does_not_hang(project: Copy) -> None:
     """
-    Plain `doit -n 2` waits for ever when a worker process is killed; ours are threads that wait for commands.
+    Plain `doit -n 2` waits forever when a worker process is killed; ours runs threads that wait for commands.
     """
     slow_training(project)
     doit = start_doit(project, "-n", "2", "train:smoke")
@@ -225,7 +225,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_a_clear_error(project: Copy, small_disk: Path) -> None:
     """
-    It names the path, and earlier targets are intact.
+    It names the path, and earlier targets are unchanged.
     """
     runs = project.path / "runs"
     shutil.copytree(runs, small_disk / "runs")
@@ -250,7 +250,7 @@ def test_a_full_disk_is_a_clear_error(project: Copy, small_disk: Path) -> None:
 
 def test_a_read_only_folder_is_a_clear_error(project: Copy, small_disk: Path) -> None:
     """
-    It names the path, and earlier targets are intact.
+    It names the path, and earlier targets are unchanged.
     """
     shutil.copytree(project.path / "runs/smoke", small_disk / "smoke")
     shutil.rmtree(project.path / "runs/smoke")

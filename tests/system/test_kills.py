@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ranks
 
 RECIPES = ("smoke", "second")
 TIMED = {"preflight.json", "metrics.jsonl", "timing.json", "report.md", "report.html", "hostfile.json"}
-"""Files that hold seconds; logs/check keeps a hostfile of its own."""
+"""Files that hold seconds; logs/check has its own hostfile."""
 KILLS = 40
 
 
@@ -38,7 +38,7 @@ def two_recipes(folder: Path) -> Copy:
 
 
 def results(project: Copy) -> dict[str, bytes]:
-    """Every made file whose bytes are a function of the inputs."""
+    """Every output whose bytes follow from the inputs."""
     made = [path for folder in ("data", "runs") for path in (project.path / folder).rglob("*") if path.is_file()]
     kept = [path for path in made if path.name not in TIMED and "logs" not in path.parts]
     return {str(path.relative_to(project.path)): path.read_bytes() for path in kept}
@@ -61,7 +61,7 @@ def started(output: str) -> set[str]:
 
 
 def kill_after(project: Copy, seconds: float) -> tuple[bool, str]:
-    """Build for some seconds, then kill -9 doit and its whole group. Whether it ended by itself, and what it said."""
+    """Build for some seconds, then kill -9 doit and its whole group. Whether it ended by itself, and its output."""
     doit = start_doit(project)
     try:
         output = doit.communicate(timeout=seconds)[0]
@@ -75,7 +75,7 @@ def kill_after(project: Copy, seconds: float) -> tuple[bool, str]:
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_and_corrupt_nothing(tmp_path: Path) -> None:
     """
-    The moments are spread over all stages, for the rest of the build goes on after each kill.
+    The moments are spread over all stages, because the build goes on after each kill.
     """
     undisturbed = two_recipes(tmp_path / "undisturbed")
     assert 0 == undisturbed.doit().status

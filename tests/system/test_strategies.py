@@ -24,7 +24,7 @@ def test_a_recipe_trains_in_parts_of_the_model(project: Copy) -> None:
 
 def test_a_model_that_the_ranks_cannot_split_is_refused_before_they_start(project: Copy) -> None:
     """
-    Four query heads do not go into three ranks; the numbers that would do are told.
+    Four query heads cannot be split over three ranks; the error lists the numbers of ranks that work.
     """
     project.edit("recipes/smoke.toml", 'strategy = "data"', 'strategy = "tensor"')
     project.edit("thunder.toml", "ranks = 2", "ranks = 3")

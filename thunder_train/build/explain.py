@@ -33,7 +33,7 @@ def _reasons(task: Any, stage: stages.Stage, state: Any) -> list[str]:
     """Reasons of the stage itself, whatever happens before it."""
     if isinstance(task.uptodate[0][0], stages.Fresh):
         return list(stages.reasons(stage, state))
-    # A remote preflight has no state of its own: it runs when the training that it guards would run.
+    # A remote preflight has no record: it runs when the training that it guards would run.
     return ["runs before the training"] if list(stages.reasons(task.meta["guards"], state)) else []
 
 

@@ -36,18 +36,18 @@ def hashes(starts: tuple[str, ...], stats: "StatCache") -> dict[str, str]:
 
     The answer is kept for the life of the process. Raises LookupError for a start that is no module.
     """
-    known = _modules()
+    modules = _modules()
     waiting = [f"{PACKAGE.name}.{start}" for start in starts]
-    if missing := sorted(set(waiting) - set(known)):
+    if missing := sorted(set(waiting) - set(modules)):
         raise LookupError(f"no such module: {', '.join(missing)}")
     seen: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
-        if name in known and name not in seen and name not in NEUTRAL_MODULES:
-            seen[name], imports = _module(known[name], stats)
+        if name in modules and name not in seen and name not in NEUTRAL_MODULES:
+            seen[name], imports = _module(modules[name], stats)
             waiting += imports
             waiting.append(name.rpartition(".")[0])  # importing a module runs the __init__ of its package
-    paths = {known[name]: sha for name, sha in seen.items()}
+    paths = {modules[name]: sha for name, sha in seen.items()}
     root = os.path.dirname(os.path.relpath(PACKAGE))
     return {os.path.relpath(path, root) if root else path: paths[path] for path in sorted(paths)}
 
@@ -56,14 +56,14 @@ def hashes(starts: tuple[str, ...], stats: "StatCache") -> dict[str, str]:
 def _modules() -> dict[str, str]:
     """{name: path from here} of every module of the package."""
     top = os.path.relpath(PACKAGE)
-    found = {}
+    modules = {}
     for folder, _, names in os.walk(top):
         package = ".".join([PACKAGE.name, *os.path.relpath(folder, top).split(os.sep)]).removesuffix("..")
         for name in names:
             stem, suffix = os.path.splitext(name)
             if suffix == ".py":
-                found[package if stem == "__init__" else f"{package}.{stem}"] = os.path.join(folder, name)
-    return found
+                modules[package if stem == "__init__" else f"{package}.{stem}"] = os.path.join(folder, name)
+    return modules
 
 
 @cache

@@ -38,7 +38,7 @@ TRAINED = (
 EVALUATED = ("predictions.jsonl", "decisions.jsonl", "eval.json")
 """What an evaluation leaves."""
 MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", *EVALUATED)
-"""What the report is made from."""
+"""What the report reads of a run."""
 REPORTS = ("report.md", "report.html")
 """Rendered from templates/<name>.j2."""
 STYLE = "style.css"

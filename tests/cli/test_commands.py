@@ -1,0 +1,33 @@
+"""What `doit why` and `doit status` print."""
+
+import json
+
+import pytest
+
+from tests.helpers.project_copy import Copy
+
+pytestmark = pytest.mark.ranks
+
+
+def test_a_fresh_stage_names_the_run_that_made_it(project: Copy) -> None:
+    """
+    The run id is that of the manifest.
+    """
+    run_id = json.loads((project.path / "runs/smoke/manifest.json").read_text())["run_id"]
+
+    assert f"train:smoke: up to date, made by run {run_id}\n" in project.doit("why", "train:smoke").output
+
+
+def test_the_table_shows_each_recipe_by_stage(project: Copy) -> None:
+    """
+    Fresh, stale, waiting, never built and failed, with the run's id, loss and decision.
+    """
+    project.edit("recipes/smoke.toml", "max_seq_len = 512", "max_seq_len = 16")
+    project.doit("train:smoke")
+    rows = {row["recipe"]: row for row in json.loads(project.doit("status", "--json").output)}
+    smoke, remote = rows["smoke"], rows["agp-nko-correction"]
+
+    assert ("fresh", "fresh", "failed", "stale") == tuple(smoke[key] for key in ("data", "scripts", "train", "report"))
+    assert ("never built", None) == (remote["train"], remote["run_id"])
+    assert ("NO-GO", 12) == (smoke["decision"], len(smoke["run_id"]))
+    assert "failed" in project.doit("status").output
