@@ -255,6 +255,6 @@ def test_a_link_that_stays_away_ends_the_attempt_in_time(two: Lab, smoke: Copy) 
     assert 75 == status
     assert err.startswith("host host")
     assert "Open MPI: did not start 2 ranks: " in err
-    assert err.endswith("; see that the hosts reach each other over the training link, on any port\n")
+    assert err.endswith("; check that the hosts reach each other over the training link, on any port\n")
     assert seconds < 75
     wait_for(lambda: [] == left(two))
