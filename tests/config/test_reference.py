@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from tests.helpers.project_copy import PROJECT
-from thunder_train.config import dataset, evaluate, project, reference, train
+from thunder_train.config import dataset, evaluate, project, promotion, reference, train
 from thunder_train.config.fields import Table, table
 from thunder_train.config.reference import Section
 
@@ -86,7 +86,7 @@ def test_each_section_is_listed_once() -> None:
         evaluate.Evaluate,
         evaluate.Gate,
         evaluate.Probe,
-        evaluate.Promotion,
+        promotion.Promotion,
         project.Build,
         project.Host,
         dataset.Source,
@@ -110,7 +110,7 @@ def test_named_tables_add_their_name(kind: type, instead: set[str]) -> None:
     assert (set(table(kind)) - {"ranks", "template"}) | instead == {field.name for field in fields(kind)}
 
 
-@pytest.mark.parametrize("kind", [evaluate.Gate, evaluate.Probe, evaluate.Evaluate, evaluate.Promotion, project.Build])
+@pytest.mark.parametrize("kind", [evaluate.Gate, evaluate.Probe, evaluate.Evaluate, promotion.Promotion, project.Build])
 def test_a_dataclass_has_the_defaults_of_its_table(kind: type) -> None:
     """
     What a test or a caller leaves out is what a recipe leaves out.

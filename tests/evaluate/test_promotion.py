@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.promotions import ABSENT, DATASET, DONE, EVALUATION, LIMITS, LOCK, RUN, SHA, changed, reasons
-from thunder_train.config.evaluate import Promotion
+from thunder_train.config.promotion import Promotion
 from thunder_train.core import files
 from thunder_train.evaluate.promotion import Run, decide
 

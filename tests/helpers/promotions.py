@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from thunder_train.config.evaluate import Promotion
+from thunder_train.config.promotion import Promotion
 from thunder_train.core import files
 from thunder_train.evaluate.promotion import Run, decide
 

@@ -1,10 +1,10 @@
-"""The keys of [evaluate] and [promotion]: type, bounds, unit, default and help of each, stated only here."""
+"""The keys of [evaluate], its gate and its probe: type, bounds, unit, default and help of each, stated only here."""
 # ruff: noqa: RUF009  (a call per key is how keys are declared)
 
 from dataclasses import dataclass
 from typing import Any
 
-from thunder_train.config.fields import SEED_MAX, nested, real, switch, text, texts, whole
+from thunder_train.config.fields import SEED_MAX, nested, real, text, texts, whole
 
 CER_CODEPOINT = "cer-codepoint-nfc-pooled"
 CER_CLUSTER = "cer-cluster-nfc-pooled"
@@ -88,15 +88,3 @@ class Evaluate:
     seed: int = whole(help="Seed of the bootstrap samples", low=0, high=SEED_MAX, default=0)
     gate: Gate = nested(Gate, help="What accepts or rejects each proposal", default=Gate)
     probe: Probe = nested(Probe, help="When answers count as collapsed", default=Probe)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Promotion:
-    """The [promotion] table: what an adapter must show to be promoted."""
-
-    min_rows: int = whole(help="Test rows that must have been scored", unit="rows", low=1, high=2**31 - 1, default=500)
-    max_worse: int = whole(
-        help="Test rows that the gated adapter may make worse", unit="rows", low=0, high=2**31 - 1, default=0
-    )
-    needs_witness: bool = switch(help="Every decision must carry a witness", default=True)
-    provenance: str = text(help='Provenance that the dataset must declare ("" = any)', default="")

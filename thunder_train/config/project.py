@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train.config.dataset import Dataset
-from thunder_train.config.evaluate import Evaluate, Promotion
+from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.fields import (
     ADDRESS,
     NAME,
@@ -28,6 +28,7 @@ from thunder_train.config.fields import (
     texts,
     whole,
 )
+from thunder_train.config.promotion import Promotion
 from thunder_train.config.train import Train
 
 LOCAL = ("localhost", "127.0.0.1", "::1")

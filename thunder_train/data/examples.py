@@ -12,7 +12,7 @@ from thunder_train import ThunderError
 from thunder_train.config.dataset import Dataset
 from thunder_train.core import templates
 from thunder_train.core.text import nfc
-from thunder_train.data import orthography, readers
+from thunder_train.data import leak_check, orthography, readers
 from thunder_train.data.rows import GROUP_KEYS, Row
 
 TEXT = "text"
@@ -76,7 +76,11 @@ class Composer:
             reference_text=reference,
             source=row.source,
         )
-        self._check_leak(example)
+        prompt = [message.content for message in example.messages[:-1]]
+        if leak_check.holds_reference(prompt, example.reference_text, example.asr_text):
+            what = f"the prompt of {example.id} holds its reference"
+            hint = "take it out of the system text, the template or the telemetry"
+            self.problems.append(ThunderError(what, f"{self._where}.template", hint))
         return example
 
     def _spelling_of(self, source: str) -> orthography.Spelling:
@@ -105,18 +109,6 @@ class Composer:
             raise ThunderError(f"row {row.row_id}: {error}", self._dataset.templates[number], hint) from None
         return (*self._system, Message(nfc(user), "user"), Message(target, "assistant"))
 
-    def _check_leak(self, example: Example) -> None:
-        """Add a problem if the prompt holds the reference anywhere but in the hypothesis."""
-        reference, hypothesis = example.reference_text.strip(), example.asr_text
-        if not reference:
-            return
-        for message in example.messages[:-1]:
-            if reference in message.content and _holds(message.content.replace(hypothesis or "\n", "\n"), reference):
-                what = f"the prompt of {example.id} holds its reference"
-                hint = "take it out of the system text, the template or the telemetry"
-                self.problems.append(ThunderError(what, f"{self._where}.template", hint))
-                return
-
 
 def _unfit_message(row: Row) -> str:
     """A fault in a question of a conversation, as a reason to drop it, or "". Line breaks and tabs are allowed."""
@@ -125,18 +117,3 @@ def _unfit_message(row: Row) -> str:
             if fault != orthography.BREAK:
                 return f"{fault} in a {message['role']} message"
     return ""
-
-
-def _holds(prompt: str, reference: str) -> bool:
-    """Whether the prompt holds the reference as whole words."""
-    start = prompt.find(reference)
-    while start >= 0:
-        before, after = prompt[start - 1 : start] if start else "", prompt[start + len(reference) :][:1]
-        if not _is_word(before) and not _is_word(after):
-            return True
-        start = prompt.find(reference, start + 1)
-    return False
-
-
-def _is_word(letter: str) -> bool:
-    return letter.isalnum() or letter == "_"

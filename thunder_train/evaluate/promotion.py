@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from thunder_train.config.evaluate import Promotion
+from thunder_train.config.promotion import Promotion
 from thunder_train.core import files
 
 SCHEMA = "thunder.promotion/2"
