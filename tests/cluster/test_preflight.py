@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.fake_hosts import refusal
 from tests.helpers.recipes import smoke
 from thunder_train.cluster import preflight
-from thunder_train.cluster.sync import ELSEWHERE_HINT, HostFile, Needs
+from thunder_train.cluster.required_files import ELSEWHERE_HINT, HostFile, Needs
 from thunder_train.config.project import Cluster, Host, Recipe
 
 FACTS: dict[str, Any] = {

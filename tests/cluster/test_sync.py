@@ -14,7 +14,8 @@ import pytest
 
 from tests.helpers.fake_hosts import COMMIT, WEIGHTS, Site, code, refusal, site
 from tests.helpers.project_copy import PROJECT
-from thunder_train.cluster import sync
+from thunder_train.cluster import required_files, sync
+from thunder_train.cluster.required_files import Needs
 from thunder_train.config.project import Recipe
 from thunder_train.core import files, paths
 from thunder_train.core.stat_cache import StatCache
@@ -224,7 +225,7 @@ def test_a_model_outside_of_the_project_is_compared_and_never_written(here: Site
     recipe = here.recipe(model='kind = "path"\npath = "../base"')
 
     assert [
-        f"host {host}: ../base/{name} is missing or differs; {sync.ELSEWHERE_HINT}"
+        f"host {host}: ../base/{name} is missing or differs; {required_files.ELSEWHERE_HINT}"
         for host in ("mac4", "mac5")
         for name in WEIGHTS
     ] == refusal(sync.sync, recipe, here.home)
@@ -287,6 +288,6 @@ def test_a_hub_model_is_needed_in_the_projects_own_cache(here: Site) -> None:
     assert f".thunder/hub/models--me--tiny/snapshots/{COMMIT}/config.json" in needs.files
 
 
-def existing(recipe: Recipe, site: Site) -> sync.Needs:
+def existing(recipe: Recipe, site: Site) -> Needs:
     """The needs of a recipe as far as its files exist."""
-    return sync.existing_needs(recipe, site.home, StatCache(site.home / paths.STATS))
+    return required_files.existing_needs(recipe, site.home, StatCache(site.home / paths.STATS))

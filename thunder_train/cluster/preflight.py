@@ -16,8 +16,8 @@ from typing import Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.agent import client
 from thunder_train.agent.client import Session
-from thunder_train.cluster import hostfile, links, sync
-from thunder_train.cluster.sync import Needs
+from thunder_train.cluster import hostfile, links, required_files
+from thunder_train.cluster.required_files import Needs
 from thunder_train.config.project import THIS_MACHINE, Cluster, Recipe, is_local
 from thunder_train.core import console, files, paths
 from thunder_train.core.stat_cache import StatCache
@@ -60,7 +60,9 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     test is skipped.
     """
     cluster, problems = recipe.cluster, list[ThunderError]()
-    needs = sync.existing_needs(recipe, Path(), StatCache(Path(paths.STATS))) if cluster.is_remote else Needs({})
+    needs = (
+        required_files.existing_needs(recipe, Path(), StatCache(Path(paths.STATS))) if cluster.is_remote else Needs({})
+    )
     with (
         ThreadPoolExecutor() as pool,
         client.opened(dict.fromkeys([THIS_MACHINE, *cluster.machines]), cluster) as sessions,
@@ -160,13 +162,16 @@ def file_problems(host: str, there: Facts, recipe: Recipe, needs: Needs) -> list
     missing, changed, code = list[str](), list[str](), list[str]()
     for path, file in needs.files.items():
         if hashes.get(path) != file.sha256:
-            is_code = path.startswith(f"{sync.CODE}/")
+            is_code = path.startswith(f"{required_files.CODE}/")
             (code if is_code else changed if path in hashes else missing).append(path)
     groups = (("missing there", missing), ("not the same as here", changed), ("other code than here", code))
     elsewhere = [path for path, file in needs.elsewhere.items() if hashes.get(path) != file.sha256]
     return [
         *(ThunderError(f"{_named(names)}: {what}", f"host {host}", _sync(recipe)) for what, names in groups if names),
-        *(ThunderError(f"{path} is missing or differs", f"host {host}", sync.ELSEWHERE_HINT) for path in elsewhere),
+        *(
+            ThunderError(f"{path} is missing or differs", f"host {host}", required_files.ELSEWHERE_HINT)
+            for path in elsewhere
+        ),
     ]
 
 
