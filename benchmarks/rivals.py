@@ -55,11 +55,14 @@ def install(home: Path, largest_dvc: int) -> list[Tool]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Variables that keep the tools' own files in the benchmark's folder."""
+    """Variables that keep the tools' own files in the benchmark's folder, and let Python keep what it compiles.
+
+    A developer may have set PYTHONDONTWRITEBYTECODE: then each run would compile our modules again, but not doit's.
+    """
     places = {
         name: str(home / "home" / name) for name in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "XDG_CACHE_HOME")
     }
-    return {"PYTHONPATH": "", "DVC_NO_ANALYTICS": "1", **places}
+    return {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "", "DVC_NO_ANALYTICS": "1", **places}
 
 
 def write_plain(folder: Path, nodes: list[Node]) -> None:

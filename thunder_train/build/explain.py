@@ -7,7 +7,7 @@ from typing import Any
 
 from doit.control import TaskControl
 
-from thunder_train.build import stage as stages
+from thunder_train.build.stage import Fresh, Stage, reasons
 
 ORDER = ("data", "model", "hostfile", "scripts", "check", "train", "evaluate", "report", "manifest")
 """Stages as the graph runs them."""
@@ -18,23 +18,23 @@ def explain(task_list: list[Any], selected: list[str], state: Any) -> dict[str, 
     """{stage: reasons} of the selected tasks and all before them, in the order they would run; none when fresh."""
     control = TaskControl(task_list)  # joins targets to the tasks that read them
     control.process(selected)
-    reasons: dict[str, list[str]] = {}
+    answer: dict[str, list[str]] = {}
     for name in _in_order(control.tasks, control.selected_tasks):
         task = control.tasks[name]
         stage = (task.meta or {}).get("stage")
         if stage:
-            stale = [before for before in task.task_dep if reasons.get(before) and not before.startswith("check:")]
+            stale = [before for before in task.task_dep if answer.get(before) and not before.startswith("check:")]
             waiting = [f"after {before}: its output may change" for before in stale]
-            reasons[name] = _reasons(task, stage, state) or waiting
-    return reasons
+            answer[name] = _reasons(task, stage, state) or waiting
+    return answer
 
 
-def _reasons(task: Any, stage: stages.Stage, state: Any) -> list[str]:
+def _reasons(task: Any, stage: Stage, state: Any) -> list[str]:
     """Reasons of the stage itself, whatever happens before it."""
-    if isinstance(task.uptodate[0][0], stages.Fresh):
-        return list(stages.reasons(stage, state))
+    if isinstance(task.uptodate[0][0], Fresh):
+        return list(reasons(stage, state))
     # A remote preflight has no record: it runs when the training that it guards would run.
-    return ["runs before the training"] if list(stages.reasons(task.meta["guards"], state)) else []
+    return ["runs before the training"] if list(reasons(task.meta["guards"], state)) else []
 
 
 def stages_before(task: Any, task_list: list[Any]) -> list[str]:
@@ -43,13 +43,13 @@ def stages_before(task: Any, task_list: list[Any]) -> list[str]:
     return [name for name in _in_order(tasks, [task.name]) if (tasks[name].meta or {}).get("stage")]
 
 
-def summary(reasons: list[str]) -> str:
-    """A stage's reasons in a word or two: fresh, waiting, stale, never built, failed or was interrupted."""
-    if not reasons:
+def summary(lines: list[str]) -> str:
+    """The reasons of a stage in a word or two: fresh, waiting, stale, never built, failed or was interrupted."""
+    if not lines:
         return FRESH
-    if reasons[0].startswith(("never built", "failed", "was interrupted")):
-        return reasons[0].partition(":")[0]
-    return WAITING if reasons[0].startswith("after ") else STALE
+    if lines[0].startswith(("never built", "failed", "was interrupted")):
+        return lines[0].partition(":")[0]
+    return WAITING if lines[0].startswith("after ") else STALE
 
 
 def _in_order(tasks: dict[str, Any], selected: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder
 from thunder_train.evaluate import collapse, conditions, gate
-from thunder_train.launch import scripts as launch_scripts
+from thunder_train.launch.scripts import evaluate_flags, launch_flags, model_flags
 from thunder_train.report import run_report, runs_index
 from thunder_train.reproduce import manifest as manifests
 
@@ -51,7 +51,7 @@ def hostfile(recipe: Recipe, out: Path) -> None:
 
 def scripts(recipe: Recipe, out: Path) -> None:
     """launch.sh, evaluate.sh and the resolved recipe."""
-    flags = {"launch.sh": launch_scripts.launch_flags(recipe), "evaluate.sh": launch_scripts.evaluate_flags(recipe)}
+    flags = {"launch.sh": launch_flags(recipe), "evaluate.sh": evaluate_flags(recipe)}
     for name in paths.SCRIPTS:
         text = templates.shell(Path("templates") / f"{name}.j2", {"recipe": recipe.name, "flags": flags[name]})
         files.write_text(_run(recipe, out) / name, text)
@@ -132,7 +132,7 @@ def _check_split(recipe: Recipe) -> None:
     """Refuse a model that the ranks cannot split before any rank starts; the ranks themselves check a hub model."""
     if recipe.model.kind == "hub":
         return
-    folder = dict(launch_scripts.model_flags(recipe))["--model"]
+    folder = dict(model_flags(recipe))["--model"]
     flags = ["--config", f"{folder}/config.json", "--ranks", str(len(recipe.cluster.hosts)), "--check-split"]
     argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *flags]
     command(argv, where=f"model {recipe.model.name!r}", hint=READ_LOGS)
