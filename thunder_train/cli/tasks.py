@@ -15,7 +15,6 @@ from doit.exceptions import TaskFailed
 from thunder_train import ThunderError
 from thunder_train.config.project import Cluster, Recipe
 from thunder_train.core import paths
-from thunder_train.core.text import printable_lines
 
 PROJECT = Path()
 JSON = {"name": "as_json", "long": "json", "type": bool, "default": False}
@@ -41,6 +40,8 @@ def _fails_cleanly(action: Callable[..., None]) -> Callable[..., TaskFailed | No
         try:
             action(*args, **options)
         except ThunderError as error:
+            from thunder_train.core.text import printable_lines
+
             return TaskFailed(printable_lines(str(error)))
         return None
 
@@ -64,6 +65,7 @@ def show_hosts(cluster: Cluster, as_json: bool) -> None:
     """`hosts:<cluster>`: the addresses that its hosts report, as a table for thunder.toml."""
     from thunder_train.cli import commands
     from thunder_train.cluster import discover
+    from thunder_train.core.text import printable_lines
 
     text = discover.discover(cluster)
     if as_json:
@@ -77,6 +79,7 @@ def sync_hosts(recipe: Recipe, as_json: bool) -> None:
     """`sync:<recipe>`: bring every remote host to the state of this project."""
     from thunder_train.cli import commands
     from thunder_train.cluster import sync
+    from thunder_train.core.text import printable_lines
 
     synced = sync.sync(recipe, PROJECT)
     if as_json:
@@ -113,6 +116,7 @@ def show_tokens(recipe: Recipe, as_json: bool, rows: int) -> None:
 def replay_decisions(recipe: Recipe, as_json: bool) -> None:
     """`replay:<recipe>`: decide each proposal again from decisions.jsonl alone, and fail if a decision differs."""
     from thunder_train.cli import commands
+    from thunder_train.core.text import printable_lines
     from thunder_train.evaluate import gate, replay
 
     run = Path(paths.run(recipe.name))

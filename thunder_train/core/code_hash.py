@@ -47,29 +47,32 @@ def hashes(starts: tuple[str, ...], stats: "StatCache") -> dict[str, str]:
             seen[name], imports = _module(modules[name], stats)
             waiting += imports
             waiting.append(name.rpartition(".")[0])  # importing a module runs the __init__ of its package
-    paths = {modules[name]: sha for name, sha in seen.items()}
-    root = os.path.dirname(os.path.relpath(PACKAGE))
-    return {os.path.relpath(path, root) if root else path: paths[path] for path in sorted(paths)}
+    return dict(sorted((modules[name], sha) for name, sha in seen.items()))
 
 
 @cache
 def _modules() -> dict[str, str]:
-    """{name: path from here} of every module of the package."""
-    top = os.path.relpath(PACKAGE)
+    """{name: path in the project} of every module of the package."""
     modules = {}
-    for folder, _, names in os.walk(top):
-        package = ".".join([PACKAGE.name, *os.path.relpath(folder, top).split(os.sep)]).removesuffix("..")
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix == ".py":
-                modules[package if stem == "__init__" else f"{package}.{stem}"] = os.path.join(folder, name)
+    for folder, folders, names in os.walk(PACKAGE):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        place = folder.removeprefix(f"{PACKAGE.parent}/")
+        for path in (f"{place}/{name}" for name in names if name.endswith(".py")):
+            modules[path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")] = path
     return modules
+
+
+@cache
+def _root() -> str:
+    """The project's folder as a prefix of paths from here, mostly empty."""
+    root = os.path.relpath(PACKAGE.parent)
+    return "" if root == "." else f"{root}/"
 
 
 @cache
 def _module(path: str, stats: "StatCache") -> tuple[str, list[str]]:
     """The hash of a module's code, and the names that it imports of the package."""
-    sha, *imports = stats.memo("module", path, _describe).split()
+    sha, *imports = stats.memo("module", _root() + path, _describe).split()
     return sha, imports
 
 
