@@ -48,7 +48,18 @@ ON_HOSTS = {"main", "files", "interfaces", "link", "mpi_holder"}
 """Modules of agent/ that run on a host's own Python, without an environment."""
 DOIT = {"build.stage", "build.state", "build.reporter", "build.explain", "cli.commands", "cli.tasks"}
 """The modules at doit's extension points."""
-HEAVY = {"mlx", "mlx_lm", "numpy", "matplotlib", "pyarrow", "transformers", "torch", "huggingface_hub"}
+HEAVY = {
+    "mlx",
+    "mlx_lm",
+    "numpy",
+    "matplotlib",
+    "pyarrow",
+    "transformers",
+    "torch",
+    "huggingface_hub",
+    "jinja2",
+    "rich",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

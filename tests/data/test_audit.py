@@ -14,7 +14,7 @@ BDI = '<bdi lang="nqo" dir="rtl">'
 
 def test_the_page_says_what_is_in_the_dataset() -> None:
     """
-    Splits in their usual order whatever the facts' order, unnamed decisions told, unmeasured rates not shown as zero.
+    Splits keep their usual order, decisions without a name are shown, and an unmeasured rate is not shown as zero.
     """
     text = page()
     figures = "".join(f'<td class="n">{each}</td>' for each in ("12", "20.5", "1,024", "4,096"))
