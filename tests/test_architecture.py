@@ -22,7 +22,7 @@ LOWER = {
     "agent": {"core", "config"},
     "launch": {"core", "config", "models", "agent"},
     "cluster": {"core", "config", "models", "agent", "launch"},
-    "reproduce": {"core", "config", "launch"},
+    "reproduce": {"core", "config", "evaluate", "launch"},
     "report": {"core", "config", "evaluate", "launch", "reproduce"},
     "pipeline": set(),
     "cli": {"pipeline"},

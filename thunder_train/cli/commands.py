@@ -23,6 +23,13 @@ from thunder_train.reproduce.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSS
 from thunder_train.reproduce.reproduce import reproduce
 
 JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "machine-readable output"}
+CONFIRMED = {
+    "name": "confirmed",
+    "long": "run-command",
+    "type": str,
+    "default": "",
+    "help": "the manifest's evaluate.gate.command, word for word, if you want to run it",
+}
 EXIT_STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
 """Exit statuses of `doit reproduce` by verdict; 0 for a run that was reproduced."""
 USER_ERROR = 3
@@ -100,10 +107,11 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
 
     name = "reproduce"
     doc_purpose = "make the run of a manifest again in a clean folder and compare every bit"
-    doc_usage = "-m PATH"
+    doc_usage = "-m PATH [--run-command TEXT]"
     doc_description = "Exit status: 0 identical or equivalent, 1 different, 2 impossible, 3 no manifest to rely on."
     cmd_options = (
         {"name": "manifest", "short": "m", "long": "manifest", "type": str, "default": "", "help": "a manifest.json"},
+        CONFIRMED,
         JSON,
     )
 
@@ -114,7 +122,7 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
             if pos_args or not opt_values["manifest"]:
                 hint = "`doit reproduce -m PATH`, or `doit reproduce:NAME` for a recipe"
                 raise ThunderError("needs one manifest", "doit reproduce", hint)
-            verdict = reproduce(Path(opt_values["manifest"]), Path())
+            verdict = reproduce(Path(opt_values["manifest"]), Path(), opt_values["confirmed"])
         except ThunderError as error:
             print(printable_lines(str(error)), file=sys.stderr)
             return USER_ERROR

@@ -6,6 +6,7 @@ problems as `file: key: what; hint`.
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ TYPES = {
     "list": "a list in [ ]",
     "dict": "a table",
 }
+
+SECRET_WORDS = frozenset(
+    {"APIKEY", "CREDENTIAL", "CREDENTIALS", "KEY", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRET", "SECRETS", "TOKEN"}
+    | {"TOKENS"}
+)
+"""A variable whose name has one of these words between underscores holds a secret, whatever program it is for."""
 
 
 def check(values: dict[str, Any], kind: type, where: str) -> tuple[dict[str, Any], list[ThunderError]]:
@@ -155,9 +162,24 @@ def recipe_problems(recipe: Recipe, root: Path) -> list[ThunderError]:
         ThunderError(what, f"{recipe.file}: train.{key}", hint)
         for key, what, hint in contradictions(recipe.train, _as_toml)
     ]
+    problems += _gate_problems(recipe)
     rows = _known_rows(recipe.dataset, root)
     too_few = batch_problems(recipe, rows) if rows is not None else []
     return problems + (too_few if too_few and _is_current(recipe.dataset, root) else [])
+
+
+def _gate_problems(recipe: Recipe) -> list[ThunderError]:
+    """A problem for each item of evaluate.gate.env that is no name of a variable, or the name of a secret."""
+    problems = []
+    for number, name in enumerate(recipe.evaluate.gate.env):
+        where = f"{recipe.file}: evaluate.gate.env[{number}]"
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            hint = "give the name alone; the value comes from the environment of doit"
+            problems.append(ThunderError(f"{name!r} is not the name of a variable", where, hint))
+        elif name in SECRETS or SECRET_WORDS & {*name.upper().split("_")}:
+            hint = "let the gate read it from a file of its own"
+            problems.append(ThunderError(f"{name!r} names a secret, and gates get none", where, hint))
+    return problems
 
 
 def batch_problems(recipe: Recipe, rows: int) -> list[ThunderError]:

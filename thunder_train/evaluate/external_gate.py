@@ -18,11 +18,14 @@ from typing import IO, Any, NamedTuple, cast
 import msgspec
 
 from thunder_train import ThunderError, raise_some
+from thunder_train.config.evaluate import Gate
 from thunder_train.core import files, process
 from thunder_train.core.text import printable
 
 FIELDS = {"id": "id", "partition": "partition", "hypothesis": "asr_text", "proposal": "adapter"}
 """Field of a request -> field of a prediction. With TELEMETRY, all that a gate may see: nothing from the reference."""
+VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME")
+"""Environment variables that every gate gets. No other one is passed on, unless the recipe names it."""
 TELEMETRY = frozenset(
     {"ctc_confidence", "mean_entropy", "velocity", "jerk", "commitment", "uncertainty", "transition_pressure"}
     | {"recovery_margin", "phase_stiffness", "novelty", "stability"}
@@ -79,23 +82,30 @@ def request(prediction: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "telemetry": numbers} if numbers else fields
 
 
-def programs(command: tuple[str, ...]) -> dict[str, str]:
+def programs(command: tuple[str, ...], root: Path = Path()) -> dict[str, str]:
     """Argument -> sha256, for each argument that is a file of the project. An interpreter elsewhere is not hashed."""
-    paths = [word for word in command if files.is_inside(word) and os.path.isfile(word) and os.access(word, os.R_OK)]
-    return {word: files.sha256(word) for word in paths if Path(word).resolve().is_relative_to(Path.cwd().resolve())}
+    paths = {word: root / word for word in command if files.is_inside(word)}
+    readable = {word: path for word, path in paths.items() if os.path.isfile(path) and os.access(path, os.R_OK)}
+    home = root.resolve()
+    return {word: files.sha256(path) for word, path in readable.items() if path.resolve().is_relative_to(home)}
 
 
-def ask(command: tuple[str, ...], timeout_s: float, requests: list[dict[str, Any]], where: str) -> dict[str, Answer]:
-    """Run the command once, without a shell: id -> answer, one for every request.
+def environment(named: tuple[str, ...]) -> dict[str, str]:
+    """The environment of a gate: of this process's variables those of VARIABLES and those that the recipe names."""
+    return {name: os.environ[name] for name in (*VARIABLES, *named) if name in os.environ}
 
-    timeout_s: longest time in which the gate may neither read a row nor answer one.  where: the place that errors name.
-    Raises ThunderError unless the gate answers each row exactly once and ends with status 0.
+
+def ask(gate: Gate, requests: list[dict[str, Any]], where: str) -> dict[str, Answer]:
+    """Run the gate's command once, without a shell: id -> answer, one for every request.
+
+    where: the place that errors name.  Raises ThunderError unless the gate answers each row exactly once and ends with
+    status 0.
     """
     if not requests:
         return {}
-    where = f"{where}: `{shlex.join(command)}`"
+    where = f"{where}: `{shlex.join(gate.command)}`"
     exchange = _Exchange(unsent=memoryview("".join(map(files.json_line, requests)).encode()))
-    _run(command, timeout_s, exchange, SPARE_BYTES + ROW_BYTES * len(requests), where)
+    _run(gate, exchange, SPARE_BYTES + ROW_BYTES * len(requests), where)
     names = [each["id"] for each in requests]
     answers, problems = _answers(exchange.stdout, set(names), where)
     missing = [name for name in names if name not in answers]
@@ -110,16 +120,17 @@ def ask(command: tuple[str, ...], timeout_s: float, requests: list[dict[str, Any
     return answers
 
 
-def _run(command: tuple[str, ...], timeout_s: float, exchange: _Exchange, most_bytes: int, where: str) -> None:
+def _run(gate: Gate, exchange: _Exchange, most_bytes: int, where: str) -> None:
     """Run the command and fill `exchange`. The command has ended on return, also after an error or a signal."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+    variables = environment(gate.env)
     with contextlib.ExitStack() as stack:
         try:
-            child = stack.enter_context(process.started(command, GRACE_S, **pipes))
+            child = stack.enter_context(process.started(gate.command, GRACE_S, env=variables, **pipes))
         except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
             what = f"cannot be started: {getattr(error, 'strerror', None) or error}"
             raise ThunderError(what, where, "install it, or correct the command") from None
-        _communicate(child, timeout_s, exchange, most_bytes)
+        _communicate(child, gate.timeout_s, exchange, most_bytes)
 
 
 def _communicate(child: "subprocess.Popen[bytes]", timeout_s: float, exchange: _Exchange, most_bytes: int) -> None:

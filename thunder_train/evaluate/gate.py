@@ -214,7 +214,7 @@ def _builtin(requests: list[dict[str, Any]], gate: Gate, where: str) -> list[dic
 
 def _external(requests: list[dict[str, Any]], gate: Gate, where: str) -> list[dict[str, Any]]:
     """Decisions of the recipe's command. A malformed witness is replaced by a description of what is wrong with it."""
-    answers = external_gate.ask(gate.command, gate.timeout_s, requests, where)
+    answers = external_gate.ask(gate, requests, where)
     decisions = []
     for request in requests:
         answer = answers[request["id"]]

@@ -73,6 +73,7 @@ class _DeclaredRecipe(msgspec.Struct):
     train: dict[str, Any]
     evaluate: dict[str, Any]
     build: dict[str, Any]
+    promotion: dict[str, Any] = {}
 
 
 class _Lock(msgspec.Struct):
@@ -97,11 +98,13 @@ class _Run(msgspec.Struct):
 def run_recipe(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe for the manifest: all that affects numbers, without names or addresses of hosts.
 
-    A cluster's hosts and environment variables stay in thunder.toml: a manifest from elsewhere must not set them.
+    A cluster's hosts and environment variables, and the names of a gate's variables, stay in the project: a manifest
+    from elsewhere must not set them.
     """
     table = copy.deepcopy(section(recipe))
     for key in ("file", "description"):
         del table[key]
+    del table["evaluate"]["gate"]["env"]
     cluster = recipe.cluster
     table["cluster"] = {
         "name": cluster.name,

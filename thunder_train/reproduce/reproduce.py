@@ -1,6 +1,7 @@
 """Reproduce a run from its manifest, in a clean folder, and compare the two.
 
-Reads the manifest, and from this project the code, the templates and the inputs that the manifest lists with hashes.
+Reads of the manifest what foreign.py lists, and from this project the code, the templates and the inputs that the
+manifest lists with hashes.  A program runs only if this project or the user names it.
 Writes .thunder/reproduce/<run_id>/, a complete project, and deletes it if every file came out identical.
 """
 
@@ -12,27 +13,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thunder_train import ThunderError, raise_all
-from thunder_train.config import load, validate
-from thunder_train.config.project import ProjectFile, Recipe
+from thunder_train import ThunderError
+from thunder_train.config import load
+from thunder_train.config.project import SECRETS
 from thunder_train.config.toml_io import as_toml, read_toml
+from thunder_train.config.train import flag_of
 from thunder_train.core import files, hub_cache, paths, process
-from thunder_train.reproduce import manifest
+from thunder_train.evaluate import external_gate
+from thunder_train.reproduce import foreign, manifest
 from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, judge
 
 CODE = ("thunder_train", "templates", "dodo.py", "pyproject.toml")
 """Copied from the current project into the clean folder."""
 
 
-def reproduce(path: Path, root: Path) -> Verdict:
-    """Rebuild the manifest's run and compare. Raises ThunderError if the manifest cannot be trusted."""
+def reproduce(path: Path, root: Path, confirmed: str = "") -> Verdict:
+    """Rebuild the manifest's run and compare. Raises ThunderError if the manifest cannot be trusted.
+
+    confirmed: a gate's command that the user wants to run although the current recipe of that name has another.
+    """
     run = manifest.read(path)
     folder = root / paths.REPRODUCE / run["run_id"]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(folder.with_name(f"{folder.name}.lock"), "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return _reproduce(run, path, root, folder)
+            return _reproduce(run, path, root, folder, confirmed)
     except BlockingIOError:
         raise ThunderError("is being reproduced by another process", str(path), "wait until that ends") from None
     except OSError as error:
@@ -40,20 +46,23 @@ def reproduce(path: Path, root: Path) -> Verdict:
         raise ThunderError(error.strerror or str(error), where, "free space, or make it writable") from None
 
 
-def _reproduce(run: dict[str, Any], path: Path, root: Path, folder: Path) -> Verdict:
+def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, confirmed: str) -> Verdict:
+    run = {**recorded, "recipe": foreign.recipe_of(recorded, str(path))}
     name = run["recipe"]["name"]
     impossible = Verdict(IMPOSSIBLE, name, run["run_id"])
     shutil.rmtree(folder, ignore_errors=True)
     cluster, problems = _cluster(run["recipe"]["cluster"], root)
+    variables, gate_problems = foreign.gate_variables(run["recipe"], root, confirmed)
     inputs, input_problems = _inputs(run, root)
     model_files, model_problems = _model(run, root)
-    if problems := [*problems, *input_problems, *model_problems]:
+    if problems := [*problems, *gate_problems, *input_problems, *model_problems]:
         return replace(impossible, problems=tuple(map(str, problems)))
     for part in CODE:
         _copy(root / part, folder / part)
     for target, source in inputs.items():
         _copy(source, folder / target)
-    _write_project(run, folder, cluster, _place_model(run, model_files, root, folder), str(path))
+    _place_gate(run["recipe"]["evaluate"].get("gate", {}), variables, root, folder)
+    _write_project(run["recipe"], folder, cluster, _place_model(run, model_files, root, folder), str(path))
     try:
         recipe = load.load(folder).recipes[name]
     except ThunderError as error:
@@ -63,6 +72,8 @@ def _reproduce(run: dict[str, Any], path: Path, root: Path, folder: Path) -> Ver
         rebuilt = manifest.read(folder / paths.run_manifest(name))
     except ThunderError as error:
         return replace(impossible, problems=(str(error),), folder=str(folder))
+    if recorded["recipe"]["train"].get("report_to"):
+        run, rebuilt = _untracked(run), _untracked(rebuilt)
     verdict = judge(run, rebuilt, recipe.build.tolerance)
     if verdict.word != IDENTICAL:
         return replace(verdict, folder=str(folder))
@@ -71,12 +82,20 @@ def _reproduce(run: dict[str, Any], path: Path, root: Path, folder: Path) -> Ver
 
 
 def _build(folder: Path, name: str) -> None:
-    """Run doit in the folder, output on stderr, without downloads or variables that name another dodo.py."""
+    """Run doit in the folder, output on stderr, without downloads, tokens or variables that name another dodo.py."""
     script = 'cd -- "$0" && unset DOIT_FILE DOIT_SEEK_FILE && exec "$@" >&2'
-    doit = ["env", "HF_HUB_OFFLINE=1", sys.executable, "-m", "doit", f"manifest:{name}"]
+    tokens = [word for secret in SECRETS for word in ("-u", secret)]
+    doit = ["env", *tokens, "HF_HUB_OFFLINE=1", sys.executable, "-m", "doit", f"manifest:{name}"]
     process.tool(
         ["bash", "-c", script, str(folder), *doit], f"building {name} again", f"read the lines above; {folder}"
     )
+
+
+def _untracked(run: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without what its trackers change: their flag, and launch.sh, which holds it."""
+    flags = {flag: value for flag, value in run.get("flags", {}).items() if flag != flag_of("report_to")}
+    outputs = [file for file in run["outputs"] if file["path"] != "launch.sh"]
+    return {**run, "flags": flags, "outputs": outputs}
 
 
 def _cluster(recorded: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[ThunderError]]:
@@ -110,9 +129,12 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
     declared += [source[key] for source in dataset["sources"] for key in ("path", "references")]
     unhashed = {path for path in declared if path and not any(_matches(path, name) for name in names)}
     problems = [ThunderError("has no sha256 in the manifest", path) for path in sorted(unhashed)]
-    current = {entry["path"]: _current_file(entry["path"], dataset["name"], root) for entry in entries}
+    named_today = _named_today(dataset["name"], root)
+    current = {name: _current_file(name, named_today, root) for name in names}
+    known = {root / file for file in named_today}
     for entry in entries:
-        problems += _check(current[entry["path"]], entry["path"], entry["sha256"])
+        unread = [] if current[entry["path"]] in known else foreign.unread(entry["path"], root)
+        problems += unread or _check(current[entry["path"]], entry["path"], entry["sha256"])
     return current, problems
 
 
@@ -121,14 +143,18 @@ def _matches(pattern: str, name: str) -> bool:
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
-def _current_file(path: str, dataset: str, root: Path) -> Path:
-    """Where a dataset's file is now. For one outside the project the current dataset of that name gives its path."""
+def _named_today(dataset: str, root: Path) -> list[str]:
+    """Every file that the current dataset of that name reads."""
     table = _current_table(root, "datasets", dataset)
     sources = [source for source in _list(table.get("sources")) if isinstance(source, dict)]
     declared = [table.get("template"), *_list(table.get("templates"))]
     declared += [source.get(key) for source in sources for key in ("path", "references")]
-    expanded = [file for pattern in declared if isinstance(pattern, str) for file in files.expand(pattern, root)]
-    outside = [file for file in expanded if file != path and files.portable(file) == path]
+    return [file for pattern in declared if isinstance(pattern, str) for file in files.expand(pattern, root)]
+
+
+def _current_file(path: str, named_today: list[str], root: Path) -> Path:
+    """Where a dataset's file is now. For one outside the project the current dataset of that name gives its path."""
+    outside = [file for file in named_today if file != path and files.portable(file) == path]
     return root / next(iter(outside), path)
 
 
@@ -147,13 +173,25 @@ def _model(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thund
     model, entries = run["recipe"]["model"], run["model"]["files"]
     if model["kind"] == "nano":
         return {}, []
-    home, commit = root / _home(model, root), run["model"].get("commit", "")
     current, problems = {}, []
     for name in (entry["path"] for entry in entries):
-        current[name] = _hub_file(model["repo"], name, commit) if model["kind"] == "hub" else home / name
+        current[name] = _model_file(run, name, root)
+    is_ours = model["kind"] == "hub" or _home(model, root) == _current_table(root, "models", model["name"]).get("path")
+    if model["kind"] == "path" and foreign.in_run(model["path"], run["recipe"]["name"]):
+        problems.append(ThunderError("is a folder that the run writes into", f"model {model['name']}: {model['path']}"))
     for entry in entries:
-        problems += _check(current[entry["path"]], f"model {model['name']}: {entry['path']}", entry["sha256"])
+        unread = [] if is_ours else foreign.unread(f"{model['path']}/{entry['path']}", root)
+        name = f"model {model['name']}: {entry['path']}"
+        problems += unread or _check(current[entry["path"]], name, entry["sha256"])
     return current, problems
+
+
+def _model_file(run: dict[str, Any], name: str, root: Path) -> Path:
+    """Where a model's file is now; for a hub model in the local cache, at the locked commit."""
+    model = run["recipe"]["model"]
+    if model["kind"] == "hub":
+        return _hub_file(model["repo"], name, run["model"]["commit"])
+    return root / _home(model, root) / name
 
 
 def _home(model: dict[str, Any], root: Path) -> str:
@@ -183,24 +221,21 @@ def _place_model(run: dict[str, Any], model_files: dict[str, Path], root: Path, 
     return table
 
 
+def _place_gate(gate: dict[str, Any], variables: list[str], root: Path, folder: Path) -> None:
+    """Copy the files of this project that an external gate runs, and name its variables in the manifest's table."""
+    if gate.get("command"):
+        gate["env"] = variables
+        for word in external_gate.programs(tuple(gate["command"]), root):
+            _copy(root / word, folder / word)
+
+
 def _write_project(
-    run: dict[str, Any], folder: Path, cluster: dict[str, Any], model: dict[str, Any], where: str
+    recipe: dict[str, Any], folder: Path, cluster: dict[str, Any], model: dict[str, Any], where: str
 ) -> None:
-    """Write thunder.toml and the recipe, from the manifest alone. Raises ThunderError with every wrong key."""
-    recorded = run["recipe"]
-    names = {kind: recorded[kind]["name"] for kind in ("cluster", "model", "dataset")}
-    dataset = {key: value for key, value in recorded["dataset"].items() if key != "name"}
-    project = {
-        "project": {"recipes": [recorded["name"]], "cache_limit_gb": 0.0},
-        "clusters": {names["cluster"]: cluster},
-        "models": {names["model"]: model},
-        "datasets": {names["dataset"]: dataset},
-    }
-    recipe = {"name": recorded["name"], **names, **{part: recorded[part] for part in ("train", "evaluate", "build")}}
-    problems = [*validate.check(project, ProjectFile, where)[1], *validate.check(recipe, Recipe, where)[1]]
-    raise_all(problems)
+    """Write thunder.toml and the recipe, from the manifest's recipe and the tables of its cluster and model."""
+    project, table = foreign.as_files(recipe, cluster, model)
     files.write_text(folder / load.PROJECT_FILE, as_toml(project, where))
-    files.write_text(folder / "recipes" / f"{recorded['name']}.toml", as_toml(recipe, where))
+    files.write_text(folder / "recipes" / f"{recipe['name']}.toml", as_toml(table, where))
 
 
 def _current_table(root: Path, kind: str, name: str) -> dict[str, Any]:
@@ -219,4 +254,4 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     else:
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)  # with its mode: a gate may be a program
