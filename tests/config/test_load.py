@@ -7,6 +7,7 @@ import pytest
 
 from thunder_train import ThunderError
 from thunder_train.config.load import load
+from thunder_train.config.project import SECRETS
 from thunder_train.core import files
 
 PROJECT = """
@@ -110,6 +111,31 @@ def test_a_wrong_training_key_is_reported_with_its_hint(project: Path, extra: st
     (project / "recipes" / "good.toml").write_text(RECIPE + extra + "\n")
 
     assert [f"recipes/good.toml: {expected}"] == problems(project)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "A=b",
+            "'A=b' is not the name of a variable; give the name alone; the value comes from the environment of doit",
+        ),
+        ("", "'' is not the name of a variable; give the name alone; the value comes from the environment of doit"),
+        ("2A", "'2A' is not the name of a variable; give the name alone; the value comes from the environment of doit"),
+        *(
+            (name, f"{name!r} names a secret, and gates get none; let the gate read it from a file of its own")
+            for name in (*SECRETS, "OPENAI_API_KEY", "github_token", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY")
+        ),
+    ],
+)
+def test_a_gate_gets_no_secret_and_only_variables_by_name(project: Path, name: str, expected: str) -> None:
+    """
+    A gate is another program, whose logs and crash reports are not ours.
+    """
+    with_gate = f'{RECIPE}\n[evaluate.gate]\ncommand = ["gate"]\nenv = ["MONKEY_MODE", "{name}"]\n'
+    (project / "recipes" / "good.toml").write_text(with_gate)
+
+    assert [f"recipes/good.toml: evaluate.gate.env[1]: {expected}"] == problems(project)
 
 
 @pytest.mark.parametrize(

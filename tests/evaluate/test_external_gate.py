@@ -86,6 +86,28 @@ def test_a_gate_gets_only_fields_without_the_reference(tmp_path: Path) -> None:
     assert [None, {"ctc_confidence": 0.9}] == [each.get("telemetry") for each in judged.decisions]
 
 
+def test_a_gate_gets_no_variable_but_the_usual_and_the_named_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A token in the shell of whoever starts the build is no business of a gate.
+    """
+    passed = {"PATH": os.environ["PATH"], "HOME": "/home/me", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "GATE_MODE": "x"}
+    kept = {"HF_TOKEN": "s", "WANDB_API_KEY": "s", "AWS_SECRET_ACCESS_KEY": "s", "LC_STOLEN": "s", "LD_PRELOAD_X": "s"}
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    for name, value in (passed | kept).items():
+        monkeypatch.setenv(name, value)
+    code = SAY + f"open({str(tmp_path / 'seen')!r}, 'w').write(json.dumps(dict(os.environ)))\n"
+    code += "for row in rows: say(row['id'])"
+
+    gate.judge(ROWS, external(tmp_path, code, env=("GATE_MODE", "NOT_SET")), WHERE)
+
+    seen = json.loads((tmp_path / "seen").read_text())
+    seen.pop("__CF_USER_TEXT_ENCODING", None)  # macOS adds it
+    assert passed == seen
+
+
 def test_the_gate_of_the_documentation_works(tmp_path: Path) -> None:
     """
     Users start from it.

@@ -26,11 +26,11 @@ def edited(project: Copy, change: Change) -> Path:
     return project.path / "edited.json"
 
 
-def stopped(project: Copy, change: Change, monkeypatch: pytest.MonkeyPatch) -> Verdict:
+def stopped(project: Copy, change: Change, monkeypatch: pytest.MonkeyPatch, confirmed: str = "") -> Verdict:
     """The verdict on an edited manifest when the build itself fails to start."""
 
     def stop(argv: list[str], where: str, hint: str) -> None:
         raise ThunderError("was not started", where=where)
 
     monkeypatch.setattr(process, "tool", stop)
-    return reproduce(edited(project, change), project.path)
+    return reproduce(edited(project, change), project.path, confirmed)

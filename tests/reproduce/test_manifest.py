@@ -93,6 +93,16 @@ def test_an_invalid_manifest_is_refused_without_a_traceback(tmp_path: Path, text
     assert str(caught.value).startswith(f"{tmp_path / 'manifest.json'}: ")
 
 
+def test_a_manifest_without_end_is_refused() -> None:
+    """
+    A device or a huge file must not fill the memory.
+    """
+    with pytest.raises(ThunderError) as caught:
+        manifest.read(Path("/dev/zero"))
+
+    assert str(caught.value).startswith("/dev/zero: has more than 67108864 bytes; ")
+
+
 def test_paths_outside_the_project_are_reduced_to_their_name() -> None:
     """
     A manifest is committed, so it must not name folders of one machine.

@@ -20,6 +20,8 @@ from thunder_train.launch.scripts import launch_flags
 SCHEMA = "thunder.run/1"
 IDENTITY = ("recipe", "inputs", "model", "environment")
 """Parts of a manifest of which run_id is the hash."""
+MOST_BYTES = 64 << 20
+"""Size of the largest manifest that is read; one of ours has kilobytes."""
 
 
 class _File(msgspec.Struct):
@@ -175,7 +177,7 @@ def read(path: Path) -> dict[str, Any]:
     """The manifest in a file. Raises ThunderError with every reason not to trust it."""
     hint = "restore it with git, or build the run again with this version"
     try:
-        run: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        run: dict[str, Any] = msgspec.json.decode(_bytes(path, hint), type=dict[str, Any])
         if run.get("schema") != SCHEMA:
             raise ThunderError(f"has schema {run.get('schema')!r}, but this version reads {SCHEMA}", str(path), hint)
         checked, run_id = msgspec.convert(run, _Run), _run_id(run)
@@ -190,6 +192,14 @@ def read(path: Path) -> dict[str, Any]:
         problems.append(ThunderError(f"is {checked.run_id!r}, but the manifest's content gives {run_id!r}", "run_id"))
     raise_all([ThunderError(problem.what, f"{path}: {problem.where}", hint) for problem in problems])
     return run
+
+
+def _bytes(path: Path, hint: str) -> bytes:
+    with open(path, "rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ThunderError(f"has more than {MOST_BYTES} bytes", str(path), hint)
+    return content
 
 
 def _name_problems(run: _Run) -> list[ThunderError]:
