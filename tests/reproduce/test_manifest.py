@@ -43,6 +43,10 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         lambda run: run["recipe"].pop("train"),
         "is not the manifest of a run: Object missing required field",
     ),
+    "wrong flags": (
+        lambda run: run.update(flags=["--report-to"]),
+        "is not the manifest of a run: Expected `object`, got `array` - at `$.flags`",
+    ),
     "wrong type": (
         lambda run: run["recipe"].update(name=3),
         "is not the manifest of a run: Expected `str`, got `int` - at `$.recipe.name`",

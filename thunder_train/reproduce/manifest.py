@@ -92,6 +92,7 @@ class _Run(msgspec.Struct):
     model: _Lock
     environment: dict[str, str]
     code: dict[str, str]
+    flags: dict[str, Any]
     outputs: list[_File]
     metrics: dict[str, Any]
     promotion: dict[str, Any]

@@ -93,7 +93,7 @@ def _build(folder: Path, name: str) -> None:
 
 def _untracked(run: dict[str, Any]) -> dict[str, Any]:
     """A manifest without what its trackers change: their flag, and launch.sh, which holds it."""
-    flags = {flag: value for flag, value in run.get("flags", {}).items() if flag != flag_of("report_to")}
+    flags = {flag: value for flag, value in run["flags"].items() if flag != flag_of("report_to")}
     outputs = [file for file in run["outputs"] if file["path"] != "launch.sh"]
     return {**run, "flags": flags, "outputs": outputs}
 
