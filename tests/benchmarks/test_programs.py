@@ -45,6 +45,7 @@ def test_data() -> None:
     assert "1000 rows, same bytes from shuffled lines: True" in tiny("data")
 
 
+@pytest.mark.slow
 @pytest.mark.ranks
 def test_train() -> None:
     """
@@ -56,6 +57,7 @@ def test_train() -> None:
         assert f"uniform  {side}: " in output
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_cluster() -> None:
     """
