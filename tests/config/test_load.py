@@ -5,48 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from thunder_train import ThunderError
+from tests.config.conftest import PROJECT, RECIPE, problems
 from thunder_train.config.load import load
 from thunder_train.config.project import SECRETS
 from thunder_train.core import files
-
-PROJECT = """
-[project]
-recipes = ["good"]
-[clusters.local]
-ranks = 2
-[models.nano]
-kind = "nano"
-[datasets.rows]
-template = "prompt.j2"
-[[datasets.rows.sources]]
-kind = "chatml"
-path = "rows.jsonl"
-evidence_kind = "smoke"
-"""
-RECIPE = """
-cluster = "local"
-model = "nano"
-dataset = "rows"
-[train]
-num_iters = 4
-"""
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A small valid project."""
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "thunder.toml").write_text(PROJECT)
-    (tmp_path / "recipes" / "good.toml").write_text(RECIPE)
-    return tmp_path
-
-
-def problems(project: Path) -> list[str]:
-    """The lines a user would read."""
-    with pytest.raises(ThunderError) as caught:
-        load(project)
-    return str(caught.value).splitlines()
 
 
 def test_defaults_fill_what_a_recipe_leaves_out(project: Path) -> None:
@@ -327,3 +289,25 @@ def test_an_old_dataset_manifest_does_not_block_the_build(project: Path, change:
     (project / "recipes" / "good.toml").write_text(RECIPE + "batch_size = 4\n")
 
     assert 4 == load(project).recipes["good"].train.batch_size
+
+
+@pytest.mark.parametrize("file", ["thunder.toml", "recipes/good.toml"])
+def test_a_byte_order_mark_is_not_part_of_a_file(project: Path, file: str) -> None:
+    """
+    Editors on Windows begin files with it, and TOML 1.0 allows readers to skip it.
+    """
+    path = project / file
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+    assert 4 == load(project).recipes["good"].train.num_iters
+
+
+@pytest.mark.parametrize("depth", [300, 1000, 3000, 100000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a = ", "}")], ids=["lists", "tables"])
+def test_a_deeply_nested_file_is_reported(project: Path, depth: int, opening: str, closing: str) -> None:
+    """
+    Python's parser, Cerberus or json would end in a RecursionError, each at a depth of its own.
+    """
+    (project / "recipes" / "good.toml").write_text(f"x = {opening * depth}1{closing * depth}\n")
+
+    assert all(line.startswith("recipes/good.toml: ") for line in problems(project))

@@ -5,8 +5,9 @@ A file that passed is not parsed or checked again until its content, the default
 
 import json
 import re
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -21,8 +22,22 @@ from thunder_train.core.stat_cache import StatCache
 PROJECT_FILE = "thunder.toml"
 LOCAL_HOST = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": [], "weight": 1.0}
 """The host of each rank of a cluster that gives `ranks` instead of `hosts`."""
+RESERVED = {"recipes": ("models",), "models": (), "datasets": ("sources",)}
+"""Names of the project's own folders beside the folders that names become; validate.py refuses them as they stand."""
+ONE_FOLDER = "on a Mac both would be one folder; rename one of them"
 Part = TypeVar("Part")
 Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A recipe that cannot be used, by the name of the run that it would give, and every reason."""
+
+    name: str
+    problems: tuple[ThunderError, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 def load(root: Path, stats: StatCache | None = None) -> Project:
@@ -30,33 +45,71 @@ def load(root: Path, stats: StatCache | None = None) -> Project:
 
     stats: remembers which files passed; without it everything is checked.
     """
+    project, broken, unknown = _read(root, stats)
+    raise_all(_problems(broken))
+    raise_all(_problems(unknown))
+    return project
+
+
+def usable(root: Path, stats: StatCache | None = None) -> tuple[Project, list[Broken]]:
+    """The project without the recipes that cannot be used, and those; a default recipe that is missing is one of them.
+
+    Raises one ThunderError with every problem of every file if thunder.toml, which all recipes need, has one.
+    """
+    project, broken, unknown = _read(root, stats)
+    return project, broken + unknown
+
+
+def _read(root: Path, stats: StatCache | None) -> tuple[Project, list[Broken], list[Broken]]:
+    """The project, the recipes that cannot be used, and the default recipes that are missing."""
     tables, problems = _project_tables(root, stats)
     paths = sorted((root / "recipes").glob("*.toml"))
     if not paths:
         problems.append(ThunderError("holds no recipe", where="recipes", hint="add recipes/NAME.toml"))
-    recipes: dict[str, Recipe] = {}
-    for path in paths:
-        recipe, recipe_problems = _recipe(path, tables, root, stats)
-        problems += recipe_problems
-        if recipe and recipe.name in recipes:
-            what = f"{recipe.name!r} is also the name of {recipes[recipe.name].file}"
-            problems.append(ThunderError(what, f"{recipe.file}: name", "rename one of them"))
-        elif recipe:
-            recipes[recipe.name] = recipe
-    raise_all(problems)
-    project = tables["project"]
-    raise_all(
-        [_unknown("recipe", name, recipes, "project.recipes") for name in project["recipes"] if name not in recipes]
-    )
-    return Project(
+    recipes, broken = _told_apart([_recipe(path, tables, root, stats) for path in paths])
+    raise_all(_once([*problems, *_problems(broken)]) if problems else [])
+    project, names = tables["project"], [*recipes, *(each.name for each in broken)]
+    missing = [name for name in project["recipes"] if name not in names]
+    settled = Project(
         default=tuple(project["recipes"]),
         recipes=recipes,
-        cache=Path(project["cache"]).expanduser(),
+        cache=tables["cache"],
         cache_limit_bytes=int(project["cache_limit_gb"] * 1e9),
         clusters=tables["clusters"],
         models=tables["models"],
         datasets=tables["datasets"],
     )
+    unknown = [Broken(name, (_unknown("recipe", name, names, "project.recipes"),)) for name in missing]
+    return settled, broken, unknown
+
+
+def _problems(broken: list[Broken]) -> list[ThunderError]:
+    """Every problem once; two recipes of one name share theirs."""
+    return _once([problem for each in broken for problem in each.problems])
+
+
+def _once(problems: list[ThunderError]) -> list[ThunderError]:
+    return [*{str(problem): problem for problem in problems}.values()]
+
+
+def _told_apart(parts: "list[Recipe | Broken]") -> tuple[dict[str, Recipe], list[Broken]]:
+    """The recipes by name, and those that cannot be used: of two whose runs would share a folder neither can be."""
+    broken = [each for each in parts if isinstance(each, Broken)]
+    groups: dict[str, list[Recipe]] = {}
+    for each in parts:
+        if isinstance(each, Recipe):
+            groups.setdefault(each.name.casefold(), []).append(each)
+    for first, *others in groups.values():
+        problems = tuple(_one_folder(first, other) for other in others)
+        broken += [Broken(name, problems) for name in sorted({each.name for each in (first, *others)}) if others]
+    return {group[0].name: group[0] for group in groups.values() if len(group) == 1}, broken
+
+
+def _one_folder(first: Recipe, other: Recipe) -> ThunderError:
+    where = f"{other.file}: name"
+    if first.name == other.name:
+        return ThunderError(f"{other.name!r} is also the name of {first.file}", where, "rename one of them")
+    return ThunderError(f"{other.name!r} differs only in case from {first.name!r} of {first.file}", where, ONE_FOLDER)
 
 
 def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[ThunderError]]:
@@ -72,18 +125,44 @@ def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[T
         tables[kind] = {name: make(name, table) for name, table in tables[kind].items()}
         for name, part in tables[kind].items():
             problems += validate.table_problems(part, f"{PROJECT_FILE}: {kind}.{name}")
+    problems += [problem for kind in ("models", "datasets") for problem in _case_problems(kind, tables[kind])]
+    problems += [problem for name, part in tables["clusters"].items() for problem in _home_problems(name, part)]
+    try:
+        tables["cache"] = Path(tables["project"]["cache"]).expanduser()
+    except RuntimeError:
+        what = f"{tables['project']['cache']!r} begins with the home of a user whom this machine does not know"
+        problems.append(ThunderError(what, f"{PROJECT_FILE}: project.cache", "give another folder"))
     return tables, problems
 
 
-def _recipe(
-    path: Path, tables: Values, root: Path, stats: StatCache | None
-) -> tuple[Recipe | None, list[ThunderError]]:
+def _case_problems(kind: str, names: Iterable[str]) -> list[ThunderError]:
+    """A problem for each name of a folder that differs from an earlier one, or from a folder of ours, only in case."""
+    seen, problems = {name.casefold(): name for name in RESERVED[kind]}, []
+    for name in names:
+        first = seen.setdefault(name.casefold(), name)
+        if first != name:
+            what = f"{name!r} differs only in case from {first!r}"
+            problems.append(ThunderError(what, f"{PROJECT_FILE}: {kind}.{name}", ONE_FOLDER))
+    return problems
+
+
+def _home_problems(name: str, cluster: Cluster) -> list[ThunderError]:
+    """A problem for each path of a cluster that begins with a home that no shell will look up."""
+    hints = {"folder": "give a path from the home folder, as ~/x or x", "python": "give a path from the project folder"}
+    return [
+        ThunderError(f"{value!r} begins with ~", f"{PROJECT_FILE}: clusters.{name}.{key}", hint)
+        for key, hint in hints.items()
+        if (value := getattr(cluster, key)).startswith("~")
+    ]
+
+
+def _recipe(path: Path, tables: Values, root: Path, stats: StatCache | None) -> Recipe | Broken:
     where = f"recipes/{path.name}"
     try:
         hint, defaults = "start from recipes/smoke.toml", tables.get("defaults", {})
         values, problems = _values(path, where, hint, Recipe, defaults, stats)
     except ThunderError as problem:
-        return None, [problem]
+        return Broken(path.stem, (problem,))
     parts: Values = {"file": where}
     for kind in ("cluster", "model", "dataset"):
         choices, name = tables.get(f"{kind}s"), values.get(kind)
@@ -91,10 +170,12 @@ def _recipe(
             parts[kind] = choices.get(name)
             if name not in choices:
                 problems.append(_unknown(kind, name, choices, kind, where))
-    if problems or not tables:
-        return None, problems
-    recipe = _frozen(Recipe, values | parts)
-    return recipe, validate.recipe_problems(recipe, root)
+    if not problems and tables:
+        recipe = _frozen(Recipe, values | parts)
+        problems = validate.recipe_problems(recipe, root)
+        if not problems:
+            return recipe
+    return Broken(str(values.get("name", path.stem)), tuple(problems))
 
 
 def _values(
@@ -106,13 +187,14 @@ def _values(
     """
 
     def check() -> tuple[Values, list[ThunderError]]:
-        from thunder_train.config.toml_io import read_toml  # late: a no-op build parses no TOML
+        from thunder_train.config.toml_io import read_toml, too_deep  # late: a no-op build parses no TOML
 
-        values, problems = validate.check(_with_defaults(read_toml(path, where, hint), defaults), kind, where)
-        if kind is Recipe and "name" not in values:
-            values["name"] = path.stem
-            if not re.match(NAME, path.stem):
-                problems.append(ThunderError(f"{path.stem!r} cannot name a run", where, FORMS[NAME]))
+        try:
+            values, problems = validate.check(_with_defaults(read_toml(path, where, hint), defaults), kind, where)
+        except RecursionError:
+            raise too_deep(where) from None
+        if kind is Recipe:
+            problems += _name_problems(values, path.stem, where)
         return values, problems
 
     def derive(_: Path) -> str:
@@ -128,7 +210,20 @@ def _values(
     return check()
 
 
-def _unknown(kind: str, name: str, choices: dict[str, Any], key: str, where: str = PROJECT_FILE) -> ThunderError:
+def _name_problems(values: Values, stem: str, where: str) -> list[ThunderError]:
+    """Name the run after the file if the recipe does not, and say what is wrong with the name."""
+    problems, is_given = [], "name" in values
+    name = values.setdefault("name", stem)
+    if not is_given and not re.match(NAME, stem):
+        problems.append(ThunderError(f"{stem!r} cannot name a run", where, FORMS[NAME]))
+    is_told = is_given and name in RESERVED["recipes"]
+    if isinstance(name, str) and name.casefold() in RESERVED["recipes"] and not is_told:
+        at = f"{where}: name" if is_given else where
+        problems.append(ThunderError(f"{name!r} is a folder of the project", at, "choose another name"))
+    return problems
+
+
+def _unknown(kind: str, name: str, choices: Iterable[str], key: str, where: str = PROJECT_FILE) -> ThunderError:
     return ThunderError(f"no {kind} is named {name!r}", f"{where}: {key}", validate.did_you_mean(name, [*choices]))
 
 
@@ -157,10 +252,14 @@ def _settled(kind: Any, value: Any) -> Any:
 
 
 def _cluster(name: str, table: Values) -> Cluster:
+    """folder is a path from the home folder, with or without ~/ before it."""
+    folder = table["folder"]
+    if folder == "~" or folder.startswith("~/"):
+        folder = folder[1:].lstrip("/") or "."
     hosts = table.get("hosts", [LOCAL_HOST] * table.get("ranks", 0))
     if "ranks" in table and "hosts" in table:
         hosts = []  # validate.py reports it
-    return _frozen(Cluster, {**table, "name": name, "hosts": hosts})
+    return _frozen(Cluster, {**table, "name": name, "hosts": hosts, "folder": folder})
 
 
 def _model(name: str, table: Values) -> Model:

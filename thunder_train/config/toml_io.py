@@ -1,5 +1,6 @@
 """TOML files: reading one with errors that name its place, and writing tables that read back to the same values."""
 
+import codecs
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from thunder_train.config.project import Recipe, section
 
 
 def read_toml(path: Path, where: str, hint: str) -> dict[str, Any]:
-    """The tables of a TOML 1.0 file. where: the file as users know it; hint: what to do if it is missing or empty."""
+    """The tables of a TOML 1.0 file. where: the file as users know it; hint: what to do if it is missing or empty.
+
+    A byte order mark, with which some editors begin a file, is not part of it.
+    """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except FileNotFoundError:
         raise ThunderError("is missing", where=where, hint=hint) from None
     except UnicodeDecodeError as error:
@@ -24,6 +28,15 @@ def read_toml(path: Path, where: str, hint: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ThunderError(f"is not TOML: {error}", where=where, hint="correct that line") from None
+    except RecursionError:
+        raise too_deep(where) from None
+
+
+def too_deep(where: str) -> ThunderError:
+    """The error for a file whose tables and lists lie deeper in each other than Python can follow."""
+    return ThunderError(
+        "is nested too deeply", where=where, hint="no key of a project needs a list in a list in a list"
+    )
 
 
 def resolved_toml(recipe: Recipe) -> str:
