@@ -169,6 +169,8 @@ def split_heartbeat(line: bytes) -> tuple[bytes, int | None]:
 
 
 def _local_environment(extra: dict[str, str]) -> dict[str, str]:
+    if sys.flags.safe_path:  # set by ./doit: the package was found without its folder, and a rank finds it as we did
+        return {**os.environ, "THUNDER_STDIN": "1", **extra}
     folders = [IMPORT_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "THUNDER_STDIN": "1", **extra}
 

@@ -20,6 +20,7 @@ from typing import NoReturn
 from thunder_train import ThunderError
 from thunder_train.core.exit_codes import MISTAKE, RANKS_LOST, SIGNAL
 from thunder_train.worker.errors import RanksLostError
+from thunder_train.worker.open_files import allow_a_lower_limit
 from thunder_train.worker.watchdog import follow_launcher
 
 FILE_PREFIX = "THUNDER_FILE_"
@@ -41,6 +42,7 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
         try:
             unpack_files()
             preload()
+            allow_a_lower_limit()
             main(sys.argv[1:])
         except ThunderError as error:
             sys.stdout.flush()
