@@ -134,3 +134,16 @@ def test_two_clones_share_a_folder(tmp_path: Path) -> None:
     store(RunCache(tmp_path / "cache", 10**6), "k", tmp_path / "one", a="text")
 
     assert RunCache(tmp_path / "cache", 10**6).restore("k", tmp_path / "two")
+
+
+def test_a_run_with_a_restores_nothing_and_still_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    `doit -a` is how a person makes a training run again.
+    """
+    cache = RunCache(tmp_path / "cache", 10**6)
+    monkeypatch.setattr(RunCache, "is_read", False)
+    store(cache, "k", tmp_path / "made", a="one")
+
+    assert (False, False) == (cache.knows("k"), cache.restore("k", tmp_path / "out"))
+    monkeypatch.setattr(RunCache, "is_read", True)
+    assert cache.restore("k", tmp_path / "out")

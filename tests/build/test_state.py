@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from doit.dependency import JSONCodec
 
-from thunder_train.build.state import DurableState
+from thunder_train.build.state import DurableState, records
 
 
 def opened(path: Path) -> DurableState:
@@ -117,3 +117,31 @@ def test_another_processes_records_are_read_after_the_wait(tmp_path: Path) -> No
     second.reload()
 
     assert second.in_("train:smoke")
+
+
+def test_an_ignored_task_is_on_disk_and_keeps_its_record(tmp_path: Path) -> None:
+    """
+    `doit ignore` sets one value and no more; what doit knew of the task stays until `doit forget`.
+    """
+    succeed(opened(tmp_path), "train:smoke")
+    opened(tmp_path).set("train:smoke", "ignore:", "1")
+    again = opened(tmp_path)
+
+    assert ("1", ["a"]) == (again.get("train:smoke", "ignore:"), again.get("train:smoke", "deps:"))
+
+
+def test_records_are_read_without_writing(tmp_path: Path) -> None:
+    """
+    For `doit dumpdb`: every record, damaged ones as they are; no file is made.
+    """
+    assert [] == records(str(tmp_path / "state.sqlite"))
+    assert [] == [*tmp_path.iterdir()]
+    state = opened(tmp_path)
+    succeed(state, "b")
+    succeed(state, "a")
+    state.dump()
+    with sqlite3.connect(tmp_path / "state.sqlite") as connection:
+        connection.execute("update tasks set record = '{' where task_id = 'b'")
+
+    assert ["a", "b"] == [name for name, _ in records(str(tmp_path / "state.sqlite"))]
+    assert {"damaged:": "{"} == records(str(tmp_path / "state.sqlite"))[1][1]

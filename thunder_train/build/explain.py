@@ -7,11 +7,12 @@ from typing import Any
 
 from doit.control import TaskControl
 
+from thunder_train.build import running
 from thunder_train.build.stage import Fresh, Stage, reasons
 
 ORDER = ("data", "model", "hostfile", "scripts", "check", "train", "evaluate", "report", "manifest")
 """Stages as the graph runs them."""
-FRESH, STALE, WAITING = "fresh", "stale", "waiting"
+FRESH, STALE, WAITING, IGNORED, BROKEN = "fresh", "stale", "waiting", "ignored", "broken"
 
 
 def explain(task_list: list[Any], selected: list[str], state: Any) -> dict[str, list[str]]:
@@ -21,12 +22,22 @@ def explain(task_list: list[Any], selected: list[str], state: Any) -> dict[str, 
     answer: dict[str, list[str]] = {}
     for name in _in_order(control.tasks, control.selected_tasks):
         task = control.tasks[name]
-        stage = (task.meta or {}).get("stage")
-        if stage:
+        meta = task.meta or {}
+        if "stage" in meta:
+            ignored = _ignored(task, answer, state)
             stale = [before for before in task.task_dep if answer.get(before) and not before.startswith("check:")]
             waiting = [f"after {before}: its output may change" for before in stale]
-            answer[name] = _reasons(task, stage, state) or waiting
+            answer[name] = ignored or _reasons(task, meta["stage"], state) or waiting
+        elif "problem" in meta:
+            answer[name] = [f"{BROKEN}: {line}" for line in meta["problem"].splitlines()]
     return answer
+
+
+def _ignored(task: Any, answer: dict[str, list[str]], state: Any) -> list[str]:
+    """Why doit would skip the task although it is stale: a person said `doit ignore`, of it or of one before it."""
+    if state.get(task.name, "ignore:"):
+        return [f"{IGNORED}; `doit forget {task.name}` ends that"]
+    return next((answer[name] for name in task.task_dep if summary(answer.get(name, [])) == IGNORED), [])
 
 
 def _reasons(task: Any, stage: Stage, state: Any) -> list[str]:
@@ -37,19 +48,28 @@ def _reasons(task: Any, stage: Stage, state: Any) -> list[str]:
     return ["runs before the training"] if list(reasons(task.meta["guards"], state)) else []
 
 
-def stages_before(task: Any, task_list: list[Any]) -> list[str]:
-    """Names of a task's stage and of every stage before it."""
-    tasks = {each.name: each for each in task_list}
-    return [name for name in _in_order(tasks, [task.name]) if (tasks[name].meta or {}).get("stage")]
+def stages_before(name: str, tasks: dict[str, Any]) -> list[str]:
+    """Names of a task's stage and of every stage before it. tasks: all of doit's, by name."""
+    return [before for before in _in_order(tasks, [name]) if {"stage", "problem"} & {*(tasks[before].meta or {})}]
 
 
 def summary(lines: list[str]) -> str:
-    """The reasons of a stage in a word or two: fresh, waiting, stale, never built, failed or was interrupted."""
+    """A stage's reasons in a word or two: fresh, waiting, stale, running, never built, failed or was interrupted."""
     if not lines:
         return FRESH
-    if lines[0].startswith(("never built", "failed", "was interrupted")):
-        return lines[0].partition(":")[0]
-    return WAITING if lines[0].startswith("after ") else STALE
+    words = ("never built", "failed", running.INTERRUPTED, running.RUNNING, IGNORED, BROKEN)
+    begins = next((word for word in words if lines[0].startswith(word)), "")
+    return begins or (WAITING if lines[0].startswith("after ") else STALE)
+
+
+def in_a_cell(lines: list[str]) -> str:
+    """`summary`; of a stage that runs, also since when and at which step."""
+    return lines[0] if summary(lines) == running.RUNNING else summary(lines)
+
+
+def would_run(lines: list[str]) -> bool:
+    """Whether a stage with these reasons is not as it should be. One that a person chose to ignore is."""
+    return summary(lines) not in (FRESH, IGNORED)
 
 
 def _in_order(tasks: dict[str, Any], selected: list[str]) -> list[str]:

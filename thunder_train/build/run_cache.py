@@ -23,6 +23,9 @@ FICLONE = 0x40049409
 class RunCache:
     """A cache in a folder. limit_bytes: most bytes of all blobs together; 0 keeps nothing."""
 
+    is_read = True
+    """Whether anything is restored; False in a run with -a, in which each stage runs."""
+
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._actions, self._blobs, self._limit = folder / "actions", folder / "blobs", limit_bytes
         self._has_grown = False
@@ -96,7 +99,7 @@ class RunCache:
         return {"sha256": sha, "bytes": size}
 
     def _entry(self, key: str) -> dict[str, Any] | None:
-        if not self._limit:
+        if not self._limit or not self.is_read:
             return None
         try:
             entry = files.read_json(self._action(key))

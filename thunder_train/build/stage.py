@@ -5,6 +5,7 @@ succeeded. It writes into a staging folder; its old targets stay until every new
 own extension points: a checker, `uptodate` and actions.
 """
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -21,6 +22,7 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
+from thunder_train.build import running
 from thunder_train.build.run_cache import RunCache
 from thunder_train.core import code_hash, files, paths
 from thunder_train.core.process import tool
@@ -110,7 +112,7 @@ def reasons(stage: Stage, state: Any) -> Iterator[str]:
     """Why a stage would run now, down to the key; nothing when it is fresh. state: the DurableState."""
     values = state.get(stage.name, "_values_:") or {}
     if "made" not in values:
-        yield state.marked(stage.name) or "never built"
+        yield running.describe(state.marked(stage.name), stage.name) or "never built"
         return
     yield from _differences(state.kept(values["reads"]), stage.reads)
     now, then = code_hash.hashes(stage.code, STATS), state.kept(values["code"]) or {}
@@ -168,7 +170,7 @@ def run(stage: Stage, cache: RunCache) -> TaskFailed | None:
     staging = Path(paths.STAGING) / f"{stage.name.replace(':', '-')}-{os.getpid()}"
     try:
         state.remove(stage.name)  # a kill after this line must not leave the old record
-        state.mark(stage.name, "was interrupted")
+        state.mark(stage.name, running.mark())
         key = stage.key()
         if not (stage.is_cached and cache.restore(key, staging)):
             _make(stage, staging)
@@ -198,7 +200,9 @@ def _make(stage: Stage, staging: Path) -> None:
 def _of_machine(error: OSError | sqlite3.Error, stage: Stage) -> ThunderError:
     what = getattr(error, "strerror", None) or str(error)
     where = getattr(error, "filename", None) or (paths.STATE if isinstance(error, sqlite3.Error) else stage.name)
-    return ThunderError(what, where=str(where), hint="free space, or make it writable, and run doit again")
+    is_limit = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+    remedy = "raise the limit, as with `ulimit -n 1024`" if is_limit else "free space, or make it writable"
+    return ThunderError(what, where=str(where), hint=f"{remedy}, and run doit again")
 
 
 def _mark_failed(stage: Stage, problem: ThunderError) -> None:

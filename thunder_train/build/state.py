@@ -22,7 +22,28 @@ TABLES = {
     "marks": "task_id text primary key, text text",
     "kept": "digest text primary key, value text",
 }
-INTERRUPTED = "was interrupted"
+COMMITTING = ("deps:", "ignore:")
+"""What doit sets last: when a task has succeeded, and when a person says `doit ignore`."""
+
+
+def records(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """Every task's record in a file of states, which is only read. Raises sqlite3.Error."""
+    if not Path(name).exists():
+        return []
+    connection = sqlite3.connect(f"{Path(name).absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        rows = connection.execute("select task_id, record from tasks order by task_id").fetchall()
+    finally:
+        connection.close()
+    return [(task_id, _decoded(text)) for task_id, text in rows]
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return {"damaged:": text}
+    return record
 
 
 class DurableState:
@@ -65,17 +86,24 @@ class DurableState:
     def set(self, task_id: str, dependency: str, value: Any) -> None:
         """Change a task's record. doit sets `deps:` last when a task has succeeded, so that commits the record."""
         with self._lock:
+            self._record(task_id)  # one that was not decoded yet would be lost
             self._records.setdefault(task_id, {})[dependency] = value
-            if dependency == "deps:":
+            if dependency in COMMITTING:
                 self._texts[task_id] = self._codec.encode(self._records[task_id])
+                self._commit(task_id, has_succeeded=dependency == "deps:")
+
+    def _commit(self, task_id: str, has_succeeded: bool) -> None:
+        try:
+            self._connection.execute("begin")
+            self._execute("insert or replace into tasks values (?, ?)", task_id, self._texts[task_id])
+            if has_succeeded:
                 self._marks.pop(task_id, None)
-                try:
-                    self._connection.execute("begin")
-                    self._execute("insert or replace into tasks values (?, ?)", task_id, self._texts[task_id])
-                    self._execute("delete from marks where task_id = ?", task_id)
-                    self._connection.execute("commit")
-                except sqlite3.OperationalError as error:
-                    print(f"warning: {self.name}: {error}; {task_id} will run again next time", file=sys.stderr)
+                self._execute("delete from marks where task_id = ?", task_id)
+            self._connection.execute("commit")
+        except sqlite3.OperationalError as error:
+            if self._connection.in_transaction:
+                self._connection.execute("rollback")
+            print(f"warning: {self.name}: {error}; {task_id} will run again next time", file=sys.stderr)
 
     def in_(self, task_id: str) -> bool:
         """Whether the task has a record."""

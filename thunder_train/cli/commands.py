@@ -5,7 +5,6 @@ They print tables for people, and JSON for machines with --json.
 
 import json
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 from doit.cmd_base import Command, DoitCmdBase
 
 from thunder_train import ThunderError
-from thunder_train.build import explain
-from thunder_train.core import console, files, paths, process
-from thunder_train.core.exit_codes import SIGNAL
+from thunder_train.build import explain, running
+from thunder_train.cli.ending import USER_ERROR
+from thunder_train.core import caller, console, files, paths
 from thunder_train.core.text import printable_lines
 from thunder_train.reproduce import compare, manifest
 from thunder_train.reproduce.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
@@ -30,16 +29,23 @@ CONFIRMED = {
     "default": "",
     "help": "the manifest's evaluate.gate.command, word for word, if you want to run it",
 }
+CHECK = {
+    "name": "check",
+    "long": "check",
+    "type": bool,
+    "default": False,
+    "help": "exit with 1 if any would run, for CI",
+}
 EXIT_STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
 """Exit statuses of `doit reproduce` by verdict; 0 for a run that was reproduced."""
-USER_ERROR = 3
-INTERRUPTED = SIGNAL + signal.SIGINT
 COLUMNS = tuple(stage for stage in explain.ORDER if stage != "hostfile")
 """Stages in the table of `doit status`; a hostfile is as fresh as its cluster, so it has no column."""
 COLOURS = {
     explain.FRESH: "green",
     explain.WAITING: "yellow",
     explain.STALE: "yellow",
+    running.RUNNING: "cyan",
+    explain.IGNORED: "dim",
     "never built": "dim",
     "failed": "red",
 }
@@ -55,19 +61,18 @@ class Why(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
     doc_purpose = "show why stages are stale; runs nothing"
     doc_usage = "[TASK ...]"
     doc_description = "Without a task: all that the default tasks need."
-    cmd_options = (JSON,)
+    cmd_options = (JSON, CHECK)
 
-    def _execute(self, as_json: bool) -> int:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `doit why | head` ends quietly, as other tools do
+    def _execute(self, as_json: bool, check: bool) -> int:
         reasons = explain.explain(self.task_list, self.sel_tasks, self.dep_manager.backend)
         self.dep_manager.close()
         if as_json:
             self.outstream.write(json.dumps(reasons, ensure_ascii=False, indent=1) + "\n")
-            return 0
-        for name, lines in reasons.items():
-            for line in lines or [_up_to_date(name)]:
-                self.outstream.write(f"{name}: {line}\n")
-        return 0
+        else:
+            for name, lines in reasons.items():
+                for line in lines or [_up_to_date(name)]:
+                    self.outstream.write(printable_lines(f"{name}: {line}\n"))
+        return int(check and any(map(explain.would_run, reasons.values())))
 
 
 class Status(DoitCmdBase):  # type: ignore[misc]
@@ -80,7 +85,6 @@ class Status(DoitCmdBase):  # type: ignore[misc]
     cmd_options = (JSON,)
 
     def _execute(self, as_json: bool) -> int:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         rows = self._rows()
         self.dep_manager.close()
         if as_json:
@@ -92,10 +96,11 @@ class Status(DoitCmdBase):  # type: ignore[misc]
     def _rows(self) -> list[dict[str, Any]]:
         manifests = [task for task in self.task_list if task.name.startswith("manifest:")]
         reasons = explain.explain(self.task_list, [task.name for task in manifests], self.dep_manager.backend)
+        tasks = {task.name: task for task in self.task_list}
         rows = []
         for task in manifests:
-            names = explain.stages_before(task, self.task_list)
-            states = {name.partition(":")[0]: explain.summary(reasons[name]) for name in names}
+            names = explain.stages_before(task.name, tasks)
+            states = {name.partition(":")[0]: explain.in_a_cell(reasons[name]) for name in names}
             recipe = task.name.partition(":")[2]
             columns = {stage: states.get(stage, "") for stage in COLUMNS}
             rows.append({"recipe": recipe, **columns, **_manifest_facts(recipe)})
@@ -117,18 +122,15 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Print the verdict and return the exit status."""
-        signal.signal(signal.SIGTERM, process.interrupt)
         try:
             if pos_args or not opt_values["manifest"]:
                 hint = "`doit reproduce -m PATH`, or `doit reproduce:NAME` for a recipe"
                 raise ThunderError("needs one manifest", "doit reproduce", hint)
-            verdict = reproduce(Path(opt_values["manifest"]), Path(), opt_values["confirmed"])
+            path = Path(caller.path(opt_values["manifest"]))
+            verdict = reproduce(path, Path(), opt_values["confirmed"])
         except ThunderError as error:
             print(printable_lines(str(error)), file=sys.stderr)
             return USER_ERROR
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return INTERRUPTED
         show(verdict, opt_values["as_json"])
         return EXIT_STATUS.get(verdict.word, 0)
 
@@ -219,7 +221,7 @@ def _as_json(verdict: Verdict) -> dict[str, Any]:
 
 def _manifest_path(run: str) -> Path:
     """The manifest of a recipe's run, or the path itself when the argument looks like one."""
-    return Path(run if "/" in run or run.endswith(".json") else paths.run_manifest(run))
+    return Path(caller.path(run) if "/" in run or run.endswith(".json") else paths.run_manifest(run))
 
 
 def _row(difference: compare.Difference) -> tuple[str, str, str]:
@@ -271,7 +273,12 @@ def _print_status(rows: list[dict[str, Any]]) -> None:
     for title in ("recipe", *COLUMNS, "run", "valid loss", "decision"):
         table.add_column(title, overflow="fold")
     for row in rows:
-        states = [f"[{COLOURS.get(row[stage], 'red')}]{row[stage]}[/]" if row[stage] else "" for stage in COLUMNS]
+        states = [_coloured(row[stage]) for stage in COLUMNS]
         loss = "" if row["valid_loss"] is None else f"{row['valid_loss']:.4f}"
         table.add_row(row["recipe"], *states, row["run_id"] or "", loss, row["decision"] or "")
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _coloured(state: str) -> str:
+    word = state.partition(" since ")[0]
+    return f"[{COLOURS.get(word, 'red')}]{state}[/]" if state else ""

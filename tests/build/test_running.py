@@ -1,0 +1,81 @@
+"""A mark in the state tells a stage that runs from one that was interrupted."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from thunder_train.build import running
+
+
+def log_of(recipe: str, text: str) -> Path:
+    """The log of a recipe's rank 0."""
+    log = Path("runs") / recipe / "logs/rank-0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(text)
+    return log
+
+
+def test_a_stage_of_a_living_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With the last step that its log shows.
+    """
+    monkeypatch.chdir(tmp_path)
+    mark = running.mark()
+    since = time.strftime("%H:%M:%S", time.localtime(json.loads(mark)["since"]))
+    assert f"running since {since}" == running.describe(mark, "train:a")
+
+    log_of("a", "step 1/40  train loss 6.1\nstep 12/40  train loss 6.0\nstep 12/40  saving\n")
+
+    assert f"running since {since}, step 12/40" == running.describe(mark, "train:a")
+    assert f"running since {since}" == running.describe(mark, "report:a")
+
+
+def test_the_steps_of_an_earlier_run_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Until the ranks write, the log is that of the run before.
+    """
+    monkeypatch.chdir(tmp_path)
+    mark = running.mark()
+    os.utime(log_of("a", "step 4/4  saving\n"), (1, 1))
+
+    assert "step" not in running.describe(mark, "train:a")
+
+
+def test_a_stage_of_an_ended_process_was_interrupted() -> None:
+    """
+    After kill -9 nobody can write so, so the reader finds out.
+    """
+    code = "from thunder_train.build import running; print(running.mark())"
+    mark = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert "was interrupted" == running.describe(mark, "train:a")
+
+
+def test_a_number_that_was_given_again_is_another_process() -> None:
+    """
+    Process numbers come round; the time at which the process began does not.
+    """
+    other = json.dumps({**json.loads(running.mark()), "began": "1"})
+
+    assert "was interrupted" == running.describe(other, "train:a")
+
+
+@pytest.mark.parametrize("mark", ["{", "{}", '{"process": "x", "began": "1", "since": 1}'])
+def test_a_damaged_mark_is_no_traceback(mark: str) -> None:
+    """
+    The stage has no record, so it is not fresh whatever the mark says.
+    """
+    assert "was interrupted" == running.describe(mark, "train:a")
+
+
+@pytest.mark.parametrize("mark", ["", "was interrupted", "failed: x"])
+def test_words_stay_as_they_are(mark: str) -> None:
+    """
+    Failures, and marks of earlier versions.
+    """
+    assert mark == running.describe(mark, "train:a")
