@@ -1,5 +1,6 @@
 """A copy of this project, and the real doit in it."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,9 @@ class Copy:
     def doit(self, *arguments: str) -> Built:
         """Run doit as ./doit does, without the environment's set-up."""
         done = subprocess.run(
-            [sys.executable, "-m", "doit", *arguments],
+            [sys.executable, "-m", "thunder_train.cli", *arguments],
             cwd=self.path,
+            env=environment(self.path),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -54,6 +56,11 @@ class Copy:
         (self.path / file).write_text(text.replace(old, new), encoding="utf-8")
 
 
+def environment(project: Path) -> dict[str, str]:
+    """This process's variables, with the package of the copy before that of the environment."""
+    return {name: text for name, text in os.environ.items() if name != "PYTHONSAFEPATH"} | {"PYTHONPATH": str(project)}
+
+
 def copy_sources(target: Path) -> Copy:
     """A clone of the project made without git. Its default recipe is smoke alone, which takes seconds."""
     ignored = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
@@ -68,8 +75,9 @@ def copy_sources(target: Path) -> Copy:
 def start_doit(project: Copy, *arguments: str) -> "subprocess.Popen[str]":
     """doit in a process group of its own, as a terminal would start it, to be interrupted."""
     return subprocess.Popen(
-        [sys.executable, "-m", "doit", *arguments],
+        [sys.executable, "-m", "thunder_train.cli", *arguments],
         cwd=project.path,
+        env=environment(project.path),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.project_copy import PROJECT
+from tests.helpers.project_copy import PROJECT, Copy
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_it_runs_doit_from_any_directory_with_the_same_arguments_and_status(clon
 
     done = run(clone, "train:smoke", "a b", cwd=tmp_path)
 
-    assert (7, f"{clone}: -m doit train:smoke a b\n") == (done.returncode, done.stdout)
+    assert (7, f"{clone}: -P -m thunder_train.cli train:smoke a b\n") == (done.returncode, done.stdout)
 
 
 def test_a_python_that_is_too_old_is_reported(clone: Path) -> None:
@@ -106,7 +106,7 @@ def test_an_environment_is_made_when_the_lock_has_changed(clone: Path) -> None:
     done = run(clone, "list", PYTHON=sys.executable, PATH="/usr/bin:/bin")
 
     assert "./doit: making .venv from requirements.lock with Python 3." in done.stderr
-    assert "No module named doit" in done.stderr
+    assert "No module named 'thunder_train'" in done.stderr
     assert "# another lock\n" == (clone / ".venv/requirements.lock").read_text()
     assert "../../../..\n" == next((clone / ".venv").rglob("thunder_train.pth")).read_text()
 
@@ -133,3 +133,26 @@ def test_the_lock_names_no_registry_and_hashes_every_package() -> None:
     assert not [line for line in lines if "://" in line or line.startswith("-")]
     assert all(line.endswith("\\") for line in packages)
     assert {"mlx-cpu==0.32.4", "mlx-metal==0.32.4"} <= {line.split(" ")[0] for line in packages}
+
+
+@pytest.mark.ranks
+def test_modules_of_the_user_do_not_stand_in_for_others(fresh: Copy) -> None:
+    """
+    A random.py beside dodo.py is the user's affair: doit, the preflight's ranks and the workers import Python's own.
+    """
+    if not (Path(sys.prefix) / "requirements.lock").exists():
+        pytest.skip("needs the environment that ./doit makes")
+    (fresh.path / ".venv").symlink_to(sys.prefix)
+    for name in ("doit", "requirements.lock"):
+        shutil.copy(PROJECT / name, fresh.path / name)
+    for name in ("random", "types", "typing", "warnings", "json", "tempfile", "numpy", "doit", "toml"):
+        (fresh.path / f"{name}.py").write_text("raise SystemExit('a module of the user was imported')\n")
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+
+    done = subprocess.run(
+        ["bash", str(fresh.path / "doit"), "train:smoke"],
+        env=environment, cwd=fresh.path / "recipes", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (0, True) == (done.returncode, ".  train:smoke\n" in done.stdout), done.stdout + done.stderr
+    assert (fresh.path / "runs/smoke/adapter/adapters.safetensors").exists()

@@ -160,10 +160,11 @@ def test_g13_a_signal_ends_every_child(project: Copy, number: signal.Signals, ar
     slow_training(project)
     doit = start_doit(project, *arguments)
     wait_for(lambda: training_runs(project))
+    assert "train:smoke: running since " in project.doit("why", "train:smoke").output
     doit.send_signal(number)
-    doit.communicate(timeout=30)
+    output = doit.communicate(timeout=30)[0]
 
-    assert 0 != doit.returncode
+    assert (128 + number, True, False) == (doit.returncode, "doit: interrupted\n" in output, "Traceback" in output)
     wait_for(lambda: ranks_of(project) == [])
     assert good == (project.path / ADAPTER).read_bytes()
     assert "scripts:smoke: up to date" in project.doit("why", "scripts:smoke").output

@@ -4,8 +4,10 @@ Each action imports what it needs when it runs: dodo.py imports this file, and a
 """
 
 import functools
+import re
+import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,36 +15,90 @@ from typing import Any
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
-from thunder_train.config.project import Cluster, Recipe
-from thunder_train.core import paths
+from thunder_train.cli.ending import in_words
+from thunder_train.config.fields import NAME
+from thunder_train.config.load import Broken
+from thunder_train.config.project import Cluster, Project, Recipe
+from thunder_train.core import files, paths
 
 PROJECT = Path()
 JSON = {"name": "as_json", "long": "json", "type": bool, "default": False}
 ROWS = {"name": "rows", "long": "rows", "type": int, "default": 3}
 
 
-def task(name: str, action: Callable[..., Any], subject: Any, *params: dict[str, Any]) -> dict[str, Any]:
-    """A subtask of doit's that calls action(subject, as_json=...). params: options beside --json, by their names."""
+def task(
+    name: str, action: Callable[..., Any], subject: Any, *params: dict[str, Any], before: Iterable[str] = ()
+) -> dict[str, Any]:
+    """A subtask of doit's that calls action(subject, as_json=...) after the tasks before it.
+
+    params: options beside --json, by their names.
+    """
     return {
         "name": name,
         "actions": [(action, [subject])],
         "params": [JSON, *params],
+        "task_dep": [*before],
         "uptodate": [False],
         "io": {"capture": False},
     }
 
 
+def of(recipe: Recipe, action: Callable[..., Any], *params: dict[str, Any], before: Iterable[str]) -> dict[str, Any]:
+    """`task` for a recipe."""
+    return task(recipe.name, action, recipe, *params, before=before)
+
+
+def default_tasks(project: Project) -> list[str]:
+    """What a bare `doit` makes: a recipe that cannot be used comes last, so that it stops no other."""
+    return [f"manifest:{name}" for name in sorted(project.default, key=lambda name: name not in project.recipes)]
+
+
+def warn_of(broken: Iterable[Broken]) -> None:
+    """One line on stderr about each recipe that cannot be used; who asks for one of its tasks reads every problem."""
+    for each in broken:
+        from thunder_train.core.text import printable  # late, as all that only a problem needs
+
+        first, *others = each.problems
+        more = f" (and {len(others)} more problems)" if others else ""
+        print(printable(f"warning: {first}{more}; tasks of {each.name} cannot run"), file=sys.stderr)
+
+
+def unusable(broken: Iterable[Broken], usable: Container[str]) -> Iterator[dict[str, Any]]:
+    """A task for each name of a run that only recipes have that cannot be used: it fails with their problems."""
+    problems: dict[str, str] = {}
+    for each in broken:
+        if each.name not in usable and re.match(NAME, each.name):
+            problems[each.name] = "\n".join([*filter(None, [problems.get(each.name)]), str(each)])
+    for name, text in problems.items():
+        yield {"name": name, "actions": [_failing(text)], "uptodate": [False], "meta": {"problem": text}}
+
+
+def _failing(text: str) -> Callable[[], TaskFailed]:
+    """An action that fails with a text. doit calls functions only, so it is no functools.partial."""
+
+    def fail() -> TaskFailed:
+        return _failure(text)
+
+    return fail
+
+
+def _failure(text: str) -> TaskFailed:
+    from thunder_train.core.text import printable_lines
+
+    return TaskFailed(printable_lines(text))
+
+
 def _fails_cleanly(action: Callable[..., None]) -> Callable[..., TaskFailed | None]:
-    """The action with each ThunderError as the failure of its task, which doit prints without a traceback."""
+    """The action with its error, or what the machine refused, as a failure, which doit prints without a traceback."""
 
     @functools.wraps(action)
     def run(*args: Any, **options: Any) -> TaskFailed | None:
         try:
             action(*args, **options)
         except ThunderError as error:
-            from thunder_train.core.text import printable_lines
-
-            return TaskFailed(printable_lines(str(error)))
+            return _failure(str(error))
+        except (OSError, sqlite3.Error) as error:
+            return _failure(in_words(error))
         return None
 
     return run
@@ -127,3 +183,11 @@ def replay_decisions(recipe: Recipe, as_json: bool) -> None:
         print(printable_lines("\n".join(differences or [f"{run / gate.FILE}: every verdict came out again"])))
     if differences:
         raise ThunderError(f"{len(differences)} differences", where=str(run / gate.FILE))
+
+
+@_fails_cleanly
+def write_index() -> None:
+    """`index`: the page of all runs, from the manifests that are there now."""
+    from thunder_train.report import runs_index
+
+    files.write_text(paths.INDEX, runs_index.build(PROJECT))

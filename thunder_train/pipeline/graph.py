@@ -145,20 +145,6 @@ def manifest(recipe: Recipe) -> Stage:
     )
 
 
-def index(names: list[str]) -> Stage:
-    """Every run's manifest -> runs/index.html. names: those of the recipes."""
-    manifests = [path for path in map(paths.run_manifest, names) if Path(path).is_file()]
-    return Stage(
-        name="index",
-        make=lambda out: _stages().index(out),
-        targets=(paths.INDEX,),
-        inputs=(*manifests, "templates/index.html.j2", "templates/index.js", f"templates/{paths.STYLE}.j2"),
-        reads=Reads(),
-        code=("report.runs_index",),
-        is_cached=False,
-    )
-
-
 def before_train(recipe: Recipe) -> list[str]:
     """Tasks that run first: the preflight fails before a model's gigabytes are fetched, and reads the scripts."""
     return [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile", "check")]

@@ -24,7 +24,7 @@ from thunder_train.core.process import command
 from thunder_train.data import audit, builder
 from thunder_train.evaluate import collapse, conditions, gate
 from thunder_train.launch.scripts import evaluate_flags, launch_flags, model_flags
-from thunder_train.report import run_report, runs_index
+from thunder_train.report import run_report
 from thunder_train.reproduce import manifest as manifests
 
 PROJECT = Path()
@@ -183,11 +183,6 @@ def report(recipe: Recipe, out: Path) -> None:
 def manifest(recipe: Recipe, out: Path, code: dict[str, str]) -> None:
     """manifest.json, the file to commit. code: {stage: hash of the code behind it}."""
     files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, PROJECT, code))
-
-
-def index(out: Path) -> None:
-    """The page of all runs."""
-    files.write_text(out / paths.INDEX, runs_index.build(PROJECT))
 
 
 def _run(recipe: Recipe, out: Path = PROJECT) -> Path:

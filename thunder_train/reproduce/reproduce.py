@@ -83,9 +83,9 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
 
 def _build(folder: Path, name: str) -> None:
     """Run doit in the folder, output on stderr, without downloads, tokens or variables that name another dodo.py."""
-    script = 'cd -- "$0" && unset DOIT_FILE DOIT_SEEK_FILE && exec "$@" >&2'
+    script = 'cd -- "$0" && unset DOIT_FILE DOIT_SEEK_FILE && PYTHONPATH=$PWD exec "$@" >&2'
     tokens = [word for secret in SECRETS for word in ("-u", secret)]
-    doit = ["env", *tokens, "HF_HUB_OFFLINE=1", sys.executable, "-m", "doit", f"manifest:{name}"]
+    doit = ["env", *tokens, "HF_HUB_OFFLINE=1", sys.executable, "-m", "thunder_train.cli", f"manifest:{name}"]
     process.tool(
         ["bash", "-c", script, str(folder), *doit], f"building {name} again", f"read the lines above; {folder}"
     )

@@ -33,7 +33,7 @@ def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, buil
     From bare hosts to the evaluation, every number is that of two local ranks. Removing a host's project folder removes
     everything from it.
     """
-    done = it.head.run([".venv/bin/python", "-m", "doit", "evaluate:lab"], timeout=300)
+    done = it.head.run([".venv/bin/python", "-m", "thunder_train.cli", "evaluate:lab"], timeout=300)
 
     assert 0 == done.returncode, done.stdout + done.stderr
     for name in SAME:
@@ -44,5 +44,5 @@ def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, buil
         assert [] == [*(host.project / ".thunder").glob("partial/*"), *(host.project / ".thunder").glob("staging/*")]
         assert {".ssh", "projects"} == {path.name for path in host.home.iterdir()}
         assert [] == [*(host.folder / "tmp").iterdir()]
-    again = it.head.run([".venv/bin/python", "-m", "doit", "evaluate:lab"])
+    again = it.head.run([".venv/bin/python", "-m", "thunder_train.cli", "evaluate:lab"])
     assert (0, False) == (again.returncode, ".  " in again.stdout), again.stdout

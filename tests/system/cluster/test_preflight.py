@@ -69,7 +69,7 @@ def furnish(
     (head / "recipes/far.toml").write_text(text)
     for part in ("data", "runs/models"):
         shutil.copytree(project.path / part, head / part, dirs_exist_ok=True)
-    done = it.head.run([".venv/bin/python", "-m", "doit", "scripts:far", "hostfile:far"])
+    done = it.head.run([".venv/bin/python", "-m", "thunder_train.cli", "scripts:far", "hostfile:far"])
     assert 0 == done.returncode, done.stdout + done.stderr
     for host in it.hosts:
         bring(it, host, host.home / folder)
@@ -393,7 +393,7 @@ def test_this_machine_may_be_one_of_the_hosts(two: Lab, smoke: Copy) -> None:
     table = two.head.project / "thunder.toml"
     text = table.read_text().replace('ssh = "host1"', 'ssh = "localhost"')
     table.write_text(text.replace(f'"{two.hosts[0].address}"', f'"{two.head.address}"'))
-    two.head.run([".venv/bin/python", "-m", "doit", "scripts:far", "hostfile:far"])
+    two.head.run([".venv/bin/python", "-m", "thunder_train.cli", "scripts:far", "hostfile:far"])
     bring(two, two.hosts[1], two.hosts[1].project)
     status, _, errors = run_preflight(two)
     report = json.loads((two.head.project / "report.json").read_text())

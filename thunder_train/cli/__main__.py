@@ -1,0 +1,20 @@
+"""`python -m thunder_train.cli`: doit with this project's commands. ./doit starts it."""
+
+import os
+import sys
+
+from thunder_train.cli import ending
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    from thunder_train.cli.program import Program  # late: doit takes sys.stdout as it is when it is imported
+
+    return Program().run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "doit"  # doit names itself by it
+    if sys.flags.safe_path:  # ./doit asked for it: no random.py of the project stands in for Python's own
+        os.environ["PYTHONSAFEPATH"] = "1"
+    sys.exit(ending.run(main))
