@@ -207,3 +207,37 @@ def test_a_missing_hostfile_is_one_line_and_status_2(folder: Path) -> None:
     _, err = process.communicate(timeout=30)
 
     assert (2, "none.json: is missing; run `./doit hostfile`\n") == (process.returncode, err)
+
+
+def test_a_closed_pipe_ends_every_rank_without_a_traceback(folder: Path) -> None:
+    """
+    `doit | head -1`: the lines of rank 0 have no reader any more.
+    """
+    process = start(folder, "--well")
+    assert process.stdout
+    process.stdout.close()
+
+    assert (128 + signal.SIGPIPE, "") == (process.wait(30), process.stderr.read() if process.stderr else "")
+    assert no_process_left(folder)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_below_the_output_is_told(folder: Path) -> None:
+    """
+    `bash launch.sh > log` on a full disk.
+    """
+    argv = ["thunder_train.launch", "--hostfile", "hosts.json", "--log-dir", "logs", "--module", "act", "--well"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), str(folder)])}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", *argv],
+            cwd=folder,
+            env=env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (1, "the output: cannot be written: No space left on device\n") == (done.returncode, done.stderr)
+    assert no_process_left(folder)

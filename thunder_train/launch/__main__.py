@@ -5,13 +5,15 @@ every rank has failed, and uses a whole core while it waits; hence this launcher
 """
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
-from thunder_train.core.exit_codes import MISTAKE
+from thunder_train.core.exit_codes import MISTAKE, SIGNAL
 from thunder_train.launch import restarts
 from thunder_train.launch.rank_process import Command
 from thunder_train.launch.restarts import Job
@@ -67,6 +69,13 @@ def main(argv: list[str]) -> NoReturn:
     except ThunderError as error:
         print(error, file=sys.stderr)
         sys.exit(MISTAKE)
+    except BrokenPipeError:  # nobody reads the ranks' lines any more, as after `| head`; the ranks have ended by now
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more as it ends
+        sys.exit(SIGNAL + signal.SIGPIPE)
+    except OSError as error:
+        print(f"{error.filename or 'the output'}: cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":
