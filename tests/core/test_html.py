@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.helpers.audits import Page, example, page
 from thunder_train.core import html
 from thunder_train.core.html import Shown
+from thunder_train.core.text import UNSEEN_IN_LINES
 
 HOSTILE = "</bdi><script>alert('x')</script> |a| `b` *c* _d_ [e](f) \\| &amp; $g$"
 
@@ -45,7 +46,7 @@ def test_characters_that_hide_or_reorder_are_spelled_out() -> None:
 
     assert "a\\u202eb\\ud800" in text
     assert "\\u200f\\x07\\n\\t\\ufeff" in text
-    assert not html.UNSEEN_IN_LINES.search(text)
+    assert not UNSEEN_IN_LINES.search(text)
     assert r"a\u202eb\x07" == html.visible("a\u202eb\x07")
 
 

@@ -9,7 +9,8 @@ import pytest
 from tests.helpers import recipes
 from tests.helpers.audits import NKO, Page
 from thunder_train import ThunderError
-from thunder_train.core import files, html
+from thunder_train.core import files
+from thunder_train.core.text import UNSEEN_IN_LINES
 from thunder_train.report import run_report
 
 RUN = "runs/smoke"
@@ -83,7 +84,7 @@ def test_no_row_can_add_markup_and_nko_runs_from_right_to_left(shown: Path) -> N
     assert NKO.search(read.text)
     assert "" == read.loose
     assert "\\u202e" in read.text
-    assert not html.UNSEEN_IN_LINES.search(read.text)
+    assert not UNSEEN_IN_LINES.search(read.text)
 
 
 def test_the_page_needs_nothing_else(shown: Path) -> None:

@@ -16,7 +16,6 @@ from thunder_train import ThunderError
 from thunder_train.build import explain, running
 from thunder_train.cli.ending import USER_ERROR
 from thunder_train.core import caller, console, files, paths
-from thunder_train.core.text import printable_lines
 from thunder_train.reproduce import compare, manifest
 from thunder_train.reproduce.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
 from thunder_train.reproduce.reproduce import reproduce
@@ -67,11 +66,11 @@ class Why(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
         reasons = explain.explain(self.task_list, self.sel_tasks, self.dep_manager.backend)
         self.dep_manager.close()
         if as_json:
-            self.outstream.write(json.dumps(reasons, ensure_ascii=False, indent=1) + "\n")
+            console.print_json(reasons, indent=1)
         else:
             for name, lines in reasons.items():
                 for line in lines or [_up_to_date(name)]:
-                    self.outstream.write(printable_lines(f"{name}: {line}\n"))
+                    self.outstream.write(f"{name}: {line}\n")
         return int(check and any(map(explain.would_run, reasons.values())))
 
 
@@ -88,7 +87,7 @@ class Status(DoitCmdBase):  # type: ignore[misc]
         rows = self._rows()
         self.dep_manager.close()
         if as_json:
-            self.outstream.write(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+            console.print_json(rows, indent=1)
         else:
             _print_status(rows)
         return 0
@@ -129,7 +128,7 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
             path = Path(caller.path(opt_values["manifest"]))
             verdict = reproduce(path, Path(), opt_values["confirmed"])
         except ThunderError as error:
-            print(printable_lines(str(error)), file=sys.stderr)
+            print(error, file=sys.stderr)
             return USER_ERROR
         show(verdict, opt_values["as_json"])
         return EXIT_STATUS.get(verdict.word, 0)
@@ -153,7 +152,7 @@ class Compare(Command):  # type: ignore[misc]
             manifests = [_manifest_path(run) for run in runs]
             left, right = (manifest.read(path) for path in manifests)
         except ThunderError as error:
-            print(printable_lines(str(error)), file=sys.stderr)
+            print(error, file=sys.stderr)
             return USER_ERROR
         differences = compare.differences(left, right)
         if opt_values["as_json"] or "--json" in pos_args:
@@ -162,7 +161,7 @@ class Compare(Command):  # type: ignore[misc]
                 for side, path, run in zip("ab", manifests, (left, right), strict=True)
             }
             rows = [difference.as_json() for difference in differences]
-            print_json({"schema": "thunder.compare/1", **sides, "differences": rows})
+            console.print_json({"schema": "thunder.compare/1", **sides, "differences": rows})
         elif differences:
             print_table(("", *map(str, manifests)), [_row(difference) for difference in differences])
         else:
@@ -173,10 +172,10 @@ class Compare(Command):  # type: ignore[misc]
 def show(verdict: Verdict, as_json: bool) -> None:
     """Print a verdict: one line of JSON, or the verdict in words and what differs."""
     if as_json:
-        print_json(_as_json(verdict))
+        console.print_json(_as_json(verdict))
         return
     lines = [f"{verdict.recipe}, run {verdict.run_id}: {headline(verdict)}", *verdict.problems]
-    print(printable_lines("\n".join(lines if verdict.word == IMPOSSIBLE else [*lines, _counts(verdict)])))
+    print("\n".join(lines if verdict.word == IMPOSSIBLE else [*lines, _counts(verdict)]))
     changed = [file for file in verdict.files if file.before != file.now]
     rows = [(file.path, _text(file.before or ABSENT), _text(file.now or ABSENT)) for file in changed]
     rows += [_row(difference) for difference in verdict.differences if difference.section != "outputs"]
@@ -234,11 +233,6 @@ def _text(value: Any) -> str:
     return "-" if value is ABSENT else files.json_line(value).strip()
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """One line of JSON."""
-    sys.stdout.write(files.json_line(value))
-
-
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns in a pipe, a table on a terminal; of many rows the first."""
     console.print_table(titles, rows[:SHOWN_ROWS])
@@ -266,19 +260,14 @@ def _manifest_facts(recipe: str) -> dict[str, Any]:
 
 
 def _print_status(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console  # late: only this command needs them
-    from rich.table import Table
-
-    table = Table()
-    for title in ("recipe", *COLUMNS, "run", "valid loss", "decision"):
-        table.add_column(title, overflow="fold")
+    lines = []
     for row in rows:
-        states = [_coloured(row[stage]) for stage in COLUMNS]
         loss = "" if row["valid_loss"] is None else f"{row['valid_loss']:.4f}"
-        table.add_row(row["recipe"], *states, row["run_id"] or "", loss, row["decision"] or "")
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+        ends = [(text, "") for text in (row["run_id"] or "", loss, row["decision"] or "")]
+        lines.append([(row["recipe"], ""), *((row[stage], _colour(row[stage])) for stage in COLUMNS), *ends])
+    titles = ("recipe", *COLUMNS, "run", "valid loss", "decision")
+    console.draw_table(titles, lines, width=None if sys.stdout.isatty() else 160)
 
 
-def _coloured(state: str) -> str:
-    word = state.partition(" since ")[0]
-    return f"[{COLOURS.get(word, 'red')}]{state}[/]" if state else ""
+def _colour(state: str) -> str:
+    return COLOURS.get(state.partition(" since ")[0], "red") if state else ""

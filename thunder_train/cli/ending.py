@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from thunder_train import ThunderError
-from thunder_train.core import process
+from thunder_train.core import process, terminal
 from thunder_train.core.exit_codes import SIGNAL
 
 USER_ERROR = 3
@@ -50,6 +50,7 @@ def run(main: Callable[[], int]) -> int:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, interrupt)
     sys.stdout, sys.stderr = _stream(sys.stdout, 1), _stream(sys.stderr, 2)
+    terminal.guard()
     try:
         status = main()
         sys.stdout.flush()
@@ -85,12 +86,10 @@ def _stream(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 def _say(text: str, status: int) -> int:
-    from thunder_train.core.text import printable_lines  # late: few commands end so
-
     _end_signals()
     try:
         sys.stdout.flush()
-        print(f"doit: {printable_lines(text)}", file=sys.stderr, flush=True)
+        print(f"doit: {text}", file=sys.stderr, flush=True)
     except OutputLost as lost:
         return _without_output(str(lost), status)
     return status

@@ -208,8 +208,6 @@ def _wrong_option(error: CmdParseError, command: str) -> str:
 
 
 def _refuse(text: str) -> int:
-    from thunder_train.core.text import printable_lines  # late: few commands end so
-
     sys.stdout.flush()
-    print(printable_lines(f"ERROR: {text.strip()}"), file=sys.stderr)
+    print(f"ERROR: {text.strip()}", file=sys.stderr)
     return USER_ERROR

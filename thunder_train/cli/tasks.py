@@ -19,7 +19,7 @@ from thunder_train.cli.ending import in_words
 from thunder_train.config.fields import NAME
 from thunder_train.config.load import Broken
 from thunder_train.config.project import Cluster, Project, Recipe
-from thunder_train.core import files, paths
+from thunder_train.core import console, files, paths
 
 PROJECT = Path()
 JSON = {"name": "as_json", "long": "json", "type": bool, "default": False}
@@ -56,11 +56,9 @@ def default_tasks(project: Project) -> list[str]:
 def warn_of(broken: Iterable[Broken]) -> None:
     """One line on stderr about each recipe that cannot be used; who asks for one of its tasks reads every problem."""
     for each in broken:
-        from thunder_train.core.text import printable  # late, as all that only a problem needs
-
         first, *others = each.problems
         more = f" (and {len(others)} more problems)" if others else ""
-        print(printable(f"warning: {first}{more}; tasks of {each.name} cannot run"), file=sys.stderr)
+        print(f"warning: {first}{more}; tasks of {each.name} cannot run", file=sys.stderr)
 
 
 def unusable(broken: Iterable[Broken], usable: Container[str]) -> Iterator[dict[str, Any]]:
@@ -77,15 +75,9 @@ def _failing(text: str) -> Callable[[], TaskFailed]:
     """An action that fails with a text. doit calls functions only, so it is no functools.partial."""
 
     def fail() -> TaskFailed:
-        return _failure(text)
+        return TaskFailed(text)
 
     return fail
-
-
-def _failure(text: str) -> TaskFailed:
-    from thunder_train.core.text import printable_lines
-
-    return TaskFailed(printable_lines(text))
 
 
 def _fails_cleanly(action: Callable[..., None]) -> Callable[..., TaskFailed | None]:
@@ -96,9 +88,9 @@ def _fails_cleanly(action: Callable[..., None]) -> Callable[..., TaskFailed | No
         try:
             action(*args, **options)
         except ThunderError as error:
-            return _failure(str(error))
+            return TaskFailed(str(error))
         except (OSError, sqlite3.Error) as error:
-            return _failure(in_words(error))
+            return TaskFailed(in_words(error))
         return None
 
     return run
@@ -119,29 +111,25 @@ def reproduce_run(path: str, as_json: bool) -> None:
 @_fails_cleanly
 def show_hosts(cluster: Cluster, as_json: bool) -> None:
     """`hosts:<cluster>`: the addresses that its hosts report, as a table for thunder.toml."""
-    from thunder_train.cli import commands
     from thunder_train.cluster import discover
-    from thunder_train.core.text import printable_lines
 
     text = discover.discover(cluster)
     if as_json:
-        commands.print_json({"schema": "thunder.hosts/1", "toml": text})
+        console.print_json({"schema": "thunder.hosts/1", "toml": text})
     else:
-        sys.stdout.write(printable_lines(text))
+        sys.stdout.write(text)
 
 
 @_fails_cleanly
 def sync_hosts(recipe: Recipe, as_json: bool) -> None:
     """`sync:<recipe>`: bring every remote host to the state of this project."""
-    from thunder_train.cli import commands
     from thunder_train.cluster import sync
-    from thunder_train.core.text import printable_lines
 
     synced = sync.sync(recipe, PROJECT)
     if as_json:
-        commands.print_json({"schema": "thunder.sync/1", **asdict(synced)})
+        console.print_json({"schema": "thunder.sync/1", **asdict(synced)})
     else:
-        print(printable_lines("\n".join(sync.lines(synced) or ["every rank runs on this machine"])))
+        print("\n".join(sync.lines(synced) or ["every rank runs on this machine"]))
 
 
 @_fails_cleanly
@@ -152,7 +140,7 @@ def show_fit(recipe: Recipe, as_json: bool) -> None:
 
     needs = fit.measure(recipe, PROJECT)
     if as_json:
-        commands.print_json(needs)
+        console.print_json(needs)
     else:
         commands.print_table((recipe.name, ""), fit.table(needs))
 
@@ -171,16 +159,14 @@ def show_tokens(recipe: Recipe, as_json: bool, rows: int) -> None:
 @_fails_cleanly
 def replay_decisions(recipe: Recipe, as_json: bool) -> None:
     """`replay:<recipe>`: decide each proposal again from decisions.jsonl alone, and fail if a decision differs."""
-    from thunder_train.cli import commands
-    from thunder_train.core.text import printable_lines
     from thunder_train.evaluate import gate, replay
 
     run = Path(paths.run(recipe.name))
     differences = replay.replay(run, recipe.evaluate.gate)
     if as_json:
-        commands.print_json({"schema": "thunder.replay/1", "differences": differences})
+        console.print_json({"schema": "thunder.replay/1", "differences": differences})
     else:
-        print(printable_lines("\n".join(differences or [f"{run / gate.FILE}: every verdict came out again"])))
+        print("\n".join(differences or [f"{run / gate.FILE}: every verdict came out again"]))
     if differences:
         raise ThunderError(f"{len(differences)} differences", where=str(run / gate.FILE))
 

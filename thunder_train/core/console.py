@@ -1,9 +1,11 @@
-"""What a person watches: a table, a count of rows during a long read, the progress bar of a training.
+"""What a person watches: a table, a count of rows during a long read, the progress bar of a training; and JSON.
 
 On a terminal rich draws them; in a pipe or a log the same text comes out as plain lines. Rich is imported late, because
-a pipe needs none of it and short work never shows it.
+a pipe needs none of it and short work never shows it. It writes past core/terminal.py's guard, since it draws with
+escapes, so each text is made printable here first.
 """
 
+import json
 import re
 import sys
 import time
@@ -11,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from thunder_train.core.text import printable
+from thunder_train.core.terminal import unguarded
+from thunder_train.core.text import printable, printable_json
 
 Item = TypeVar("Item")
 
@@ -27,24 +30,34 @@ def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
     """Print rows below their titles, columns aligned. Cells may hold any text: none of it can control a terminal."""
     lines = [tuple(map(printable, row)) for row in (titles, *rows)]
     if sys.stdout.isatty():
-        _print_rich_table(lines)
+        draw_table(lines[0], [[(cell, "") for cell in line] for line in lines[1:]])
         return
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _print_rich_table(lines: list[tuple[str, ...]]) -> None:
+def draw_table(titles: Sequence[str], rows: Iterable[Sequence[tuple[str, str]]], width: int | None = None) -> None:
+    """Print a table with lines around its cells. A cell is its text and a style, as "red", or "" for none.
+
+    width: in characters; by default that of the terminal.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    for title in lines[0]:
-        table.add_column(title, overflow="fold")
-    for line in lines[1:]:
-        table.add_row(*map(Text, line))
-    Console().print(table)
+    for title in titles:
+        table.add_column(Text(printable(title)), overflow="fold")
+    for row in rows:  # Text, because rich reads markup and emoji codes in a plain string
+        table.add_row(*(Text(printable(text), style) for text, style in row))
+    Console(file=unguarded(sys.stdout), width=width).print(table)
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """Print JSON, on one line unless an indent is given."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=indent is None, allow_nan=False)
+    print(printable_json(text))
 
 
 def counted(items: Iterable[Item], label: str) -> Iterator[Item]:
@@ -60,9 +73,9 @@ def counted(items: Iterable[Item], label: str) -> Iterator[Item]:
                 from rich.console import Console
                 from rich.text import Text
 
-                status = Console(stderr=True).status("")
+                status = Console(file=unguarded(sys.stderr)).status("")
                 status.start()
-            if status:  # Text, because rich reads markup and emoji codes in a plain string
+            if status:
                 status.update(Text(f"{label}: {number:,} rows, {number / seconds:,.0f} a second"))
     finally:
         if status:
@@ -80,10 +93,11 @@ class Terminal:
 
     def __enter__(self) -> "Terminal":
         if sys.stdout.isatty():
+            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.progress = Progress(*columns, transient=True)
+            self.progress = Progress(*columns, transient=True, console=Console(file=unguarded(sys.stdout)))
             self.progress.start()
         return self
 
@@ -95,10 +109,11 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """Show a line on stdout; if it reports step i of n, set the bar to it."""
+        text = printable(text)
         if not self.progress:
             print(text, flush=True)
             return
-        self.progress.console.print(text, markup=False, highlight=False)
+        self.progress.console.print(text, markup=False, highlight=False, emoji=False)
         if match := STEP_LINE.match(text):
             step, steps = int(match[1]), int(match[2])
             if self.task is None:
@@ -107,4 +122,4 @@ class Terminal:
 
     def problem(self, text: str) -> None:
         """Show a line on stderr."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train.core import templates
-from thunder_train.core.text import clusters
+from thunder_train.core.text import UNSEEN, UNSEEN_IN_LINES, clusters
 
 LONGEST = 2000
 """Most characters of one text that a page shows; the page says how many it leaves out."""
@@ -26,14 +26,6 @@ NKO_RUN = re.compile(
 
 Only ASCII letters end a stretch, because words of the bridge orthography hold U+0294, which Unicode counts as Latin.
 """
-_UNSEEN = (
-    "\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f"
-)
-UNSEEN = re.compile(f"([\x00-\x1f{_UNSEEN}])")
-"""Controls, bidi marks, zero-width spaces, surrogates. Not the joiners U+200C and U+200D, which words need."""
-UNSEEN_IN_LINES = re.compile(f"([\x00-\x08\x0b-\x1f{_UNSEEN}])")
-"""The same for text of several lines, which may hold tabs and line feeds."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files
+from thunder_train.core import files, terminal
 from thunder_train.core.exit_codes import MISTAKE, SIGNAL
 from thunder_train.launch import restarts
 from thunder_train.launch.rank_process import Command
@@ -79,4 +79,5 @@ def main(argv: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    terminal.guard()
     main(sys.argv[1:])

@@ -19,6 +19,7 @@ from thunder_train import ThunderError
 from thunder_train.config.project import SECRETS, is_local
 from thunder_train.core import process, ssh
 from thunder_train.core.exit_codes import SIGNAL
+from thunder_train.core.text import printable_lines
 
 IMPORT_FOLDER = str(Path(__file__).resolve().parent.parent.parent)
 """The folder of the package thunder_train: local ranks start elsewhere and import it from here."""
@@ -28,6 +29,8 @@ KILL_S = 2.0
 """Seconds to wait after SIGKILL: a process inside a broken driver may outlast even that."""
 LAST_LINES = 3
 """Lines of a failed rank that its error message quotes."""
+LONGEST_LINE = 2**16
+"""Most bytes of a line: a rank that never ends one must not fill this machine's memory."""
 HEARTBEAT = b"thunder-beat "
 """Start of a heartbeat on a rank's stdout; worker/watchdog.py writes `thunder-beat STEP`."""
 
@@ -195,19 +198,29 @@ def _keep_alive(rank: Rank) -> None:
 
 
 def _read_output(rank: Rank, events: Events) -> None:
+    """Turn a rank's output into events, and write it to its log. Neither can steer a terminal, `cat` of a log included.
+
+    A line longer than LONGEST_LINE becomes several.
+    """
     line_start = b""  # the rank's heartbeats come from a thread, so one may split a line
-    with rank.placement.log.open("ab") as log:
-        for line in rank.child.stdout or ():
+    with rank.placement.log.open("a", encoding="utf-8") as log:
+        while rank.child.stdout and (line := rank.child.stdout.readline(LONGEST_LINE)):
             output, step = split_heartbeat(line)
-            log.write(output)
-            log.flush()
             line_start += output
             if step is not None:
                 events.put(Heartbeat(rank, step))
-                continue
-            text, line_start = line_start.decode(errors="replace").rstrip(), b""
+                if len(line_start) < LONGEST_LINE:
+                    continue
+            text, line_start = _printable(line_start), b""
+            log.write(f"{text}\n")
+            log.flush()
             rank.last_lines.append(text)
             events.put(Line(rank, text))
+        log.write(_printable(line_start))
+
+
+def _printable(line: bytes) -> str:
+    return printable_lines(line.decode(errors="replace").rstrip())
 
 
 def _wait_for_exit(rank: Rank, events: Events) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from thunder_train import ThunderError
+from thunder_train.core import terminal
 from thunder_train.core.exit_codes import MISTAKE, RANKS_LOST, SIGNAL
 from thunder_train.worker.errors import RanksLostError
 from thunder_train.worker.open_files import allow_a_lower_limit
@@ -37,6 +38,7 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
 
     0; 2 for a ThunderError, with one line per mistake on stderr; 75 when the other ranks are lost.
     """
+    terminal.guard()
     follow_launcher()
     with _failing_at_once():
         try:
