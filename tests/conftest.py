@@ -9,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.helpers.project_copy import Copy, copy_sources
+from thunder_train.worker.bootstrap import preload
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # a busy machine must not fail a test
+preload()  # before any test imports mlx
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,7 +26,9 @@ def write_peak() -> None:
 
 
 if "BENCH_PROBE" in os.environ:
-    ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+    from thunder_train.core import blas
+
+    ctypes.CDLL(str(blas.library()), mode=ctypes.RTLD_GLOBAL)
     atexit.register(write_peak)
 if "BENCH_PIN" in os.environ:
     os.sched_setaffinity(0, {RANK % (os.cpu_count() or 1)})

@@ -10,11 +10,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.project_copy import PROJECT
-from thunder_train.worker.bootstrap import preload
 
 TEXTS = ["ߊߋߌ ߍߎ", "ߓߊ ߓߋ ߓߌ", "ߞߊ", "ߞߋ ߟߌ ߡߊ ߣߋ", "ߛߊ ߛߋ", "ߕߊ ߕߋ ߕߌ ߕߍ", "ߘߊ", "ߝߊ ߝߋ ߝߌ"]
-
-preload()  # before any test imports mlx
 
 
 def row(number: int, text: str, **more: object) -> dict[str, Any]:

@@ -25,6 +25,9 @@ def command(argv: list[str], where: str, hint: str) -> None:
 
     Its stdin is a pipe from us, and it ends when that closes (THUNDER_STDIN): not even kill -9 leaves it behind.
     """
+    from thunder_train.core import blas  # late: a build in which nothing runs must stay fast
+
+    blas.check()
     # Rendered scripts run our own interpreter, whatever environment we were started from.
     environment = {**os.environ, "THUNDER_PYTHON": sys.executable, "THUNDER_STDIN": "1"}
     _run(argv, where, hint, stdin=subprocess.PIPE, env=environment)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from thunder_train import ThunderError
-from thunder_train.core import terminal
+from thunder_train.core import blas, terminal
 from thunder_train.core.exit_codes import MISTAKE, RANKS_LOST, SIGNAL
 from thunder_train.worker.errors import RanksLostError
 from thunder_train.worker.open_files import allow_a_lower_limit
@@ -27,10 +27,8 @@ from thunder_train.worker.watchdog import follow_launcher
 FILE_PREFIX = "THUNDER_FILE_"
 MPI_RANK = "OMPI_COMM_WORLD_RANK"
 """Set in every rank of Open MPI."""
-WARNING = (
-    "thunder: OpenBLAS is missing, so float32 products run about 30-70 times slower; "
-    "hint: apt-get install -y libopenblas0-pthread"
-)
+KERNELS = {"x86_64": "Haswell", "aarch64": "ARMV8"}
+"""{processor: the kernel of OpenBLAS for all of its machines, so that all add the sums of a product in one order}."""
 
 
 def enter(main: Callable[[list[str]], None]) -> NoReturn:
@@ -99,22 +97,30 @@ def _file_names() -> list[str]:
 def preload() -> dict[str, str]:
     """Load OpenBLAS on Linux; {"blas", "blas_kernel", "blas_threads"}: which BLAS computes.
 
-    mlx's Linux CPU wheel links the reference BLAS. A library that is loaded first, with global symbols, takes its
-    place. OPENBLAS_CORETYPE and OPENBLAS_NUM_THREADS are left as they are if set. Without OpenBLAS rank 0 warns once.
+    Only the one of this environment (core/blas.py): another machine's may add in another order. OPENBLAS_CORETYPE and
+    OPENBLAS_NUM_THREADS are left as they are if set. Without OpenBLAS rank 0 warns, and MLX uses its reference BLAS.
     """
     if sys.platform == "darwin":
         return {"blas": "accelerate", "blas_kernel": "", "blas_threads": ""}
-    # One kernel for every x86-64 machine with AVX2, and one thread: otherwise the sums of a product are added in an
-    # order that depends on the machine, and its last bits differ.
-    if platform.machine() == "x86_64" and _has_avx2():
-        os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
+    # One kernel for all processors of a kind, and one thread: otherwise the sums of a product are added in an order
+    # that depends on the machine, and its last bits differ.
+    if platform.machine() in KERNELS and (platform.machine() != "x86_64" or _has_avx2()):
+        os.environ.setdefault("OPENBLAS_CORETYPE", KERNELS[platform.machine()])
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        return _describe(ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL))
-    except OSError:
-        if os.environ.get("MLX_RANK", "0") == "0":
-            print(WARNING, file=sys.stderr)
+        return _describe(_loaded(blas.library()))
+    except ThunderError as error:
+        if os.environ.get("MLX_RANK", os.environ.get(MPI_RANK, "0")) == "0":
+            blas.warn(error)
         return {"blas": "reference", "blas_kernel": "", "blas_threads": "1"}
+
+
+def _loaded(library: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        hint = f"remove {library}, and it will be made again"
+        raise ThunderError(f"OpenBLAS cannot be loaded ({error})", where=sys.prefix, hint=hint) from error
 
 
 def _has_avx2() -> bool:
@@ -126,12 +132,12 @@ def _describe(library: ctypes.CDLL) -> dict[str, str]:
     return {
         "blas": " ".join(_ask(library, "config").lower().split()[:2]),
         "blas_kernel": _ask(library, "corename"),
-        "blas_threads": str(library.openblas_get_num_threads()),
+        "blas_threads": str(library[f"{blas.PREFIX}openblas_get_num_threads"]()),
     }
 
 
 def _ask(library: ctypes.CDLL, what: str) -> str:
-    function = library[f"openblas_get_{what}"]
+    function = library[f"{blas.PREFIX}openblas_get_{what}"]
     function.restype = ctypes.c_char_p
     return bytes(function()).decode()
 
