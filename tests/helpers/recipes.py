@@ -142,6 +142,7 @@ def done(steps: int) -> dict[str, Any]:
         "packed": True,
         "steps": steps,
         "skipped_steps": 0,
+        "skipped_validations": 0,
         "chosen": {"rule": "best", "step": steps},
         "best": {"loss": 1.5, "step": steps},
         "trainable_parameters": 31744,
@@ -153,6 +154,6 @@ def done(steps: int) -> dict[str, Any]:
         "environment": {"mlx": "0.32.4", "mlx_lm": "0.32.2", "platform": "linux-x86_64", "python": "3.11"},
         "losses": {
             "train": [[step, 6 / step] for step in range(1, steps + 1)],
-            "valid": [[step, 6.5 / step] for step in range(2, steps + 1, 2)],
+            "valid": [[0, 6.6], *([step, 6.5 / step] for step in range(2, steps + 1, 2))],
         },
     }

@@ -172,7 +172,7 @@ def test_the_markdown_page_has_the_sections_of_the_first_status_page(shown: Path
     assert "- test rows: 6\n- train rows: 16\n- valid rows: 4\n- source: data/sources/a.json, 26 rows, smoke\n" in text
     assert "- rank 1 on 127.0.0.1: `size=2`, all-sum passed, MLX 0.32.4, MLX-LM 0.32.2\n" in text
     assert "- mac4 -> mac5: 0.52 ms, 2.4e+03 MB/s over bridge0, Thunderbolt Bridge\n" in text
-    assert "- validation loss: 3.2500 at step 2, 1.6250 at step 4; best at step 4\n" in text
+    assert "- validation loss: 6.6000 at step 0, 1.6250 at step 4; best at step 4\n" in text
     assert "| reproduction | `./doit reproduce:smoke` |" in text
     assert "<script" not in text
 

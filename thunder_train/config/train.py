@@ -33,7 +33,7 @@ class Train:
     )
     log_every: int = whole(help="Steps between training losses", unit="steps", low=1, high=MAX_STEPS, default=10)
     eval_every: int = whole(
-        help="Steps between validations; the last step is always validated",
+        help="Steps between validations; the base (step 0) and the last step are always validated",
         unit="steps",
         low=1,
         high=MAX_STEPS,
@@ -112,19 +112,21 @@ class Train:
     max_grad_norm: float = real(help="Gradients are clipped to this norm (0 = off)", low=0.0, high=1e6, default=1.0)
     grad_checkpoint: bool = switch(help="Recompute activations in the backward pass to save memory", default=False)
     choose: str = text(
-        help="Adapter that is the result: the one with the best validation loss, or the last one",
+        help="Adapter that is the result: the one with the best validation loss, that of step 0 without effect "
+        "included, or the last one",
         choices=("best", "last"),
         default="best",
     )
     patience: int = whole(
-        help="Early stopping: stop after this many validations without improvement (0 = off)",
+        help="Early stopping: stop after this many validations that improve on none before, the base's at step 0 "
+        "included (0 = off)",
         unit="validations",
         low=0,
         high=10_000,
         default=0,
     )
     max_skipped: int = whole(
-        help="Stop after this many consecutive steps with non-finite gradients",
+        help="Stop after this many consecutive steps with non-finite gradients, or validations with a non-finite loss",
         unit="steps",
         low=1,
         high=10_000,

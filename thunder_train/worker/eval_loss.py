@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from thunder_train import ThunderError
+from thunder_train.worker.batching import broken_rows
 from thunder_train.worker.batching.batch import Batch, loss_sum
 from thunder_train.worker.batching.loader import DataLoader, costs_of
 from thunder_train.worker.batching.plan import deal_by_cost
@@ -41,19 +42,21 @@ def measure(
     passes = DataLoader(fitting, len(fitting), seed=0, rank=0, world=1, costs=costs).validation()
     weights = ranks.weights or (1.0,) * ranks.size
     mine = deal_by_cost([costs.cost(*each.mask.shape) for each in passes], weights)[ranks.rank]
-    total = _total(network, passes, mine, ranks, tick)
-    if not math.isfinite(total):
-        raise ThunderError("the loss is not finite", where="evaluation", hint="look for a broken model or adapter")
+    sums = _sums(network, passes, mine, ranks, tick)
+    if not np.isfinite(sums).all():
+        broken = broken_rows.find(network, [passes[i] for i in np.flatnonzero(~np.isfinite(sums))], tick)
+        what = f"the loss is not finite for {broken_rows.counted(broken)}"
+        raise ThunderError(what, where="evaluation", hint="look at these rows, and for a broken model or adapter")
     tokens = sum(each.targets for each in passes)
-    loss = total / tokens
+    loss = float(sums.sum()) / tokens
     perplexity = round(math.exp(min(loss, 700.0)), 6)  # exp(710) is beyond a float
     return {"loss": round(loss, 6), "perplexity": perplexity, "tokens": tokens, "dropped": dropped}
 
 
-def _total(
+def _sums(
     network: nn.Module, passes: Sequence[Batch], mine: Sequence[int], ranks: Ranks, tick: Callable[[], None]
-) -> float:
-    """The summed loss of all passes, in nats. mine: the passes of this rank."""
+) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """The summed loss of each pass, in nats, on every rank. mine: the passes of this rank."""
     network.eval()
     sums = np.zeros(len(passes), np.float32)
     for number in mine:
@@ -61,4 +64,4 @@ def _total(
         tick()
     # Each pass has its own place in the message. The other ranks add zeros there, which rounds nothing, and the places
     # are then added up in the passes' order: so the sum does not depend on who computed what.
-    return float(np.array(ranks.sum(mx.array(sums))).astype(np.float64).sum())
+    return np.array(ranks.sum(mx.array(sums))).astype(np.float64)

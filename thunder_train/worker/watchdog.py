@@ -57,8 +57,11 @@ class Watchdog:
         self.ended.set()
 
     def beat(self, step: int) -> None:
-        """A step (counted from 1) has ended, or, with the same number, a part of the validation after it."""
-        is_first = not self.step
+        """A step (counted from 1) has ended, or, with the same number, a part of the validation after it.
+
+        0: a part of the validation before the first step. The limit of the start holds for each part.
+        """
+        is_first = step > 0 and not self.step
         self.step, self.since_s = step, time.monotonic()
         if is_first:
             self._send_beat()  # at once: from now on the launcher applies the stall timeout

@@ -275,6 +275,66 @@ def test_ranks_that_hold_other_rows_do_not_train(ragged: Path, tmp_path: Path) -
     assert f"rank 1: would not train the same as rank 0: --train-data is {hashes[0]} there, {hashes[1]} here" in log
 
 
+NAN_PROBE = """
+import os
+from thunder_train.worker import __main__ as w
+from thunder_train.worker.batching import batch, broken_rows
+from thunder_train.worker.bootstrap import enter
+
+def main(argv):
+    import mlx.core as mx
+    from thunder_train.worker.train import loop, validation
+    calls, sums = [], loop.local_sums
+
+    def local_sums(model, batches):
+        gradient, loss, tokens = sums(model, batches)
+        calls.append(1)
+        is_broken = os.environ["MLX_RANK"] == "1" and len(calls) == 2
+        return gradient, loss + (mx.nan if is_broken else 0.0), tokens
+
+    def loss_sum(model, rows):
+        return batch.loss_sum(model, rows) * (mx.nan if "row-1" in [row.row_id for row in rows.rows] else 1.0)
+
+    loop.local_sums, validation.loss_sum, broken_rows.loss_sum = local_sums, loss_sum, loss_sum
+    w.main(argv)
+
+enter(main)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["data", "tensor"])
+def test_what_is_not_finite_on_one_rank_is_skipped_by_all(ragged: Path, tmp_path: Path, strategy: str) -> None:
+    """
+    A step of rank 1, and each validation, for one row. The ranks still hold the same adapter at the end.
+    """
+    (ragged / "nan_probe.py").write_text(NAN_PROBE)
+    command = ["--hostfile", "hosts.json", "--log-dir", str(tmp_path / "logs"), "--module", "nan_probe"]
+    done = subprocess.run(
+        [sys.executable, "-m", "thunder_train.launch", *command, *flags(tmp_path / "adapter", strategy=strategy)],
+        cwd=ragged,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT}:{ragged}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert 0 == done.returncode, done.stderr
+    facts, lines = json.loads((tmp_path / "adapter/done.json").read_text()), done.stdout.splitlines()
+    skipped = [f"step {step}/4  validation skipped: the loss is not finite for 1 row: row-1" for step in (0, 2, 4)]
+
+    assert (1, 3, None, 4) == (
+        facts["skipped_steps"],
+        facts["skipped_validations"],
+        facts["best"],
+        facts["chosen"]["step"],
+    )
+    assert skipped == [line for line in lines if "validation skipped" in line]
+    assert ["step 2/4  skipped: the gradient is not finite on rank 1"] == [
+        line.partition(";")[0] for line in lines if "gradient" in line
+    ]
+    last = "no validation had a finite loss, so nothing says which adapter is best: this is the last step's"
+    assert last == lines[-1]
+
+
 def test_dora_and_gradient_checkpointing_train_and_load_in_mlx_lm(ragged: Path, tmp_path: Path) -> None:
     """
     mlx-lm must also load a DoRA adapter; gradient checkpointing does not change its form.

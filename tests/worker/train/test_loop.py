@@ -1,82 +1,26 @@
 """The training step in one process."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.worker.conftest import TEXTS, row
+from tests.worker.train.conftest import Make, digest, trained
 from thunder_train import ThunderError
 from thunder_train.worker.train.metrics_log import MetricsLog
 
 pytestmark = pytest.mark.mlx
 
-Make = Callable[..., Any]
-"""Makes a run; some values of its plan may be given."""
 
-
-@pytest.fixture
-def run(folder: Path, tokenizer: Any, tmp_path: Path) -> Make:
-    """A function that makes a run of the nano base on eight rows, two of them a step."""
-    from thunder_train.worker import model
-    from thunder_train.worker.batching import tokens
-    from thunder_train.worker.batching.loader import DataLoader, costs_of
-    from thunder_train.worker.ranks import Ranks
+def validations(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
+    """Let the validations of a run have these losses, the base's first."""
     from thunder_train.worker.train import loop
-    from thunder_train.worker.train.checkpoint import Progress
-    from thunder_train.worker.train.metrics_log import MetricsLog
+    from thunder_train.worker.train.validation import Validation
 
-    rows = tuple(tokens.example(row(i, text), tokenizer, where=f"x:{i}") for i, text in enumerate(TEXTS))
-
-    def make(
-        metrics: Path | None = None, dropout: float = 0.0, stop: bool = False, valid: Any = rows[:3], **plan: Any
-    ) -> Any:
-        loaded, _ = model.load(str(folder / "nano"), "")
-        model.add_lora(loaded, model.Lora(num_layers=2, rank=4, dropout=dropout), seed=0)
-        values: dict[str, Any] = {
-            "steps": 2,
-            "seed": 0,
-            "learning_rate": 1e-3,
-            "schedule": "constant",
-            "warmup_steps": 0,
-        }
-        values |= {"weight_decay": 0.01, "max_grad_norm": 1.0, "log_every": 1, "eval_every": 1, "save_every": 99}
-        values |= {"patience": 0, "max_skipped": 10, **plan}
-        costs, saved = costs_of(loaded, rows, 512), list[Any]()
-        return loop.Run(
-            model=loaded,
-            rows=DataLoader(rows, 2, seed=0, rank=0, world=1, costs=costs),
-            validation=DataLoader(valid, 2, seed=0, rank=0, world=1, costs=costs).validation(),
-            plan=loop.Plan(**values),
-            ranks=Ranks(0, 1),
-            row_ranks=Ranks(0, 1),
-            log=MetricsLog(metrics, Progress()),
-            identity={},
-            save=saved.append,
-            beat=lambda step: None,
-            stop_asked=lambda: stop,
-        )
-
-    return make
-
-
-def trained(one: Any) -> Any:
-    """The state of a run after its last step."""
-    from thunder_train.worker.train import loop
-
-    state = loop.start(one, None)
-    loop.train(one, state)
-    return state
-
-
-def digest(one: Any) -> str:
-    """The adapter's tensors in one hash."""
-    from thunder_train.worker import adapter, model
-
-    return adapter.tensor_digest(model.adapter_tensors(one.model))
+    left = iter(losses)
+    monkeypatch.setattr(loop, "validate", lambda *_: Validation(next(left), 5))
 
 
 def test_validating_more_often_changes_nothing_in_training(run: Make) -> None:
@@ -97,10 +41,8 @@ def test_the_best_adapter_is_kept_apart_from_the_last(run: Make, monkeypatch: py
     The first users' best adapter came at step 1,400 of 3,000, and the last one was kept.
     """
     from thunder_train.worker import adapter
-    from thunder_train.worker.train import loop
 
-    losses = iter([3.0, 1.0, 2.0, 2.5])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(losses), 5))
+    validations(monkeypatch, 4.0, 3.0, 1.0, 2.0, 2.5)
     one = run(steps=4)
     state = trained(one)
 
@@ -108,21 +50,40 @@ def test_the_best_adapter_is_kept_apart_from_the_last(run: Make, monkeypatch: py
     assert adapter.tensor_digest(state.best) != digest(one)
 
 
-def test_a_run_without_gain_ends_early(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_gain_ends_early_and_says_so(
+    run: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """
     `patience` validations without a better loss end it; all ranks see the same loss, so all end together.
     """
-    from thunder_train.worker.train import loop
+    validations(monkeypatch, 4.0, 3.0, 3.0, 3.1, 0.0)
 
-    losses = iter([3.0, 3.0, 3.1, 0.0])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(losses), 5))
+    assert 3 == trained(run(metrics=tmp_path / "metrics.jsonl", steps=9, patience=2)).progress.step
+    expected = "step 3/9  stopped early: the best validation loss was at step 1, "
+    expected += "and 2 validations since then were no better (patience 2)"
+    assert expected == capsys.readouterr().out.splitlines()[-1]
 
-    assert 3 == trained(run(steps=9, patience=2)).progress.step
 
-
-def test_a_run_that_goes_on_equals_one_that_never_stopped(run: Make) -> None:
+def test_the_base_is_the_best_where_no_step_improves_it(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Adapter, both moments, step and losses, to the bit; with dropout, which depends on the step alone.
+    The best of several bad adapters would be worse than none: the one of step 0 changes nothing.
+    """
+    validations(monkeypatch, 1.0, 1.5, 1.0)
+    one = run()
+    untrained = digest(one)
+    state = trained(one)
+    from thunder_train.worker import adapter
+
+    assert (0, 1.0, 2) == (state.progress.best_step, state.progress.best_loss, state.progress.without_gain)
+    assert [[0, 1.0], [1, 1.5], [2, 1.0]] == state.progress.losses["valid"]
+    assert untrained == adapter.tensor_digest(state.best) != digest(one)
+
+
+@pytest.mark.parametrize("stopped_at", [0, 3])
+def test_a_run_that_goes_on_equals_one_that_never_stopped(run: Make, stopped_at: int) -> None:
+    """
+    Adapter, both moments, step and losses, to the bit; with dropout, which depends on the step alone. The base is
+    validated once.
     """
     from thunder_train.worker.train import checkpoint, loop
 
@@ -131,9 +92,7 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(run: Make) -> None:
     expected.progress.metrics.clear()  # they contain times
     first = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
     state = loop.start(first, None)
-    while state.progress.step < 3:
-        loop.one_step(first, state)
-        loop._after_step(first, state)
+    assert loop.train(replace(first, stop_asked=lambda: state.progress.step == stopped_at), state)
     kept = checkpoint.decode(checkpoint.encode(loop.checkpoint(first, state)))
 
     second = run(steps=6, dropout=0.2, schedule="cosine", warmup_steps=2, eval_every=2)
@@ -267,20 +226,24 @@ def test_the_gradient_is_the_mean_over_all_target_tokens(run: Make) -> None:
     assert {10.0} == set(recorder.gradient.tolist())
 
 
-def test_a_validation_loss_that_is_not_finite_ends_the_run(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_any_applied_step_has_failed(run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    JSON has no NaN, and an adapter with such a loss is useless.
+    Its adapter is the untrained one, and a run that reports it as its result tells a lie.
     """
     import mlx.core as mx
 
-    from thunder_train.worker.train import loop
+    from thunder_train.worker import model
+    from thunder_train.worker.train import step
 
-    monkeypatch.setattr(loop, "loss_sum", lambda model, batch: mx.array(mx.nan))
-    one = run()
+    one = run(steps=2)
+    monkeypatch.setattr(step, "flatten", lambda tree: mx.zeros(model.trainable_parameters(one.model)) + mx.nan)
     with pytest.raises(ThunderError) as caught:
-        loop.evaluate(one.model, one.validation, one.ranks)
+        trained(one)
 
-    assert "validation: the loss is not finite; look for a broken model or adapter" == str(caught.value)
+    expected = "training: no step was applied: all 2 were skipped; "
+    assert expected + "lower the learning rate, or look at the rows named above and at the base model" == str(
+        caught.value
+    )
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(
@@ -292,17 +255,18 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(
     import mlx.core as mx
 
     from thunder_train.worker import model
-    from thunder_train.worker.train import step
+    from thunder_train.worker.train import loop, step
 
     one = run(metrics=tmp_path / "metrics.jsonl", steps=1)
     before = digest(one)
     monkeypatch.setattr(step, "flatten", lambda tree: mx.zeros(model.trainable_parameters(one.model)) + mx.nan)
-    state = trained(one)
+    state = loop.start(one, None)
+    loop.one_step(one, state)
     events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     ids = [one.rows.examples[i].row_id for i in one.rows.rows(0)]
 
     assert (1, before) == (state.progress.skipped, digest(one))
-    assert ["skip", "valid", "save"] == [event["event"] for event in events]
+    assert ["skip"] == [event["event"] for event in events]
     assert ids == events[0]["rows"]
     line = f"step 1/1  skipped: the gradient is not finite on rank 0; rows {', '.join(ids)}"
     assert line == capsys.readouterr().out.splitlines()[0]

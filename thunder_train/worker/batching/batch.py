@@ -31,12 +31,14 @@ class Batch:
 
     tokens: (B, T) int32. mask: (B, T - 1) float32, column j is 1 where token j + 1 is a target. segments: (B, T) int32,
     the rows of a sequence counted from 1, padding 0; None when no sequence holds two rows. targets: sum of the mask.
+    rows: those in it, to name them.
     """
 
     tokens: mx.array
     mask: mx.array
     segments: mx.array | None
     targets: int
+    rows: tuple[Example, ...] = ()
 
     @property
     def padded_tokens(self) -> int:
@@ -59,11 +61,13 @@ def batch(examples: Sequence[Example], layout: Pass) -> Batch:
             for first, end in row.spans:
                 target[line, start + first : start + end] = 1
             start = stop
+    laid_out = tuple(examples[i] for rows in layout.sequences for i in rows)
     return Batch(
         mx.array(tokens),
         mx.array(target[:, 1:]),
         mx.array(segments) if layout.is_packed else None,
-        sum(examples[i].targets for rows in layout.sequences for i in rows),
+        sum(row.targets for row in laid_out),
+        laid_out,
     )
 
 

@@ -33,6 +33,11 @@ class Progress:
     skipped: int = 0
     """Steps without an update, because the gradient was not finite or had no target."""
     skipped_in_a_row: int = 0
+    is_base_validated: bool = False
+    """Whether the validation at step 0 has been made."""
+    skipped_validations: int = 0
+    """Validations whose loss was not finite."""
+    skipped_validations_in_a_row: int = 0
     best_step: int = 0
     best_loss: float | None = None
     without_gain: int = 0
@@ -42,7 +47,7 @@ class Progress:
     window_tokens: int = 0
     """Targets since the last training line."""
     losses: dict[str, list[list[float]]] = field(default_factory=lambda: {"train": [], "valid": []})
-    """[step, loss] of each training line and each validation."""
+    """[step, loss] of each training line and each validation; that of the base is at step 0."""
     metrics: list[str] = field(default_factory=list)
     """Lines of metrics.jsonl so far."""
 
@@ -58,7 +63,7 @@ class Checkpoint:
     first_moment: Tensors
     second_moment: Tensors
     best: Tensors
-    """The adapter of progress.best_step; empty before the first validation."""
+    """The adapter of progress.best_step; empty before the first validation with a finite loss."""
 
 
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> None:

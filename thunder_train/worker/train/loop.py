@@ -17,16 +17,15 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from thunder_train import ThunderError
-from thunder_train.worker.batching.batch import Batch, loss_sum
+from thunder_train.worker.batching import broken_rows
+from thunder_train.worker.batching.batch import Batch
 from thunder_train.worker.batching.loader import DataLoader
 from thunder_train.worker.model import adapter_tensors
 from thunder_train.worker.ranks import Ranks, check_parity, raising_lost_ranks
 from thunder_train.worker.train.checkpoint import Checkpoint, Progress, Tensors
 from thunder_train.worker.train.metrics_log import MetricsLog
-from thunder_train.worker.train.step import Totals, local_sums, numbers, schedule, sum_over_ranks, update
-
-NAMED_ROWS = 20
-"""Most rows of a skipped step that its message names."""
+from thunder_train.worker.train.step import Totals, local_sums, schedule, sum_over_ranks, update
+from thunder_train.worker.train.validation import Validation, validate
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Plan:
     """Optimizer steps, AdamW's values and schedule, how often to log, validate and save, and when to stop early.
 
     patience: stop after this many validations without improvement; 0: off. max_skipped: stop after this many
-    consecutive steps that were skipped.
+    consecutive steps that were skipped, or validations.
     """
 
     steps: int
@@ -124,15 +123,22 @@ def start(run: Run, checkpoint: Checkpoint | None) -> State:
 def train(run: Run, state: State) -> bool:
     """Train from the state's step to the plan's end. Returns whether a rank asked to stop before it.
 
-    Raises ThunderError when too many steps in a row are skipped, and when the ranks' adapters differ.
+    Raises ThunderError when too many steps or validations in a row are skipped, when no step was applied, and when the
+    ranks' adapters differ.
     """
-    patience = run.plan.patience or math.inf
-    while state.progress.step < run.plan.steps and state.progress.without_gain < patience:
+    progress, patience = state.progress, run.plan.patience or math.inf
+    if progress.step == 0 and not progress.is_base_validated:
+        # Without this loss the best of several adapters could be worse than none.
+        progress.is_base_validated = True
+        if problem := _validate(run, state):
+            raise problem
+    while progress.step < run.plan.steps and progress.without_gain < patience:
         totals = one_step(run, state)
         if totals.stop:
             return True  # on all ranks at the same step, for the request was part of the sum
         _after_step(run, state)
-        run.beat(state.progress.step)
+        run.beat(progress.step)
+    _report_end(run, state)
     return False
 
 
@@ -166,26 +172,6 @@ def one_step(run: Run, state: State) -> Totals:
     return totals
 
 
-def evaluate(
-    model: nn.Module, batches: list[Batch], ranks: Ranks, tick: Callable[[], None] = lambda: None
-) -> tuple[float, int]:
-    """(mean loss per target over all rows in nats, targets).
-
-    batches: this rank's part of the rows. tick: called after each. Raises ThunderError when the loss is not finite.
-    """
-    model.eval()  # no dropout, so no random number is drawn
-    loss, tokens = mx.array(0.0), 0
-    for batch in batches:
-        loss = loss + loss_sum(model, batch)
-        mx.eval(loss)
-        tokens += batch.targets
-        tick()
-    loss_total, token_total = numbers(ranks.sum(mx.stack([loss, mx.array(float(tokens))])))
-    if not math.isfinite(loss_total):
-        raise ThunderError("the loss is not finite", where="validation", hint="look for a broken model or adapter")
-    return loss_total / token_total, int(token_total)
-
-
 def checkpoint(run: Run, state: State) -> Checkpoint:
     """Everything that the next step depends on, the same on every rank."""
     moments: dict[str, Tensors] = {"m": {}, "v": {}}
@@ -203,7 +189,7 @@ def _skip(run: Run, state: State, totals: Totals) -> None:
     progress.skipped, progress.skipped_in_a_row = progress.skipped + 1, progress.skipped_in_a_row + 1
     ranks = ", ".join(str(rank) for rank, finite in enumerate(totals.finite) if not finite) or "all"
     ids = [run.rows.examples[row].row_id for row in run.rows.rows(progress.step - 1)]
-    rows = ", ".join(ids[:NAMED_ROWS]) + (f" and {len(ids) - NAMED_ROWS} more" if len(ids) > NAMED_ROWS else "")
+    rows = broken_rows.named(ids)
     why = "has no target" if not totals.tokens else f"is not finite on rank {ranks}"
     line = f"step {progress.step}/{run.plan.steps}  skipped: the gradient {why}; rows {rows}"
     run.log.event("skip", progress.step, line, rows=ids)
@@ -221,28 +207,67 @@ def _after_step(run: Run, state: State) -> None:
     is_last = step == plan.steps
     if is_last or step % plan.log_every == 0:
         _report_training(run, state)
-    if is_last or step % plan.eval_every == 0:
-        _validate(run, state)
-    if is_last or step % plan.save_every == 0:
+    problem = _validate(run, state) if is_last or step % plan.eval_every == 0 else None
+    if is_last or problem or step % plan.save_every == 0:
         # Ranks exchange gradients, never weights, so a wrong sum or a flipped bit would go unnoticed until here.
         check_parity(adapter_tensors(run.model), run.ranks, step)
         # Before saving, so that the event is in the checkpoint, and a resumed run has it exactly once.
         run.log.event("save", step, f"step {step}/{plan.steps}  saving")
         run.save(checkpoint(run, state))
+    if problem:
+        raise problem
 
 
-def _validate(run: Run, state: State) -> None:
+def _validate(run: Run, state: State) -> ThunderError | None:
+    """Validate, and keep the adapter if it is the best so far. Returns why the run must end, after a checkpoint."""
     progress = state.progress
     with raising_lost_ranks(run.ranks):
         # The watchdog's limit is that of a step, and a validation may take longer.
-        loss, tokens = evaluate(run.model, run.validation, run.row_ranks, partial(run.beat, progress.step))
-    if progress.best_loss is None or loss < progress.best_loss:
-        progress.best_loss, progress.best_step, progress.without_gain = loss, progress.step, 0
+        tick = partial(run.beat, progress.step)
+        found = validate(run.model, run.validation, run.ranks, run.row_ranks, tick)
+    if not found.is_finite:
+        return _skip_validation(run, state, found)
+    progress.skipped_validations_in_a_row = 0
+    if progress.best_loss is None or found.loss < progress.best_loss:
+        progress.best_loss, progress.best_step, progress.without_gain = found.loss, progress.step, 0
         state.best = adapter_tensors(run.model)
     else:
         progress.without_gain += 1
-    line = f"step {progress.step}/{run.plan.steps}  valid loss {loss:.4f}"
-    run.log.loss("valid", progress.step, loss, tokens, line)
+    line = f"step {progress.step}/{run.plan.steps}  valid loss {found.loss:.4f}"
+    run.log.loss("valid", progress.step, found.loss, found.targets, line)
+    return None
+
+
+def _skip_validation(run: Run, state: State, found: Validation) -> ThunderError | None:
+    """Count and log a validation that says nothing; the best adapter so far stays. An error after too many in a row."""
+    progress = state.progress
+    progress.skipped_validations += 1
+    progress.skipped_validations_in_a_row += 1
+    rows = f" for {broken_rows.counted(found.broken)}" if found.broken else ""
+    line = f"step {progress.step}/{run.plan.steps}  validation skipped: the loss is not finite{rows}"
+    run.log.event("skip_valid", progress.step, line, rows=list(found.broken))
+    if progress.skipped_validations_in_a_row < run.plan.max_skipped:
+        return None
+    return ThunderError(
+        f"{progress.skipped_validations_in_a_row} validations in a row had a loss that is not finite{rows}",
+        where=f"step {progress.step}",
+        hint="look at these rows and the base model; with a higher max_skipped the run goes on from its checkpoint",
+    )
+
+
+def _report_end(run: Run, state: State) -> None:
+    """Say whether the training stopped early. Raises ThunderError when it changed nothing."""
+    plan, progress = run.plan, state.progress
+    if progress.step == progress.skipped:
+        raise ThunderError(
+            f"no step was applied: all {progress.step} were skipped",
+            where="training",
+            hint="lower the learning rate, or look at the rows named above and at the base model",
+        )
+    if progress.step < plan.steps:
+        line = f"step {progress.step}/{plan.steps}  stopped early: the best validation loss was at step "
+        line += f"{progress.best_step}, and {progress.without_gain} validations since then were no better "
+        run.log.event("stop", progress.step, line + f"(patience {plan.patience})")
 
 
 def _report_training(run: Run, state: State) -> None:

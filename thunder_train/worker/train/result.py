@@ -23,6 +23,8 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
     adapter.write_adapter(settings.adapter_path.parent / "last", last, ready.lora)
     adapter.write_adapter(settings.adapter_path, chosen, ready.lora)
     progress = state.progress
+    if settings.choose == "best":
+        _say_which(run, state)
     done: dict[str, Any] = {
         "steps": progress.step,
         "rows_per_step": settings.rows_per_step(run.row_ranks.size),
@@ -35,11 +37,25 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
         "tokens": {name: split.tokens for name, split in ready.splits.items()}
         | {f"{name}_targets": split.targets for name, split in ready.splits.items()},
         "skipped_steps": progress.skipped,
+        "skipped_validations": progress.skipped_validations,
         "losses": progress.losses,
-        "best": {"step": progress.best_step, "loss": round(progress.best_loss or 0.0, 6)},
+        "best": None
+        if progress.best_loss is None
+        else {"step": progress.best_step, "loss": round(progress.best_loss, 6)},
         "chosen": {"rule": settings.choose, "step": progress.best_step if is_best else progress.step},
         "adapter": adapter.describe(settings.adapter_path, chosen),
         "environment": environment,
         **asdict(ready.counts),
     }
     adapter.write_done(settings.adapter_path, done)
+
+
+def _say_which(run: Run, state: State) -> None:
+    """One line where the best adapter is not what a reader expects."""
+    loss, step = state.progress.best_loss, state.progress.best_step
+    if loss is None:
+        run.log.say("no validation had a finite loss, so nothing says which adapter is best: this is the last step's")
+    elif step == 0:
+        run.log.say(
+            f"no step improved the base's validation loss of {loss:.4f}: the adapter is that of step 0, without effect"
+        )
