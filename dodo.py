@@ -7,6 +7,10 @@ model ─┤                                 │
 hostfile, scripts ─> check ─> train ─> evaluate ─> report ─> manifest
 """
 
+import sys
+
+sys.path.append(sys.path.pop(0))  # doit puts this folder first; a random.py in it must not stand in for Python's own
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,17 +24,17 @@ from thunder_train.build.stage import STATS, Sha256Checker, guarding, task, util
 from thunder_train.cli import tasks
 from thunder_train.config import load
 from thunder_train.config.project import Recipe
-from thunder_train.core import paths
+from thunder_train.core import paths, process
 from thunder_train.pipeline import graph
 
-Task = dict[str, Any]
-Tasks = Iterator[Task]
+Tasks = Iterator[dict[str, Any]]
 
 try:
     PROJECT, BROKEN = load.usable(Path(), STATS)
 except ThunderError as problem:
     raise InvalidDodoFile(str(problem)) from None
 tasks.warn_of(BROKEN)
+process.follow_signals()  # also where doit was started without ./doit
 CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)
 DOIT_CONFIG = {
     "default_tasks": tasks.default_tasks(PROJECT),
@@ -61,12 +65,10 @@ def task_scripts() -> Tasks:
 
 def task_check() -> Tasks:
     """Preflight: hosts answer, ranks join, their sum is right. Runs before each remote training."""
-
-    def check(recipe: Recipe) -> Task:
+    for recipe in PROJECT.recipes.values():
         preflight = task(graph.check(recipe), CACHE)
-        return guarding(preflight, graph.train(recipe)) if recipe.cluster.is_remote else preflight
-
-    return _each(check)
+        yield guarding(preflight, graph.train(recipe)) if recipe.cluster.is_remote else preflight
+    yield from tasks.unusable(BROKEN, PROJECT.recipes)
 
 
 def task_train() -> Tasks:
@@ -122,7 +124,7 @@ def task_replay() -> Tasks:
     return _each(lambda recipe: tasks.of(recipe, tasks.replay_decisions, before=[f"evaluate:{recipe.name}"]))
 
 
-def task_index() -> Task:
+def task_index() -> dict[str, Any]:
     """All runs that have a manifest on one page, sortable, any two compared -> runs/index.html. It builds no run."""
     return {"actions": [tasks.write_index], "targets": [paths.INDEX], "uptodate": [False], "clean": True}
 
@@ -142,7 +144,7 @@ def task_reference() -> dict[str, Any]:
     return utility("thunder_train.config.reference")
 
 
-def _each(make: Callable[[Recipe], Task]) -> Tasks:
+def _each(make: Callable[[Recipe], dict[str, Any]]) -> Tasks:
     """The task of each recipe; of one that cannot be used, a task that says why, last, so that it stops no other."""
     yield from map(make, PROJECT.recipes.values())
     yield from tasks.unusable(BROKEN, PROJECT.recipes)

@@ -28,7 +28,7 @@ def test_an_ignored_stage_is_skipped_and_told(project: Copy) -> None:
     """
     project.edit("recipes/smoke.toml", "learning_rate = 1e-6", "learning_rate = 1e-5")
     project.doit("ignore", "train:smoke")
-    done, why = project.doit(), project.doit("why", "evaluate:smoke", "--check")
+    done, why = project.doit(), project.doit("why", "--check", "evaluate:smoke")
     row = next(row for row in json.loads(project.doit("status", "--json").output) if row["recipe"] == "smoke")
 
     assert "!! train:smoke\n!! evaluate:smoke\n" in done.output

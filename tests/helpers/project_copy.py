@@ -72,10 +72,10 @@ def copy_sources(target: Path) -> Copy:
     return Copy(target)
 
 
-def start_doit(project: Copy, *arguments: str) -> "subprocess.Popen[str]":
+def start_doit(project: Copy, *arguments: str, program: str = "thunder_train.cli") -> "subprocess.Popen[str]":
     """doit in a process group of its own, as a terminal would start it, to be interrupted."""
     return subprocess.Popen(
-        [sys.executable, "-m", "thunder_train.cli", *arguments],
+        [sys.executable, "-m", program, *arguments],
         cwd=project.path,
         env=environment(project.path),
         stdout=subprocess.PIPE,

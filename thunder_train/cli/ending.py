@@ -40,15 +40,7 @@ class _Output(io.FileIO):
 
 def run(main: Callable[[], int]) -> int:
     """The status of a command, whose signals, streams and errors this handles."""
-    came: list[int] = []
-
-    def interrupt(number: int, _: Any) -> None:
-        came.append(number)
-        process.interrupt()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
-            signal.signal(number, interrupt)
+    process.follow_signals()
     sys.stdout, sys.stderr = _stream(sys.stdout, 1), _stream(sys.stderr, 2)
     terminal.guard()
     try:
@@ -57,12 +49,13 @@ def run(main: Callable[[], int]) -> int:
         return status
     except OutputLost as lost:
         return _without_output(str(lost))
-    except KeyboardInterrupt:
-        return _say("interrupted", SIGNAL + (came[0] if came else signal.SIGINT))
+    except KeyboardInterrupt as interrupt:
+        number = next((each for each in interrupt.args if isinstance(each, int)), signal.SIGINT)
+        return _say("doit: interrupted", SIGNAL + number)
     except ThunderError as error:
-        return _say(str(error), USER_ERROR)
+        return _say(f"ERROR: {error}", USER_ERROR)
     except (OSError, sqlite3.Error, RecursionError, MemoryError) as error:
-        return _say(in_words(error), USER_ERROR)
+        return _say(f"ERROR: {in_words(error)}", USER_ERROR)
 
 
 def in_words(error: BaseException) -> str:
@@ -81,15 +74,15 @@ def _stream(stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is None:  # closed by the caller
         return open(os.devnull, "w", encoding="utf-8")
     raw = io.BufferedWriter(_Output(descriptor, "w", closefd=False))
-    options = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": stream.isatty()}
-    return io.TextIOWrapper(raw, **(options | ({"line_buffering": True} if descriptor == 2 else {})))  # type: ignore[arg-type]
+    is_by_line = stream.isatty() or descriptor == 2
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=is_by_line)
 
 
 def _say(text: str, status: int) -> int:
     _end_signals()
     try:
         sys.stdout.flush()
-        print(f"doit: {text}", file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     except OutputLost as lost:
         return _without_output(str(lost), status)
     return status

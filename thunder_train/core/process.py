@@ -75,11 +75,18 @@ def signal_group(child: "subprocess.Popen[bytes]", number: signal.Signals) -> No
         os.killpg(child.pid, number)
 
 
-def interrupt(*_: Any) -> None:
+def follow_signals() -> None:
+    """From now on a signal that would end this process ends every child first. nohup's ignored SIGHUP stays ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
+def interrupt(number: int = signal.SIGINT, *_: Any) -> None:
     """Signal handler: ask every child inside `started` to end, then end as Ctrl-C does."""
     for child in list(_running):
         child.send_signal(signal.SIGTERM)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
 
 
 def failure(status: int) -> str:
