@@ -11,15 +11,17 @@ from thunder_train.config.project import Model
 from thunder_train.core import files
 
 NANO = Model(name="tiny", kind="nano", layers=2, width=16, heads=2, kv_heads=1, hidden=32)
+NO_TENSOR = b"\x02\0\0\0\0\0\0\0{}"
+"""A whole .safetensors file: the length of its header, and the header."""
 CONVERT = "convert it with `mlx_lm.convert --hf-path MODEL --mlx-path FOLDER` and name that folder"
 
 
 def model_folder(folder: Path, config: object, *names: str) -> Path:
-    """A folder with a config.json and empty files of the names."""
+    """A folder with a config.json and files of the names; weights hold no tensor."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     for name in names:
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(NO_TENSOR if name.endswith(".safetensors") else b"")
     return folder
 
 
@@ -48,8 +50,8 @@ def model_folder(folder: Path, config: object, *names: str) -> Path:
             {"model_type": "x", "auto_map": {"AutoModel": "modeling_x.X"}},
             ["model.safetensors", "modeling_x.py"],
             [
-                "base: needs code from its own repository to load (auto_map), which Thunder Train never runs; "
-                "use a model whose architecture mlx-lm has itself"
+                "base: config.json: needs code from its own repository to load (auto_map), which Thunder Train never "
+                "runs; use a model whose architecture mlx-lm has itself"
             ],
         ),
         ({"model_type": "llama"}, [], [f"base: holds no *.safetensors weights; {CONVERT}"]),
@@ -81,13 +83,13 @@ def test_a_tokenizer_that_needs_code_is_refused_too(tmp_path: Path) -> None:
     [
         (lambda folder: None, "base: is not a folder; give the folder of an mlx-lm model in thunder.toml"),
         (
-            lambda folder: (folder.mkdir(), (folder / "model.safetensors").touch()),
+            lambda folder: (folder.mkdir(), (folder / "model.safetensors").write_bytes(NO_TENSOR)),
             "base: holds no config.json; give the whole folder of the model",
         ),
         (
             lambda folder: (folder.mkdir(), (folder / "config.json").write_text("{")),
             "base: config.json: is not JSON: Expecting property name enclosed in double quotes: "
-            "line 1 column 2 (char 1); download the model again",
+            "line 1 column 2 (char 1); download the model again, or correct the file",
         ),
         (lambda folder: folder.mkdir(), f"base: holds no *.safetensors weights; {CONVERT}"),
     ],

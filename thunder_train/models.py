@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config.project import Model, layers_of, section
-from thunder_train.core import files, hub_cache, paths
+from thunder_train.config.project import Model, section
+from thunder_train.core import console, files, hub_cache, paths
 from thunder_train.core.process import command
+from thunder_train.core.text import printable
 
 NANO_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
@@ -59,11 +60,17 @@ def build(model: Model, project: Path, root: Path) -> None:
         folder, commit = _download(model, project / paths.model_lock(model.name))
         lock |= {"repo": model.repo, "revision": model.revision, "commit": commit}
     raise_all(problems(folder, model.path or model.repo or model.name))
-    lock["layers"] = layers_of(files.read_json(folder / "config.json"))
+    lock["layers"] = _layers(folder)
     lock["files"] = [
         {"path": path.name, "bytes": path.stat().st_size, "sha256": files.sha256(path)} for path in _files(folder)
     ]
     files.write_json(root / paths.model_lock(model.name), lock)
+
+
+def _layers(folder: Path) -> int | None:
+    from thunder_train.core import model_files  # late, as in `problems`
+
+    return model_files.layers(folder / "config.json")
 
 
 def config_file(model: Model, project: Path) -> Path:
@@ -90,52 +97,40 @@ def _cached_config(model: Model, project: Path) -> Path:
 
 def problems(folder: Path, name: str) -> list[ThunderError]:
     """Why the model in a folder cannot be trained here; empty if it can. name: the user's name for it."""
+    from thunder_train.core import model_files  # late: it needs msgspec, and a no-op build reads no model
+
     if not folder.is_dir():
         return [ThunderError("is not a folder", where=name, hint="give the folder of an mlx-lm model in thunder.toml")]
+    unreadable = model_files.problems(folder, name)
+    if unreadable:
+        return unreadable
     present = _files(folder, every=True)
     weights = [path for path in present if path.suffix == ".safetensors"]
     pickled = [path.name for path in present if path.suffix in PICKLES]
-    convert = "convert it with `mlx_lm.convert --hf-path MODEL --mlx-path FOLDER` and name that folder"
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        config = {}
-        if weights and not pickled:
-            return [ThunderError("holds no config.json", where=name, hint="give the whole folder of the model")]
-    except ValueError as error:
-        return [ThunderError(f"is not JSON: {error}", where=f"{name}: config.json", hint="download the model again")]
+    has_config = folder / "config.json" in present
+    if weights and not pickled and not has_config:
+        return [ThunderError("holds no config.json", where=name, hint="give the whole folder of the model")]
+    config = model_files.config(folder / "config.json") if has_config else {}
     if "whisper" in json.dumps([config.get("model_type"), config.get("architectures")]).lower():
         what = "is a Whisper speech model; Thunder Train trains language models that mlx-lm loads"
         hint = "keep it as the recogniser, and train a corrector of its text, or port it to MLX first"
         return [ThunderError(what, where=name, hint=hint)]
-    reasons = []
+    convert = "convert it with `mlx_lm.convert --hf-path MODEL --mlx-path FOLDER` and name that folder"
     if not weights and pickled:
-        what = f"holds PyTorch weights ({', '.join(pickled)}): a pickle can run any code, and MLX does not read it"
-        reasons.append(ThunderError(what, where=name, hint=convert))
-    elif not weights:
-        reasons.append(ThunderError("holds no *.safetensors weights", where=name, hint=convert))
-    if _needs_code(folder, config):
-        what = "needs code from its own repository to load (auto_map), which Thunder Train never runs"
-        reasons.append(ThunderError(what, where=name, hint="use a model whose architecture mlx-lm has itself"))
-    return reasons
-
-
-def _needs_code(folder: Path, config: dict[str, Any]) -> bool:
-    if "auto_map" in config:
-        return True
-    try:
-        return "auto_map" in json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+        names = printable(", ".join(pickled))
+        what = f"holds PyTorch weights ({names}): a pickle can run any code, and MLX does not read it"
+        return [ThunderError(what, where=name, hint=convert)]
+    return [] if weights else [ThunderError("holds no *.safetensors weights", where=name, hint=convert)]
 
 
 def _files(folder: Path, every: bool = False) -> list[Path]:
-    """The files of a model that mlx-lm reads (or all of them), sorted by name."""
-    if not folder.is_dir():
+    """The files of a model that mlx-lm reads (or all of them), sorted by name; none if they cannot be listed."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError:
         return []
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and (every or any(path.match(one) for one in WANTED))
-    )
+    # A name that cannot be printed is refused by `problems`.
+    return [path for path in paths if every or (path.name.isprintable() and any(path.match(one) for one in WANTED))]
 
 
 def _make_nano(model: Model, folder: Path) -> None:
@@ -152,7 +147,9 @@ def _download(model: Model, lock: Path) -> tuple[Path, str]:
 
     where = f"thunder.toml: models.{model.name}"
     try:
-        folder = Path(snapshot_download(model.repo, revision=pinned(model, lock), allow_patterns=list(WANTED)))
+        revision = pinned(model, lock)
+        bars = console.download_bars()
+        folder = Path(snapshot_download(model.repo, revision=revision, allow_patterns=list(WANTED), tqdm_class=bars))
     except GatedRepoError:
         hint = f"accept its licence on its page and set HF_TOKEN, as `hf auth login` does ({model.repo})"
         raise ThunderError("is gated", where=where, hint=hint) from None
@@ -171,5 +168,7 @@ def pinned(model: Model, lock: Path) -> str:
     if not lock.is_file():
         return model.revision
     table = files.read_json(lock, hint="delete it, or git checkout it")
+    if not isinstance(table, dict):
+        raise ThunderError("is no table", str(lock), "delete it, or git checkout it")
     same = table.get("repo") == model.repo and table.get("revision") == model.revision
     return str(table["commit"]) if same and table.get("commit") else model.revision

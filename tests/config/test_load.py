@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.conftest import PROJECT, RECIPE, problems
-from thunder_train.config.load import load
+from thunder_train.config.load import load, usable
 from thunder_train.config.project import SECRETS
 from thunder_train.core import files
 
@@ -311,3 +311,21 @@ def test_a_deeply_nested_file_is_reported(project: Path, depth: int, opening: st
     (project / "recipes" / "good.toml").write_text(f"x = {opening * depth}1{closing * depth}\n")
 
     assert all(line.startswith("recipes/good.toml: ") for line in problems(project))
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{", '{"num_hidden_layers": "two"}', '{"text_config": 1}', "\udcff"])
+def test_a_wrong_model_stops_only_the_recipes_that_use_it(project: Path, content: str) -> None:
+    """
+    A config.json that was a list stopped every command; a model's folder comes from anyone.
+    """
+    (project / "evil").mkdir()
+    (project / "evil" / "config.json").write_text(content, errors="surrogateescape")
+    table = '[models.evil]\nkind = "path"\npath = "evil"\n'
+    (project / "thunder.toml").write_text((project / "thunder.toml").read_text() + table)
+    (project / "recipes" / "bad.toml").write_text(RECIPE.replace("nano", "evil"))
+
+    loaded, broken = usable(project)
+
+    assert ["good"] == [*loaded.recipes]
+    assert ["bad"] == [each.name for each in broken]
+    assert str(broken[0]).startswith(f"{project}/evil/config.json: ")

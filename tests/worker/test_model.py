@@ -1,6 +1,10 @@
 """LoRA on a frozen base."""
 
+import contextlib
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,3 +69,63 @@ def test_a_missing_model_is_one_clean_line() -> None:
 
     expected = "--model nobody/nothing: is neither a folder nor in the hub cache; run `./doit model` on this machine"
     assert expected == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "[]"),
+        ("tokenizer.json", '{"model": {"type": "BPE", "vocab": 7}}'),
+        ("tokenizer.json", "\x00"),
+        ("config.json", '{"model_type": "cache"}'),
+        ("config.json", '{"model_type": "no_such"}'),
+        ("config.json", "{}"),
+        ("config.json", '{"model_type": "gemma3_text", "num_hidden_layers": 2}'),
+        ("config.json", "[]"),
+        ("tokenizer_config.json", '{"tool_parser_type": "no_such"}'),
+        ("tokenizer_config.json", '{"chat_template_type": "no_such"}'),
+    ],
+)
+def test_whatever_a_library_raises_for_a_model_is_one_line(
+    folder: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    """
+    mlx-lm, transformers and tokenizers raise a dozen kinds, and a panic that is no Exception.
+    """
+    from thunder_train.worker import model
+
+    shutil.copytree(folder / "nano", tmp_path / "m")
+    (tmp_path / "m" / name).write_text(content)
+
+    with pytest.raises(ThunderError) as caught:
+        model.load(str(tmp_path / "m"), "")
+    assert 1 == len(str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("config.json", {"model_file": "evil.py"}),
+        ("config.json", {"auto_map": {"AutoConfig": "evil.X", "AutoModelForCausalLM": "evil.X"}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.X", None]}, "tokenizer_class": "X"}),
+    ],
+)
+def test_a_folder_with_code_runs_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, keys: dict[str, Any]
+) -> None:
+    """
+    Neither our check nor, without it, the libraries run a program that comes with the weights.
+    """
+    from thunder_train.worker import model
+
+    place, ran = shutil.copytree(folder / "nano", tmp_path / "m"), tmp_path / "ran"
+    (place / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass X: pass\n")
+    (place / name).write_text(json.dumps(json.loads((place / name).read_text()) | keys))
+
+    with pytest.raises(ThunderError, match="which Thunder Train never runs"):
+        model.load(str(place), "")
+    monkeypatch.setattr("thunder_train.core.model_files.problems", lambda *_: [])
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with contextlib.suppress(ThunderError):
+        model.load(str(place), "")
+    assert not ran.exists()

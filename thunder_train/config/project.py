@@ -136,12 +136,6 @@ class Model:
     seed: int = whole(help="nano: seed of the random weights", low=0, high=SEED_MAX, default=0)
 
 
-def layers_of(config: dict[str, Any]) -> int | None:
-    """Transformer layers according to the config.json of a base model; None if it does not say."""
-    count = (config.get("text_config") or config).get("num_hidden_layers")
-    return count if isinstance(count, int) else None
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Build:
     """The [build] table of a recipe."""

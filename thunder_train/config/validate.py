@@ -15,7 +15,7 @@ from thunder_train import ThunderError
 from thunder_train.config import fields
 from thunder_train.config.dataset import ORTHOGRAPHIES, Dataset
 from thunder_train.config.fields import Table
-from thunder_train.config.project import SECRETS, Cluster, Model, Recipe, layers_of
+from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
 from thunder_train.config.train import contradictions
 from thunder_train.core import files, paths
 
@@ -154,7 +154,11 @@ def table_problems(part: Cluster | Model | Dataset, where: str) -> list[ThunderE
 def recipe_problems(recipe: Recipe, root: Path) -> list[ThunderError]:
     """Contradictions inside a recipe, and with its model and dataset as far as their files are there."""
     problems = []
-    layers = model_layers(recipe.model, root)
+    try:
+        layers = model_layers(recipe.model, root)
+    except (ThunderError, OSError) as error:
+        hint = f"see models.{recipe.model.name} in thunder.toml"
+        return [error if isinstance(error, ThunderError) else ThunderError(str(error), f"{recipe.file}: model", hint)]
     if layers is not None and recipe.train.num_layers > layers:
         what = f"is {recipe.train.num_layers}, and model {recipe.model.name!r} has {layers} layers"
         problems.append(ThunderError(what, f"{recipe.file}: train.num_layers", f"give at most {layers}"))
@@ -194,18 +198,23 @@ def batch_problems(recipe: Recipe, rows: int) -> list[ThunderError]:
 
 
 def model_layers(model: Model, root: Path) -> int | None:
-    """Transformer layers of a base model; None if they are not known without a download."""
+    """Transformer layers of a base model; None if they are not known without a download.
+
+    Raises ThunderError for a config.json that is not one.
+    """
     if model.kind == "nano":
         return model.layers
-    lock = root / paths.model_lock(model.name)
-    source = root / model.path / "config.json" if model.kind == "path" else lock
-    try:
-        table = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
     if model.kind == "path":
-        return layers_of(table)
-    return table.get("layers") if table.get("repo") == model.repo else None
+        from thunder_train.core import model_files  # late: it needs msgspec
+
+        config = root / model.path / "config.json"
+        return model_files.layers(config) if config.exists() else None
+    try:
+        table = json.loads((root / paths.model_lock(model.name)).read_text(encoding="utf-8"))
+        layers = table["layers"] if table["repo"] == model.repo else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return layers if isinstance(layers, int) else None
 
 
 def _as_toml(key: str, value: str = "") -> str:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent.parent
 NEUTRAL_KEYWORDS = frozenset({"help"})
 """Keyword arguments that hold a text for people; they change no output."""
-NEUTRAL_MODULES = frozenset({f"{PACKAGE.name}.core.console"})
-"""Modules that only show something to people."""
+NEUTRAL_MODULES = frozenset(f"{PACKAGE.name}.core.{name}" for name in ("console", "terminal", "model_files"))
+"""Modules that only show something to people, or only refuse what others then read."""
 
 
 @cache

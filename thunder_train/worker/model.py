@@ -1,7 +1,8 @@
 """The base model: loading, LoRA layers on its last blocks, and numbers of parameters."""
 
+import contextlib
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files, hub_cache
+from thunder_train.core import files, hub_cache, model_files
 
 ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
 """The layers that mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
+
+
+NO_CODE = {"trust_remote_code": False}
+"""Without it, transformers asks on a terminal whether to run a tokenizer's code."""
+LONGEST_REASON = 500
+"""Most characters of a library's message that an error quotes."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +60,25 @@ def load(name: str, revision: str, lazy: bool = False) -> tuple[nn.Module, Any]:
         # On a CPU mlx compiles with the system's C++ compiler at run time: two minutes for a small model.
         mx.disable_compile()
     folder = locate(name, revision)
-    try:
-        model, tokenizer = mlx_lm.utils.load(str(folder), lazy=lazy, trust_remote_code=False)[:2]
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise ThunderError(
-            f"mlx-lm cannot load it: {error}",
-            where=f"--model {name}",
-            hint="give an mlx-lm folder, or convert it first",
-        ) from error
+    model_files.check(folder, name)
+    with loading("mlx-lm cannot load it", f"--model {name}"):
+        model, tokenizer = mlx_lm.utils.load(
+            str(folder), NO_CODE, lazy=lazy, trust_remote_code=NO_CODE["trust_remote_code"]
+        )[:2]
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def loading(what: str, where: str) -> Iterator[None]:
+    """Turns whatever a library raises for a wrong model into a ThunderError: no list of kinds would be whole."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, ThunderError):
+        raise
+    except BaseException as error:  # a panic of tokenizers is no Exception
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        hint = "give an mlx-lm folder, or convert it first"
+        raise ThunderError(f"{what}: {reason[:LONGEST_REASON]}", where=where, hint=hint) from error
 
 
 def pinned_commit(lock: str) -> str:
@@ -168,15 +185,13 @@ def build(config: dict[str, Any]) -> nn.Module:
 
     Raises ThunderError when mlx-lm cannot build it.
     """
-    try:
+    with loading("mlx-lm cannot build it", "--config"):
         model_class, arguments = mlx_lm.utils._get_classes(config)
         model: nn.Module = model_class(arguments.from_dict(config))
         if config.get("tie_word_embeddings", True) and hasattr(model, "sanitize"):
             model.sanitize({})  # Gemma, for one, ties the output layer only when it finds no lm_head among the weights
-    except (ValueError, KeyError, TypeError) as error:
-        raise ThunderError(f"mlx-lm cannot build it: {error}", where="--config") from error
-    if quantization := config.get("quantization"):
-        _quantize(model, quantization)
+        if quantization := config.get("quantization"):
+            _quantize(model, quantization)
     return model
 
 

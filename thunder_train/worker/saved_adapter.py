@@ -14,7 +14,7 @@ import mlx.nn as nn
 from mlx_lm.tuner.utils import load_adapters
 
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import files, model_files
 from thunder_train.worker.ranks import Ranks, broadcast
 
 NAMES = ("adapters.safetensors", "adapter_config.json")
@@ -42,6 +42,8 @@ def check(folder: Path) -> None:
     for name in NAMES:
         files.require(folder / name, hint=HINT)
     path = folder / NAMES[0]
+    model_files.check_weights(path, str(path))
+    model_files.read(folder / NAMES[1], model_files.AdapterConfig, str(folder / NAMES[1]))
     try:
         tensors: Any = mx.load(str(path))
     except RuntimeError as error:
@@ -56,5 +58,5 @@ def put_on(network: nn.Module, folder: Path) -> None:
     """Put the adapter on the model. Raises ThunderError if it was trained on another model."""
     try:
         load_adapters(network, str(folder))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise ThunderError(f"does not fit the model: {error}", where=str(folder), hint=HINT) from error

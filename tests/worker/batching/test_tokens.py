@@ -1,5 +1,6 @@
 """Rows to tokens, and which of them are trained on."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -339,3 +340,28 @@ def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path: Path, tokenize
 
     assert str(caught.value).startswith(f"{path}/cache/")
     assert str(caught.value).endswith(": cannot be written: Not a directory; free or unlock it")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{% for i in range(999999) %}{% endfor %}",
+        "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.clear() }}",
+        "{{ ''.join([1]) }}",
+        "{{ messages[9].role }}",
+    ],
+)
+def test_a_template_that_fails_or_reaches_for_python_is_one_line(tokenizer: Any, template: str) -> None:
+    """
+    A chat template comes with a model, from anyone; transformers renders it in Jinja's immutable sandbox.
+    """
+    from thunder_train.worker.batching import tokens
+
+    wrapper = copy.deepcopy(tokenizer)
+    wrapper.chat_template = template
+
+    with pytest.raises(ThunderError, match=r"^row: the chat template rejects it: "):
+        tokens.render([{"role": "user", "content": "x"}], wrapper, "row", answer=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thunder_train import raise_all
-from thunder_train.core import files
+from thunder_train.core import files, model_files
 from thunder_train.worker.args import Parser, Settings, parse
 from thunder_train.worker.bootstrap import enter
 
@@ -201,11 +201,11 @@ def main(argv: list[str]) -> None:
     flags, rest = parser.parse_known_args(argv)
     hint = "run `./doit model`"
     if flags.check_split:
-        check_split(files.read_json(flags.config, hint=hint), flags.ranks)
+        check_split(model_files.config(flags.config, hint), flags.ranks)
         return
     settings = parse(rest)
     row_tokens = flags.row_tokens or settings.max_seq_len
-    config = files.read_json(flags.config, hint=hint)
+    config = model_files.config(flags.config, hint)
     files.write_json(flags.output, report(config, settings, flags.ranks, row_tokens, not flags.memory_only))
 
 

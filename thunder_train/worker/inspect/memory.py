@@ -68,7 +68,7 @@ class ModelSizes:
 
 def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
     """The sizes in a config.json. Raises ThunderError if one is missing or its type of weights is unknown."""
-    text = config.get("text_config", config)
+    text = config.get("text_config") or config
     try:
         heads, width = text["num_attention_heads"], text["hidden_size"]
         kv_heads = text.get("num_key_value_heads") or heads
@@ -77,22 +77,23 @@ def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
             family=text.get("model_type", config.get("model_type", "")),
             layers=text["num_hidden_layers"],
             width=width,
-            hidden=text["intermediate_size"],
+            hidden=int(text["intermediate_size"]),
             heads=heads,
             kv_heads=kv_heads,
             projections=head * (heads + 2 * kv_heads),
-            vocabulary=text.get("vocab_size") or config["vocab_size"],
+            vocabulary=int(text.get("vocab_size") or config["vocab_size"]),
             item_size=ITEM_SIZES[dtype(config)],
             is_soft_capped=bool(text.get("final_logit_softcapping")),
         )
-    except KeyError as error:
+    except (KeyError, TypeError) as error:  # TypeError: a size that differs between layers is a list
+        what = f"has no usable {error}" if isinstance(error, KeyError) else f"has a size that is no number: {error}"
         hint = "fit supports dense transformers only; use the config.json of one"
-        raise ThunderError(f"has no usable {error}", where="--config", hint=hint) from error
+        raise ThunderError(what, where="--config", hint=hint) from error
 
 
 def dtype(config: Mapping[str, Any]) -> str:
     """The type of the floating-point weights; bfloat16 if the config does not name it."""
-    text = config.get("text_config", {})
+    text = config.get("text_config") or {}
     names = (part.get(key) for part in (config, text) for key in ("torch_dtype", "dtype"))
     return str(next((name for name in names if name), "bfloat16"))
 

@@ -67,7 +67,7 @@ def measure(config: dict[str, Any], settings: Settings, row_tokens: int) -> Time
 def _one_block(config: dict[str, Any], vocabulary: int, settings: Settings) -> nn.Module:
     """The recipe's model with a single block and its adapter."""
     config = copy.deepcopy(config)
-    for text in (config, config.get("text_config", {})):
+    for text in (config, config.get("text_config") or {}):
         small = {"num_hidden_layers": 1, "vocab_size": vocabulary, "vocab_size_per_layer_input": vocabulary}
         small |= {"sliding_window_pattern": 1, "num_kv_shared_layers": 0, "pad_token_id": 0}
         text |= {key: value for key, value in small.items() if key in text}

@@ -10,14 +10,13 @@ with a Latin letter, and each letter beyond ASCII is followed by its code point:
 import math
 import shutil
 import signal
-import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files
+from thunder_train.core import console, files
 from thunder_train.core.text import code_point, escaped
 from thunder_train.worker.args import Parser, Settings, parse
 from thunder_train.worker.batching.tokens import Example
@@ -60,17 +59,15 @@ def load(settings: Settings) -> Base:
     """Tokenizer and layers of the model, as in the training. Raises ThunderError if they cannot be loaded."""
     import mlx_lm.utils  # late: BLAS must be loaded before mlx
 
+    from thunder_train.core import model_files
     from thunder_train.worker import model
 
     folder = model.locate(settings.model, model.pinned_commit(settings.model_lock))
-    hint = "give an mlx-lm folder, or convert it first"
-    files.require(folder / "config.json", hint=hint)
-    try:
+    model_files.check(folder, settings.model)
+    files.require(folder / "config.json", hint="give an mlx-lm folder, or convert it first")
+    with model.loading("mlx-lm cannot load its tokenizer", f"--model {settings.model}"):
         config = mlx_lm.utils.load_config(folder)
-        tokenizer = mlx_lm.utils.load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
-    except Exception as error:  # tokenizers raises Exception itself
-        what = f"mlx-lm cannot load its tokenizer: {error}"
-        raise ThunderError(what, where=f"--model {settings.model}", hint=hint) from error
+        tokenizer = mlx_lm.utils.load_tokenizer(folder, model.NO_CODE, eos_token_ids=config.get("eos_token_id"))
     return Base(tokenizer, model.build(config))
 
 
@@ -282,7 +279,7 @@ def main(argv: list[str]) -> None:
     result = report(settings, load(settings), flags.ranks, flags.rows)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the program without an error
     if flags.json:
-        sys.stdout.write(files.json_line(result))
+        console.print_json(result)
     else:
         show(result)
 
