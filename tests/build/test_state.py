@@ -1,12 +1,22 @@
 """doit's records outlive any kill, and a damaged file costs a rebuild, never a wrong "up to date"."""
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from doit.dependency import JSONCodec
 
+from thunder_train import ThunderError
+from thunder_train.build import lock
 from thunder_train.build.state import DurableState, records
+
+
+@pytest.fixture(autouse=True)
+def unlocked(tmp_path: Path) -> Iterator[None]:
+    """Each test begins and ends as a process does."""
+    yield
+    lock.release(tmp_path)
 
 
 def opened(path: Path) -> DurableState:
@@ -104,19 +114,101 @@ def test_one_damaged_record_runs_one_task(tmp_path: Path, capsys: pytest.Capture
     assert again.get("a", "deps:") is None
     assert ["a"] == again.get("b", "deps:")
     assert "warning: the record of a in " in capsys.readouterr().err
+    succeed(again, "a")
+    assert ["a"] == opened(tmp_path).get("a", "deps:")
 
 
-def test_another_processes_records_are_read_after_the_wait(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["tasks", "marks", "kept"])
+def test_one_flipped_bit_is_not_believed(tmp_path: Path, table: str, capsys: pytest.CaptureFixture[str]) -> None:
     """
-    The second of two doits waits for the first, and then must not use what it read before.
+    JSON stays JSON and SQLite sees nothing, so each row has its digest: a hash or a reason would be wrong.
+    """
+    state = opened(tmp_path)
+    succeed(state, "a")
+    state.mark("b", "failed: 1")
+    digest = state.keep({"rate": 1})
+    state.dump()
+    column = {"tasks": "record", "marks": "text", "kept": "value"}[table]
+    with sqlite3.connect(tmp_path / "state.sqlite") as connection:
+        connection.execute(f"update {table} set {column} = replace({column}, '1', '3')")  # noqa: S608
+    again = opened(tmp_path)
+
+    found = {"tasks": again.get("a", "deps:"), "marks": again.marked("b"), "kept": again.kept(digest)}
+    assert {"tasks": ["a"], "marks": "failed: 1", "kept": {"rate": 1}} | {
+        table: "" if table == "marks" else None
+    } == found
+    assert digest == again.keep({"rate": 1})
+    assert {"rate": 1} == opened(tmp_path).kept(digest)
+
+
+def test_a_run_reads_what_was_written_while_it_waited(tmp_path: Path) -> None:
+    """
+    The second of two doits waits for the first, and must not use what it read before.
     """
     second = opened(tmp_path)
-    succeed(opened(tmp_path), "train:smoke")
     assert not second.in_("train:smoke")
+    second.build({"train:smoke"})
+    succeed(opened(tmp_path), "train:smoke")
 
-    second.reload()
+    assert ["a"] == second.get("train:smoke", "deps:")
 
-    assert second.in_("train:smoke")
+
+def test_reading_makes_no_file_and_takes_no_lock(tmp_path: Path) -> None:
+    """
+    `doit list` in the project of somebody else.
+    """
+    state = opened(tmp_path / "new")
+
+    assert (None, False, "", None) == (state.get("a", "deps:"), state.in_("a"), state.marked("a"), state.kept("0" * 64))
+    state.dump()
+    assert ([], False) == ([*tmp_path.iterdir()], lock.is_held(tmp_path / "new"))
+
+
+def test_a_run_of_nothing_that_is_kept_writes_nothing(tmp_path: Path) -> None:
+    """
+    `doit test` runs beside a build.
+    """
+    state = opened(tmp_path)
+    state.build({"train:smoke"})
+    state.get("test", "ignore:")
+    succeed(state, "test")
+    state.remove("test")
+    state.dump()
+
+    assert ([], False) == ([*tmp_path.iterdir()], lock.is_held(tmp_path))
+
+
+def test_a_change_on_what_is_no_longer_so_is_refused(tmp_path: Path) -> None:
+    """
+    `doit reset-dep` copies values that it read; a build that ended meanwhile has written others.
+    """
+    late = opened(tmp_path)
+    late.get("train:smoke", "_values_:")
+    succeed(opened(tmp_path), "train:smoke")
+
+    with pytest.raises(ThunderError, match="another doit has just changed it; give this command again"):
+        late.set("train:smoke", "_values_:", {})
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["a run", "another command"])
+def test_a_file_damaged_while_it_is_open_is_written_again(
+    tmp_path: Path, begins: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What doit knew before is in memory and goes into the new file.
+    """
+    state = opened(tmp_path)
+    if begins:
+        state.build({"a"})
+        state.get("a", "deps:")
+    succeed(state, "a")
+    with sqlite3.connect(tmp_path / "state.sqlite") as connection:
+        connection.execute("drop table tasks")
+    succeed(state, "b")
+    again = opened(tmp_path)
+
+    assert (["a"], ["a"]) == (again.get("a", "deps:"), again.get("b", "deps:"))
+    assert "state.sqlite is damaged (no such table: tasks)" in capsys.readouterr().err
 
 
 def test_an_ignored_task_is_on_disk_and_keeps_its_record(tmp_path: Path) -> None:
@@ -142,6 +234,7 @@ def test_records_are_read_without_writing(tmp_path: Path) -> None:
     state.dump()
     with sqlite3.connect(tmp_path / "state.sqlite") as connection:
         connection.execute("update tasks set record = '{' where task_id = 'b'")
+    lock.release(tmp_path)
 
     assert ["a", "b"] == [name for name, _ in records(str(tmp_path / "state.sqlite"))]
     assert {"damaged:": "{"} == records(str(tmp_path / "state.sqlite"))[1][1]

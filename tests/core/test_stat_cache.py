@@ -1,13 +1,14 @@
 """Remembered hashes: which are trusted, which files are read again, and what a damaged cache costs."""
 
 import os
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
 from thunder_train.core import files
-from thunder_train.core.stat_cache import RACY_NS, StatCache, open_database
+from thunder_train.core.stat_cache import RACY_NS, StatCache
 
 
 def settle() -> None:
@@ -75,11 +76,16 @@ def test_a_damaged_cache_is_set_aside_with_a_warning(
     assert bool(harm) == warned == (tmp_path / "stats.sqlite.damaged").exists()
 
 
-def test_a_database_is_opened_for_many_threads(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_hash_is_not_believed(tmp_path: Path) -> None:
     """
-    `doit -n 2` runs stages as threads.
+    SQLite does not see it, and a file would count as changed, or as unchanged.
     """
-    connection, rows = open_database(tmp_path / "new" / "state.sqlite", {"t": "k text"})
+    (tmp_path / "file").write_text("text")
+    settle()
+    sha = StatCache(tmp_path / "stats.sqlite").sha256(str(tmp_path / "file"))
+    with sqlite3.connect(tmp_path / "stats.sqlite") as connection:
+        connection.execute("update stats set text = ?", (sha.replace("9", "8"),))
+    again = StatCache(tmp_path / "stats.sqlite")
 
-    assert "wal" == connection.execute("pragma journal_mode").fetchone()[0]
-    assert {"t": []} == rows
+    assert (sha, 1) == (again.sha256(str(tmp_path / "file")), again.hashed)
+    assert (sha, 0) == ((third := StatCache(tmp_path / "stats.sqlite")).sha256(str(tmp_path / "file")), third.hashed)

@@ -146,10 +146,31 @@ def test_g12_two_builds_at_once(fresh: Copy) -> None:
     outputs = [doit.communicate()[0] for doit in (first, second)]
 
     assert [0, 0] == [first.returncode, second.returncode]
-    assert f"another doit (process {first.pid}) builds here; waiting for it to end" in outputs[1]
+    assert re.search(rf"another doit \(process {first.pid}: '.*'\) builds here; waiting for it to end\n", outputs[1])
     made = [line for output in outputs for line in output.splitlines() if line.startswith((".  ", "+  "))]
     assert 9 == len(made) == len(set(made))
     assert [] == fresh.doit().ran
+
+
+def test_g12_no_command_disturbs_a_training(project: Copy) -> None:
+    """Whatever the reporter, another run waits; a command that writes is refused; one that looks answers."""
+    slow_training(project)
+    doit = start_doit(project, "train:smoke")
+    wait_for(lambda: training_runs(project))
+    waiting = [start_doit(project, "-r", reporter, "train:smoke") for reporter in ("json", "zero")]
+    refused = [project.doit(*words.split()) for words in ("clean -a", "forget -a", "reset-dep", "ignore train:smoke")]
+    looked = [
+        project.doit(*words.split()) for words in ("list --all --status", "info train:smoke", "dumpdb", "clean -n")
+    ]
+
+    named = f"another doit (process {doit.pid}: "
+    assert [(3, True)] * 4 == [(done.status, named in done.output) for done in refused]
+    assert [0] * 4 == [done.status for done in looked]
+    assert [None] * 3 == [run.poll() for run in (doit, *waiting)]
+    assert [f"train-smoke-{doit.pid}"] == [path.name for path in (project.path / ".thunder/staging").iterdir()]
+    for run in (*waiting, doit):
+        run.send_signal(signal.SIGTERM)
+        assert 128 + signal.SIGTERM == run.wait(30)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
 from thunder_train.build import running
+from thunder_train.build import staging as stagings
 from thunder_train.build.run_cache import RunCache
 from thunder_train.core import code_hash, files, paths
 from thunder_train.core.process import tool
@@ -114,7 +115,8 @@ def reasons(stage: Stage, state: Any) -> Iterator[str]:
     if "made" not in values:
         yield running.describe(state.marked(stage.name), stage.name) or "never built"
         return
-    yield from _differences(state.kept(values["reads"]), stage.reads)
+    if values["reads"] != stage.reads.digest:
+        yield from _differences(state.kept(values["reads"]), stage.reads)
     now, then = code_hash.hashes(stage.code, STATS), state.kept(values["code"]) or {}
     yield from (f"{path}: code changed" for path in sorted(now) if now[path] != then.get(path))
     yield from (f"{path}: code is no longer used" for path in sorted(set(then) - set(now)))
@@ -167,7 +169,7 @@ def is_restorable(stage: Stage, cache: RunCache) -> bool:
 def run(stage: Stage, cache: RunCache) -> TaskFailed | None:
     """Make a stage's targets in staging or restore them, check them, and move them into place."""
     state = Globals.dep_manager.backend
-    staging = Path(paths.STAGING) / f"{stage.name.replace(':', '-')}-{os.getpid()}"
+    staging = stagings.folder(stage.name)
     try:
         state.remove(stage.name)  # a kill after this line must not leave the old record
         state.mark(stage.name, running.mark())

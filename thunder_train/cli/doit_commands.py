@@ -1,16 +1,17 @@
 """doit's commands where they need this project's knowledge: run, clean and dumpdb. Their options stay doit's."""
 
+import functools
 import os
-import sqlite3
 import subprocess
+from pathlib import Path
 from pprint import pformat
 from typing import Any
 
 from doit.cmd_base import Command, opt_depfile
 from doit.cmd_clean import Clean as DoitClean
 from doit.cmd_run import Run as DoitRun
-from doit.exceptions import InvalidCommand
 
+from thunder_train.build import lock
 from thunder_train.build.run_cache import RunCache
 from thunder_train.build.state import records
 from thunder_train.core import caller, paths
@@ -32,6 +33,19 @@ class Run(DoitRun):  # type: ignore[misc]  # doit ships no types
         status: int = super().execute(params, args)
         return status
 
+    @functools.wraps(DoitRun._execute)  # doit reads the names of its parameters
+    def _execute(self, *args: Any, **options: Any) -> int:
+        state = self.dep_manager.backend
+        state.build({task.name for task in self.task_list if task.actions and (False, None, None) not in task.uptodate})
+        try:
+            status: int = super()._execute(*args, **options)
+            return status
+        finally:
+            if lock.is_held(Path(paths.STATE)):
+                for cache in {task.meta["cache"] for task in self.task_list if "cache" in (task.meta or {})}:
+                    cache.trim()
+                lock.release(Path(paths.STATE))
+
 
 class Clean(DoitClean):  # type: ignore[misc]
     """doit clean, which leaves committed files alone."""
@@ -44,6 +58,8 @@ class Clean(DoitClean):  # type: ignore[misc]
 
     def clean_tasks(self, tasks: list[Any], dryrun: bool, cleanforget: bool) -> None:
         """Remove the targets of tasks, except committed ones."""
+        if not dryrun:
+            lock.take(Path(paths.STATE), waits=False)
         tracked = _tracked()
         for task in tasks:
             kept = [path for path in task.targets if os.path.basename(path) in RECORDS or path in tracked]
@@ -62,12 +78,8 @@ class DumpDB(Command):  # type: ignore[misc]
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Print every record. It changes nothing."""
-        path = opt_values["dep_file"]
-        try:
-            for name, record in records(path):
-                print(f"{name} -> {pformat(record, indent=4, width=100)}")
-        except sqlite3.Error as error:
-            raise InvalidCommand(f"{path}: {error}; doit sets a damaged file aside when it builds") from None
+        for name, record in records(opt_values["dep_file"]):
+            print(f"{name} -> {pformat(record, indent=4, width=100)}")
         return 0
 
 

@@ -5,14 +5,19 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import stat
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from thunder_train import ThunderError
 
 DRAFT = ".draft"
 """Suffix of a file that is still being written; nothing reads one."""
+DAMAGED = ".damaged"
+"""Suffix of what was set aside; nothing reads it."""
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -59,7 +64,7 @@ def write_lines(path: str | os.PathLike[str], lines: Iterable[bytes]) -> None:
     draft = path.with_name(f"{path.name}{DRAFT}{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(draft, "wb", buffering=1 << 20) as file:
+        with create(draft) as file:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -68,6 +73,38 @@ def write_lines(path: str | os.PathLike[str], lines: Iterable[bytes]) -> None:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         raise ThunderError(f"cannot be written: {error.strerror}", where=str(path), hint="free or unlock it") from error
+
+
+def create(path: Path) -> IO[bytes]:
+    """A new file, open for writing. It replaces one of that name and never writes through a link, as "wb" would."""
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    return open(path, "wb", buffering=1 << 20, opener=lambda name, _: os.open(name, flags, 0o666))
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """A file of an untrusted folder, open for reading. Raises OSError for a link, a pipe, a folder or a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return open(descriptor, "rb", buffering=0)
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Keep something damaged under another name and say so in one line; whoever made it makes it again."""
+    place = path.with_name(path.name + DAMAGED)
+    print(f"warning: {path} {why}; kept as {place.name}", file=sys.stderr, flush=True)
+    remove(place)
+    os.replace(path, place)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link (not what it points to) or a folder with all in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def move(source: Path, target: Path) -> None:

@@ -1,9 +1,10 @@
 """sha256 of files, remembered: a file whose size, times and inode are unchanged is not read again.
 
-One SQLite file in .thunder/. A time younger than the moment of looking is not trusted (git calls such entries racy): a
-file can change twice within one tick of the file system's clock.
+One SQLite file in .thunder/, which only helps: without it files are read again. A time younger than the moment of the
+look is not trusted (git calls such entries racy): a file can change twice within one tick of the file system's clock.
 """
 
+import contextlib
 import os
 import sqlite3
 import sys
@@ -11,63 +12,21 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import files, row_store
 
 RACY_NS = 20_000_000
 """Nanoseconds by which a file must be older than the look at it, or it is hashed again next time."""
-
-Rows = dict[str, list[tuple[Any, ...]]]
-
-
-def open_database(path: Path, tables: dict[str, str]) -> tuple[sqlite3.Connection, Rows]:
-    """A database and all rows of its tables ({name: columns}). A damaged one is set aside and replaced by an empty one.
-
-    Raises ThunderError when the folder cannot be written.
-    """
-    for attempt in (1, 2):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise _unwritable(path, error) from error
-        try:
-            connection.execute("pragma journal_mode=wal")
-            connection.execute("pragma synchronous=normal")  # a power cut may lose the last records, never half of one
-            for name, columns in tables.items():
-                connection.execute(f"create table if not exists {name} ({columns})")
-            return connection, {name: connection.execute(f"select * from {name}").fetchall() for name in tables}  # noqa: S608
-        except sqlite3.OperationalError as error:  # the disk or the folder, not the content
-            connection.close()
-            raise _unwritable(path, error) from error
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            if attempt == 2:
-                raise
-            _set_aside(path, error)
-    raise AssertionError("unreachable")
-
-
-def _unwritable(path: Path, error: Exception) -> ThunderError:
-    return ThunderError(f"cannot be written: {error}", where=str(path), hint="free space or make its folder writable")
-
-
-def _set_aside(path: Path, error: Exception) -> None:
-    print(f"warning: {path} is damaged ({error}); kept as {path.name}.damaged, a new one begun", file=sys.stderr)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    os.replace(path, path.with_name(path.name + ".damaged"))
+TABLE = "stats"
 
 
 class StatCache:
     """Hashes of files, and texts derived from them, kept between runs."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-        self._entries: dict[str, tuple[str, str]] = {}
+        self._store, self._lock = row_store.RowStore(path, {TABLE: ("path", "mark", "text")}), threading.RLock()
+        self._rows: dict[str, row_store.Row] | None = None
         self.hashed = 0
         """Files read by this process."""
 
@@ -96,24 +55,30 @@ class StatCache:
         return text
 
     def _recall(self, key: str) -> tuple[str, str] | None:
-        if self._connection is None:
+        if self._rows is None:
             with self._lock:
-                self._open()
-        return self._entries.get(key)
+                self._rows = self._open() if self._rows is None else self._rows
+        row = self._rows.get(key)
+        if row is None or not row_store.is_whole(TABLE, key, row):
+            return None
+        return row[0], row[1]
 
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            tables = {"stats": "path text primary key, mark text, sha text"}
-            connection, rows = open_database(self._path, tables)
-            self._entries = {path: (mark, sha) for path, mark, sha in rows["stats"]}
-            self._connection = connection
-        return self._connection
+    def _open(self) -> dict[str, row_store.Row]:
+        """Every row. Where nothing can be written this process remembers for itself."""
+        for rows in (self._store.open, self._store.read):
+            with contextlib.suppress(ThunderError):
+                return rows()[TABLE]
+        return {}
 
-    def _remember(self, key: str, mark: str, sha: str) -> None:
+    def _remember(self, key: str, mark: str, text: str) -> None:
         with self._lock:
-            connection = self._open()
-            self._entries[key] = (mark, sha)
+            rows = self._rows = self._open() if self._rows is None else self._rows
+            rows[key] = row_store.sealed(TABLE, key, mark, text)[1:]
+            if not self._store.is_open:
+                return
             try:
-                connection.execute("insert or replace into stats values (?, ?, ?)", (key, mark, sha))
-            except sqlite3.OperationalError as error:
-                print(f"warning: {self._path}: {error}; this hash will be computed again", file=sys.stderr)
+                self._store.write(self._store.put(TABLE, key, mark, text))
+            except sqlite3.Error as error:
+                if not self._store.repair(error, {TABLE: rows}):
+                    print(f"warning: {self._store.path}: {error}; hashes will be computed again", file=sys.stderr)
+                    self._store.close()
