@@ -159,13 +159,12 @@ def test_g12_no_command_disturbs_a_training(project: Copy) -> None:
     wait_for(lambda: training_runs(project))
     waiting = [start_doit(project, "-r", reporter, "train:smoke") for reporter in ("json", "zero")]
     refused = [project.doit(*words.split()) for words in ("clean -a", "forget -a", "reset-dep", "ignore train:smoke")]
-    looked = [
-        project.doit(*words.split()) for words in ("list --all --status", "info train:smoke", "dumpdb", "clean -n")
-    ]
+    looks = ("list --all --status", "info --no-status train:smoke", "dumpdb", "clean -n", "why", "status")
+    looked = [project.doit(*words.split()) for words in looks]
 
     named = f"another doit (process {doit.pid}: "
     assert [(3, True)] * 4 == [(done.status, named in done.output) for done in refused]
-    assert [0] * 4 == [done.status for done in looked]
+    assert [0] * 6 == [done.status for done in looked]
     assert [None] * 3 == [run.poll() for run in (doit, *waiting)]
     assert [f"train-smoke-{doit.pid}"] == [path.name for path in (project.path / ".thunder/staging").iterdir()]
     for run in (*waiting, doit):

@@ -163,7 +163,7 @@ def guarding(task: dict[str, Any], guarded: Stage) -> dict[str, Any]:
 
 def is_restorable(stage: Stage, cache: RunCache) -> bool:
     """Whether the run cache holds what the stage would make."""
-    return stage.is_cached and all(map(os.path.exists, stage.inputs)) and cache.knows(stage.key())
+    return stage.is_cached and all(map(os.path.exists, stage.inputs)) and cache.knows(stage.key(), stage.targets)
 
 
 def run(stage: Stage, cache: RunCache) -> TaskFailed | None:
@@ -174,7 +174,7 @@ def run(stage: Stage, cache: RunCache) -> TaskFailed | None:
         state.remove(stage.name)  # a kill after this line must not leave the old record
         state.mark(stage.name, running.mark())
         key = stage.key()
-        if not (stage.is_cached and cache.restore(key, staging)):
+        if not (stage.is_cached and cache.restore(key, staging, stage.targets)):
             _make(stage, staging)
             if stage.key() != key:
                 raise ThunderError("an input changed while it ran", where=stage.name, hint="run doit again")
