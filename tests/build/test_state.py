@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from doit.dependency import JSONCodec
+from doit.exceptions import InvalidCommand
 
-from thunder_train import ThunderError
 from thunder_train.build import lock
 from thunder_train.build.state import DurableState, records
 
@@ -186,7 +186,7 @@ def test_a_change_on_what_is_no_longer_so_is_refused(tmp_path: Path) -> None:
     late.get("train:smoke", "_values_:")
     succeed(opened(tmp_path), "train:smoke")
 
-    with pytest.raises(ThunderError, match="another doit has just changed it; give this command again"):
+    with pytest.raises(InvalidCommand, match="another doit has just changed it; give this command again"):
         late.set("train:smoke", "_values_:", {})
 
 

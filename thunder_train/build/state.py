@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from doit.exceptions import InvalidCommand
+
 from thunder_train import ThunderError
 from thunder_train.build import lock, staging
 from thunder_train.core import files, paths, row_store
@@ -40,6 +42,15 @@ def _decoded(task_id: str, row: row_store.Row) -> dict[str, Any]:
     return record
 
 
+@contextmanager
+def _refused() -> Iterator[None]:
+    """doit's error for what is wrong with a command, which its main program prints."""
+    try:
+        yield
+    except ThunderError as error:
+        raise InvalidCommand(str(error)) from None
+
+
 class DurableState:
     """doit's backend interface (get, set, in_, remove, remove_all, dump), and the marks and values of stages."""
 
@@ -60,9 +71,10 @@ class DurableState:
         self._built = tasks
 
     def _begin(self) -> None:
-        lock.take(self._folder, waits=True)
-        staging.sweep(self._folder / Path(paths.STAGING).name)
-        self._loaded, self._records = self._store.open(), {}
+        with _refused():
+            lock.take(self._folder, waits=True)
+            staging.sweep(self._folder / Path(paths.STAGING).name)
+            self._loaded, self._records = self._store.open(), {}
 
     def get(self, task_id: str, dependency: str) -> Any:
         """One value of a task's record, or None."""
@@ -96,6 +108,11 @@ class DurableState:
         with self._changing():
             self._loaded, self._records = {table: {} for table in TABLES}, {}
             self._write(*self._store.empty())
+
+    def keep_others_out(self) -> None:
+        """Take the lock before a command changes files. Raises InvalidCommand while another process changes them."""
+        with self._changing():
+            pass
 
     def dump(self) -> None:
         """Close the file, in which everything is already; doit calls this once, at the end."""
@@ -143,14 +160,18 @@ class DurableState:
 
     @contextmanager
     def _changing(self) -> Iterator[row_store.Rows]:
-        """All rows, to be changed. Raises ThunderError while another process changes them, or if one just did."""
+        """All rows, to be changed. Raises InvalidCommand while another process changes them, or if one just did."""
         with self._lock:
             if self._built is None and not self._store.is_open:
-                lock.take(self._folder, waits=False)
-                known, self._loaded = self._loaded, self._store.open()
-                if known is not None and known["tasks"] != self._loaded["tasks"]:
-                    raise ThunderError("another doit has just changed it", self.name, "give this command again")
+                with _refused():
+                    self._open()
             yield self._rows()
+
+    def _open(self) -> None:
+        lock.take(self._folder, waits=False)
+        known, self._loaded = self._loaded, self._store.open()
+        if known is not None and known["tasks"] != self._loaded["tasks"]:
+            raise ThunderError("another doit has just changed it", self.name, "give this command again")
 
     def _put(self, table: str, key: str, text: str) -> None:
         with self._changing() as rows:

@@ -59,7 +59,7 @@ class Clean(DoitClean):  # type: ignore[misc]
     def clean_tasks(self, tasks: list[Any], dryrun: bool, cleanforget: bool) -> None:
         """Remove the targets of tasks, except committed ones."""
         if not dryrun:
-            lock.take(Path(paths.STATE), waits=False)
+            self.dep_manager.backend.keep_others_out()
         tracked = _tracked()
         for task in tasks:
             kept = [path for path in task.targets if os.path.basename(path) in RECORDS or path in tracked]
