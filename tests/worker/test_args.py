@@ -36,6 +36,18 @@ def test_every_bad_value_is_reported_at_once() -> None:
     assert expected == str(caught.value).split("\n")
 
 
+@pytest.mark.parametrize(
+    ("adapter", "expected"),
+    [("x/adapter", "x/checkpoints"), ("x/one", "x/checkpoints/one"), ("two", "checkpoints/two")],
+)
+def test_checkpoints_lie_beside_the_adapter(adapter: str, expected: str) -> None:
+    """
+    A training by hand must not find another one's checkpoints, neither the build's nor those of an adapter beside it.
+    """
+    assert expected == str(parse([*NEEDED, "--adapter-path", adapter]).checkpoint_path)
+    assert "kept" == str(parse([*NEEDED, "--adapter-path", adapter, "--checkpoint-path", "kept"]).checkpoint_path)
+
+
 def test_an_unknown_flag_is_one_line() -> None:
     """
     argparse would print its usage and exit; every mistake here is a ThunderError.

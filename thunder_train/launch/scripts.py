@@ -27,7 +27,6 @@ def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         *train[:before],
         ("--adapter-path", f"{run}/adapter"),
         *train[before:],
-        ("--checkpoint-path", f"{run}/checkpoints"),
         ("--token-cache", paths.TOKENS),
     ]
 

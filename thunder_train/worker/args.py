@@ -80,7 +80,7 @@ class Settings(Inputs, Train):
     train_data: Path = flag(help="Training rows, ChatML as JSONL", type=Path)
     adapter_path: Path = flag(help="Folder for the adapter; metrics.jsonl is written beside it", type=Path)
     checkpoint_path: Path = flag(
-        help="Folder of checkpoints, from which a stopped run continues; default: beside the adapter",
+        help="Folder of checkpoints, from which a stopped run continues; default: checkpoints beside the adapter",
         type=Path,
         default=None,
     )
@@ -94,10 +94,16 @@ def parse(argv: list[str]) -> Settings:
     """The settings of a command line. Raises ThunderError with every bad value."""
     parser = parser_of(Settings, "thunder_train.worker", "train a LoRA adapter; one such process per rank")
     values = vars(parser.parse_args(argv))
-    values["checkpoint_path"] = values["checkpoint_path"] or values["adapter_path"].parent / "checkpoints"
+    values["checkpoint_path"] = values["checkpoint_path"] or checkpoints_beside(values["adapter_path"])
     settings = Settings(**values)
     raise_all(problems(settings) + _contradictions(settings))
     return settings
+
+
+def checkpoints_beside(adapter: Path) -> Path:
+    """Where a training keeps its checkpoints if nobody says where. Adapters in one folder do not share them."""
+    folder = adapter.parent / "checkpoints"
+    return folder if adapter.name == "adapter" else folder / adapter.name
 
 
 def parser_of(kind: type, prog: str, description: str) -> Parser:
