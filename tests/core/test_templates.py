@@ -4,10 +4,44 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from thunder_train import ThunderError
 from thunder_train.core import templates
 
+MARKDOWN = [
+    "[a](javascript:alert(1))",
+    "![a](https://evil.example/x.png)",
+    "<img src=x onerror=alert(1)>",
+    "<https://evil.example>",
+    "https://evil.example www.evil.example me@evil.example",
+    "[^1] [x]: y",
+    "# title",
+    "- item",
+    "+ item",
+    "* item",
+    "1. item",
+    "7) item",
+    "> quote",
+    "---",
+    "===",
+    "***",
+    "- - -",
+    "~~~",
+    "```",
+    "    code",
+    "`code` ``co`de``",
+    "*a* **b** _c_ __d__ ~~e~~ $f$",
+    "a | b \\| c \\",
+    "&lt;script&gt; &#0;",
+    "\\[a](b) \\",
+    "a\n\n# b\r\n- c\u2028d",
+    "|---|---|",
+    "a_b adapter_blind __init__.py -0.5 3.14 #1 +2",
+    "ߒ\u202eߞߏ",
+]
 HOSTILE = "$(touch pwned); `id` 'x' \"y\" ../.. \n --flag"
 
 
@@ -64,3 +98,74 @@ def test_a_value_cannot_add_markup_to_the_report() -> None:
         "<script> a | b\n`c` &".replace("\n", " ")
     )
     assert "a b" == templates.escape_markdown("a\nb")
+
+
+PLACES = {
+    "paragraph": "{{ value }}\n",
+    "after a line": "x\n\n{{ value }}\n\ny\n",
+    "list item": "- {{ value }}\n- {{ value }}\n",
+    "cell": "| a | b |\n|---|---|\n| {{ value }} | {{ value }} |\n",
+    "code": "- {{ value | code }}, x\n",
+    "code in a cell": "| a | b |\n|---|---|\n| {{ value | code }} | x |\n",
+    "code block": "```\n{{ ('--flag ' ~ value) | code_line }}\n```\n",
+}
+HARMLESS = {"text", "text_special", "inline", "softbreak"}
+PLAIN = "value"
+
+
+def kinds(markdown: str) -> list[str]:
+    """What a reader of Markdown sees, by its kind, without text."""
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    blocks = reader.parse(markdown)
+    return [each.type for block in blocks for each in (block, *(block.children or ())) if each.type not in HARMLESS]
+
+
+def shown(markdown: str) -> str:
+    """The text that a reader of Markdown sees."""
+    blocks = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
+    return " ".join("".join(each.content for each in block.children) for block in blocks if block.children)
+
+
+@pytest.mark.parametrize("value", MARKDOWN)
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_value_is_text_wherever_the_report_puts_it(tmp_path: Path, place: str, value: str) -> None:
+    """
+    File names, hosts, errors and reasons stand in report.md, which people read on pages that render it.
+    """
+    (tmp_path / "t.j2").write_text(place)
+    page = templates.markdown(tmp_path / "t.j2", {"value": value})
+    plain = PLAIN + "|" * ("|" in value)  # a bar makes code to text
+
+    assert kinds(templates.markdown(tmp_path / "t.j2", {"value": plain})) == kinds(page)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab1 \\`*_[]()!|~$<>&@#+-=.:/\n\t"), min_size=1))
+def test_a_reader_sees_the_value_itself(value: str) -> None:
+    """
+    An escape that shows is as wrong as one that is missing.
+    """
+    page = templates.escape_markdown(value)
+
+    assert " ".join(value.split()) == shown(page)
+    assert kinds(PLAIN) == kinds(page) or not value.strip()
+
+
+def test_no_address_becomes_a_link(tmp_path: Path) -> None:
+    """
+    GitHub makes links of bare addresses; nothing of an address is left that it looks for.
+    """
+    assert r"https\://evil.example www\.evil.example me\@evil.example" == templates.escape_markdown(
+        "https://evil.example www.evil.example me@evil.example"
+    )
+
+
+def test_a_macro_may_print_what_was_escaped(tmp_path: Path) -> None:
+    """
+    Numbers with signs pass twice through the escape.
+    """
+    (tmp_path / "t.j2").write_text(
+        "{% macro one(x) %}{{ '%+.2f' | format(x) }}{% endmacro %}{{ one(-1) }} {{ one(2) }}"
+    )
+
+    assert "-1.00 +2.00" == templates.markdown(tmp_path / "t.j2", {})

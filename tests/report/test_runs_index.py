@@ -90,6 +90,21 @@ def test_no_manifest_can_end_the_script_or_run_one(root: Path) -> None:
     assert "a\\u202eb\\u2028" in str(embedded(text)["runs"]["hostile"]["promotion.reasons"]).replace("\\\\", "\\")
 
 
+def test_a_folder_is_a_relative_address_whatever_its_name(root: Path) -> None:
+    """
+    A folder called javascript:... would be a program for whoever clicks on it.
+    """
+    run = files.read_json(root / "runs" / "smoke" / "manifest.json")
+    for name in ("javascript:alert(1)", 'a\u202e"b', "\udcff", "?x#y"):
+        files.write_json(root / "runs" / name / "manifest.json", run)
+    text = runs_index.build(root)
+    links = set(re.findall(r'href="([^"]*)"', text))
+
+    assert text.encode()
+    assert {"javascript%3Aalert%281%29/manifest.json", "%3Fx%23y/manifest.json", "%FF/manifest.json"} < links
+    assert not any(":" in link for link in links)
+
+
 def test_the_page_allows_its_own_script_and_no_other(root: Path) -> None:
     """
     The hash in its policy is that of its only script.

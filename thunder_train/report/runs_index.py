@@ -6,8 +6,10 @@ Input: runs/*/manifest.json.  Output: runs/index.html, one self-contained file; 
 import base64
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -26,7 +28,7 @@ def build(root: Path) -> str:
     """The page. An unreadable manifest is listed on it, so that one bad run does not hide the others."""
     rows, compared, problems = [], {}, []
     for path in sorted((root / "runs").glob("*/manifest.json")):
-        name = path.parent.name
+        name = visible(path.parent.name)
         try:
             run = manifest.read(path)
             row, compared_facts = _row(name, run, path.parent), facts(run)
@@ -83,14 +85,16 @@ def _row(name: str, run: dict[str, Any], folder: Path) -> dict[str, Any]:
         for line in run["metrics"]["conditions"]
         if line["partition"] == "all"
     }
+    home = quote(os.fsencode(folder.name))  # a folder may be called javascript:...
     return {
         "name": name,
-        "page": f"{name}/report.html" if (folder / "report.html").is_file() else f"{name}/manifest.json",
-        "run_id": run["run_id"],
-        "decision": run["promotion"]["decision"],
+        "manifest": f"{home}/manifest.json",
+        "page": f"{home}/report.html" if (folder / "report.html").is_file() else f"{home}/manifest.json",
+        "run_id": visible(run["run_id"]),
+        "decision": visible(run["promotion"]["decision"]),
         "rates": [(condition, rates.get(condition)) for condition in CONDITIONS],
         "loss": float(run["metrics"]["evaluation"]["adapter"]["valid"]["loss"]),
-        "dataset": run["recipe"]["dataset"]["name"],
-        "model": run["recipe"]["model"]["name"],
-        "profile": run["metrics"]["profile"]["name"],
+        "dataset": visible(run["recipe"]["dataset"]["name"]),
+        "model": visible(run["recipe"]["model"]["name"]),
+        "profile": visible(run["metrics"]["profile"]["name"]),
     }
