@@ -1,11 +1,8 @@
 """Rendered scripts show every flag of a recipe."""
 
-import os
 import shlex
 import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -80,45 +77,6 @@ def test_launch_sh_names_no_folder_of_checkpoints(smoke: Recipe) -> None:
     With --adapter-path it would find the checkpoints of another training: they lie beside the adapter that is given.
     """
     assert "--checkpoint-path" not in dict(scripts.launch_flags(smoke))
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("--adapter-path x/adapter", "--adapter-path {here}/x/adapter"),
-        ("--adapter-path=x/adapter --num-iters 10", "--adapter-path={here}/x/adapter --num-iters 10"),
-        ("--adapter-path ../project/x", "--adapter-path x"),
-        ("--adapter-path /tmp/x", "--adapter-path /tmp/x"),
-        ("--token-cache  --lora-keys mlp", "--token-cache  --lora-keys mlp"),
-        ("--model org/name", "--model org/name"),
-    ],
-)
-def test_paths_given_by_hand_are_paths_from_the_folder_of_that_person(
-    smoke: Recipe, tmp_path: Path, given: str, expected: str
-) -> None:
-    """
-    The script runs in the project's folder, whose paths it passes on as they are.
-    """
-    here, project, program = tmp_path / "else where", tmp_path / "project", tmp_path / "python"
-    script = project / "runs/smoke/launch.sh"
-    for folder in (here, script.parent):
-        folder.mkdir(parents=True)
-    flags = [("--train-data", "data/train.jsonl")]
-    script.write_text(templates.shell(PROJECT / "templates/launch.sh.j2", {"recipe": "smoke", "flags": flags}))
-    code = "import sys; from thunder_train.launch.__main__ import _from_here; print(_from_here(sys.argv[1:]))"
-    program.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" -c "{code}" "$@"\n')
-    program.chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(script), *given.split(" ")],
-        cwd=here,
-        env={**os.environ, "THUNDER_PYTHON": str(program), "PYTHONPATH": str(PROJECT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    words = [word.replace("{here}", str(here)) for word in expected.split(" ")]
-    assert f"{[*flags[0], *words]}\n" == done.stdout
 
 
 def test_the_resolved_recipe_reads_back_to_itself(smoke: Recipe) -> None:

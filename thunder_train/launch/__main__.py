@@ -12,35 +12,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import caller, files, terminal
+from thunder_train.core import files, terminal
 from thunder_train.core.exit_codes import MISTAKE, SIGNAL
 from thunder_train.launch import restarts
 from thunder_train.launch.rank_process import Command
 from thunder_train.launch.restarts import Job
 from thunder_train.launch.supervisor import Limits
-
-CALLER_WORDS = "THUNDER_CALLER_WORDS"
-"""How launch.sh and evaluate.sh say how many of the last words a person gave them."""
-PATHS = (
-    "--adapter-path", "--checkpoint-path", "--hostfile", "--log-dir", "--losses", "--model-lock", "--partial",
-    "--predictions", "--test-data", "--token-cache", "--train-data", "--valid-data",
-)  # fmt: skip
-"""Flags whose value is a path: one that a person gives is a path from the folder that they are in."""
-
-
-def _from_here(argv: list[str]) -> list[str]:
-    """The words, in which every path that a person gave is one from the current folder."""
-    given = int(os.environ.pop(CALLER_WORDS, "0"))
-    words, before = argv[: len(argv) - given], ""
-    for word in argv[len(argv) - given :]:
-        flag, _, value = word.partition("=")
-        if before in PATHS and word:
-            word = caller.path(word)
-        elif value and flag in PATHS:
-            word = f"{flag}={caller.path(value)}"
-        words.append(word)
-        before = word
-    return words
 
 
 def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
@@ -86,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> NoReturn:
     """Launch as the flags say; exit with the ranks' status, or with 2 and one line per mistake."""
-    flags, rest = _parser().parse_known_args(_from_here(argv))
+    flags, rest = _parser().parse_known_args(argv)
     try:
         sys.exit(restarts.run(_job(flags, rest), flags.max_restarts))
     except ThunderError as error:
