@@ -18,9 +18,10 @@ from typing import Any
 from doit.exceptions import InvalidDodoFile
 
 from thunder_train import ThunderError
+from thunder_train.build.key import STATS
 from thunder_train.build.reporter import Reporter
 from thunder_train.build.run_cache import RunCache
-from thunder_train.build.stage import STATS, Sha256Checker, guarding, task, utility
+from thunder_train.build.stage import Sha256Checker, guarding, task, utility
 from thunder_train.cli import tasks
 from thunder_train.config import load
 from thunder_train.config.project import Recipe
@@ -78,7 +79,7 @@ def task_train() -> Tasks:
 
 def task_evaluate() -> Tasks:
     """Base against adapter on held-out rows -> eval.json."""
-    return _each(lambda recipe: task(graph.evaluate(recipe), CACHE))
+    return _each(lambda recipe: {**task(graph.evaluate(recipe), CACHE), "task_dep": graph.before_evaluate(recipe)})
 
 
 def task_report() -> Tasks:

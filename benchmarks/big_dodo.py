@@ -7,6 +7,7 @@ import atexit
 from pathlib import Path
 from typing import Any
 
+from thunder_train.build import key
 from thunder_train.build import stage as build
 from thunder_train.build.run_cache import RunCache
 from thunder_train.core import files
@@ -30,12 +31,12 @@ def task_read() -> Any:
     """Tasks that depend on the file and write a small one."""
     for number in range(8):
         target = f"out/{number}.txt"
-        stage = build.Stage(
+        stage = key.Stage(
             name=f"read:{number}",
             make=lambda out, target=target: (out / target).write_text("done\n"),
             targets=(target,),
-            inputs=("big.bin",),
-            reads=build.Reads(),
+            inputs={"big.bin": "big.bin"},
+            reads=key.Reads(),
             code=(),
         )
         yield build.task(stage, RunCache(Path("cache"), 10**9))

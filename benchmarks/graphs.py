@@ -23,7 +23,7 @@ for name, creator in sorted(vars(dodo).items()):
     tasks = creator() if name.startswith("task_") else {}
     for task in [] if isinstance(tasks, dict) else tasks:
         if task.get("targets"):
-            after = [other for other in task.get("task_dep", []) if other.startswith("check:")]
+            after = [*task.get("task_dep", [])]
             parts = {"name": f"{name[5:]}:{task['name']}", "inputs": task["file_dep"], "targets": task["targets"]}
             print(json.dumps({**parts, "after": after}))
 """
@@ -86,14 +86,14 @@ def _write_toml(path: Path, table: dict[str, Any]) -> None:
 
 
 def read_graph(ours: Path) -> list[Node]:
-    """The tasks that a bare `doit` runs in one of our projects. The recipe becomes an input file of `scripts`."""
+    """The tasks that a bare `doit` runs in one of our projects. The recipe becomes an input file of what reads it."""
     done = subprocess.run([sys.executable, "-c", DUMP], cwd=ours, stdout=subprocess.PIPE, text=True, check=True)
     nodes = [Node(**json.loads(line)) for line in done.stdout.splitlines()]
     for node in nodes:
-        if node.stage == "scripts":
+        if node.stage in ("scripts", "train"):
             node.inputs.append(f"recipes/{node.recipe}.toml")
-    used = {path for node in nodes for path in node.inputs}
-    return [node for node in nodes if node.stage in ("check", "manifest") or used.intersection(node.targets)]
+    used = {name for node in nodes for name in (*node.inputs, *node.after)}
+    return [node for node in nodes if node.stage == "manifest" or used.intersection([node.name, *node.targets])]
 
 
 def write_inputs(folder: Path, ours: Path, nodes: list[Node]) -> None:

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train.build import stage as build
+from thunder_train.build.key import Stage
 from thunder_train.build.run_cache import RunCache
 from thunder_train.core import files
 
 real_task = build.task
 
 
-def short_task(stage: build.Stage, cache: RunCache) -> dict[str, Any]:
+def short_task(stage: Stage, cache: RunCache) -> dict[str, Any]:
     """As build.task, but a stage of a recipe only writes its targets."""
     is_real = stage.name.partition(":")[0] in ("data", "model")
-    return real_task(stage if is_real else replace(stage, make=partial(write_targets, stage)), cache)
+    return real_task(stage if is_real else replace(stage, make=partial(write_targets, stage), after=None), cache)
 
 
-def write_targets(stage: build.Stage, out: Path) -> None:
+def write_targets(stage: Stage, out: Path) -> None:
     """Write a hash of the stage's inputs into each target."""
     from thunder_train.pipeline import stages  # noqa: F401  (a real stage pays for this import, too)
 

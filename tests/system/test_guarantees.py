@@ -30,7 +30,7 @@ def test_g1_nothing_changed(project: Copy) -> None:
     time.sleep(0.1)
     project.doit()
     before = made_files(project)
-    count = "import dodo, sys; from doit.doit_cmd import DoitMain; from thunder_train.build.stage import STATS;"
+    count = "import dodo, sys; from doit.doit_cmd import DoitMain; from thunder_train.build.key import STATS;"
     count += "DoitMain().run([]); print('hashed', STATS.hashed)"
     done = subprocess.run(
         [sys.executable, "-c", count],

@@ -8,7 +8,8 @@ from typing import Any
 from doit.control import TaskControl
 
 from thunder_train.build import running
-from thunder_train.build.stage import Fresh, Stage, reasons
+from thunder_train.build.key import Stage
+from thunder_train.build.stage import Fresh, reasons
 
 ORDER = ("data", "model", "hostfile", "scripts", "check", "train", "evaluate", "report", "manifest")
 """Stages as the graph runs them."""
@@ -25,9 +26,11 @@ def explain(task_list: list[Any], selected: list[str], state: Any) -> dict[str, 
         meta = task.meta or {}
         if "stage" in meta:
             ignored = _ignored(task, answer, state)
-            stale = [before for before in task.task_dep if answer.get(before) and not before.startswith("check:")]
-            waiting = [f"after {before}: its output may change" for before in stale]
-            answer[name] = ignored or _reasons(task, meta["stage"], state) or waiting
+            stale = [before for before in task.task_dep if answer.get(before)]
+            made = {before: {*control.tasks[before].targets} for before in stale}
+            waiting = [f"after {before}: its output may change" for before in stale if made[before] & task.file_dep]
+            remade = {path for before in stale for path in made[before]}
+            answer[name] = ignored or _reasons(task, meta["stage"], state, remade) or waiting
         elif "problem" in meta:
             answer[name] = [f"{BROKEN}: {line}" for line in meta["problem"].splitlines()]
     return answer
@@ -40,10 +43,10 @@ def _ignored(task: Any, answer: dict[str, list[str]], state: Any) -> list[str]:
     return next((answer[name] for name in task.task_dep if summary(answer.get(name, [])) == IGNORED), [])
 
 
-def _reasons(task: Any, stage: Stage, state: Any) -> list[str]:
-    """Reasons of the stage itself, whatever happens before it."""
+def _reasons(task: Any, stage: Stage, state: Any, remade: set[str]) -> list[str]:
+    """Reasons of the stage itself, whatever happens before it. remade: files that will be made again before it."""
     if isinstance(task.uptodate[0][0], Fresh):
-        return list(reasons(stage, state))
+        return list(reasons(stage, state, remade))
     # A remote preflight has no record: it runs when the training that it guards would run.
     return ["runs before the training"] if list(reasons(task.meta["guards"], state)) else []
 

@@ -5,14 +5,14 @@ succeeded. It writes into a staging folder; its old targets stay until every new
 own extension points: a checker, `uptodate` and actions.
 """
 
+import contextlib
 import errno
 import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Iterator
+from functools import cache
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,22 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
-from thunder_train.build import running
+from thunder_train.build import environment, running
 from thunder_train.build import staging as stagings
+from thunder_train.build.key import (
+    STATS,
+    Parts,
+    Stage,
+    changes,
+    code_changes,
+    decisive_code,
+    differences,
+    sha256,
+    view_differences,
+)
 from thunder_train.build.run_cache import RunCache
 from thunder_train.core import code_hash, files, paths
 from thunder_train.core.process import tool
-from thunder_train.core.stat_cache import StatCache
-
-STATS = StatCache(Path(paths.STATS))
 
 
 class Sha256Checker(FileChangedChecker):
@@ -47,41 +55,8 @@ class Sha256Checker(FileChangedChecker):
         return None if state == current_state else state
 
 
-class Reads(dict[str, Any]):
-    """The slice of a resolved recipe that a stage reads. It must not change: stages share one, and so its digest."""
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of the slice."""
-        return files.digest(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """One node of the graph.
-
-    make(root) writes every target below `root`, under its own relative path. code: modules of the package that decide
-    its output, as `worker.result`; what they import counts too. is_cached: whether its outputs depend on nothing else,
-    so that the run cache may restore them.
-    """
-
-    name: str
-    make: Callable[[Path], None]
-    targets: tuple[str, ...]
-    inputs: tuple[str, ...]
-    reads: Reads
-    code: tuple[str, ...]
-    is_cached: bool = True
-
-    def key(self) -> str:
-        """Hash of all that decides the outputs: slice, inputs, code and names of the targets. All inputs must exist."""
-        inputs = {path: STATS.sha256(path) for path in self.inputs}
-        code = code_hash.digest(self.code, STATS)
-        return files.digest({"reads": self.reads, "inputs": inputs, "code": code, "targets": self.targets})
-
-
 class Fresh:
-    """doit's `uptodate`: whether slice, code and targets are unchanged since the stage last succeeded."""
+    """doit's `uptodate`: whether nothing that decides a stage's outputs changed since it last succeeded, nor they."""
 
     # doit asks each callable for its signature; computing it each time would take a third of a no-op build.
     __signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("task", "values")])
@@ -89,51 +64,80 @@ class Fresh:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
-    def configure_task(self, task: Any) -> None:
-        """Ask doit to keep what `__call__` will compare."""
-        task.value_savers.append(self._values)
-
     def __call__(self, task: Any, values: dict[str, Any]) -> bool:
         """Whether the stage is fresh, apart from its inputs, which doit itself compares."""
         stage, made = self._stage, values.get("made", {})
         return (
             "made" in values
             and values["reads"] == stage.reads.digest
-            and values["code"] == code_hash.digest(stage.code, STATS)
-            and all(_sha256(path) == made.get(path, "") for path in stage.targets)
+            and values.get("decisive") == _decisive_code(stage.code)
+            and _has_same_views(stage, values)
+            and _environment_of(stage, values) == environment.part(stage.compared or ())
+            and all(sha256(path) == made.get(path, "") for path in stage.targets)
         )
 
-    def _values(self) -> dict[str, Any]:
-        stage, keep = self._stage, Globals.dep_manager.backend.keep
-        made = {path: STATS.sha256(path) for path in stage.targets}
-        return {"reads": keep(stage.reads), "code": keep(code_hash.hashes(stage.code, STATS)), "made": made}
+
+@cache
+def _decisive_code(starts: tuple[str, ...]) -> str:
+    return decisive_code(starts, code_hash.hashes(starts, STATS))
 
 
-def reasons(stage: Stage, state: Any) -> Iterator[str]:
-    """Why a stage would run now, down to the key; nothing when it is fresh. state: the DurableState."""
+def _has_same_views(stage: Stage, values: dict[str, Any]) -> bool:
+    try:
+        return not stage.views or values.get("views") == files.digest(stage.viewed())
+    except FileNotFoundError:
+        return True  # it decides nothing until the stage has another reason to run; then it fails
+
+
+def _environment_of(stage: Stage, values: dict[str, Any]) -> dict[str, str]:
+    """The part of the recorded environment that the stage compares."""
+    recorded = values.get("environment", {})
+    return {name: recorded.get(name, "") for name in stage.compared or ()}
+
+
+def reasons(stage: Stage, state: Any, remade: Collection[str] = ()) -> Iterator[str]:
+    """Why a stage would run now, down to the key; nothing when it is fresh.
+
+    state: the DurableState. remade: files that other stages will make again before, which may come out the same.
+    """
     values = state.get(stage.name, "_values_:") or {}
     if "made" not in values:
         yield running.describe(state.marked(stage.name), stage.name) or "never built"
         return
     if values["reads"] != stage.reads.digest:
-        yield from _differences(state.kept(values["reads"]), stage.reads)
-    now, then = code_hash.hashes(stage.code, STATS), state.kept(values["code"]) or {}
-    yield from (f"{path}: code changed" for path in sorted(now) if now[path] != then.get(path))
-    yield from (f"{path}: code is no longer used" for path in sorted(set(then) - set(now)))
+        yield from differences(state.kept(values["reads"]), stage.reads)
+    yield from _view_reasons(stage, state.kept(values.get("views", "")) or {}, remade)
+    yield from differences(_environment_of(stage, values), environment.part(stage.compared or ()), "environment")
+    if values.get("decisive") != _decisive_code(stage.code):
+        yield from code_changes(state.kept(values["code"]) or {}, code_hash.hashes(stage.code, STATS))
     earlier = set(state.get(stage.name, "deps:") or [])
-    for path in sorted(set(stage.inputs) | earlier):
+    for path in sorted({*stage.inputs} | earlier):
         recorded = state.get(stage.name, path)
         if path not in stage.inputs:
             yield f"{path}: no longer an input"
         elif path not in earlier or not recorded:
             yield f"{path}: new input"
-        elif _sha256(path) != recorded[1]:
+        elif path not in remade and sha256(path) != recorded[1]:
             yield f"{path}: content changed" if os.path.exists(path) else f"{path}: is missing"
     for path in stage.targets:
         if not os.path.exists(path):
             yield f"{path}: is missing"
-        elif _sha256(path) != values["made"].get(path):
+        elif sha256(path) != values["made"].get(path):
             yield f"{path}: edited since it was made"
+
+
+def _view_reasons(stage: Stage, recorded: dict[str, Any], remade: Collection[str]) -> Iterator[str]:
+    for path, view in stage.views.items():
+        with contextlib.suppress(FileNotFoundError, ThunderError):  # the stage that renders it says so
+            now = view.part(view.render()) if path in remade else view.of(path)
+            yield from view_differences(path, recorded.get(stage.local(path)), now)
+
+
+def operational_changes(stage: Stage, state: Any) -> list[str]:
+    """Every operational key that differs from when a stage last succeeded; none of them makes it stale."""
+    values = state.get(stage.name, "_values_:") or {}
+    recorded = state.kept(values["operational"]) if "operational" in values else None
+    return [] if recorded is None else [*differences(recorded, stage.operational)]
 
 
 def is_current(stage: Stage) -> bool:
@@ -153,6 +157,7 @@ def task(stage: Stage, cache: RunCache) -> dict[str, Any]:
         "clean": True,
         "io": {"capture": False},
         "meta": {"stage": stage, "cache": cache},
+        **({"teardown": [(_tidy, [stage])]} if stage.after else {}),
     }
 
 
@@ -163,31 +168,101 @@ def guarding(task: dict[str, Any], guarded: Stage) -> dict[str, Any]:
 
 def is_restorable(stage: Stage, cache: RunCache) -> bool:
     """Whether the run cache holds what the stage would make."""
-    return stage.is_cached and all(map(os.path.exists, stage.inputs)) and cache.knows(stage.key(), stage.targets)
+    if not stage.is_cached or not all(map(os.path.exists, (*stage.inputs, *stage.views))):
+        return False
+    return cache.knows(stage.key(stage.parts()), stage.names)
 
 
-def run(stage: Stage, cache: RunCache) -> TaskFailed | None:
-    """Make a stage's targets in staging or restore them, check them, and move them into place."""
+def run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
+    """Make a stage's targets in staging or restore them, check them, and move them into place.
+
+    task: doit's, which gives itself to a parameter of that name; gets the values to record.
+    """
     state = Globals.dep_manager.backend
     staging = stagings.folder(stage.name)
     try:
         state.remove(stage.name)  # a kill after this line must not leave the old record
         state.mark(stage.name, running.mark())
-        key = stage.key()
-        if not (stage.is_cached and cache.restore(key, staging, stage.targets)):
+        _check_code(stage)
+        parts = _parts(stage)
+        key = stage.key(parts)
+        is_restored = stage.is_cached and cache.restore(key, staging / stage.folder, stage.names)
+        if not is_restored:
             _make(stage, staging)
-            if stage.key() != key:
-                raise ThunderError("an input changed while it ran", where=stage.name, hint="run doit again")
-            if stage.is_cached:
-                cache.store(key, staging, {path: files.sha256(staging / path) for path in stage.targets})
+            is_same_code = _check_unchanged(stage, parts)
+            if stage.is_cached and is_same_code:
+                outputs = {stage.local(path): files.sha256(staging / path) for path in stage.targets}
+                cache.store(key, staging / stage.folder, outputs)
         for path in stage.targets:
             files.move(staging / path, Path(path))
         shutil.rmtree(staging)
+        task.values |= _record(stage, parts, state)
+        task.meta["is_made"] = not is_restored
     except (ThunderError, OSError, sqlite3.Error) as error:
         problem = error if isinstance(error, ThunderError) else _of_machine(error, stage)
         _mark_failed(stage, problem)
         return TaskFailed(str(problem))
     return None
+
+
+def _check_code(stage: Stage) -> None:
+    """Refuse a stage of which this process has loaded modules that were edited since: it would run other code."""
+    then, now = code_hash.at_first(STATS), code_hash.hashes_now(stage.code, STATS)
+    edited = [path for path in now if then.get(path) != now[path] and code_hash.module_name(path) in sys.modules]
+    if edited:
+        what = f"{', '.join(edited)} changed since this build began, which has the code before in its memory"
+        raise ThunderError(what, where=stage.name, hint="run doit again")
+
+
+def _parts(stage: Stage) -> Parts:
+    try:
+        return stage.parts()
+    except FileNotFoundError as error:
+        hint = f"run `./doit scripts:{stage.name.partition(':')[2]}`"
+        raise ThunderError("is missing", where=str(error.filename), hint=hint) from None
+
+
+def _check_unchanged(stage: Stage, before: Parts) -> bool:
+    """Whether the code is what it was when the stage began. Raises ThunderError if an input is not."""
+    now = _parts_at_end(stage, before)
+    if changed := [*changes(stage, before, now)]:
+        kept = "; what it computed is kept for when they are as before" if stage.after else ""
+        raise ThunderError(f"while it ran, {', '.join(changed)}", where=stage.name, hint=f"run doit again{kept}")
+    if edited := [*code_changes(before["code"], now["code"])]:
+        print(
+            f"warning: {stage.name}: while it ran, {', '.join(edited)}: the result is of the code before, is not kept "
+            "in the run cache, and is stale until the code is as before",
+            file=sys.stderr,
+            flush=True,
+        )
+    return not edited
+
+
+def _parts_at_end(stage: Stage, before: Parts) -> Parts:
+    try:
+        views = stage.viewed()
+    except FileNotFoundError:
+        views = before["views"]  # a script that was removed after it was read
+    return {**stage.parts_without_views(), "views": views}
+
+
+def _record(stage: Stage, parts: Parts, state: Any) -> dict[str, Any]:
+    """What `Fresh` compares and `doit why` shows."""
+    kept = {name: state.keep(parts[name]) for name in ("reads", "views", "code")}
+    return {
+        **kept,
+        "environment": parts["environment"],
+        "decisive": decisive_code(stage.code, parts["code"]),
+        "operational": state.keep(stage.operational),
+        "made": {path: STATS.sha256(path) for path in stage.targets},
+    }
+
+
+def _tidy(stage: Stage, task: Any) -> None:
+    """Remove what would have saved a stage's work from a failure, once the stage stands and is recorded."""
+    if stage.after and task.meta.get("is_made") and Globals.dep_manager.backend.get(stage.name, "deps:") is not None:
+        task.meta["is_made"] = False  # each of doit's threads does this as it ends
+        stage.after()
 
 
 def _make(stage: Stage, staging: Path) -> None:
@@ -226,20 +301,3 @@ def utility(*commands: str) -> dict[str, Any]:
         return None
 
     return {"actions": [act], "pos_arg": "arguments", "io": {"capture": False}, "uptodate": [False]}
-
-
-def _sha256(path: str) -> str:
-    """sha256 of a file; "" when it is missing."""
-    try:
-        return STATS.sha256(path)
-    except FileNotFoundError:
-        return ""
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    """Every key whose value differs, as `train.learning_rate: 1e-06 -> 1e-05`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    elif old != new:
-        yield f"{name}: {old!r} -> {new!r}" if name else "its slice of the recipe changed"

@@ -39,12 +39,18 @@ class Gate:
         default=(),
     )
     timeout_s: int = whole(
-        help="Longest time an external gate may stay silent", unit="seconds", low=1, high=86_400, default=60
+        help="Longest time an external gate may stay silent",
+        unit="seconds",
+        low=1,
+        high=86_400,
+        default=60,
+        operational=True,
     )
     env: tuple[str, ...] = texts(
         help="External gate: names of environment variables that it gets besides PATH, HOME and the language; "
         "tokens are refused (docs/gate.md)",
         default=(),
+        operational=True,
     )
     preserved: tuple[str, ...] = texts(help="Built-in gate: partitions whose rows keep their text", default=("stable",))
     blocked: tuple[str, ...] = texts(

@@ -3,6 +3,8 @@
 The metadata are Cerberus rules. `table` turns a class of such fields into a Cerberus schema; the worker's flags,
 docs/recipe.md and the JSON schemas come from the same fields. Every rank and every start of doit imports this file, so
 it uses the standard library only.
+
+A key declared with operational=True says how a stage runs, not what it computes: it can change no byte of an output.
 """
 # ruff: noqa: A002  (`help` is the name that argparse uses, and core/code_hash.py ignores texts given as help=)
 
@@ -52,9 +54,11 @@ def whole(*, help: str, low: int, high: int, unit: str = "", default: Any = MISS
     return _key("integer", help, default, unit, min=low, max=high, **rules)
 
 
-def real(*, help: str, low: float, high: float, unit: str = "", default: Any = MISSING, above: bool = False) -> Any:
+def real(
+    *, help: str, low: float, high: float, unit: str = "", default: Any = MISSING, above: bool = False, **rules: Any
+) -> Any:
     """A finite number from low to high; above: low itself is not allowed."""
-    return _key("number", help, default, unit, **_number_rules(low, high), meta={"above": above})
+    return _key("number", help, default, unit, **_number_rules(low, high), meta={"above": above}, **rules)
 
 
 def pair(*, help: str, low: float, high: float, unit: str = "") -> Any:
@@ -100,9 +104,18 @@ def _number_rules(low: float, high: float) -> dict[str, Any]:
     return {"min": low, "max": high, "check_with": "number"}
 
 
-def _key(kind: str, help: str, default: Any, unit: str = "", meta: dict[str, Any] | None = None, **rules: Any) -> Any:
+def _key(
+    kind: str,
+    help: str,
+    default: Any,
+    unit: str = "",
+    meta: dict[str, Any] | None = None,
+    operational: bool = False,
+    **rules: Any,
+) -> Any:
     """optional=True in rules: the key may be absent although it has no default."""
-    metadata = {"type": kind, **rules, "meta": {"help": help, "unit": unit, **(meta or {})}}
+    marks = {"operational": True} if operational else {}
+    metadata = {"type": kind, **rules, "meta": {"help": help, "unit": unit, **(meta or {}), **marks}}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -122,6 +135,11 @@ def table(kind: type, is_partial: bool = False) -> Table:
         if each.metadata:
             schema[each.name] = _rules(each, is_partial)
     return schema
+
+
+def is_operational(key: "Field[Any]") -> bool:
+    """Whether a key can change no byte of an output. True of the field of a dataclass that is declared so."""
+    return "operational" in key.metadata.get("meta", ())
 
 
 def _rules(key: "Field[Any]", is_partial: bool) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from thunder_train.config.fields import (
     SEED_MAX,
     SSH_NAME,
     VARIABLE,
+    is_operational,
     named,
     nested,
     real,
@@ -37,6 +38,19 @@ SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_K
 """Variables of this process that remote ranks get too: in no file, no log and no command line."""
 
 
+NEUTRAL_VARIABLES = (
+    "NCCL_DEBUG",
+    "NCCL_IB_",
+    "NCCL_SOCKET_",
+    "OMPI_MCA_",
+    "MLX_METAL_FAST_SYNCH=",
+    "WANDB_",
+    "SWANLAB_",
+)
+"""Beginnings of variables of ranks that choose a link or what is reported: they change no number. All others may:
+with OPENBLAS_NUM_THREADS=2 the last bits of a loss differ."""
+
+
 def is_local(host: str) -> bool:
     """Whether a host of a hostfile is this machine."""
     return host in LOCAL
@@ -51,14 +65,17 @@ def machine_name(host: str) -> str:
 class Host:
     """The machine of one rank."""
 
-    ssh: str = text(help="Name that ssh reaches without a prompt", pattern=SSH_NAME)
+    ssh: str = text(help="Name that ssh reaches without a prompt", pattern=SSH_NAME, operational=True)
     ips: tuple[str, ...] = texts(
         help="Addresses on the training link, the preferred one first (ring, nccl, mpi; jaccl needs that of rank 0)",
         pattern=ADDRESS,
         default=(),
+        operational=True,
     )
     rdma: tuple[str, ...] = texts(
-        help='jaccl: the row of this host in the RDMA matrix; "" stands for the host itself', default=()
+        help='jaccl: the row of this host in the RDMA matrix; "" stands for the host itself',
+        default=(),
+        operational=True,
     )
     weight: float = real(
         help="Speed relative to the other hosts: the rank's share of a step's rows (strategy data)",
@@ -97,8 +114,14 @@ class Cluster:
     envs: tuple[str, ...] = texts(
         help="Environment variables of every rank, as NAME=value", pattern=VARIABLE, default=()
     )
-    folder: str = text(help="Project folder on remote hosts, from the home folder", default="thunder-train")
-    python: str = text(help="Python interpreter on remote hosts, from the project folder", default=".venv/bin/python")
+    folder: str = text(
+        help="Project folder on remote hosts, from the home folder", default="thunder-train", operational=True
+    )
+    python: str = text(
+        help="Python interpreter on remote hosts, from the project folder",
+        default=".venv/bin/python",
+        operational=True,
+    )
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -109,6 +132,11 @@ class Cluster:
     def is_remote(self) -> bool:
         """Whether any rank runs on another machine."""
         return any(not is_local(host.ssh) for host in self.hosts)
+
+    @property
+    def numeric_envs(self) -> tuple[str, ...]:
+        """The variables of the ranks that may change a number, which we cannot know to be impossible."""
+        return tuple(pair for pair in self.envs if not pair.startswith(NEUTRAL_VARIABLES))
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -141,10 +169,11 @@ class Build:
     """The [build] table of a recipe."""
 
     environment: str = text(
-        help="Environment changes that retrain. strict: Python, mlx, mlx-lm or platform; mlx: mlx or mlx-lm; "
+        help="Environment changes that retrain. strict: mlx, mlx-lm, Python, platform or BLAS; mlx: mlx or mlx-lm; "
         "none: no change",
         choices=("strict", "mlx", "none"),
         default="mlx",
+        operational=True,
     )
     tolerance: float = real(
         help="Largest difference of a metric that still counts as reproduced on another platform",
@@ -152,6 +181,7 @@ class Build:
         low=0.0,
         high=1.0,
         default=1e-3,
+        operational=True,
     )
 
 
@@ -167,7 +197,7 @@ class Recipe:
     )
     file: str
     """Path of the recipe, relative to the project."""
-    description: str = text(help="What the run is for", default="")
+    description: str = text(help="What the run is for", default="", operational=True)
     cluster: Cluster = text(help="Name of a [clusters.*] table of thunder.toml")
     model: Model = text(help="Name of a [models.*] table of thunder.toml")
     dataset: Dataset = text(help="Name of a [datasets.*] table of thunder.toml")
@@ -247,3 +277,24 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return section(value)  # type: ignore[arg-type]  # hashable by identity
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+@cache
+def deciding(part: Any) -> dict[str, Any]:
+    """`section` without the operational keys, in nested tables too: what can change an output. Not to be changed."""
+    kept = [(key.name, getattr(part, key.name)) for key in fields(part) if not is_operational(key)]
+    return {name: _of_table(deciding, value) if is_dataclass(value) else _plain(value) for name, value in kept}
+
+
+@cache
+def operational(part: Any) -> dict[str, Any]:
+    """The rest of `section`: how the part runs. Tables without such a key are left out."""
+    values = {key: getattr(part, key.name) for key in fields(part)}
+    inner = {key.name: _of_table(operational, value) for key, value in values.items() if is_dataclass(value)}
+    own = {key.name: _plain(value) for key, value in values.items() if is_operational(key)}
+    return own | {name: table for name, table in inner.items() if table and name not in own}
+
+
+def _of_table(of: Any, part: Any) -> dict[str, Any]:
+    table: dict[str, Any] = of(part)
+    return table

@@ -45,6 +45,7 @@ class Train:
         low=1,
         high=MAX_STEPS,
         default=100,
+        operational=True,
     )
     max_seq_len: int = whole(
         help="Longest row, prompt and answer together", unit="tokens", low=8, high=1_048_576, default=512
@@ -132,13 +133,16 @@ class Train:
         high=10_000,
         default=10,
     )
-    keep_checkpoints: int = whole(help="Number of checkpoints to keep", unit="checkpoints", low=1, high=1000, default=2)
+    keep_checkpoints: int = whole(
+        help="Number of checkpoints to keep", unit="checkpoints", low=1, high=1000, default=2, operational=True
+    )
     stall_timeout_s: int = whole(
         help="Seconds allowed between two steps; then the run is stopped (0 = no limit)",
         unit="s",
         low=0,
         high=DAY_S,
         default=600,
+        operational=True,
     )
     start_timeout_s: int = whole(
         help="Seconds allowed until the first step completes; then the run is stopped (0 = no limit)",
@@ -146,12 +150,17 @@ class Train:
         low=0,
         high=DAY_S,
         default=1800,
+        operational=True,
     )
     max_restarts: int = whole(
-        help="Number of times a failed run is restarted from its last checkpoint", low=0, high=1000, default=0
+        help="Number of times a failed run is restarted from its last checkpoint",
+        low=0,
+        high=1000,
+        default=0,
+        operational=True,
     )
     report_to: tuple[str, ...] = texts(
-        help="Experiment trackers that rank 0 reports to", choices=("wandb", "swanlab"), default=()
+        help="Experiment trackers that rank 0 reports to", choices=("wandb", "swanlab"), default=(), operational=True
     )
     seed: int = whole(help="Seed of the LoRA weights, dropout and row order", low=0, high=SEED_MAX, default=0)
 

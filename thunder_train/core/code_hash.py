@@ -7,7 +7,7 @@ by hand and no change is missed. Imports below `if TYPE_CHECKING:` do not count,
 import ast
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,9 +34,26 @@ def digest(starts: tuple[str, ...], stats: "StatCache") -> str:
 def hashes(starts: tuple[str, ...], stats: "StatCache") -> dict[str, str]:
     """{path in the project: sha256 of its syntax tree} of modules, as `worker.loop`, and of all that they import.
 
-    The answer is kept for the life of the process. Raises LookupError for a start that is no module.
+    The answer is kept for the life of the process, which a build with nothing to do needs; `hashes_now` asks again.
+    Raises LookupError for a start that is no module.
     """
-    modules = _modules()
+    return _closure(starts, _modules(), lambda path: _module(path, stats))
+
+
+def hashes_now(starts: tuple[str, ...], stats: "StatCache") -> dict[str, str]:
+    """The same of the files as they are now: somebody may have edited them since this process began."""
+    return _closure(starts, _modules_now(), lambda path: _module_now(path, stats))
+
+
+@cache
+def at_first(stats: "StatCache") -> dict[str, str]:
+    """`hashes` of every module, as they are when this is first asked."""
+    return {path: _module_now(path, stats)[0] for path in _modules_now().values()}
+
+
+def _closure(
+    starts: tuple[str, ...], modules: dict[str, str], module: Callable[[str], tuple[str, list[str]]]
+) -> dict[str, str]:
     waiting = [f"{PACKAGE.name}.{start}" for start in starts]
     if missing := sorted(set(waiting) - set(modules)):
         raise LookupError(f"no such module: {', '.join(missing)}")
@@ -44,21 +61,30 @@ def hashes(starts: tuple[str, ...], stats: "StatCache") -> dict[str, str]:
     while waiting:
         name = waiting.pop()
         if name in modules and name not in seen and name not in NEUTRAL_MODULES:
-            seen[name], imports = _module(modules[name], stats)
+            seen[name], imports = module(modules[name])
             waiting += imports
             waiting.append(name.rpartition(".")[0])  # importing a module runs the __init__ of its package
     return dict(sorted((modules[name], sha) for name, sha in seen.items()))
 
 
+def module_name(path: str) -> str:
+    """The name under which a module of the package is imported. path: in the project."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
 @cache
 def _modules() -> dict[str, str]:
+    return _modules_now()
+
+
+def _modules_now() -> dict[str, str]:
     """{name: path in the project} of every module of the package."""
     modules = {}
     for folder, folders, names in os.walk(PACKAGE):
         folders[:] = [name for name in folders if name != "__pycache__"]
         place = folder.removeprefix(f"{PACKAGE.parent}/")
         for path in (f"{place}/{name}" for name in names if name.endswith(".py")):
-            modules[path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")] = path
+            modules[module_name(path)] = path
     return modules
 
 
@@ -71,13 +97,23 @@ def _root() -> str:
 
 @cache
 def _module(path: str, stats: "StatCache") -> tuple[str, list[str]]:
+    return _module_now(path, stats)
+
+
+def _module_now(path: str, stats: "StatCache") -> tuple[str, list[str]]:
     """The hash of a module's code, and the names that it imports of the package."""
-    sha, *imports = stats.memo("module", _root() + path, _describe).split()
+    try:
+        sha, *imports = stats.memo("module", _root() + path, _describe).split()
+    except FileNotFoundError:  # removed since the folder was listed
+        return "", []
     return sha, imports
 
 
 def _describe(path: Path) -> str:
-    return " ".join([code_digest(path), *_imports(path)])
+    try:
+        return " ".join([code_digest(path), *_imports(path)])
+    except (SyntaxError, ValueError):  # somebody edits it while a stage runs
+        return files.sha256(path)
 
 
 def _imports(path: Path) -> list[str]:

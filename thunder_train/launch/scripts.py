@@ -1,14 +1,34 @@
-"""The flags of launch.sh and evaluate.sh.
+"""launch.sh and evaluate.sh: their flags, their text, and what a template of the user adds to them.
 
 Input: a recipe.  Output: (flag, value) pairs, in the order in which the scripts show them.
 """
 
+import contextlib
+import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from thunder_train.config.fields import is_operational
 from thunder_train.config.project import Recipe
 from thunder_train.config.train import Train, flag_of
 from thunder_train.core import paths
+
+LAUNCHER = "thunder_train.launch"
+SHIPPED = (
+    "set -euo pipefail",
+    'cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."',
+    'python="${THUNDER_PYTHON:-.venv/bin/python}"',
+    'command -v "$python" >/dev/null || { echo "NAME: no interpreter at $python; run ./doit once, or set '
+    'THUNDER_PYTHON" >&2; exit 2; }',
+)
+"""Lines of the shipped templates besides the command; NAME: the script's."""
+COMMAND = f'exec "$python" -m {LAUNCHER}'
+OPERATIONAL = frozenset(flag_of(key.name) for key in fields(Train) if is_operational(key)) | {
+    *("--host-timeout", "--log-dir", "--folder", "--python", "--token-cache"),
+    *("--adapter-path", "--checkpoint-path", "--partial", "--predictions", "--losses"),
+}
+"""Flags that decide nothing: how it runs, and where its files lie. The stage gives the places of its outputs itself."""
 
 
 def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
@@ -59,6 +79,70 @@ def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
         ("--predictions", f"{run}/predictions.jsonl"),
         ("--losses", f"{run}/losses.json"),
     ]
+
+
+def flags_of(recipe: Recipe, script: str) -> list[tuple[str, Any]]:
+    """The flags of launch.sh or of evaluate.sh."""
+    return launch_flags(recipe) if script == "launch.sh" else evaluate_flags(recipe)
+
+
+def rendered(recipe: Recipe, script: str) -> str:
+    """The text of a script, from its template."""
+    from thunder_train.core import templates  # late: it needs jinja2, and a build with nothing to do reads flags only
+
+    values = {"recipe": recipe.name, "flags": flags_of(recipe, script)}
+    return templates.shell(Path("templates") / f"{script}.j2", values)
+
+
+def additions(recipe: Recipe, script: str, text: str) -> dict[str, str]:
+    """What a rendered script computes with that is not the recipe's: {flag: value}, and {line: ""} of other commands.
+
+    Comments, layout and flags that decide nothing are none of it. Empty for a script of the shipped template.
+    """
+    lines = _commands(text)
+    known = {line.replace("NAME", script) for line in SHIPPED} | {COMMAND}
+    command = next((line for line in lines if LAUNCHER in line), "")
+    before, _, after = command.partition(LAUNCHER)
+    try:
+        given, rest = _pairs(shlex.split(after))
+    except ValueError:
+        return {text: ""}  # bash would not read it either
+    own = {flag: str(value) for flag, value in flags_of(recipe, script)}
+    differing = {flag: given.get(flag, "left out") for flag in own | given if own.get(flag) != given.get(flag)}
+    others = [line for line in lines if line != command] + [before + LAUNCHER, rest]
+    return {line: "" for line in others if line and line not in known} | {
+        flag: value for flag, value in sorted(differing.items()) if flag not in OPERATIONAL
+    }
+
+
+def _commands(text: str) -> list[str]:
+    """The lines of a script that do something, without comments, spaces as one; a continued line as one."""
+    lines = (" ".join(line.split()) for line in text.replace("\\\n", " ").split("\n"))
+    return [line for line in map(_without_comment, lines) if line]
+
+
+def _without_comment(line: str) -> str:
+    if line.startswith("#"):
+        return ""
+    for at in (at for at in range(len(line)) if line.startswith(" #", at)):
+        with contextlib.suppress(ValueError):  # inside quotes
+            shlex.split(line[:at])
+            return line[:at]
+    return line
+
+
+def _pairs(words: list[str]) -> tuple[dict[str, str], str]:
+    """{flag: value} of a command line, of a flag that is given twice the last, as argparse takes it; what follows."""
+    end = words.index("$@") if "$@" in words else len(words)
+    pairs: dict[str, str] = {}
+    flag = ""
+    for word in words[:end]:
+        if word.startswith("--"):
+            flag, _, value = word.partition("=")
+            pairs[flag] = value
+        else:
+            pairs[flag] = f"{pairs.get(flag, '')} {word}".strip()
+    return pairs, " ".join(words[end + 1 :])
 
 
 def _remote_flags(recipe: Recipe) -> list[tuple[str, Any]]:

@@ -3,17 +3,16 @@
 stages.py does the work. It is imported only when a stage runs, because a build in which nothing runs must stay fast.
 """
 
-import importlib.metadata
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from thunder_train import models
-from thunder_train.build.stage import STATS, Reads, Stage
+from thunder_train.build.environment import COMPARED
+from thunder_train.build.key import STATS, Reads, Stage, View
 from thunder_train.config.dataset import Dataset
-from thunder_train.config.project import Cluster, Model, Recipe, section
+from thunder_train.config.project import Cluster, Model, Recipe, deciding, operational, section
 from thunder_train.core import code_hash, files, paths
 
 DATA_CODE = ("data.builder",)
@@ -31,7 +30,7 @@ def data(dataset: Dataset) -> Stage:
         name=f"data:{dataset.name}",
         make=lambda out: _stages().data(dataset, out, code=code_hash.digest(DATA_CODE, STATS)),
         targets=tuple(f"{paths.dataset(dataset.name)}/{name}" for name in paths.DATA),
-        inputs=tuple(path for path in inputs if Path(path).is_file()),
+        inputs={path: path for path in inputs if Path(path).is_file()},
         reads=Reads(dataset=section(dataset)),
         code=(*DATA_CODE, "data.audit"),
     )
@@ -43,7 +42,7 @@ def model(base: Model) -> Stage:
         name=f"model:{base.name}",
         make=lambda out: _stages().model(base, out),
         targets=models.targets(base),
-        inputs=models.inputs(base, Path()),
+        inputs={path: path for path in models.inputs(base, Path())},
         reads=Reads(model=section(base)),
         code=_model_code(base),
         is_cached=base.kind == "nano",  # the files of the others lie elsewhere and may have been deleted
@@ -57,7 +56,7 @@ def hostfile(recipe: Recipe) -> Stage:
         "hostfile",
         make=lambda out: _stages().hostfile(recipe, out),
         targets=("hostfile.json",),
-        inputs=(),
+        inputs={},
         reads=_cluster(recipe.cluster),
         code=("cluster.hostfile",),
     )
@@ -70,7 +69,7 @@ def scripts(recipe: Recipe) -> Stage:
         "scripts",
         make=lambda out: _stages().scripts(recipe, out),
         targets=(*paths.SCRIPTS, "recipe.toml"),
-        inputs=tuple(f"templates/{name}.j2" for name in paths.SCRIPTS),
+        inputs={f"templates/{name}.j2": name for name in paths.SCRIPTS},
         reads=_whole(recipe),
         code=("launch.scripts",),
     )
@@ -83,36 +82,54 @@ def check(recipe: Recipe) -> Stage:
         "check",
         make=lambda out: _stages().check(recipe, out),
         targets=("preflight.json",),
-        inputs=(),
-        reads=_checked(recipe.cluster, recipe.build.environment),
+        inputs={},
+        reads=_cluster(recipe.cluster),
         code=("cluster.preflight", "agent.main", "worker.allreduce_check"),
         is_cached=False,  # hosts change: an earlier preflight says nothing about them now
+        compared=COMPARED[recipe.build.environment],
     )
 
 
 def train(recipe: Recipe) -> Stage:
-    """launch.sh -> adapter, metrics, done.json."""
-    return _stage(
+    """Rows and base model -> adapter, metrics, done.json, by running launch.sh."""
+
+    @cache  # as the key is when the training begins
+    def checkpoints() -> str:
+        return f"{paths.PARTIAL}/{stage.partial_key()[:16]}"
+
+    folder = paths.dataset(recipe.dataset.name)
+    stage = _stage(
         recipe,
         "train",
-        make=lambda out: _stages().train(recipe, out, key=train(recipe).key()),
+        make=lambda out: _stages().train(recipe, out, checkpoints()),
         targets=paths.TRAINED,
-        inputs=_inputs(recipe, "hostfile.json", "launch.sh"),
-        reads=Reads(train=section(recipe.train), environment=environment(recipe.build.environment)),
+        inputs={**_model_lock(recipe), **{f"{folder}/{name}.jsonl": name for name in ("train", "valid")}},
+        reads=_trained(recipe),
         code=TRAIN_CODE,
+        views=_script(recipe, "launch.sh"),
+        compared=COMPARED[recipe.build.environment],
+        operational=_operational(recipe),
+        after=lambda: _stages().forget(recipe, checkpoints()),
     )
+    return stage
 
 
 def evaluate(recipe: Recipe) -> Stage:
-    """Adapter and held-out rows -> predictions.jsonl, decisions.jsonl, eval.json."""
+    """Adapter and held-out rows -> predictions.jsonl, decisions.jsonl, eval.json, by running evaluate.sh."""
+    folder = paths.dataset(recipe.dataset.name)
+    rows = {f"{folder}/{name}.jsonl": name for name in ("train", "valid", "test", "decisions")}
     return _stage(
         recipe,
         "evaluate",
         make=lambda out: _stages().evaluate(recipe, out),
         targets=paths.EVALUATED,
-        inputs=(*_inputs(recipe, "hostfile.json", "evaluate.sh", *paths.ADAPTER), *_gate_programs(recipe)),
-        reads=Reads(evaluate=section(recipe.evaluate), environment=environment(recipe.build.environment)),
+        inputs={**_model_lock(recipe), **rows, **_own(recipe, *paths.ADAPTER), **_gate_programs(recipe)},
+        reads=_evaluated(recipe),
         code=EVALUATE_CODE,
+        views=_script(recipe, "evaluate.sh"),
+        compared=COMPARED[recipe.build.environment],
+        operational=_operational(recipe),
+        after=lambda: _stages().forget(recipe, paths.answers(recipe.name)),
     )
 
 
@@ -124,7 +141,7 @@ def report(recipe: Recipe) -> Stage:
         "report",
         make=lambda out: _stages().report(recipe, out),
         targets=(*paths.REPORTS, "promotion.json"),
-        inputs=(*_inputs(recipe, *paths.MEASURED), *templates),
+        inputs={**_inputs(recipe, *paths.MEASURED), **{path: path for path in templates}},
         reads=_whole(recipe),
         code=("report.run_report", "evaluate.promotion"),
     )
@@ -148,6 +165,11 @@ def manifest(recipe: Recipe) -> Stage:
 def before_train(recipe: Recipe) -> list[str]:
     """Tasks that run first: the preflight fails before a model's gigabytes are fetched, and reads the scripts."""
     return [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile", "check")]
+
+
+def before_evaluate(recipe: Recipe) -> list[str]:
+    """Tasks that run first, because the evaluation runs their scripts."""
+    return [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile")]
 
 
 def before_sync(recipe: Recipe) -> list[str]:
@@ -176,13 +198,25 @@ def _model_code(base: Model) -> tuple[str, ...]:
     return ("models", "worker.nano") if base.kind == "nano" else ("models",)
 
 
-def _gate_programs(recipe: Recipe) -> tuple[str, ...]:
+def _gate_programs(recipe: Recipe) -> dict[str, str]:
     """Files of the project that an external gate runs: an edited gate decides again."""
     if not recipe.evaluate.gate.command:
-        return ()
+        return {}
     from thunder_train.evaluate import external_gate  # late: few recipes have one
 
-    return tuple(sorted(external_gate.programs(recipe.evaluate.gate.command)))
+    return {path: path for path in sorted(external_gate.programs(recipe.evaluate.gate.command))}
+
+
+def _script(recipe: Recipe, name: str) -> dict[str, View]:
+    """A script of the run, of which only what its template adds to the recipe decides."""
+    return {
+        f"{paths.run(recipe.name)}/{name}": View(
+            part=lambda text: _scripts().additions(recipe, name, text),
+            render=lambda: _scripts().rendered(recipe, name),
+            reads=_whole(recipe),
+            code=("launch.scripts",),
+        )
+    }
 
 
 @cache
@@ -196,27 +230,28 @@ def _cluster(cluster: Cluster) -> Reads:
 
 
 @cache
-def _checked(cluster: Cluster, kind: str) -> Reads:
-    return Reads(cluster=section(cluster), environment=environment(kind))
+def _trained(recipe: Recipe) -> Reads:
+    return Reads(train=deciding(recipe.train), cluster=_ranks(recipe.cluster, recipe.weights))
 
 
 @cache
-def environment(kind: str) -> dict[str, str]:
-    """The versions whose change makes train and evaluate stale. kind: [build] environment of the recipe."""
-    if kind == "none":
-        return {}
-    versions = {name: _version(name) for name in ("mlx", "mlx-lm")}
-    if kind == "strict":
-        import platform  # late: few recipes ask
-
-        versions |= {"python": platform.python_version(), "platform": f"{sys.platform}-{platform.machine()}"}
-    return versions
+def _evaluated(recipe: Recipe) -> Reads:
+    ranks = _ranks(recipe.cluster, recipe.cluster.weights)
+    return Reads(evaluate=deciding(recipe.evaluate), train={"max_seq_len": recipe.train.max_seq_len}, cluster=ranks)
 
 
-def _version(package: str) -> str:
-    """The version of an installed package. importlib.metadata.version parses the whole file: a millisecond each."""
-    lines = (importlib.metadata.distribution(package).read_text("METADATA") or "").splitlines()
-    return next(line.removeprefix("Version: ") for line in lines if line.startswith("Version: "))
+def _ranks(cluster: Cluster, weights: tuple[float, ...]) -> dict[str, Any]:
+    """What of a cluster can change a number."""
+    variables = list(cluster.numeric_envs)
+    return {"backend": cluster.backend, "ranks": len(cluster.hosts), "weights": list(weights), "envs": variables}
+
+
+@cache
+def _operational(recipe: Recipe) -> Reads:
+    """How a training and an evaluation run."""
+    parts = {name: operational(getattr(recipe, name)) for name in ("train", "evaluate", "build", "cluster")}
+    hosts = [operational(host) for host in recipe.cluster.hosts]
+    return Reads({**parts, "cluster": {**parts["cluster"], "hosts": hosts}})
 
 
 def _stages() -> Any:
@@ -226,24 +261,39 @@ def _stages() -> Any:
     return stages
 
 
+def _scripts() -> Any:
+    """The flags of launch.sh, imported when a script has changed."""
+    from thunder_train.launch import scripts
+
+    return scripts
+
+
 def _stage(
     recipe: Recipe,
     name: str,
     *,
     make: Callable[[Path], None],
     targets: tuple[str, ...],
-    inputs: tuple[str, ...],
+    inputs: Mapping[str, str],
     reads: Reads,
     code: tuple[str, ...],
-    is_cached: bool = True,
+    **more: Any,
 ) -> Stage:
-    """A stage of a recipe. targets: names in the run's folder."""
+    """A stage of a recipe. targets: names in the run's folder. more: fields of Stage."""
     folder = paths.run(recipe.name)
     targets = tuple(f"{folder}/{target}" for target in targets)
-    return Stage(f"{name}:{recipe.name}", make, targets, inputs, reads, code, is_cached)
+    return Stage(f"{name}:{recipe.name}", make, targets, inputs, reads, code, folder=folder, **more)
 
 
-def _inputs(recipe: Recipe, *names: str) -> tuple[str, ...]:
+def _inputs(recipe: Recipe, *names: str) -> dict[str, str]:
     """The dataset and the model as one small file each, and files of the run's folder by their names."""
-    shared = (paths.dataset_manifest(recipe.dataset.name), paths.model_lock(recipe.model.name))
-    return (*shared, *(f"{paths.run(recipe.name)}/{name}" for name in names))
+    return {paths.dataset_manifest(recipe.dataset.name): "data", **_model_lock(recipe), **_own(recipe, *names)}
+
+
+def _model_lock(recipe: Recipe) -> dict[str, str]:
+    return {paths.model_lock(recipe.model.name): "model"}
+
+
+def _own(recipe: Recipe, *names: str) -> dict[str, str]:
+    """Files of the run's folder by their names."""
+    return {f"{paths.run(recipe.name)}/{name}": name for name in names}

@@ -18,12 +18,12 @@ from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
-from thunder_train.core import files, paths, templates
+from thunder_train.core import files, paths
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder
 from thunder_train.evaluate import collapse, conditions, gate
-from thunder_train.launch.scripts import evaluate_flags, launch_flags, model_flags
+from thunder_train.launch.scripts import model_flags, rendered
 from thunder_train.report import run_report
 from thunder_train.reproduce import manifest as manifests
 
@@ -51,10 +51,8 @@ def hostfile(recipe: Recipe, out: Path) -> None:
 
 def scripts(recipe: Recipe, out: Path) -> None:
     """launch.sh, evaluate.sh and the resolved recipe."""
-    flags = {"launch.sh": launch_flags(recipe), "evaluate.sh": evaluate_flags(recipe)}
     for name in paths.SCRIPTS:
-        text = templates.shell(Path("templates") / f"{name}.j2", {"recipe": recipe.name, "flags": flags[name]})
-        files.write_text(_run(recipe, out) / name, text)
+        files.write_text(_run(recipe, out) / name, rendered(recipe, name))
     files.write_text(_run(recipe, out) / "recipe.toml", resolved_toml(recipe))
 
 
@@ -67,13 +65,12 @@ def check(recipe: Recipe, out: Path) -> None:
     files.write_json(_run(recipe, out) / "preflight.json", answers)
 
 
-def train(recipe: Recipe, out: Path, key: str) -> None:
+def train(recipe: Recipe, out: Path, checkpoints: str) -> None:
     """The adapter, its metrics and done.json, by running launch.sh with its output in staging.
 
-    key: the stage's. A killed training resumes from the checkpoints under exactly this key.
+    checkpoints: the folder from which a killed training goes on. It stays until `forget`.
     """
     run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
-    checkpoints = Path(paths.PARTIAL) / key[:16]
     raise_all(validate.batch_problems(recipe, rows["train"]))
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
@@ -84,15 +81,20 @@ def train(recipe: Recipe, out: Path, key: str) -> None:
     _launch(recipe, run, staged, checkpoints)
     fetch.outputs(recipe, PROJECT, str(staged))
     _check_rows(recipe, rows, staged / "adapter" / "done.json")
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    fetch.remove_folders(recipe, PROJECT, [str(checkpoints), str(out)])
+    fetch.remove_folders(recipe, PROJECT, [str(out)])
     facts = {"seconds": round(time.perf_counter() - start_s, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
 
 
-def _launch(recipe: Recipe, run: Path, staged: Path, checkpoints: Path) -> None:
+def forget(recipe: Recipe, folder: str) -> None:
+    """Remove what a stage that stands now would have gone on from, here and on every host."""
+    shutil.rmtree(folder, ignore_errors=True)
+    fetch.remove_folders(recipe, PROJECT, [folder])
+
+
+def _launch(recipe: Recipe, run: Path, staged: Path, checkpoints: str) -> None:
     """Run launch.sh. If it fails, bring its checkpoints here, so that the next attempt resumes from them."""
-    output = ["--adapter-path", f"{staged}/adapter", "--checkpoint-path", str(checkpoints)]
+    output = ["--adapter-path", f"{staged}/adapter", "--checkpoint-path", checkpoints]
     try:
         command(
             ["bash", str(run / "launch.sh"), *output],
@@ -101,7 +103,7 @@ def _launch(recipe: Recipe, run: Path, staged: Path, checkpoints: Path) -> None:
         )
     except ThunderError:
         with contextlib.suppress(ThunderError):  # report why the training failed, not that fetching failed too
-            fetch.checkpoints(recipe, PROJECT, str(checkpoints))
+            fetch.checkpoints(recipe, PROJECT, checkpoints)
         raise
 
 
@@ -142,7 +144,6 @@ def evaluate(recipe: Recipe, out: Path) -> None:
     """predictions.jsonl by running evaluate.sh; decisions.jsonl and eval.json by judging and scoring them here."""
     run, staged = _run(recipe), _run(recipe, out)
     predictions, losses = staged / "predictions.jsonl", staged / "losses.json"
-    answers = Path(paths.answers(recipe.name))
     _sync(recipe)  # the first rank reads the adapter
     command(
         ["bash", str(run / "evaluate.sh"), "--predictions", str(predictions), "--losses", str(losses)],
@@ -150,9 +151,8 @@ def evaluate(recipe: Recipe, out: Path) -> None:
         hint=READ_LOGS,
     )
     fetch.outputs(recipe, PROJECT, str(staged), fetch.EVALUATED)
-    fetch.remove_folders(recipe, PROJECT, [str(answers), str(out)])
+    fetch.remove_folders(recipe, PROJECT, [str(out)])
     _score(recipe, predictions, losses, staged)
-    shutil.rmtree(answers, ignore_errors=True)
 
 
 def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> None:

@@ -22,7 +22,7 @@ import json, sys
 from pathlib import Path
 from thunder_train import ThunderError
 from thunder_train.agent import client
-from thunder_train.build.stage import STATS
+from thunder_train.build.key import STATS
 from thunder_train.cluster import preflight
 from thunder_train.config import load
 from thunder_train.launch import fit
@@ -45,7 +45,7 @@ Path.read_text = lambda path, *a, **k: "MemAvailable: 1000 kB" if str(path) == "
 """
 DISCOVER = """
 from pathlib import Path
-from thunder_train.build.stage import STATS
+from thunder_train.build.key import STATS
 from thunder_train.cluster import discover
 from thunder_train.config import load
 print(discover.discover(load.load(Path(), STATS).recipes["far"].cluster), end="")

@@ -1,0 +1,155 @@
+"""What decides a stage's outputs: its slice of the recipe, inputs, code and environment. Its key is a hash of them.
+
+Inputs count by the part that they play and targets by their place in the stage's folder, never by a path: the same
+training under another recipe name has the same key.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from thunder_train.build import environment
+from thunder_train.core import code_hash, files, paths
+from thunder_train.core.stat_cache import StatCache
+
+STATS = StatCache(Path(paths.STATS))
+Parts = dict[str, Any]
+"""All that decides a stage's outputs: {"reads", "inputs", "views", "environment", "code"}."""
+
+
+class Reads(dict[str, Any]):
+    """The slice of a resolved recipe that a stage reads. It must not change: stages share one, and so its digest."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the slice."""
+        return files.digest(self)
+
+
+class View(NamedTuple):
+    """A file that another stage renders, and of which only a part decides.
+
+    part: its text -> that part. render: its text as it would be rendered now. reads and code: what `part` depends on
+    besides the text.
+    """
+
+    part: Callable[[str], dict[str, Any]]
+    render: Callable[[], str]
+    reads: Reads
+    code: tuple[str, ...]
+
+    def of(self, path: str) -> dict[str, Any]:
+        """The part of a file that decides, remembered while the file stays as it is. Raises FileNotFoundError."""
+        salt = self.reads.digest + code_hash.digest(self.code, STATS)
+        text = STATS.memo("part", path, lambda file: json.dumps(self.part(file.read_text(encoding="utf-8"))), salt)
+        part: dict[str, Any] = json.loads(text)
+        return part
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One node of the graph.
+
+    make(root) writes every target below `root`, under its own relative path. after: called once the targets stand and
+    are recorded, to remove what would have saved them from a failure. code: modules of the package that decide its
+    output, as `worker.result`; what they import counts too. is_cached: whether its outputs depend on nothing else, so
+    that the run cache may restore them.
+    """
+
+    name: str
+    make: Callable[[Path], None]
+    targets: tuple[str, ...]
+    inputs: Mapping[str, str]
+    """{path: the part it plays}."""
+    reads: Reads
+    code: tuple[str, ...]
+    is_cached: bool = True
+    folder: str = ""
+    """The folder of its targets, if that has the recipe's name."""
+    views: Mapping[str, View] = field(default_factory=dict)
+    """{path: which part of it decides}."""
+    compared: tuple[str, ...] | None = None
+    """Facts of the environment whose change makes it stale; None if no environment changes its outputs."""
+    operational: Reads = field(default_factory=Reads)
+    """The part of the recipe that says how it runs, and decides nothing."""
+    after: Callable[[], None] | None = None
+
+    def local(self, path: str) -> str:
+        """A path from the stage's folder, if it lies there."""
+        return path.removeprefix(f"{self.folder}/") if self.folder else path
+
+    @property
+    def names(self) -> list[str]:
+        """Its targets from its folder: their names in the run cache."""
+        return [self.local(path) for path in self.targets]
+
+    def parts(self) -> Parts:
+        """All that decides the outputs, as it is now. A missing input counts as one; a missing view is an error."""
+        return {**self.parts_without_views(), "views": self.viewed()}
+
+    def parts_without_views(self) -> Parts:
+        """`parts` that are there even if a file is not."""
+        return {
+            "reads": self.reads,
+            "inputs": {part: sha256(path) for path, part in self.inputs.items()},
+            "environment": {} if self.compared is None else environment.whole(),
+            "code": code_hash.hashes_now(self.code, STATS),
+        }
+
+    def viewed(self) -> dict[str, Any]:
+        """The parts of files that decide. Raises FileNotFoundError."""
+        return {self.local(path): view.of(path) for path, view in self.views.items()}
+
+    def key(self, parts: Parts) -> str:
+        """Hash of all that decides the outputs: where the run cache keeps them."""
+        return files.digest({**parts, "code": decisive_code(self.code, parts["code"]), "targets": self.names})
+
+    def partial_key(self) -> str:
+        """The key without the environment: for work in progress, which checks by itself where it may go on."""
+        return self.key({**self.parts(), "environment": {}})
+
+
+def decisive_code(starts: tuple[str, ...], hashes: Mapping[str, str]) -> str:
+    """What keys and records hold of a stage's code. starts: its start modules; hashes: {path: hash} of all of it."""
+    return files.digest(dict(hashes))
+
+
+def sha256(path: str) -> str:
+    """sha256 of a file; "" when it is missing."""
+    try:
+        return STATS.sha256(path)
+    except FileNotFoundError:
+        return ""
+
+
+def changes(stage: Stage, before: Parts, now: Parts) -> Iterator[str]:
+    """Every difference between two moments of a stage, but not of its code."""
+    for path, part in stage.inputs.items():
+        if before["inputs"][part] != now["inputs"][part]:
+            yield f"{path}: content changed" if os.path.exists(path) else f"{path}: is missing"
+    for path in stage.views:
+        yield from view_differences(path, before["views"][stage.local(path)], now["views"][stage.local(path)])
+
+
+def view_differences(path: str, old: Any, new: Any) -> Iterator[str]:
+    """What differs in the part of a file that decides."""
+    yield from (f"{path}: {line}" for line in differences(old or {}, new))
+
+
+def code_changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Every module that does something else, or is new or no longer used."""
+    yield from (f"{path}: code changed" for path in sorted(now) if now[path] != then.get(path))
+    yield from (f"{path}: code is no longer used" for path in sorted(set(then) - set(now)))
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Every key whose value differs, as `train.learning_rate: 1e-06 -> 1e-05`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name}: {old!r} -> {new!r}" if name else "its slice of the recipe changed"
