@@ -1,6 +1,4 @@
-"""The task graph: one task creator per stage, and the tasks that only look.
-
-graph.py says what each stage reads and makes, stages.py does the work.
+"""The task graph: one task creator per stage, and the tasks that only look. graph.py says what each reads and makes.
 
 data  ─┬─────────────────────────────────┐
 model ─┤                                 │
