@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.outputs import results
 from tests.helpers.project_copy import Copy, copy_sources, start_doit
 
 pytestmark = pytest.mark.ranks
 
 RECIPES = ("smoke", "second")
-TIMED = {"preflight.json", "metrics.jsonl", "timing.json", "report.md", "report.html", "hostfile.json"}
-"""Files that hold seconds; logs/check has its own hostfile."""
 KILLS = 40
 
 
@@ -35,13 +34,6 @@ def two_recipes(folder: Path) -> Copy:
     text = text.replace('cluster = "local"', 'cluster = "single"').replace("num_iters = 4", "num_iters = 2")
     (project.path / "recipes/second.toml").write_text(text, encoding="utf-8")
     return project
-
-
-def results(project: Copy) -> dict[str, bytes]:
-    """Every output whose bytes follow from the inputs."""
-    made = [path for folder in ("data", "runs") for path in (project.path / folder).rglob("*") if path.is_file()]
-    kept = [path for path in made if path.name not in TIMED and "logs" not in path.parts]
-    return {str(path.relative_to(project.path)): path.read_bytes() for path in kept}
 
 
 def finished(project: Copy) -> set[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers import families
 from thunder_train import ThunderError
+from thunder_train.core import files
 from thunder_train.worker import evaluation, ranks, saved_adapter
 from thunder_train.worker.batching import plan
 from thunder_train.worker.batching.tokens import Example
@@ -129,8 +130,37 @@ def test_a_file_of_another_evaluation_is_replaced(tmp_path: Path, content: bytes
     kept = KeptAnswers(tmp_path, IDENTITY)
 
     assert {} == kept.batches("base")
-    header = {"identity": IDENTITY, "schema": "thunder.answers/1"}
-    assert header == json.loads((tmp_path / "answers.jsonl").read_text())
+    header = {"identity": IDENTITY, "schema": "thunder.answers/2"}
+    kept_header = json.loads((tmp_path / "answers.jsonl").read_text())
+    assert {**header, "digest": files.digest(header)} == kept_header
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_one_flipped_bit_is_not_believed(tmp_path: Path, line: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    It could turn a letter of an answer into another, and so a score; the batches beside it are used.
+    """
+    KeptAnswers(tmp_path, IDENTITY).add("base", {0: ONE, 1: TWO})
+    path = tmp_path / "answers.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for place in range(0, len(lines[line]) - 1, 9):
+        harmed = lines[line][:place] + bytes([lines[line][place] ^ 1]) + lines[line][place + 1 :]
+        path.write_bytes(b"".join([*lines[:line], harmed, *lines[line + 1 :]]))
+        found = KeptAnswers(tmp_path, IDENTITY).batches("base")
+
+        good = {0: ONE, 1: TWO}
+        assert found == ({} if line == 0 else {key: good[key] for key in good if key != line - 1})
+    assert "what they held is answered again" in capsys.readouterr().err
+
+
+def test_a_folder_in_place_of_the_file_is_set_aside(tmp_path: Path) -> None:
+    """
+    It would stop each evaluation for ever.
+    """
+    (tmp_path / "answers.jsonl/inside").mkdir(parents=True)
+    KeptAnswers(tmp_path, IDENTITY).add("base", {0: ONE})
+
+    assert {0: ONE} == KeptAnswers(tmp_path, IDENTITY).batches("base")
 
 
 def test_answers_that_cannot_be_kept_are_an_error(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Answers kept on disk batch by batch, so that an evaluation that was killed resumes instead of starting again.
 
-Reads and writes FOLDER/answers.jsonl: a header with the evaluation's identity, then one line per batch.
+Reads and writes FOLDER/answers.jsonl: a header with the evaluation's identity, then one line per batch. Each line holds
+a digest of the rest: a flipped bit in an answer would otherwise become a score.
 """
 
-import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from thunder_train import ThunderError
 from thunder_train.core import files
 
-SCHEMA = "thunder.answers/1"
+SCHEMA = "thunder.answers/2"
 
 BatchAnswers = list[dict[str, Any]]
 """The answers of one batch, in the order of its rows."""
@@ -32,7 +33,7 @@ class KeptAnswers:
             header = {"schema": SCHEMA, "identity": dict(identity)}
             self._lines = _read(self._path, header)
             # Written again without the partial line that a kill may have left: `add` appends.
-            files.write_text(self._path, "".join(map(files.json_line, [header, *self._lines])))
+            files.write_text(self._path, "".join(map(_sealed, [header, *self._lines])))
 
     def batches(self, condition: str) -> dict[int, BatchAnswers]:
         """The batches that were on disk at the start, by number."""
@@ -45,7 +46,7 @@ class KeptAnswers:
         lines = [{"condition": condition, "batch": number, "answers": batches[number]} for number in sorted(batches)]
         try:
             with self._path.open("ab") as file:
-                file.write("".join(map(files.json_line, lines)).encode())
+                file.write("".join(map(_sealed, lines)).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -54,12 +55,26 @@ class KeptAnswers:
 
 
 def _read(path: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines below this header, up to the first that is not whole; none below another header."""
-    batches = []
+    """The lines below this header that are as they were written; none below another header."""
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        files.set_aside(path, "is no file")
     lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
-    with contextlib.suppress(ValueError):
-        if json.loads(lines[0]) != header:
-            return []
-        for line in lines[1:]:
-            batches.append(json.loads(line))
-    return batches
+    *whole, _ = lines  # behind the last line break lies nothing, or what a kill cut off
+    values = [_opened(line) for line in whole]
+    if damaged := values.count(None):
+        print(f"warning: {path}: {damaged} damaged lines; what they held is answered again", file=sys.stderr)
+    return [value for value in values[1:] if value] if values[:1] == [header] else []
+
+
+def _sealed(value: dict[str, Any]) -> str:
+    return files.json_line({**value, "digest": files.digest(value)})
+
+
+def _opened(line: bytes) -> dict[str, Any] | None:
+    """What `_sealed` was given; None if the line is not as it was written."""
+    try:
+        value: dict[str, Any] = json.loads(line)
+        found = value.pop("digest")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return value if found == files.digest(value) else None
