@@ -1,6 +1,7 @@
 """Sessions with hosts. ssh is a script here; tests/system/cluster has a real sshd."""
 
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from thunder_train import ThunderError
 from thunder_train.agent import client
 from thunder_train.agent.client import Session
 from thunder_train.cluster import transfer
+from thunder_train.cluster.transfer import Part
 
 
 @dataclass(frozen=True)
@@ -101,22 +103,56 @@ def test_a_host_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest
     ) == str(caught.value)
 
 
+HOSTILE = "a b; $(touch pwned) `touch pwned` 'x' \\ \"y\" !z"
+
+
 def test_folder_and_interpreter_reach_the_host_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    No shell string is ever built from config without quoting.
+    They travel over stdin: a login shell (fish and csh quote in their own ways) sees the same command for all.
     """
-    hostile = "a b; $(touch pwned) 'x'"
-    play_ssh(tmp_path, f'cd {tmp_path}; printf "%s" "$last" > command; exit 3', monkeypatch)
-    asked(replace(PLACE, folder=hostile, python=hostile))
+    play_ssh(tmp_path, f'cd {tmp_path}; printf "%s\n" "$last" >>commands; eval "$last"', monkeypatch)
+    python = tmp_path / HOSTILE / HOSTILE
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+
+    assert ["True", "True"] == [asked(PLACE), asked(Place(HOSTILE, f"./{HOSTILE}"))]
+    assert not list(tmp_path.rglob("pwned"))
+    first, second = (tmp_path / "commands").read_text().splitlines()
+    assert first == second
+    assert not set("\\!\n") & set(first)
+    assert ["exec /bin/sh -c ", " ", ""] == first.split("'")[::2]
+
+
+def test_the_project_there_and_its_interpreter_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An environment of the project knows the versions of mlx there; a host's python3 only answers without one.
+    """
+    (tmp_path / PLACE.folder / ".venv/bin").mkdir(parents=True)
+    interpreter = tmp_path / PLACE.folder / PLACE.python
+    interpreter.write_text(f'#!/bin/sh\npwd >{tmp_path}/used\nexec {sys.executable} "$@"\n')
+    interpreter.chmod(0o755)
     play_ssh(tmp_path, f'cd {tmp_path}; eval "$last"', monkeypatch)
 
-    assert "True" == asked(replace(PLACE, folder=hostile, python=hostile))
-    assert not (tmp_path / "pwned").exists()
+    assert "True" == asked(PLACE)
+    assert f"{tmp_path / PLACE.folder}\n" == (tmp_path / "used").read_text()
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\0b", "a\x1b[2Jb"])
+def test_a_folder_of_more_than_a_line_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A second line would be taken for the interpreter.
+    """
+    play_ssh(tmp_path, "exit 3", monkeypatch)
+
+    assert (
+        f"[clusters]: {text!r} has a character that cannot be printed; correct folder and python"
+        == refusal(asked, replace(PLACE, folder=text))[0]
+    )
 
 
 def test_a_host_that_is_no_name_is_refused() -> None:
     """
-    rsync would hand "-oProxyCommand=..." to ssh as a flag, and read "a/b" as a path.
+    ssh would take "-oProxyCommand=..." for a flag.
     """
 
     def enter(names: list[str]) -> None:
@@ -148,34 +184,30 @@ def test_every_hosts_error_is_reported_and_the_others_are_asked(
     assert ["mac4: is broken", "mac6: is broken"] == list(map(str, problems))
 
 
-@pytest.mark.parametrize("is_transfer", [False, True])
+@pytest.mark.parametrize("kind", ["question", "files", "command"])
 def test_an_interruption_ends_what_runs_for_the_hosts(
-    is_transfer: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Ctrl-C during gigabytes must not wait for them, nor leave an rsync behind.
+    Ctrl-C during gigabytes must not wait for them, nor leave an ssh behind.
     """
-    wait = f"#!/bin/sh\necho $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid\nexec sleep 60\n"
-    for name, text in (("ssh", "#!/bin/sh\nexec sleep 60\n"), ("rsync" if is_transfer else "ssh", wait)):
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    play_ssh(tmp_path, f"echo >{tmp_path}/$$.pid\nexec sleep 60", monkeypatch)
+    (tmp_path / "big").write_bytes(bytes(1 << 20))
 
     def act(session: Session) -> None:
         if session.host == "mac5":
-            wait_for(lambda: (tmp_path / "pid").exists())
+            wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == (3 if kind == "command" else 2))
             raise KeyboardInterrupt
-        if is_transfer:
-            transfer.push(session, tmp_path, ["new"], "folder")
+        if kind == "files":
+            transfer.push(session, [Part(tmp_path / "big", "0" * 64, 0, 1 << 20)], "folder", "one")
+        elif kind == "command":
+            transfer.run(session, "folder", ["./doit", "list"], 60)
         else:
             session.ask(ask="hash", folder="folder", paths={})
 
     start_s = time.perf_counter()
-    with client.opened(["mac5", "mac4"], PLACE) as sessions:
-        pids = [session.process.pid for session in sessions.values()]
-        with pytest.raises(KeyboardInterrupt):
-            client.everywhere(sessions, act)
+    with client.opened(["mac5", "mac4"], PLACE) as sessions, pytest.raises(KeyboardInterrupt):
+        client.everywhere(sessions, act)
 
     assert 10 > time.perf_counter() - start_s
-    for pid in [*pids, int((tmp_path / "pid").read_text())]:
-        assert not Path(f"/proc/{pid}").exists()
+    assert [] == [path for path in tmp_path.glob("*.pid") if Path(f"/proc/{path.stem}").exists()]

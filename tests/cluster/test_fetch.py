@@ -3,17 +3,18 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.helpers.fake_hosts import Site, real, refusal, site
+from tests.helpers.fake_hosts import Site, refusal, site
 from thunder_train.agent.client import Session
 from thunder_train.cluster import fetch
 from thunder_train.config.project import Recipe
 
-pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync missing: apt-get install rsync")
 RUN = ".thunder/staging/train-one-7/runs/one"
 ADAPTER = b"weights"
 
@@ -82,20 +83,44 @@ def test_a_file_that_is_not_there_is_named(here: Site) -> None:
     assert [f"host mac4: {RUN}/adapter/done.json is missing; read the logs"] == refused(here, here.recipe())
 
 
-def test_a_file_damaged_on_its_way_stays_out(here: Site) -> None:
+def test_a_file_damaged_on_its_way_stays_out(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Every file is hashed on both sides, also those that are not in done.json.
+    Every file is hashed on both sides, also those that are not in done.json. The next fetch starts with that file.
     """
-    metrics = f"{here.home}/.thunder/arrived/one/{RUN}/metrics.jsonl"
-    here.tool("rsync", f'#!/bin/sh\n{real("rsync")} "$@" || exit\n[ "$1" = --server ] || echo x >>{metrics}\n')
+    receive = Session.receive
 
-    lines = refused(here, here.recipe())
+    def damaged(session: Session, question: dict[str, Any], count: int) -> Iterator[bytes]:
+        for part in receive(session, question, count):
+            yield part.replace(b"metrics", b"Metrics")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "receive", damaged)
+        lines = refused(here, here.recipe())
 
     assert [f"host mac4: {RUN}/metrics.jsonl arrived damaged; run it again"] == lines
     assert not (here.home / RUN).exists()
+    fetch.outputs(here.recipe(), here.home, RUN)
+    assert b"metrics.jsonl" == (here.home / RUN / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", ".ssh/authorized_keys"])
+def test_a_fetch_continues_where_it_was_cut_off(here: Site) -> None:
+    """
+    Bytes that arrived are not asked for again; here they are wrong, which shows that they were kept.
+    """
+    arrived = here.home / ".thunder/arrived/one" / hashlib.sha256(b"metrics.jsonl").hexdigest()
+    arrived.parent.mkdir(parents=True)
+    arrived.write_bytes(b"METRICS")
+
+    assert [f"host mac4: {RUN}/metrics.jsonl arrived damaged; run it again"] == refused(here, here.recipe())
+    arrived.write_bytes(b"metrics")
+    fetch.outputs(here.recipe(), here.home, RUN)
+    assert b"metrics.jsonl" == (here.home / RUN / "metrics.jsonl").read_bytes()
+
+
+PATHS = ["../x", "/etc/passwd", ".ssh/authorized_keys", f"{RUN}/../x", f"{RUN}/launch.sh", "dodo.py"]
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_a_host_cannot_choose_where_its_files_lie_here(here: Site, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """
     A compromised host must not reach this machine.
@@ -103,6 +128,69 @@ def test_a_host_cannot_choose_where_its_files_lie_here(here: Site, monkeypatch: 
     monkeypatch.setattr(Session, "ask", lambda *_, **__: {"files": {path: [1, "0" * 64]}})
 
     assert f"host mac4: offers {path!r}, which was not asked for; check that host" == refused(here, here.recipe())[0]
+    assert not (here.home / RUN).exists()
+
+
+@pytest.mark.parametrize("name", [".hidden", "a b.safetensors", "launch.sh", "x.py", "..", "a/b.safetensors"])
+def test_only_checkpoints_come_out_of_a_folder(here: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """
+    The host lists what the folder holds, and it is moved to the same place here.
+    """
+    folder = ".thunder/partial/abc"
+    monkeypatch.setattr(Session, "ask", lambda *_, **__: {"files": {f"{folder}/{name}": [1, "0" * 64]}})
+
+    (line,) = refusal(fetch.checkpoints, here.recipe(), here.home, folder)
+    assert line.startswith(f"host mac4: offers {f'{folder}/{name}'!r}, which was not asked for")
+
+
+def test_a_host_cannot_fill_this_disk(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The size of a file is the host's own word.
+    """
+    answer = {"files": {f"{RUN}/{name}": [1 << 50, "0" * 64] for name in fetch.TRAINED}}
+    monkeypatch.setattr(Session, "ask", lambda *_, **__: answer)
+
+    (line,) = refused(here, here.recipe())
+    assert line.startswith(f"host mac4: offers {len(fetch.TRAINED) << 30} MiB, and here ")
+    assert not (here.home / ".thunder/arrived").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"adapter": 3}',
+        '{"adapter": {"sha256": "x", "bytes": 1}}',
+        "[" * 100_000,
+        '{"rows": {"train": "x"}}',
+    ],
+)
+def test_a_done_json_that_is_none_stays_out(here: Site, text: str) -> None:
+    """
+    It comes from another machine, and the build reads numbers in it.
+    """
+    here.there("mac4", f"{RUN}/adapter/done.json").write_text(text)
+
+    (line,) = refused(here, here.recipe())
+    assert line.startswith(f"host mac4: {RUN}/adapter/done.json is not what a training writes: ")
+    assert not (here.home / RUN).exists()
+
+
+def test_links_and_programs_of_a_host_come_home_as_plain_files(here: Site) -> None:
+    """
+    Only bytes travel: no link, no owner, no mode.
+    """
+    there = here.there("mac4", f"{RUN}/metrics.jsonl")
+    shutil.move(there, here.homes / "elsewhere")
+    there.symlink_to(here.homes / "elsewhere")
+    (here.homes / "elsewhere").chmod(0o4777)
+
+    fetch.outputs(here.recipe(), here.home, RUN)
+
+    fetched = here.home / RUN / "metrics.jsonl"
+    assert (False, 0) == (fetched.is_symlink(), fetched.stat().st_mode & 0o7133)
 
 
 def test_checkpoints_come_home_as_far_as_there_are_any(here: Site) -> None:

@@ -1,6 +1,6 @@
 """Sync: every host gets the files that it lacks, all or none, and keeps its own.
 
-ssh is a script, rsync is real. tests/system/cluster/test_sync.py has a real sshd.
+ssh is a script. tests/system/cluster/test_sync.py has a real sshd.
 """
 
 import os
@@ -14,13 +14,11 @@ import pytest
 
 from tests.helpers.fake_hosts import COMMIT, WEIGHTS, Site, code, refusal, site
 from tests.helpers.project_copy import PROJECT
-from thunder_train.cluster import required_files, sync
+from thunder_train.cluster import required_files, sync, transfer
 from thunder_train.cluster.required_files import Needs
 from thunder_train.config.project import Recipe
 from thunder_train.core import files, paths
 from thunder_train.core.stat_cache import StatCache
-
-pytestmark = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync missing: apt-get install rsync")
 
 
 @pytest.fixture
@@ -65,12 +63,12 @@ def test_an_empty_host_gets_what_a_launch_needs_and_nothing_else(here: Site) -> 
         assert not here.there(host, ".thunder/incoming").exists()
 
 
-def test_nothing_to_do_is_one_question_a_host(here: Site) -> None:
+def test_nothing_to_do_is_one_question_a_host(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Every training syncs first, so a sync of complete hosts must cost almost nothing: it does not even start rsync.
+    Every training syncs first, so a sync of complete hosts must cost almost nothing.
     """
     sync.sync(here.recipe(), here.home)
-    here.tool("rsync", "#!/bin/sh\nexit 99\n")
+    monkeypatch.setattr(transfer, "push", None)
     start_s = time.perf_counter()
 
     synced = sync.sync(here.recipe(), here.home)
@@ -82,7 +80,7 @@ def test_nothing_to_do_is_one_question_a_host(here: Site) -> None:
 
 def test_a_change_of_same_size_and_time_is_seen(here: Site) -> None:
     """
-    Files are compared by hash: rsync's own check, size and time, would skip this one.
+    Files are compared by hash: a look at size and time would skip this one.
     """
     recipe = here.recipe()
     sync.sync(recipe, here.home)
@@ -95,6 +93,20 @@ def test_a_change_of_same_size_and_time_is_seen(here: Site) -> None:
 
     assert [("mac4", 0), ("mac5", 1)] == sent(synced)
     assert "train\n" == path.read_text()
+
+
+def test_two_files_of_one_content_are_sent_once_and_stay_two(here: Site) -> None:
+    """
+    A user may edit one of them there.
+    """
+    for name in ("one", "two"):
+        here.write(f"thunder_train/{name}.py", "same = True\n")
+
+    sync.sync(here.recipe(), here.home)
+
+    one, two = (here.there("mac4", f"thunder_train/{name}.py") for name in ("one", "two"))
+    assert "same = True\n" == one.read_text() == two.read_text()
+    assert not one.samefile(two)
 
 
 def test_a_hosts_own_files_are_kept(here: Site) -> None:

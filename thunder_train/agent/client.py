@@ -7,18 +7,19 @@ The program is main.py with the modules it imports, or another one with `main()`
 import contextlib
 import json
 import re
-import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from thunder_train import ThunderError, raise_all
+from thunder_train.agent import answers
 from thunder_train.agent.main import ANSWER
 from thunder_train.config.fields import FORMS, SSH_NAME
 from thunder_train.config.project import is_local
@@ -29,20 +30,34 @@ from thunder_train.core.text import printable
 PARTS = ("interfaces", "link", "files", "main")
 """Modules of agent/ that make up the program, each after those it imports."""
 ANSWER_WITHIN_S = 30.0
-FIND_PYTHON = (
-    'if cd "$1" 2>/dev/null && command -v "$2" >/dev/null 2>&1; then exec "$2" -u -c "$3"; fi; '
-    'if command -v python3 >/dev/null 2>&1; then exec python3 -u -c "$3"; fi; echo "no python3" >&2; exit 127'
+END_WITHIN_S = 2.0
+"""Seconds to wait for the end of a program whose input or output has ended."""
+REMOTE = (
+    "exec /bin/sh -c '"
+    "IFS= read -r folder && IFS= read -r python || exit 1; "
+    'if cd -- "$folder" 2>/dev/null && command -v "$python" >/dev/null 2>&1; then exec "$python" -u -c "$0"; fi; '
+    'if command -v python3 >/dev/null 2>&1; then exec python3 -u -c "$0"; fi; echo no python3 >&2; exit 127'
+    "' '{start}'"
 )
-"""Shell command on the host: $1 project folder, $2 its interpreter, $3 what the interpreter runs."""
-START = "import json,sys,types; exec(json.loads(sys.stdin.readline()))"
-"""Runs LOAD, the first line of stdin: the program itself never stands on a command line."""
+"""Command on the host, the same for every configuration and with no character that a login shell reads in its own way:
+what differs (the project's folder and its interpreter) are the first two lines of stdin."""
+START = "import json,sys,types; exec(json.loads(sys.stdin.buffer.readline()))"
+"""Runs LOAD, the next line of stdin: the program itself never stands on a command line."""
 LOAD = """
-for name, text in json.loads(sys.stdin.readline()):
+for name, text in json.loads(sys.stdin.buffer.readline()):
     module = sys.modules[name] = types.ModuleType(name)
     module.__path__ = []
     exec(compile(text, name, "exec"), module.__dict__)
 module.main()
 """
+CHECK_HOST = "check that host"
+CHATTER_BYTES = 1 << 20
+"""Most that a host may print beside its answers."""
+ERROR_BYTES = 1 << 13
+"""The end of stderr that is kept."""
+SILENT_S = 60.0
+"""Seconds without progress after which a transfer of files is given up."""
+PART_BYTES = 1 << 17
 LOST = re.compile("not responding|closed by|Connection reset|Broken pipe")
 """ssh's messages about a connection that had been made."""
 
@@ -65,6 +80,33 @@ class UnreachableError(ThunderError):
     """A host cannot be reached over ssh or stopped answering. Another attempt may succeed."""
 
 
+class Limit:
+    """A context that kills a process when too much time passes in it without `renew`."""
+
+    def __init__(self, target: "subprocess.Popen[bytes]", within_s: float) -> None:
+        self.target, self.within_s, self.is_late = target, within_s, False
+        self._ended, self._until_s = threading.Event(), 0.0
+
+    def __enter__(self) -> "Limit":
+        self.renew()
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def renew(self) -> None:
+        """Begin the time anew."""
+        self._until_s = time.monotonic() + self.within_s
+
+    def _watch(self) -> None:
+        while not self._ended.wait(max(0.0, self._until_s - time.monotonic())):
+            if time.monotonic() >= self._until_s:
+                self.is_late = True
+                process.signal_group(self.target, signal.SIGKILL)
+                return
+
+
 class Session:
     """The running program on one host. For one thread at a time."""
 
@@ -72,55 +114,111 @@ class Session:
         self.host = host
         self.transfers: set[subprocess.Popen[bytes]] = set()
         """Other commands that run for this host now; cluster/transfer.py starts them."""
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the session)
+        self._chatter, self._errors = 0, b""
         local = [sys.executable, "-u", "-c", START]
-        remote = ["sh", "-c", FIND_PYTHON, "sh", project.folder, project.python, START]
-        argv = local if is_local(host) else ssh.argv(host, shlex.join(remote))
+        argv = local if is_local(host) else ssh.argv(host, REMOTE.format(start=START))
+        place = "" if is_local(host) else f"{one_line(project.folder)}\n{one_line(project.python)}\n"
         try:
-            self.process = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+            self.process = process.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except FileNotFoundError as error:
             raise ThunderError(f"{error.filename} is not installed here", where=f"host {host}") from error
+        self._output = cast(BufferedReader, self.process.stdout)
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._reader.start()
+        self._write(place.encode())
         self._send(LOAD)
         self._send(_program(parts))
 
     def ask(self, within_s: float = ANSWER_WITHIN_S, **question: Any) -> dict[str, Any]:
         """The answer to a question of the program: `ask` names it, the others are its arguments.
 
-        Raises ThunderError when the host has failed or has not answered within the time.
+        Raises ThunderError when the host has failed, answers otherwise than agent/answers.py says, or not within the
+        time.
         """
-        is_late = threading.Event()
+        with Limit(self.process, within_s) as limit:
+            return self._exchange(question, limit)
 
-        def give_up() -> None:
-            is_late.set()
-            self.process.kill()
+    def send(self, question: Mapping[str, Any], body: Iterable[bytes], within_s: float = SILENT_S) -> dict[str, Any]:
+        """The answer to a question that bytes follow. within_s: for each part of them."""
+        with Limit(self.process, within_s) as limit:
+            return self._exchange(question, limit, body)
 
-        timer = threading.Timer(within_s, give_up)
-        timer.start()
+    def receive(self, question: Mapping[str, Any], count: int, within_s: float = SILENT_S) -> Iterator[bytes]:
+        """The bytes, exactly count of them, that follow the answer to a question. within_s: for each part."""
+        with Limit(self.process, within_s) as limit:
+            announced = self._exchange(question, limit)["bytes"]
+            if announced != count:
+                raise self._unexpected(f"offers {announced} bytes in the place of {count}")
+            while count:
+                part = self._output.read1(min(count, PART_BYTES))
+                if not part:
+                    raise self._problem(limit)
+                limit.renew()
+                count -= len(part)
+                yield part
+
+    def _exchange(self, question: Mapping[str, Any], limit: Limit, body: Iterable[bytes] = ()) -> dict[str, Any]:
+        self._send(question)
+        for part in body:
+            if not self._write(part):
+                break  # the host has refused or failed, and the answer says why
+            limit.renew()
+        line = self._answer_line()
+        if not line.endswith(b"\n"):
+            raise self._problem(limit)
         try:
-            self._send(question)
-            for line in self.process.stdout or ():
-                if line.startswith(ANSWER.encode()):
-                    return self._checked(json.loads(line[len(ANSWER) :]))
-        finally:
-            timer.cancel()
-        raise self._problem(f"no answer within {round(within_s, 1):g} s" if is_late.is_set() else "")
-
-    def _checked(self, answer: dict[str, Any]) -> dict[str, Any]:
+            answer = answers.checked(question["ask"], line)
+        except ValueError as error:
+            raise self._unexpected(f"its answer to `{question['ask']}` is not one: {error}") from None
         if "failed" in answer:
             raise ThunderError(answer["failed"], f"host {self.host}", "check the disk space and permissions there")
         return answer
 
-    def _send(self, value: Any) -> None:
-        with contextlib.suppress(OSError):  # ssh has ended: its message is reported when the answer is missing
-            if self.process.stdin:
-                self.process.stdin.write(json.dumps(value).encode() + b"\n")
-                self.process.stdin.flush()
+    def _answer_line(self) -> bytes:
+        """The next answer without its prefix. Without an end of line: the host has ended, or never ends the line."""
+        while True:
+            line = self._output.readline(answers.LINE_BYTES)
+            _, mark, answer = line.partition(ANSWER.encode())  # a login shell's greeting may lack its end of line
+            if mark and not line.endswith(b"\n") and len(line) == answers.LINE_BYTES:
+                raise self._unexpected("its answer is too long")
+            if mark or not line:
+                return answer
+            self._chatter += len(line)
+            if self._chatter > CHATTER_BYTES:
+                raise self._unexpected("prints without end, and not what it was asked")
 
-    def _problem(self, timeout: str) -> ThunderError:
-        """Why there was no answer. timeout: its message, "" if the program ended by itself."""
-        where, status = f"host {self.host}", self.process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+    def _unexpected(self, what: str) -> ThunderError:
+        """The error for a host that does not keep to the protocol; nothing more is read from it."""
+        process.signal_group(self.process, signal.SIGKILL)
+        return ThunderError(what, f"host {self.host}", CHECK_HOST)
+
+    def _send(self, value: Any) -> None:
+        self._write(json.dumps(value).encode() + b"\n")
+
+    def _write(self, data: bytes) -> bool:
+        """Whether the bytes went out; if ssh has ended, its message is reported when the answer is missing."""
+        with contextlib.suppress(OSError):
+            if self.process.stdin:
+                self.process.stdin.write(data)
+                self.process.stdin.flush()
+                return True
+        return False
+
+    def _read_errors(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # closed at the end
+            while part := cast(BufferedReader, self.process.stderr).read1(ERROR_BYTES):
+                self._errors = (self._errors + part)[-ERROR_BYTES:]
+
+    def _problem(self, limit: Limit) -> ThunderError:
+        """Why there was no answer. limit: the time that it had."""
+        where = f"host {self.host}"
+        timeout = f"no answer within {round(limit.within_s, 1):g} s" if limit.is_late else ""
+        try:
+            status = self.process.wait(timeout=END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            return self._unexpected("closed its output")
+        self._reader.join(timeout=END_WITHIN_S)
+        lines = self._errors.decode(errors="replace").strip().splitlines()
         if not timeout and status == 127 and lines and "no python3" in lines[-1]:
             return ThunderError("has no Python", where, "install Python 3.11 or newer there")
         message = timeout or printable(" | ".join(lines[-3:])) or "no message"
@@ -131,7 +229,7 @@ class Session:
 
     def kill(self) -> None:
         """End the program and all transfers at once; threads that wait for them go on."""
-        self.process.kill()
+        process.signal_group(self.process, signal.SIGKILL)
         for transfer in list(self.transfers):
             process.signal_group(transfer, signal.SIGTERM)
 
@@ -141,13 +239,23 @@ class Session:
             if self.process.stdin:
                 self.process.stdin.close()  # the program on the host reads the end of its input
         try:
-            self.process.wait(timeout=2)
+            self.process.wait(timeout=END_WITHIN_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            process.signal_group(self.process, signal.SIGKILL)
             self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
-        self._errors.close()
+        self._reader.join(timeout=END_WITHIN_S)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+
+
+def one_line(value: str) -> str:
+    """A folder or a program of a configuration, as a line for a host. Raises ThunderError for more than a line."""
+    if printable(value) != value:
+        raise ThunderError(
+            f"{value!r} has a character that cannot be printed", "[clusters]", "correct folder and python"
+        )
+    return value
 
 
 def ssh_problem(host: str, message: str) -> UnreachableError:

@@ -1,26 +1,30 @@
 """Files of the project on a host: compare them with the controller's, put arrived files in place, hash and remove.
 
-main.py calls the four public functions in the project folder for cluster/sync.py, fetch.py and preflight.py. Standard
+main.py calls the public functions in the project folder for cluster/sync.py, fetch.py and preflight.py. Standard
 library and Python 3.9 only. Kept in .thunder/ there: hashes.json (hashes by size, times and inode), synced.json (the
-files that each recipe's sync brought), incoming/ (arrived and not verified yet), replaced/ (the host's own files that
-a sync replaced), hub/ (Hugging Face models).
+files that each recipe's sync brought), incoming/RECIPE/SHA256 (contents that arrived, whole or in part, and are not
+verified yet), replaced/ (the host's own files that a sync replaced), hub/ (Hugging Face models).
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
-from typing import Any
+from typing import IO, Any
 
 Json = dict[str, Any]
 HASHES, SYNCED = ".thunder/hashes.json", ".thunder/synced.json"
 INCOMING, REPLACED, HUB = ".thunder/incoming", ".thunder/replaced", ".thunder/hub"
 RACY_NS = 20_000_000
 """A file must be this much older than its reading, or its hash is not kept; as in core/stat_cache.py."""
+PART_BYTES = 1 << 20
+RECIPE, SHA256 = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), re.compile("[0-9a-f]{64}")
 
 
 class HashMemory:
@@ -66,8 +70,10 @@ def look(recipe: str, files: dict[str, str], elsewhere: dict[str, str]) -> Json:
     """Compare this host's files with the wanted ones. When none differs, update SYNCED and remove stale files.
 
     files, elsewhere: {path: sha256} in the project and outside of it. Returns missing and elsewhere (paths that are
-    missing or differ), removed (paths), environment (sha256 of the lock that .venv was made from), free_bytes.
+    missing or differ), removed (paths), environment (sha256 of the lock that .venv was made from), free_bytes, arrived
+    (bytes of the missing contents that are already here).
     """
+    _check(recipe, files)
     hashes = HashMemory()
     missing = [
         path
@@ -81,36 +87,87 @@ def look(recipe: str, files: dict[str, str], elsewhere: dict[str, str]) -> Json:
         "removed": [] if missing else _update_record(recipe, files, hashes),
         "environment": hashes.sha256(".venv/requirements.lock"),
         "free_bytes": shutil.disk_usage(".").free,
+        "arrived": _arrived(recipe, {files[path] for path in missing}),
     }
     hashes.save()
     return state
 
 
-def place(recipe: str, files: dict[str, str], elsewhere: dict[str, str]) -> Json:
-    """Move arrived files to their places if all are undamaged; then as `look`, with `replaced` and `damaged` paths.
+def receive(stdin: IO[bytes], recipe: str, contents: list[tuple[str, int, int]]) -> None:
+    """Write the bytes of stdin into INCOMING. contents: (sha256, bytes that are already there, bytes that follow)."""
+    _check(recipe, {sha: sha for sha, _, _ in contents})
+    incoming = os.path.join(INCOMING, recipe)
+    os.makedirs(incoming, exist_ok=True)
+    for sha, offset, count in contents:
+        with open(os.path.join(incoming, sha), "r+b" if offset else "wb") as file:
+            file.truncate(offset)
+            file.seek(offset)
+            copy(stdin, file, count)
 
-    When one is damaged it is deleted and nothing is moved: the host stays as it was.
+
+def copy(source: IO[bytes], target: IO[bytes], count: int) -> None:
+    """Copy exactly so many bytes. Raises SystemExit when there are fewer: the other side waits for the rest."""
+    while count:
+        part = source.read(min(count, PART_BYTES))
+        if not part:
+            raise SystemExit("the other side ended in the middle of a file")
+        target.write(part)
+        count -= len(part)
+
+
+def opened(path: str, offset: int) -> IO[bytes]:
+    """A file of the project, from offset on. Raises ValueError for a path outside of it."""
+    if not _is_inside(path):
+        raise ValueError(f"{path!r} is not in the project")
+    file = open(path, "rb")  # noqa: SIM115  (the caller closes it)
+    file.seek(offset)
+    return file
+
+
+def place(recipe: str, files: dict[str, str], elsewhere: dict[str, str], programs: list[str]) -> Json:
+    """Put arrived contents in their places if all are undamaged; then as `look`, with `replaced` and `damaged` paths.
+
+    When one is damaged it is deleted and nothing is moved: the host stays as it was. programs: to make executable.
     """
+    _check(recipe, files)
     hashes, incoming = HashMemory(), os.path.join(INCOMING, recipe)
-    expected = [(os.path.join(incoming, path), path, sha) for path, sha in files.items()]
+    expected = [(os.path.join(incoming, sha), path, sha) for path, sha in files.items() if hashes.sha256(path) != sha]
     arrived = [each for each in expected if os.path.isfile(each[0])]
-    damaged = [(source, target) for source, target, sha in arrived if _sha256(source) != sha]
-    for source, _ in damaged:
+    broken = {source for source, sha in {(source, sha) for source, _, sha in arrived} if _sha256(source) != sha}
+    for source in broken:
         os.unlink(source)
-    replaced = []
-    if not damaged:
+    replaced, uses = [], collections.Counter(sha for _, _, sha in arrived)
+    if not broken:
         synced = {(path, sha) for record in _read(SYNCED).values() for path, sha in record.items()}
         for source, target, sha in arrived:
             if _keep_aside(target, hashes, synced):
                 replaced.append(target)
-            _move(source, target)
+            uses[sha] -= 1
+            if uses[sha]:  # another path has the same content
+                source = shutil.copyfile(source, source + ".draft")
+            _move(source, target, target in programs)
             hashes.put(target, sha)
         hashes.save()
         shutil.rmtree(incoming, ignore_errors=True)
         with contextlib.suppress(OSError):  # files of another recipe may wait there
             os.rmdir(INCOMING)
     state = look(recipe, files, elsewhere)
-    return {**state, "replaced": replaced, "damaged": [target for _, target in damaged]}
+    return {**state, "replaced": replaced, "damaged": [target for source, target, _ in arrived if source in broken]}
+
+
+def _check(recipe: str, files: dict[str, str]) -> None:
+    """Refuse a question whose paths would leave the project's folder. Raises ValueError."""
+    if not RECIPE.fullmatch(recipe) or ".." in recipe:
+        raise ValueError(f"{recipe!r} is no name of a recipe")
+    for path, sha in files.items():
+        if not _is_inside(path) or not SHA256.fullmatch(sha):
+            raise ValueError(f"{path!r} is not in the project")
+
+
+def _arrived(recipe: str, shas: set[str]) -> dict[str, int]:
+    """Bytes of each content among shas that an interrupted sync has left in INCOMING."""
+    places = {sha: os.path.join(INCOMING, recipe, sha) for sha in shas}
+    return {sha: os.path.getsize(place) for sha, place in places.items() if os.path.isfile(place)}
 
 
 def hash_files(paths: dict[str, int | None]) -> dict[str, list[Any]]:
@@ -211,9 +268,12 @@ def _keep_aside(target: str, hashes: HashMemory, synced: set[tuple[str, str]]) -
     return True
 
 
-def _move(source: str, target: str) -> None:
-    """Put a complete file under its final name in one step."""
+def _move(source: str, target: str, is_program: bool) -> None:
+    """Put a complete file under its final name in one step, executable for whoever may read it if it is a program."""
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+    if is_program:
+        mode = os.stat(source).st_mode & 0o777
+        os.chmod(source, mode | (mode & 0o444) >> 2)
     try:
         os.replace(source, target)
     except OSError:  # a folder of the project may be on another disk

@@ -1,4 +1,4 @@
-"""The program on a host: it answers the controller's questions about versions, files, memory, disk, addresses, workers.
+"""The program on a host: answers the controller's questions about versions, files, memory, disk, addresses, workers.
 
 agent/client.py sends it over ssh and asks it, one JSON line per question; it ends when stdin ends. The host may have
 neither the project nor its environment: standard library and Python 3.9 only.
@@ -12,7 +12,9 @@ import platform
 import re
 import select
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,23 +34,47 @@ MAC_SHARE = 0.75
 """Part of a Mac's memory that Metal lets a process use; worker/inspect/fit.py uses the same share."""
 WORKER = re.compile(r"-m\s+thunder_train\.worker(\.\w+)*(\s|$)")
 
+END_WITHIN_S = 1.0
+"""Seconds for an orderly end after stdin has ended."""
+
 Answers = Mapping[str, Callable[..., dict[str, Any]]]
 
 
 def answer_questions(answers: Answers) -> None:
     """Answer each JSON line of stdin with a line of stdout, until stdin ends. answers: a function per question.
 
-    A failing system call is answered with {"failed": why}.
+    A failing system call is answered with {"failed": why}. A function in an answer's "body" writes bytes after its
+    line. sys.stdin.buffer, because bytes of files may follow a question.
     """
-    while line := sys.stdin.readline():
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    while line := sys.stdin.buffer.readline():
         question = json.loads(line)
+        ask = question.pop("ask")
         try:
-            answer = answers[question.pop("ask")](**question)
+            answer = answers[ask](**question)
         except OSError as error:
             answer = {"failed": f"{error.filename}: {error.strerror}" if error.filename else str(error)}
+        except (KeyError, TypeError, ValueError) as error:
+            answer = {"failed": f"refuses the question: {error}"}
+        body = answer.pop("body", None)
         print(ANSWER + json.dumps(answer), flush=True)
+        if body:
+            body()
+        if ask == "receive" and "failed" in answer:
+            return  # the bytes that still come are no questions
         while not select.select([sys.stdin], [], [], BEAT_EVERY_S)[0]:
             print(flush=True)
+
+
+def _end_with_stdin() -> None:
+    """End this process soon after its stdin has ended, also in the middle of an answer that takes an hour."""
+    watch = select.poll()
+    watch.register(0, getattr(select, "POLLRDHUP", 0))  # POLLHUP needs no asking
+    (_, event), *_ = watch.poll()
+    if event & select.POLLNVAL:
+        return
+    time.sleep(END_WITHIN_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def facts(folder: str, python: str, paths: dict[str, int | None]) -> dict[str, Any]:
@@ -166,6 +192,27 @@ def remove(folder: str, **question: Any) -> dict[str, Any]:
     return files.remove(**question)
 
 
+def receive(folder: str, **question: Any) -> dict[str, Any]:
+    """files.receive in the project's folder, with the bytes that follow the question."""
+    _enter(folder)
+    files.receive(sys.stdin.buffer, **question)
+    return {}
+
+
+def send(folder: str, path: str, offset: int) -> dict[str, Any]:
+    """A file's bytes from offset on, after the answer with their number."""
+    _enter(folder)
+    file = files.opened(path, offset)
+    size = os.fstat(file.fileno()).st_size - offset
+
+    def body() -> None:
+        with file:
+            files.copy(file, sys.stdout.buffer, size)
+        sys.stdout.buffer.flush()
+
+    return {"bytes": size, "body": body}
+
+
 QUESTIONS: Answers = {
     "facts": facts,
     "hash": hash_files,
@@ -173,7 +220,9 @@ QUESTIONS: Answers = {
     "look": look,
     "measure": measure,
     "place": place,
+    "receive": receive,
     "remove": remove,
+    "send": send,
 }
 
 

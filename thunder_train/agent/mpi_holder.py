@@ -38,7 +38,7 @@ class OpenMpi:
         os.mkfifo(folder / "leash")  # holders read it; it closes when this program ends, however it ends
         self.leash = os.open(folder / "leash", os.O_RDWR)
 
-    def look(self, addresses: list[str], path: list[str]) -> dict[str, Any]:
+    def installed(self, addresses: list[str], path: list[str]) -> dict[str, Any]:
         """What is installed here, and the interface of each address. path: folders to search after those of PATH."""
         os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *path])
         mpirun = shutil.which("mpirun")
@@ -122,8 +122,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     open_mpi = OpenMpi(Path(tempfile.mkdtemp(prefix="thunder-mpi-")))
     try:
-        answer_questions({"look": open_mpi.look, "start": open_mpi.start, "news": open_mpi.news})
+        answer_questions({"installed": open_mpi.installed, "start": open_mpi.start, "news": open_mpi.news})
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         open_mpi.end()
 
 

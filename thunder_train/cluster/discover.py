@@ -8,6 +8,7 @@ from typing import Any
 from thunder_train.agent import client
 from thunder_train.config.project import Cluster, Host
 from thunder_train.config.toml_io import as_toml
+from thunder_train.core.text import printable
 
 Facts = dict[str, Any]
 """A host's answer to the question `facts` of agent/main.py."""
@@ -35,7 +36,7 @@ def as_table(cluster: Cluster, facts: Mapping[str, Facts]) -> str:
     if cluster.envs:
         table["envs"] = list(cluster.envs)
     table["hosts"] = [_host_table(host, chosen) for host in cluster.hosts]
-    comments = "".join(f"# {line}\n" for machine in facts for line in described(machine, facts[machine]))
+    comments = "".join(f"# {printable(line)}\n" for machine in facts for line in described(machine, facts[machine]))
     if not chosen:
         comments += "# No network holds an address of every host: join them by a cable, or give addresses by hand.\n"
     text = as_toml({"clusters": {cluster.name: table}}, f"clusters.{cluster.name}")

@@ -4,6 +4,7 @@ Reads runs/<recipe>/ or a staging folder on the host; writes the same paths here
 .thunder/arrived/, are compared with their hashes on the host and with done.json, and are then moved.
 """
 
+import re
 import secrets
 import shutil
 import sys
@@ -11,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.agent import client
+from thunder_train.agent import answers, client
+from thunder_train.agent.client import CHECK_HOST
 from thunder_train.cluster import transfer
 from thunder_train.config.project import Recipe, is_local
 from thunder_train.core import files, paths
+from thunder_train.core.text import quoted
 
 TRAINED = tuple(name for name in paths.TRAINED if name != "timing.json")
 """Outputs of a training's rank 0; timing.json is written here."""
 EVALUATED = ("predictions.jsonl", "losses.json")
 """Outputs of an evaluation's rank 0."""
 ARRIVED = Path(paths.ARRIVED)
+CHECKPOINT = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\.safetensors")
+"""Names of files that may come out of a folder that was asked for."""
+MIB = 1 << 20
 HASH_WITHIN_S = 3600.0
 """Limit for hashing a run's outputs on a host."""
 
@@ -70,51 +76,80 @@ def _fetch(recipe: Recipe, root: Path, wanted: list[str], is_complete: bool) -> 
     with client.opened([host], cluster) as sessions:
         question: dict[str, Any] = {"ask": "hash", "folder": cluster.folder, "paths": dict.fromkeys(wanted)}
         answer = sessions[host].ask(HASH_WITHIN_S, **question)["files"]
+        raise_all(_unasked(answer, wanted, host) + (_missing(answer, wanted, host) if is_complete else []))
         hashes = {path: sha256 for path, (_, sha256) in sorted(answer.items())}
-        raise_all(_unasked(hashes, wanted, host) + (_missing(hashes, wanted, host) if is_complete else []))
         changed = [path for path, sha256 in hashes.items() if not _has_hash(root / path, sha256)]
-        if changed:
-            transfer.pull(sessions[host], cluster.folder, changed, arrived)
-    problems = [
-        ThunderError(f"{path} arrived damaged", f"host {host}", "run it again")
-        for path in changed
-        if not _has_hash(arrived / path, hashes[path])
-    ]
-    places = {path: arrived / path if path in changed else root / path for path in hashes}
-    raise_all(problems or _adapter_problems(places, host))
+        raise_all(_space_problems(sum(answer[path][0] for path in changed), root, host))
+        for path in changed:
+            transfer.pull(sessions[host], cluster.folder, path, arrived / hashes[path], answer[path][0])
+    places = {path: arrived / hashes[path] if path in changed else root / path for path in hashes}
+    raise_all(_damaged(places, hashes, host) or _done_problems(places, host))
     # done.json last: where it exists, the other files are complete.
     for path in sorted(changed, key=lambda path: path.endswith("done.json")):
-        files.move(arrived / path, root / path)
+        _copy(arrived / hashes[path], root / path)
     shutil.rmtree(arrived, ignore_errors=True)
     return tuple(hashes)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Write a verified file under its final name. A copy, because two files may have the same content."""
+    with source.open("rb") as file:
+        files.write_lines(target, iter(lambda: file.read(1 << 20), b""))
 
 
 def _has_hash(path: Path, sha256: str) -> bool:
     return path.is_file() and files.sha256(path) == sha256
 
 
-def _unasked(hashes: dict[str, str], wanted: list[str], host: str) -> list[ThunderError]:
-    """Paths in the answer that were not asked for: a host must not choose where its files are written here."""
+def _unasked(answer: dict[str, Any], wanted: list[str], host: str) -> list[ThunderError]:
+    """Files in the answer that were not asked for or have no hash: a host must not choose what is written here."""
+    where = f"host {host}"
     return [
-        ThunderError(f"offers {path!r}, which was not asked for", f"host {host}", "check that host")
-        for path in hashes
-        if not files.is_inside(path) or (path not in wanted and str(Path(path).parent) not in wanted)
+        ThunderError(f"offers {quoted(path)}, which was not asked for", where, CHECK_HOST)
+        for path in answer
+        if path not in wanted and not (str(Path(path).parent) in wanted and CHECKPOINT.fullmatch(Path(path).name))
+    ] + [
+        ThunderError(f"offers {quoted(path)} without its hash", where, CHECK_HOST)
+        for path, (_, sha256) in answer.items()
+        if sha256 is None
     ]
 
 
-def _missing(hashes: dict[str, str], wanted: list[str], host: str) -> list[ThunderError]:
+def _space_problems(size: int, root: Path, host: str) -> list[ThunderError]:
+    """More bytes than this disk takes: a size is the host's own word."""
+    free = shutil.disk_usage(root).free
+    if size <= free:
+        return []
+    what = f"offers {size / MIB:.0f} MiB, and here {free / MIB:.0f} MiB are free"
+    return [ThunderError(what, f"host {host}", "free space here, or find out why it is so much")]
+
+
+def _damaged(places: dict[str, Path], hashes: dict[str, str], host: str) -> list[ThunderError]:
+    """Files that arrived otherwise than the host hashed them; they are deleted, so that the next fetch begins anew."""
+    problems = []
+    for path, place in places.items():
+        if not _has_hash(place, hashes[path]):
+            place.unlink(missing_ok=True)
+            problems.append(ThunderError(f"{path} arrived damaged", f"host {host}", "run it again"))
+    return problems
+
+
+def _missing(hashes: dict[str, Any], wanted: list[str], host: str) -> list[ThunderError]:
     return [
         ThunderError(f"{path} is missing", f"host {host}", "read the logs") for path in wanted if path not in hashes
     ]
 
 
-def _adapter_problems(places: dict[str, Path], host: str) -> list[ThunderError]:
-    """Whether the adapter differs from the one in the done.json beside it, before either gets its final name here."""
+def _done_problems(places: dict[str, Path], host: str) -> list[ThunderError]:
+    """Whether done.json is one, and the adapter the one in it, before either gets its final name here."""
     done = next((path for path in places if path.endswith("adapter/done.json")), "")
     if not done:
         return []
-    expected = files.read_json(places[done])["adapter"]
+    try:
+        expected = answers.done(places[done])
+    except ValueError as error:
+        return [ThunderError(f"{done} is not what a training writes: {error}", f"host {host}", "train again")]
     adapter = places[done.replace("done.json", "adapters.safetensors")]
-    if (files.sha256(adapter), adapter.stat().st_size) == (expected["sha256"], expected["bytes"]):
+    if (files.sha256(adapter), adapter.stat().st_size) == (expected.adapter.sha256, expected.adapter.bytes):
         return []
     return [ThunderError("the adapter is not the one in its done.json", f"host {host}", "train again")]

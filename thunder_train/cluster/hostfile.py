@@ -4,6 +4,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.project import Cluster
+from thunder_train.launch.backends import is_every_address
 
 
 def hostfile(cluster: Cluster) -> dict[str, Any]:
@@ -25,13 +26,17 @@ def address_problems(cluster: Cluster) -> list[ThunderError]:
     Loading a project does not check this: `doit hosts:NAME` asks a new cluster's hosts for their addresses.
     """
     hint = f"run `./doit hosts:{cluster.name}` and put its table into thunder.toml"
+    place = f"thunder.toml: clusters.{cluster.name}.hosts"
     is_mpi = cluster.backend == "mpi"
     if len(cluster.hosts) == 1 or (is_mpi and len(cluster.machines) == 1):
         return []
     return [
-        ThunderError(
-            f"{cluster.backend} needs an address", f"thunder.toml: clusters.{cluster.name}.hosts[{number}].ips", hint
-        )
+        ThunderError(f"{cluster.backend} needs an address", f"{place}[{number}].ips", hint)
         for number, host in enumerate(cluster.hosts)
         if not host.ips and (number == 0 or is_mpi or cluster.backend == "ring")
+    ] + [
+        ThunderError(f"{ip} would let a rank listen on every network", f"{place}[{number}].ips", hint)
+        for number, host in enumerate(cluster.hosts)
+        for ip in host.ips
+        if is_every_address(ip)
     ]

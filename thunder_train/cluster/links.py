@@ -56,7 +56,7 @@ def measure(
     for link in asked:
         if link.address not in ports.get(link.target, {}):
             continue
-        question = {"address": link.address, "port": ports[link.target][link.address]}
+        question: dict[str, Any] = {"address": link.address, "port": ports[link.target][link.address]}
         try:
             figures = sessions[link.source].ask(MEASURE_WITHIN_S, ask="measure", **question)
         except ThunderError as error:

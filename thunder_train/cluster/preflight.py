@@ -4,23 +4,25 @@ Asks all hosts, compares their answers with this machine's, prints them as table
 Returns the JSON of preflight.json (schema thunder.preflight/2).
 """
 
-import json
+import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.agent import client
+from thunder_train.agent import answers, client
 from thunder_train.agent.client import Session
 from thunder_train.cluster import hostfile, links, required_files
 from thunder_train.cluster.required_files import Needs
 from thunder_train.config.project import THIS_MACHINE, Cluster, Recipe, is_local
-from thunder_train.core import console, files, paths
+from thunder_train.core import console, files, paths, process
 from thunder_train.core.stat_cache import StatCache
+from thunder_train.core.text import printable_lines
 from thunder_train.launch import fit
 
 CLOCK_S = 2.0
@@ -34,6 +36,8 @@ NAMED = 3
 RANK_LINE = "thunder-smoke "
 """Prefix of the line in which each rank of worker/allreduce_check.py reports its result."""
 ALL_REDUCE_WITHIN_S = 120
+LOG_BYTES = 1 << 16
+"""The end of a log that is read."""
 READ_BYTES_PER_S = 1e8
 """Slowest reading of files for which a host still gets enough time to hash them."""
 REPORTED = (
@@ -285,9 +289,8 @@ def _all_reduce(recipe: Recipe, logs: Path) -> list[dict[str, Any]]:
     argv += ["--module", "thunder_train.worker.allreduce_check", "--start-timeout", str(ALL_REDUCE_WITHIN_S)]
     if cluster.is_remote:
         argv += ["--folder", cluster.folder, "--python", cluster.python]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        what = f"the all-reduce test of {len(cluster.hosts)} ranks failed: {done.stderr.strip()}"
+    if (problem := _launch_problem(argv)) is not None:
+        what = f"the all-reduce test of {len(cluster.hosts)} ranks failed: {problem}"
         raise ThunderError(what, where=f"cluster {cluster.name!r}", hint="check the addresses in thunder.toml")
     results = [{"host": host.ssh, **_rank_result(rank, host.ssh, logs)} for rank, host in enumerate(cluster.hosts)]
     if cluster.is_remote:
@@ -295,15 +298,32 @@ def _all_reduce(recipe: Recipe, logs: Path) -> list[dict[str, Any]]:
     return results
 
 
+def _launch_problem(argv: list[str]) -> str | None:
+    """What a launcher printed about its failure, None if it succeeded. It ends with this process, however that ends."""
+    environment = {**os.environ, "THUNDER_STDIN": "1"}
+    with tempfile.TemporaryFile() as errors:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": errors}
+        with process.started(argv, env=environment, **pipes) as launcher:
+            status = launcher.wait()
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - LOG_BYTES))
+        text = errors.read().decode("utf-8", "replace").strip()
+    return printable_lines(text) if status else None
+
+
 def _rank_result(rank: int, host: str, logs: Path) -> dict[str, Any]:
     """What a rank reported in its log."""
     log = logs / f"rank-{rank}.log"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
     results = [line.removeprefix(RANK_LINE) for line in lines if line.startswith(RANK_LINE)]
     if not results:
         raise ThunderError("reported no result of the all-reduce test", f"rank {rank} ({host})", f"read {log}")
-    result: dict[str, Any] = json.loads(results[-1])
-    return result
+    try:
+        return answers.decoded(results[-1].encode(), answers.RankResult)
+    except ValueError as error:
+        what = f"reported something else than a result of the all-reduce test: {error}"
+        raise ThunderError(what, f"rank {rank} ({host})", client.CHECK_HOST) from None
 
 
 def _print_ranks(results: list[dict[str, Any]]) -> None:

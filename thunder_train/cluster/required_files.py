@@ -4,7 +4,7 @@ Reads the project's own files, data/<dataset>/, runs/<recipe>/ and the model by 
 the hosts, preflight.py compares hosts with the list.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from thunder_train import ThunderError, models, raise_all
 from thunder_train.config.project import Recipe
 from thunder_train.core import files, hub_cache, paths
 from thunder_train.core.stat_cache import StatCache
+from thunder_train.core.text import escaped, printable
 
 PROJECT = ("dodo.py", "doit", "pyproject.toml", "requirements.lock", "thunder.toml")
 CODE = "thunder_train"
@@ -68,9 +69,8 @@ def existing_needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
     """The same without the files that are not made yet: a preflight may come before the dataset and the model."""
     names = list(PROJECT)
     for folder, pattern in FOLDERS.items():
-        names += [
-            str(path.relative_to(root)) for path in (root / folder).glob(pattern) if "__pycache__" not in path.parts
-        ]
+        below = [path.relative_to(root) for path in (root / folder).glob(pattern)]
+        names += [str(path) for path in below if not any(_is_own(part) for part in path.parts)]
     lock = _lock(recipe)
     names += [*(f"{paths.run(recipe.name)}/{name}" for name in paths.SENT), *_row_files(recipe), lock]
     existing = Needs(_hashed(sorted(set(names)), root, stats))
@@ -101,10 +101,51 @@ def _newest_tokens(root: Path) -> list[str]:
     return [str(path.relative_to(root)) for path in newest[:NEWEST_TOKENS]]
 
 
+def _is_own(part: str) -> bool:
+    """Whether a name is of a file that a machine keeps for itself: hidden, or compiled."""
+    return part.startswith(".") or part == "__pycache__"
+
+
 def _hashed(names: Iterable[str], root: Path, stats: StatCache) -> dict[str, HostFile]:
-    """The files among paths below root."""
-    existing = [(name, root / name) for name in names if (root / name).is_file()]
-    return {name: HostFile(stats.sha256(str(path)), path.stat().st_size) for name, path in existing}
+    """The files among paths below root. Raises ThunderError for each one that is not safe to send."""
+    existing = {name: root / name for name in names if (root / name).is_file()}
+    problems = [
+        problem for name in existing for problem in (*_name_problems(name), *_link_problems(name, root, existing))
+    ]
+    raise_all(problems)
+    return {name: HostFile(stats.sha256(str(path)), path.stat().st_size) for name, path in existing.items()}
+
+
+def _name_problems(name: str) -> list[ThunderError]:
+    if printable(name) == name:
+        return []
+    return [
+        ThunderError("has a name that cannot be printed", escaped(name), "rename it, or move it out of that folder")
+    ]
+
+
+def _link_problems(name: str, root: Path, listed: Container[str]) -> list[ThunderError]:
+    """A problem for a file that a link leads to, unless that file is sent by its own name too.
+
+    A link would send what no list names: the clone of a stranger's project may hold links to .env or ~/.ssh.
+    """
+    here, real = root.resolve(), (root / name).resolve()
+    if real == here / name or (real.is_relative_to(here) and str(real.relative_to(here)) in listed):
+        return []
+    return [ThunderError("is reached through a link, and no link is followed to a host", name, "put the file there")]
+
+
+def _model_link_problems(name: str, path: Path) -> list[ThunderError]:
+    """A problem for a file of a model that lies neither in the model's folder nor among the blobs of its repository.
+
+    The folder is the one that thunder.toml names, wherever it leads. In Hugging Face's cache each of its files is a
+    link into blobs/ beside snapshots/.
+    """
+    folder, real = path.parent.resolve(), path.resolve()
+    allowed = [folder, *([folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [])]
+    if real.parent in allowed:
+        return []
+    return [ThunderError("is a link out of the model's folder", name, "put the file itself there")]
 
 
 def _with(before: Needs, more: dict[str, HostFile]) -> Needs:
@@ -128,7 +169,10 @@ def _model_problems(recipe: Recipe, wanted: Needs, root: Path, stats: StatCache)
     folder, problems = models.on_hosts(recipe.model, lock), []
     for name, sha256 in sorted((each["path"], each["sha256"]) for each in lock["files"]):
         path = wanted.here(root, f"{folder}/{name}")
-        if not (files.is_inside(name) and path.is_file() and stats.sha256(str(path)) == sha256):
+        is_sent = f"{folder}/{name}" in wanted.files
+        if is_sent and files.is_inside(name) and path.is_file() and (found := _model_link_problems(str(path), path)):
+            problems += found
+        elif not (files.is_inside(name) and path.is_file() and stats.sha256(str(path)) == sha256):
             hint = f"run `./doit model:{recipe.model.name}`"
             problems.append(ThunderError("is not the file that model.lock.json names", str(path), hint))
     return problems

@@ -1,9 +1,11 @@
 """Brings the files that a recipe needs (required_files.py) to every host of its cluster, and makes the environment.
 
-Writes on the hosts, inside their project folder: hosts are compared by hash and sent only what differs; files arrive in
-.thunder/incoming/, are hashed there, and take their places only when all are undamaged (agent/files.py).
+Writes on the hosts, inside their project folder: hosts are compared by hash and sent only what differs and stands on
+the list; contents arrive in .thunder/incoming/, are hashed there, and take their places only when all are undamaged
+(agent/files.py).
 """
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -12,21 +14,33 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.agent import client
-from thunder_train.agent import files as host_files
-from thunder_train.agent.client import Session
+from thunder_train.agent.client import CHECK_HOST, Session
 from thunder_train.cluster import required_files, transfer
 from thunder_train.cluster.required_files import Needs
+from thunder_train.cluster.transfer import Part
 from thunder_train.config.project import Cluster, Recipe, is_local
 from thunder_train.core import paths
 from thunder_train.core.stat_cache import StatCache
+from thunder_train.core.text import quoted
 
 LOOK_WITHIN_S = 3600.0
 """Limit for comparing a host's files: the first comparison reads all of a large model."""
 ENVIRONMENT_WITHIN_S = 3600.0
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor} python3"
-MAKE_ENVIRONMENT = f"PYTHON='{PYTHON}' PIP_CACHE_DIR=$PWD/.thunder/pip UV_CACHE_DIR=$PWD/.thunder/uv ./doit list"
-"""Makes .venv as a user would, with this machine's Python version if the host has it; writes only in the project."""
+MAKE_ENVIRONMENT = [
+    "env",
+    f"'PYTHON={PYTHON}'",
+    '"PIP_CACHE_DIR=$PWD/.thunder/pip"',
+    '"UV_CACHE_DIR=$PWD/.thunder/uv"',
+    "./doit",
+    "list",
+]
+"""Makes .venv as a user would, with this machine's Python version if the host has it; writes only in the project.
+
+Words as sh, bash, zsh and fish read them.
+"""
 MIB = 1 << 20
+UNLISTED_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -86,20 +100,23 @@ def lines(synced: Synced) -> list[str]:
 def _sync_host(recipe: Recipe, root: Path, wanted: Needs, session: Session) -> HostSynced:
     """Bring one host to the wanted state."""
     start, cluster, host = time.perf_counter(), recipe.cluster, session.host
-    question = {
+    question: dict[str, Any] = {
         "folder": cluster.folder,
         "recipe": recipe.name,
         "files": {path: file.sha256 for path, file in wanted.files.items()},
         "elsewhere": {path: file.sha256 for path, file in wanted.elsewhere.items()},
     }
     state = session.ask(LOOK_WITHIN_S, ask="look", **question)
+    raise_all(_unlisted(state, wanted, host))
     missing = state["missing"]
-    size = sum(wanted.files[path].bytes for path in missing)
+    parts = _parts(wanted, root, missing, state["arrived"])
+    size = sum(part.bytes for part in parts)
     raise_all(_problems(state, host, size))
     if missing:
-        _send(recipe, root, wanted, missing, session)
-        state = session.ask(LOOK_WITHIN_S, ask="place", **question)
-        raise_all(_damaged(state, host))
+        transfer.push(session, parts, cluster.folder, recipe.name)
+        programs = [path for path in missing if os.access(wanted.here(root, path), os.X_OK)]
+        state = session.ask(LOOK_WITHIN_S, ask="place", programs=programs, **question)
+        raise_all(_unlisted(state, wanted, host) or _damaged(state, host))
     is_new = _needs_environment(cluster, wanted, state)
     if is_new:
         # One write: hosts are served by threads, and print writes the end of a line separately.
@@ -109,14 +126,26 @@ def _sync_host(recipe: Recipe, root: Path, wanted: Needs, session: Session) -> H
     return HostSynced(host, len(missing), size, replaced, removed, is_new, time.perf_counter() - start)
 
 
-def _send(recipe: Recipe, root: Path, wanted: Needs, missing: list[str], session: Session) -> None:
-    """Send files to .thunder/incoming/ of a host."""
-    incoming = f"{recipe.cluster.folder}/{host_files.INCOMING}/{recipe.name}"
-    of_hub = [Path(path).name for path in missing if wanted.is_of_hub(path)]
-    if of_project := [path for path in missing if not wanted.is_of_hub(path)]:
-        transfer.push(session, root, of_project, incoming)
-    if of_hub:
-        transfer.push(session, wanted.snapshot_here, of_hub, f"{incoming}/{wanted.snapshot}")
+def _unlisted(state: dict[str, Any], wanted: Needs, host: str) -> list[ThunderError]:
+    """Files that a host names in its answer and that are not for it: what it gets is decided here alone."""
+    lists = {"missing": wanted.files, "elsewhere": wanted.elsewhere, "replaced": wanted.files, "damaged": wanted.files}
+    return [
+        ThunderError(f"asks for {quoted(path)}, which is not on the list of its files", f"host {host}", CHECK_HOST)
+        for name, listed in lists.items()
+        for path in state.get(name, ())
+        if path not in listed
+    ][:UNLISTED_SHOWN]
+
+
+def _parts(wanted: Needs, root: Path, missing: list[str], arrived: dict[str, int]) -> list[Part]:
+    """What to send of each missing content, once. arrived: bytes of contents that an interrupted sync has brought."""
+    parts = {}
+    for path in missing:
+        file = wanted.files[path]
+        offset = arrived.get(file.sha256, 0)
+        offset = offset if offset <= file.bytes else 0
+        parts[file.sha256] = Part(wanted.here(root, path), file.sha256, offset, file.bytes - offset)
+    return list(parts.values())
 
 
 def _problems(state: dict[str, Any], host: str, size: int) -> list[ThunderError]:

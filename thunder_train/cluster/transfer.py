@@ -1,94 +1,101 @@
-"""Copies files to a host and from it by rsync, and runs a script there: commands beside the host's session.
+"""Copies files to a host and from it over the host's session, and runs a script there.
 
-No value of a configuration reaches a shell unquoted: rsync reads the file names from stdin, and the one path on its
-command line is quoted here, because old versions (as on macOS) do not quote it.
+No other program takes part, so no name of a file or folder stands on a command line, and a host gets and gives exactly
+the bytes that were agreed on: it can name no other file here, neither to read it nor to write it.
 """
 
-import re
-import shlex
+import os
 import subprocess
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from thunder_train import ThunderError
 from thunder_train.agent import client
 from thunder_train.agent.client import Session
 from thunder_train.core import process, ssh
 from thunder_train.core.exit_codes import SSH_FAILED
+from thunder_train.core.text import printable
 
-SILENT_S = 60
-"""Seconds without a byte after which rsync gives up."""
-COPY = ("--from0", "--files-from=-", "--copy-links", "--times", "--ignore-times", "--partial")
-"""--ignore-times: the files were compared by hash, so all of them are sent, whatever their size and times."""
-
-
-def push(session: Session, source: Path, names: Iterable[str], target: str) -> None:
-    """Copy files below source to below target on a host. Raises ThunderError; the next call continues partial files."""
-    folder = shlex.quote(target)
-    remote_program = f"mkdir -p -- {folder} && cd -- {folder} && exec rsync"
-    _rsync(session, names, remote_program, [f"{source}/", f"{session.host}:."])
+SCRIPT_BYTES = 1 << 13
+"""The end of a script's output that is read."""
 
 
-def pull(session: Session, source: str, names: Iterable[str], target: Path) -> None:
-    """Copy files below source on a host to below target. Raises ThunderError."""
-    target.mkdir(parents=True, exist_ok=True)
-    remote_program = f"cd -- {shlex.quote(source)} && exec rsync"
-    _rsync(session, names, remote_program, [f"{session.host}:./", f"{target}/"])
+@dataclass(frozen=True)
+class Part:
+    """What is missing of a content on the other side: all bytes of it from offset on."""
+
+    path: Path
+    sha256: str
+    offset: int
+    bytes: int
 
 
-def run(session: Session, folder: str, script: str, within_s: float) -> None:
-    """Run a shell script in a folder of a host, from the user's login shell. Raises ThunderError."""
-    command = f"cd -- {shlex.quote(folder)} && exec ${{SHELL:-sh}} -lc {shlex.quote(script)}"
-    done = _run(session, ssh.argv(session.host, command), b"", within_s)
-    if done.returncode:
-        raise ThunderError(f"{script} failed: {_message(done)}", f"host {session.host}", f"run {script} there")
+def push(session: Session, parts: Iterable[Part], folder: str, recipe: str) -> None:
+    """Send contents into .thunder/incoming/ of the project on a host. Raises ThunderError."""
+    parts = tuple(parts)
+    contents = [[part.sha256, part.offset, part.bytes] for part in parts]
+    question = {"ask": "receive", "folder": folder, "recipe": recipe, "contents": contents}
+    session.send(question, (piece for part in parts for piece in _pieces(part)))
 
 
-def _rsync(session: Session, names: Iterable[str], remote_program: str, places: list[str]) -> None:
-    shell = shlex.join(ssh.argv(session.host, "")[:-3])  # rsync adds the last three: "--", host and command
-    flags = [*COPY, f"--timeout={SILENT_S}", f"--rsh={shell}", f"--rsync-path={remote_program}"]
-    stdin = "".join(f"{name}\0" for name in names).encode(errors="surrogateescape")
-    done = _run(session, ["rsync", *flags, "--", *places], stdin, None)
-    if done.returncode:
-        raise _failure(session.host, done)
+def _pieces(part: Part) -> Iterator[bytes]:
+    """The bytes of a part. Raises ThunderError when the file has become shorter."""
+    left = part.bytes
+    with part.path.open("rb") as file:
+        file.seek(part.offset)
+        while left:
+            piece = file.read(min(left, client.PART_BYTES))
+            if not piece:
+                raise ThunderError("became shorter while it was sent", str(part.path), "run it again")
+            left -= len(piece)
+            yield piece
 
 
-def _run(
-    session: Session, argv: list[str], stdin: bytes, within_s: float | None
-) -> "subprocess.CompletedProcess[bytes]":
-    """A command to its end, in a process group of its own; status SSH_FAILED after a timeout."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    try:
-        with process.started(argv, **pipes) as child:
-            session.transfers.add(child)
-            try:
-                out, err = child.communicate(stdin, timeout=within_s)
-            finally:
-                session.transfers.discard(child)
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(argv, SSH_FAILED, b"", f"no end within {within_s} s".encode())
-    except FileNotFoundError as error:
-        hint = f"install it: apt-get install {error.filename}, or brew install {error.filename}"
-        raise ThunderError("is not installed here", str(error.filename), hint) from None
-    return subprocess.CompletedProcess(argv, child.returncode, out, err)
+def pull(session: Session, folder: str, source: str, target: Path, size: int) -> None:
+    """Copy a file of the project on a host, of so many bytes, to target; the beginning that target has is kept."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("ab") as file:
+        offset = file.tell() if file.tell() <= size else 0
+        file.truncate(offset)
+        question = {"ask": "send", "folder": folder, "path": source, "offset": offset}
+        for piece in session.receive(question, size - offset):
+            file.write(piece)
 
 
-def _failure(host: str, done: "subprocess.CompletedProcess[bytes]") -> ThunderError:
-    """Why rsync failed, with a hint."""
-    message = _message(done)
-    hint = "run it again: it continues where it stopped"
-    if "No space left" in message or "quota" in message.lower():
-        hint = "free space there"
-    elif re.search("rsync: (command )?not found|rsync: cannot execute|not found: rsync", message):
-        hint = "install rsync there: apt-get install rsync, or brew install rsync"
-    elif done.returncode == SSH_FAILED or client.LOST.search(message):
-        return client.ssh_problem(host, message)
-    return ThunderError(message, f"host {host}", hint)
+def run(session: Session, folder: str, argv: list[str], within_s: float) -> None:
+    """Run a command in a folder of a host, by the user's login shell if that is a usual one. Raises ThunderError.
+
+    It ends when this process ends, however it ends.
+    """
+    words = " ".join(argv)
+    shell = 'case "${SHELL:-}" in */bash | */zsh | */fish) exec "$SHELL" -lc "$1" ;; *) exec sh -lc "$1" ;; esac'
+    script = ssh.script(["sh", "-c", shell, "sh", f"exec {words}"], {}, folder)
+    with tempfile.TemporaryFile() as output:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
+        status = _status(session, ssh.script_argv(session.host), script, within_s, pipes)
+        output.seek(max(0, output.seek(0, os.SEEK_END) - SCRIPT_BYTES))
+        lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
+    if status is None or status:
+        message = printable(" | ".join(lines[-3:])) or f"exit status {status}"
+        if status == SSH_FAILED:
+            raise client.ssh_problem(session.host, message)
+        message = message if status else f"no end within {within_s:g} s"
+        raise ThunderError(f"{words} failed: {message}", f"host {session.host}", f"run {words} there")
 
 
-def _message(done: "subprocess.CompletedProcess[bytes]") -> str:
-    """The last lines that a failed command wrote to stderr, as one line."""
-    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    summaries = ("rsync error:", "rsync: connection unexpectedly closed")  # they follow the line with the reason
-    reasons = [line for line in lines if not line.startswith(summaries)]
-    return " | ".join((reasons or lines)[-3:]) or f"exit status {done.returncode}"
+def _status(session: Session, argv: list[str], stdin: bytes, within_s: float, pipes: dict[str, Any]) -> int | None:
+    """The exit status of a command whose stdin stays open until it ends; None after a timeout."""
+    with process.started(argv, **pipes) as child:
+        session.transfers.add(child)
+        try:
+            if child.stdin:
+                child.stdin.write(stdin)
+                child.stdin.flush()
+            return child.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            session.transfers.discard(child)

@@ -52,18 +52,38 @@ def problems(hostfile: Any, where: str) -> list[ThunderError]:
             f"{host['ssh']!r} is not a host name for ssh", f"{where}: hosts[{rank}].ssh", fields.FORMS[fields.SSH_NAME]
         )
         for rank, host in enumerate(hosts)
-        if not is_local(host["ssh"]) and not re.match(fields.SSH_NAME, host["ssh"])
+        if not is_local(host["ssh"]) and not re.fullmatch(fields.SSH_NAME, host["ssh"])
     ]
     if len(hosts) == 1:
         return errors
     if backend == "mpi":
         return errors + _mpi_problems(hosts, where)
+    errors += _listening_problems(hosts, where)
     errors += [
         ThunderError("has no address on the training link", where=f"{where}: hosts[{rank}].ips", hint=HINT)
         for rank, host in enumerate(hosts)
         if not host["ips"] and (backend == "ring" or rank == 0)
     ]
     return errors + (_cable_problems(hosts, where, backend == "jaccl-ring") if backend.startswith("jaccl") else [])
+
+
+def _listening_problems(hosts: list[Host], where: str) -> list[ThunderError]:
+    """Addresses on which strangers would reach a rank: whoever connects first is taken for the neighbour."""
+    hint = "give the address on the training link"
+    return [
+        ThunderError(f"{ip!r} would let a rank listen on every network", f"{where}: hosts[{rank}].ips", hint)
+        for rank, host in enumerate(hosts)
+        for ip in host["ips"]
+        if is_every_address(ip)
+    ]
+
+
+def is_every_address(ip: Any) -> bool:
+    """Whether a program that listens on this address listens on every network of its machine."""
+    try:
+        return ipaddress.ip_address(ip).is_unspecified
+    except ValueError:  # "0" is one too, to the system
+        return isinstance(ip, str) and not ip.strip("0.")
 
 
 def _mpi_problems(hosts: list[Host], where: str) -> list[ThunderError]:

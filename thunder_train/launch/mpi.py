@@ -118,7 +118,7 @@ def _start(hosts: list[Host], machines: list[Machine], sessions: dict[str, Sessi
     nodes = {each.name: each.node for each in machines}
     names = [machine_name(host["ssh"]) for host in hosts]
     start(names[0], "mpirun", mpirun_flags([nodes[name] for name in names]))
-    environments = _gathered(len(names), machines, sessions, start)
+    environments = _gathered(names, machines, sessions, start)
     return [
         {**environments[rank], **rank_settings(links[name]), "MLX_MPI_LIBNAME": looks[name]["libmpi"]}
         for rank, name in enumerate(names)
@@ -131,7 +131,7 @@ def _looks(machines: list[Machine], sessions: dict[str, Session]) -> dict[str, L
 
     def look(session: Session) -> Look:
         path = [] if is_local(session.host) else MAC_PATH
-        return session.ask(ask="look", addresses=addresses[session.host], path=path)
+        return session.ask(ask="installed", addresses=addresses[session.host], path=path)
 
     errors: list[ThunderError] = []
     answers = client.attempts(sessions, look, errors)
@@ -196,15 +196,18 @@ def mpirun_flags(nodes: list[str]) -> list[str]:
 def daemon(command: str) -> tuple[str, list[str]]:
     """The daemon and its flags in the shell command that Open MPI wants ssh to run; the daemon in the foreground.
 
-    Open MPI 5 also passes settings on; those of daemon_settings are dropped, for they are of mpirun's machine.
+    Open MPI 5 also passes settings on; those of daemon_settings are dropped, for they are of mpirun's machine. Raises
+    ValueError for another command.
     """
     words = shlex.split(command)
-    first = next(number for number, word in enumerate(words) if PurePath(word).name in ("orted", "prted"))
+    first = next((number for number, word in enumerate(words) if PurePath(word).name in ("orted", "prted")), -1)
+    if first < 0:
+        raise ValueError("no daemon")
     flags = words[first + 1 :]
     passed_on = [
         at
         for at, flag in enumerate(flags)
-        if flag == "--prtemca" and f"PRTE_MCA_{flags[at + 1]}" in daemon_settings("-")
+        if flag == "--prtemca" and f"PRTE_MCA_{''.join(flags[at + 1 : at + 2])}" in daemon_settings("-")
     ]
     for at in reversed(passed_on):
         del flags[at : at + 3]  # --prtemca NAME VALUE
@@ -212,26 +215,45 @@ def daemon(command: str) -> tuple[str, list[str]]:
 
 
 def _gathered(
-    ranks: int, machines: list[Machine], sessions: dict[str, Session], start: Callable[[str, str, list[str]], None]
+    ranks: list[str],
+    machines: list[Machine],
+    sessions: dict[str, Session],
+    start: Callable[[str, str, list[str]], None],
 ) -> dict[int, dict[str, str]]:
-    """{rank: its environment}, as soon as every placeholder has reported. start(machine, program, flags) starts one."""
+    """{rank: its environment}, as soon as every placeholder has reported.
+
+    ranks: the machine of each, which alone may report for it. start(machine, program, flags) starts a daemon.
+    """
     names = {each.node: each.name for each in machines}
     environments: dict[int, dict[str, str]] = {}
     limit, running = time.monotonic() + START_TIMEOUT_S, [machines[0].name]
-    while len(environments) < ranks:
+    while len(environments) < len(ranks):
         time.sleep(POLL_S)
         for name in tuple(running):
             news = sessions[name].ask(ask="news")
             for report in news["messages"]:
                 if "rank" in report:
+                    if report["rank"] >= len(ranks) or ranks[report["rank"]] != name:
+                        raise _unexpected(name, f"rank {report['rank']}, which does not run there")
                     environments[report["rank"]] = report["environment"]
                 else:  # mpirun wants a daemon on another machine
-                    running.append(names[report["node"]])
-                    start(running[-1], *daemon(report["command"]))
+                    wanted = names.get(report["node"], running[0])
+                    if wanted in running:
+                        raise _unexpected(name, f"a daemon on {report['node']}, which needs none")
+                    try:
+                        program, flags = daemon(report["command"])
+                    except ValueError:
+                        raise _unexpected(name, "a command that starts no daemon") from None
+                    running.append(wanted)
+                    start(wanted, program, flags)
             if news["has_ended"] or time.monotonic() > limit:
                 reason = news["output"] or f"no end within {START_TIMEOUT_S:g} s"
-                raise _failure(name, f"did not start {ranks} ranks: {reason}", len(machines) == 1)
+                raise _failure(name, f"did not start {len(ranks)} ranks: {reason}", len(machines) == 1)
     return environments
+
+
+def _unexpected(name: str, what: str) -> ThunderError:
+    return ThunderError(f"Open MPI asks for {what}", f"host {name}", client.CHECK_HOST)
 
 
 def _failure(name: str, what: str, is_alone: bool) -> ThunderError:

@@ -31,6 +31,10 @@ LAST_LINES = 3
 """Lines of a failed rank that its error message quotes."""
 LONGEST_LINE = 2**16
 """Most bytes of a line: a rank that never ends one must not fill this machine's memory."""
+MOST_EVENTS, EVENTS_CHECK_S = 10_000, 0.01
+"""Events that wait for the launcher's main thread, and the time between two looks at their number."""
+STEP_BYTES = 12
+"""Most bytes of a step's number."""
 HEARTBEAT = b"thunder-beat "
 """Start of a heartbeat on a rank's stdout; worker/watchdog.py writes `thunder-beat STEP`."""
 
@@ -168,7 +172,8 @@ def describe(rank: Rank, failure: str) -> str:
 def split_heartbeat(line: bytes) -> tuple[bytes, int | None]:
     """The output before a heartbeat, and its step; the whole line and None if the line holds no heartbeat."""
     output, mark, step = line.rpartition(HEARTBEAT)
-    return (output, int(step)) if mark and step.strip().isdigit() else (line, None)
+    is_step = bool(mark) and len(step) <= STEP_BYTES and step.strip().isdigit()
+    return (output, int(step)) if is_step else (line, None)
 
 
 def _local_environment(extra: dict[str, str]) -> dict[str, str]:
@@ -206,6 +211,8 @@ def _read_output(rank: Rank, events: Events) -> None:
     with rank.placement.log.open("a", encoding="utf-8") as log:
         while rank.child.stdout and (line := rank.child.stdout.readline(LONGEST_LINE)):
             output, step = split_heartbeat(line)
+            while events.qsize() > MOST_EVENTS:  # a rank that prints without end waits, and takes no memory here
+                time.sleep(EVENTS_CHECK_S)
             line_start += output
             if step is not None:
                 events.put(Heartbeat(rank, step))

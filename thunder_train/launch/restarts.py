@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -27,6 +27,9 @@ from thunder_train.launch.supervisor import Limits, Outcome, follow, signalled
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 RETRY_EVERY_S = 3.0
 """Seconds between two attempts to reach an unreachable host."""
+LOCAL_SILENCE_S = 120.0
+"""Longest silence of a rank before its first step where all ranks run here. It is silent only while it connects to the
+others, which takes a second; loading a model and its first step may take their whole start timeout."""
 SIGNAL_CHECK_S = 0.01
 """Seconds to wait for a signal that may already be in the queue of events."""
 
@@ -97,11 +100,17 @@ def _attempt(job: Job, attempt: int, events: Events, terminal: Terminal) -> Outc
                     with log.open("w" if attempt == 1 else "a", encoding="utf-8") as file:
                         file.write("" if attempt == 1 else f"--- attempt {attempt} ---\n")
                     ranks.append(start(Placement(number, host["ssh"], environments[number], log), job.command, events))
-                return follow(ranks, events, terminal, job.limits)
+                return follow(ranks, events, terminal, _limits(job))
             finally:
                 end(ranks)
     except (mpi.LostError, UnreachableError) as error:
         return _failed_before_start(error, events, terminal)
+
+
+def _limits(job: Job) -> Limits:
+    """The limits of an attempt: ranks on this machine need no more than LOCAL_SILENCE_S to connect to each other."""
+    are_here = all(is_local(host["ssh"]) for host in job.description["hosts"])
+    return replace(job.limits, start_s=min(job.limits.start_s, LOCAL_SILENCE_S)) if are_here else job.limits
 
 
 def _failed_before_start(error: ThunderError, events: Events, terminal: Terminal) -> Outcome:

@@ -110,7 +110,12 @@ def _launch(recipe: Recipe, run: Path, staged: Path, checkpoints: str) -> None:
 def _check_rows(recipe: Recipe, rows: dict[str, int], done: Path) -> None:
     """Refuse a training that read other rows than the dataset's manifest counts."""
     record = files.read_json(done, hint="the training ended without it; read its logs")
-    read = {name: record["rows"][name] + record["dropped"][name] - record["split"][name] for name in ("train", "valid")}
+    try:
+        read = {
+            name: record["rows"][name] + record["dropped"][name] - record["split"][name] for name in ("train", "valid")
+        }
+    except (KeyError, TypeError):
+        raise ThunderError("does not count its rows", where=str(done), hint="train again") from None
     if any(read[name] != rows[name] for name in read):
         hint = f"run `./doit data:{recipe.dataset.name}`"
         raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, hint)
