@@ -25,7 +25,7 @@ from tests.helpers.project_copy import copy_sources, wait_for
 from tests.system.cluster.machine import DIE_WITH_US, HOME, NETWORKS, SSHD, Machine, in_net
 
 VENV = Path(sys.prefix).resolve()
-TOOLS = ("ip", "iptables", "nsenter", "rsync", "setpriv", "ssh", "ssh-keygen", "sshd", "tc", "unshare")
+TOOLS = ("ip", "iptables", "nsenter", "setpriv", "ssh", "ssh-keygen", "sshd", "tc", "unshare")
 PREFIX = "thunder-lab-"
 OWN = ["unshare", "--net", "--mount", "--uts"]
 INIT = """
@@ -114,7 +114,7 @@ def missing() -> str:
         return "namespaces need root"
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     if absent := [tool for tool in TOOLS if not shutil.which(tool, path=path)]:
-        return f"{', '.join(absent)} missing: apt-get install openssh-server rsync iproute2 iptables"
+        return f"{', '.join(absent)} missing: apt-get install openssh-server iproute2 iptables"
     argv = [
         *OWN,
         "--pid",

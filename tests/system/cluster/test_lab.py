@@ -93,6 +93,6 @@ def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(labs.shutil, "which", lambda tool, path: None if tool in ("rsync", "sshd") else tool)
+    monkeypatch.setattr(labs.shutil, "which", lambda tool, path: None if tool in ("tc", "sshd") else tool)
 
-    assert "rsync, sshd missing: apt-get install openssh-server rsync iproute2 iptables" == labs.missing()
+    assert "sshd, tc missing: apt-get install openssh-server iproute2 iptables" == labs.missing()
