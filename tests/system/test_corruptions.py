@@ -1,7 +1,7 @@
 """Random damage to any file that a build keeps or made, again and again, each time followed by a build.
 
-Each build must end with the bytes of an undamaged one, or with an error that says what is in the way; never with a wrong
-byte, never with a traceback.
+Each build must end with the bytes of an undamaged one, or with an error that says what is in the way; never with a
+wrong byte, never with a traceback.
 """
 
 import os

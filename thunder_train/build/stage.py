@@ -22,7 +22,7 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
-from thunder_train.build import environment, running
+from thunder_train.build import environment, records, running
 from thunder_train.build import staging as stagings
 from thunder_train.build.key import (
     STATS,
@@ -181,6 +181,7 @@ def run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
     state = Globals.dep_manager.backend
     staging = stagings.folder(stage.name)
     try:
+        made = (state.get(stage.name, "_values_:") or {}).get("made", {})
         state.remove(stage.name)  # a kill after this line must not leave the old record
         state.mark(stage.name, running.mark())
         _check_code(stage)
@@ -193,6 +194,8 @@ def run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
             if stage.is_cached and is_same_code:
                 outputs = {stage.local(path): files.sha256(staging / path) for path in stage.targets}
                 cache.store(key, staging / stage.folder, outputs)
+        for line in records.replaced(stage.targets, staging, made):
+            print(line, flush=True)
         for path in stage.targets:
             files.move(staging / path, Path(path))
         shutil.rmtree(staging)

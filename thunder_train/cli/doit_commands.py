@@ -16,9 +16,6 @@ from thunder_train.build.run_cache import RunCache
 from thunder_train.build.state import records
 from thunder_train.core import caller, paths
 
-RECORDS = tuple(os.path.basename(path) for path in (paths.run_manifest("x"), paths.model_lock("x")))
-"""Targets that are committed: a lock pins the base model, and a manifest is what another build is compared with."""
-
 
 class Run(DoitRun):  # type: ignore[misc]  # doit ships no types
     """doit run. With -a nothing is restored: each stage runs."""
@@ -52,7 +49,7 @@ class Clean(DoitClean):  # type: ignore[misc]
 
     name = "clean"
     doc_description = (
-        f"{DoitClean.doc_description} Files that git tracks stay, and so do {' and '.join(RECORDS)}, "
+        f"{DoitClean.doc_description} Files that git tracks stay, and so do {' and '.join(paths.RECORDS)}, "
         "which are there to be committed."
     )
 
@@ -62,7 +59,7 @@ class Clean(DoitClean):  # type: ignore[misc]
             self.dep_manager.backend.keep_others_out()
         tracked = _tracked()
         for task in tasks:
-            kept = [path for path in task.targets if os.path.basename(path) in RECORDS or path in tracked]
+            kept = [path for path in task.targets if os.path.basename(path) in paths.RECORDS or path in tracked]
             for path in filter(os.path.exists, kept):
                 self.outstream.write(f"{task.name} - keeping file '{path}'\n")
             task.targets = [path for path in task.targets if path not in kept]

@@ -57,6 +57,9 @@ OUTPUTS = (
 )
 """Files of a run that have the same bytes each time the run is made; its manifest lists them."""
 
+RECORDS = ("manifest.json", "model.lock.json")
+"""Targets that are committed: a lock pins the base model, and a manifest is what another build is compared with."""
+
 
 def dataset(name: str) -> str:
     """The folder of a dataset."""
