@@ -1,7 +1,15 @@
 """Discovery: which of the hosts' addresses make the best training link."""
 
+import json
 import tomllib
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tests.agent.test_answers import FACTS as ANSWER
+from tests.agent.test_client import play_ssh
+from tests.helpers.fake_hosts import refusal
 from thunder_train.cluster import discover
 from thunder_train.config.project import Cluster, Host
 
@@ -175,3 +183,42 @@ def test_ranks_of_one_host_share_its_address() -> None:
 
     assert ["10.0.5.1", "10.0.5.2", "10.0.5.1"] == [host["ips"][0] for host in table["clusters"]["macs"]["hosts"]]
     assert ["A=1"] == table["clusters"]["macs"]["envs"]
+
+
+def test_no_name_of_a_host_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The table is pasted into thunder.toml: a line that a host wrote would be part of a configuration.
+    """
+    evil = 'en0\n[clusters.macs.evil]\nfolder = "x"'
+    fake = facts_of({"name": evil, "kind": evil, "addresses": ["10.0.5.1/24"]}, rdma=(evil,))
+    table = tomllib.loads(discover.as_table(pair("10.0.5.1", "10.0.5.2"), {"mac4": fake, "mac5": facts_of(LAN[1])}))
+
+    assert ["backend", "folder", "hosts", "python"] == sorted(table["clusters"]["macs"])
+    assert ["macs"] == list(table["clusters"])
+
+
+@pytest.mark.parametrize(
+    "interface",
+    [
+        {"name": 'en0\n[clusters.evil]\nfolder = "x"', "kind": "", "addresses": ["10.0.5.1/24"]},
+        {"name": "en0", "kind": "", "addresses": ['10.0.5.1"]\nenvs = ["LD_PRELOAD=/tmp/x"/24']},
+        {"name": "en0", "kind": "", "addresses": ["not an address/24"]},
+    ],
+)
+def test_a_host_that_names_its_interface_oddly_is_refused(
+    interface: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Nothing is printed then.
+    """
+    facts = {**ANSWER, "interfaces": [interface]}
+    (tmp_path / "answer").write_text(f"thunder-answer {json.dumps(facts)}\n")
+    play_ssh(tmp_path, f"cat {tmp_path}/answer; exec sleep 60", monkeypatch)
+
+    lines = refusal(discover.discover, pair())
+
+    assert ["mac4", "mac5"] == [line.split()[1].rstrip(":") for line in lines]
+    assert all(
+        f"host {host}: its answer to `facts` is not one: " in line
+        for host, line in zip(("mac4", "mac5"), lines, strict=True)
+    )

@@ -1,7 +1,10 @@
 """Whether hosts are ready, from their answers. ssh is a script here; tests/system/cluster has a real sshd."""
 
+import contextlib
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.fake_hosts import refusal
+from tests.helpers.project_copy import PROJECT, wait_for
 from tests.helpers.recipes import smoke
 from thunder_train.cluster import preflight
 from thunder_train.cluster.required_files import ELSEWHERE_HINT, HostFile, Needs
@@ -273,3 +277,52 @@ def test_local_ranks_report_their_size_and_their_sum(tmp_path: Path, recipe: Rec
         report["links"],
     )
     json.dumps(report, allow_nan=False)
+
+
+ALL_REDUCE = """
+import sys
+from pathlib import Path
+from tests.helpers.recipes import smoke
+from thunder_train.cluster import preflight
+preflight._all_reduce(smoke(Path(sys.argv[1])), Path(sys.argv[1]))
+"""
+
+
+RANK = "-m\0thunder_train.worker.allreduce_check\0--hostfile\0{}"
+
+
+def with_word(word: str) -> list[int]:
+    """Processes whose command line holds a text."""
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes():
+                pids.append(int(folder.name))
+    return pids
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_kill_9_of_the_build_leaves_no_rank_of_its_test(tmp_path: Path) -> None:
+    """
+    Real ranks, killed before they connect: they took two cores and the ring's ports until their timeout.
+    """
+    argv = [sys.executable, "-c", ALL_REDUCE, str(tmp_path)]
+    with subprocess.Popen(argv, cwd=PROJECT, stderr=subprocess.DEVNULL) as build:
+        wait_for(lambda: len(with_word(RANK.format(tmp_path))) == 2)
+        build.kill()
+
+    wait_for(lambda: not with_word(str(tmp_path)), seconds=15)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "[]", "{}", "nonsense", "[" * 60_000, '{"rank": 0, "size": NaN}', '{"rank": "0"}'],
+)
+def test_a_rank_that_reports_something_else_is_named(line: str, tmp_path: Path) -> None:
+    """
+    Its line comes from another machine.
+    """
+    (tmp_path / "rank-1.log").write_text(f"thunder-smoke {line}\n")
+
+    (problem,) = refusal(preflight._rank_result, 1, "mac5", tmp_path)
+    assert problem.startswith("rank 1 (mac5): reported something else than a result of the all-reduce test: ")

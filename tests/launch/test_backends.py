@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.recipes import smoke
 from thunder_train import ThunderError
+from thunder_train.cluster import hostfile as hostfiles
 from thunder_train.config.fields import FORMS, SSH_NAME
 from thunder_train.launch.backends import environments
 
@@ -220,3 +222,22 @@ def test_every_rank_gets_the_environment_of_mlx_launch(
     MLX may change what its backends read, so the installed launcher is the reference. None of this needs a Mac.
     """
     assert mlx_launch(monkeypatch, tmp_path, description) == environments(description, where="hosts.json")
+
+
+@pytest.mark.parametrize("ip", ["0.0.0.0", "0", "0.0", "::", "0:0:0:0:0:0:0:0"])  # noqa: S104
+def test_no_rank_listens_on_every_network(ip: str) -> None:
+    """
+    MLX's ring takes whoever connects first for the neighbour.
+    """
+    what = f"{ip!r} would let a rank listen on every network; give the address on the training link"
+    assert [f"hosts.json: hosts[1].ips: {what}"] == refusal(hostfile("ring", host(ips=["127.0.0.1"]), host(ips=[ip])))
+
+
+def test_ranks_of_a_local_cluster_listen_on_this_machine_alone(tmp_path: Path) -> None:
+    """
+    `ranks = 2` names no address, and no other machine may reach the ranks.
+    """
+    description = hostfiles.hostfile(smoke(tmp_path).cluster)
+    table = json.loads(environments(description, "hosts.json")[0]["THUNDER_FILE_MLX_HOSTFILE"])
+
+    assert ["127.0.0.1", "127.0.0.1"] == [link.rpartition(":")[0] for links in table for link in links]

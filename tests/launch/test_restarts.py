@@ -6,14 +6,17 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from tests.helpers.processes import all_end
-from tests.helpers.project_copy import PROJECT
-from thunder_train.launch.rank_process import split_heartbeat
+from tests.helpers.project_copy import PROJECT, wait_for
+from thunder_train.launch import rank_process, restarts
+from thunder_train.launch.rank_process import Command, Events, Placement, Rank, split_heartbeat
 from thunder_train.launch.supervisor import Heartbeats, Limits, Silence
 
 TIMEOUT_S = 2.0
@@ -296,6 +299,7 @@ def test_a_rank_that_has_ended_or_has_no_limit_is_not_late() -> None:
         (b"loading 50%\rthunder-beat 0\n", (b"loading 50%\r", 0)),
         (b"step 3/4\n", (b"step 3/4\n", None)),
         (b"a thunder-beat is no beat\n", (b"a thunder-beat is no beat\n", None)),
+        (b"thunder-beat " + b"9" * 9000, (b"thunder-beat " + b"9" * 9000, None)),
     ],
 )
 def test_a_heartbeat_is_removed_from_a_ranks_output(line: bytes, expected: tuple[bytes, int | None]) -> None:
@@ -303,3 +307,37 @@ def test_a_heartbeat_is_removed_from_a_ranks_output(line: bytes, expected: tuple
     It comes from a thread, so it may follow the start of another line.
     """
     assert expected == split_heartbeat(line)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "start_s", "expected"),
+    [
+        (["localhost", "127.0.0.1"], 1800.0, 120.0),
+        (["localhost"], 60.0, 60.0),
+        (["localhost", "localhost"], 0.0, 0.0),
+        (["localhost", "mac5"], 1800.0, 1800.0),
+    ],
+)
+def test_ranks_of_one_machine_may_be_silent_for_two_minutes(hosts: list[str], start_s: float, expected: float) -> None:
+    """
+    They send heartbeats except while they connect; who waits for a rank that a stranger has taken waits for nothing.
+    """
+    description = {"backend": "ring", "hosts": [{"ssh": host} for host in hosts]}
+    job = restarts.Job(Path(), description, Path(), Command("m", (), ".", "python3"), Limits(600.0, start_s), 300.0)
+
+    assert Limits(600.0, expected) == restarts._limits(job)
+
+
+def test_a_flood_of_lines_waits_instead_of_taking_memory(tmp_path: Path) -> None:
+    """
+    A rank may print faster than a terminal shows.
+    """
+    events: Events = SimpleQueue()
+    with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as child:
+        rank = Rank(Placement(0, "localhost", {}, tmp_path / "log"), child)
+        threading.Thread(target=rank_process._read_output, args=(rank, events), daemon=True).start()
+        wait_for(lambda: events.qsize() > rank_process.MOST_EVENTS)
+        time.sleep(0.2)
+        child.kill()
+
+    assert events.qsize() <= rank_process.MOST_EVENTS + 1

@@ -354,18 +354,20 @@ def test_four_hosts_are_measured_in_all_directions(four: Lab, smoke: Copy) -> No
     assert [4] * 4 == [rank["size"] for rank in report["ranks"]]
 
 
-def test_a_killed_preflight_leaves_nothing_on_the_hosts(far: Lab) -> None:
+@pytest.mark.parametrize("during", [PROGRAM, "allreduce_check"], ids=["questions", "ranks"])
+def test_a_killed_preflight_leaves_nothing_on_the_hosts(far: Lab, during: str) -> None:
     """
-    The program there ends with its connection.
+    The program there ends with its connection, and so do the ranks, which the launcher follows.
     """
     for host in far.hosts:
         host.tc("qdisc", "add", "dev", LINK, "root", "tbf", "rate", "1mbit", "burst", "16kb", "latency", "400ms")
     process = far.head.start([".venv/bin/python", "-c", PREFLIGHT, "{}"])
-    wait_for(lambda: all(host.pids(PROGRAM) for host in far.hosts))
+    wait_for(lambda: all(host.pids(during) for host in far.hosts), seconds=60)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
-    wait_for(lambda: not any(host.pids(PROGRAM) for host in far.hosts), seconds=10)
+    left = (PROGRAM, "thunder_train")
+    wait_for(lambda: not any(machine.pids(text) for machine in far.machines for text in left), seconds=15)
 
 
 def test_ctrl_c_does_not_wait_for_a_host_that_never_answers(far: Lab) -> None:
