@@ -20,6 +20,7 @@ from thunder_train.build.key import STATS
 from thunder_train.build.reporter import Reporter
 from thunder_train.build.run_cache import RunCache
 from thunder_train.build.stage import Sha256Checker, guarding, task, utility
+from thunder_train.build.turns import TURNS
 from thunder_train.cli import tasks
 from thunder_train.config import load
 from thunder_train.config.project import Recipe
@@ -35,11 +36,9 @@ except ThunderError as problem:
 tasks.warn_of(BROKEN)
 process.follow_signals()  # also where doit was started without ./doit
 CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)
-DOIT_CONFIG = {
-    "default_tasks": tasks.default_tasks(PROJECT),
-    "check_file_uptodate": Sha256Checker,
-    "reporter": Reporter,
-}
+TURNS.at_once = PROJECT.trainings_at_once
+DEFAULT = tasks.default_tasks(PROJECT)
+DOIT_CONFIG = {"default_tasks": DEFAULT, "check_file_uptodate": Sha256Checker, "reporter": Reporter}
 
 
 def task_data() -> Tasks:

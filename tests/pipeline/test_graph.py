@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from tests.helpers.project_copy import Copy
+from tests.helpers.project_copy import PROJECT, Copy
+from thunder_train.config.load import load
+from thunder_train.pipeline import graph
 
 pytestmark = pytest.mark.ranks
 
@@ -39,3 +41,13 @@ def test_a_changed_training_step_makes_the_training_stale(project: Copy) -> None
     assert ["thunder_train/worker/train/step.py: code changed"] == stale["train:smoke"]
     assert ["after train:smoke: its output may change"] == stale["evaluate:smoke"]
     assert [] == [name for name in ("data:agp-nko-corrections", "model:nano", "scripts:smoke") if stale[name]]
+
+
+def test_stages_with_ranks_name_their_machines() -> None:
+    """
+    Where a stage has ranks, another one must wait for its turn.
+    """
+    smoke = load(PROJECT).recipes["smoke"]
+
+    assert [("localhost",)] * 3 == [make(smoke).machines for make in (graph.check, graph.train, graph.evaluate)]
+    assert [()] * 3 == [make(smoke).machines for make in (graph.scripts, graph.report, graph.manifest)]

@@ -77,6 +77,8 @@ class Stage:
     operational: Reads = field(default_factory=Reads)
     """The part of the recipe that says how it runs, and decides nothing."""
     after: Callable[[], None] | None = None
+    machines: tuple[str, ...] = ()
+    """Machines on which it starts ranks."""
 
     def local(self, path: str) -> str:
         """A path from the stage's folder, if it lies there."""

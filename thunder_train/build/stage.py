@@ -36,7 +36,8 @@ from thunder_train.build.key import (
     view_differences,
 )
 from thunder_train.build.run_cache import RunCache
-from thunder_train.core import code_hash, files, paths
+from thunder_train.build.turns import TURNS
+from thunder_train.core import code_hash, files, paths, speaker
 from thunder_train.core.process import tool
 
 
@@ -174,10 +175,22 @@ def is_restorable(stage: Stage, cache: RunCache) -> bool:
 
 
 def run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
-    """Make a stage's targets in staging or restore them, check them, and move them into place.
+    """Run a stage when its turn has come, or restore it at once.
 
     task: doit's, which gives itself to a parameter of that name; gets the values to record.
     """
+    if TURNS.jobs < 2:
+        return _run(stage, cache, task)
+    try:
+        machines = () if is_restorable(stage, cache) else stage.machines
+        with TURNS.of(stage.name, machines), speaker.named(stage.name.rpartition(":")[2]):
+            return _run(stage, cache, task)
+    except ThunderError as error:
+        return TaskFailed(str(error))
+
+
+def _run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
+    """Make a stage's targets in staging or restore them, check them, and move them into place."""
     state = Globals.dep_manager.backend
     staging = stagings.folder(stage.name)
     try:

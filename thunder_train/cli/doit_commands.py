@@ -14,6 +14,7 @@ from doit.cmd_run import Run as DoitRun
 from thunder_train.build import lock
 from thunder_train.build.run_cache import RunCache
 from thunder_train.build.state import records
+from thunder_train.build.turns import TURNS
 from thunder_train.core import caller, paths
 
 
@@ -32,6 +33,7 @@ class Run(DoitRun):  # type: ignore[misc]  # doit ships no types
 
     @functools.wraps(DoitRun._execute)  # doit reads the names of its parameters
     def _execute(self, *args: Any, **options: Any) -> int:
+        TURNS.jobs = options["num_process"]
         state = self.dep_manager.backend
         state.build({task.name for task in self.task_list if task.actions and (False, None, None) not in task.uptodate})
         try:

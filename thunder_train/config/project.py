@@ -225,6 +225,13 @@ class ProjectKeys:
         high=1e6,
         default=10.0,
     )
+    trainings_at_once: int = whole(
+        help="With `doit -n`: recipes that may train, evaluate or check at once on one machine",
+        unit="recipes",
+        low=1,
+        high=64,
+        default=1,
+    )
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -257,6 +264,8 @@ class Project:
     cache: Path
     """Folder of the run cache."""
     cache_limit_bytes: int
+    trainings_at_once: int
+    """Recipes that may have ranks on one machine at once."""
     clusters: dict[str, Cluster]
     models: dict[str, Model]
     datasets: dict[str, Dataset]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from thunder_train.core import speaker
 from thunder_train.core.terminal import unguarded
 from thunder_train.core.text import printable, printable_json
 
@@ -29,12 +30,12 @@ STEP_LINE = re.compile(r"^step (\d+)/(\d+)\b")
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows below their titles, columns aligned. Cells may hold any text: none of it can control a terminal."""
     lines = [tuple(map(printable, row)) for row in (titles, *rows)]
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not speaker.name_here():
         draw_table(lines[0], [[(cell, "") for cell in line] for line in lines[1:]])
         return
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        speaker.say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def draw_table(titles: Sequence[str], rows: Iterable[Sequence[tuple[str, str]]], width: int | None = None) -> None:
@@ -66,7 +67,7 @@ def counted(items: Iterable[Item], label: str) -> Iterator[Item]:
     try:
         for number, item in enumerate(items, start=1):
             yield item
-            if number % ITEMS_PER_UPDATE or not sys.stderr.isatty():
+            if number % ITEMS_PER_UPDATE or not sys.stderr.isatty() or speaker.name_here():
                 continue
             seconds = time.monotonic() - start_s
             if status is None and seconds > COUNTER_AFTER_S:

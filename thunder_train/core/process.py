@@ -8,14 +8,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from thunder_train import ThunderError
+from thunder_train.core import speaker
 
 GRACE_S = 15.0
 """Seconds between SIGTERM and SIGKILL: the launcher needs five to end its ranks."""
+COPY_S = 5.0
+"""Seconds to wait for a child's last lines, if a process that it left behind holds its output open."""
 
+is_interrupted = threading.Event()
+"""Whether a signal has ended this process: nothing may begin any more."""
 _running: set["subprocess.Popen[bytes]"] = set()
 """Children inside `started`. Under `doit -n` several threads wait, and a signal reaches only the main one."""
 
@@ -84,6 +90,7 @@ def follow_signals() -> None:
 
 def interrupt(number: int = signal.SIGINT, *_: Any) -> None:
     """Signal handler: ask every child inside `started` to end, then end as Ctrl-C does."""
+    is_interrupted.set()
     for child in list(_running):
         child.send_signal(signal.SIGTERM)
     raise KeyboardInterrupt(number)
@@ -96,7 +103,27 @@ def failure(status: int) -> str:
 
 def _run(argv: list[str], where: str, hint: str, **options: Any) -> None:
     sys.stdout.flush()  # into a pipe, our own lines would follow the child's
+    name = speaker.name_here()
+    if name:
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with started(argv, **options) as child:
+        copies = [_copy(out, name, is_error) for out, is_error in ((child.stdout, False), (child.stderr, True)) if out]
+        child.stdout = child.stderr = None  # the copies read and close them
         status = child.wait()
+        for copy in copies:
+            copy.join(COPY_S)
     if status:
         raise ThunderError(failure(status), where=where, hint=hint)
+
+
+def _copy(out: IO[bytes], name: str, is_error: bool) -> threading.Thread:
+    """A thread that says every line of a child under a name. When nobody listens, the child learns it: EPIPE."""
+
+    def copy() -> None:
+        with out, contextlib.suppress(KeyboardInterrupt, OSError, ValueError):
+            for line in out:
+                speaker.say(line.decode("utf-8", errors="replace").rstrip("\n"), name, is_error)
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    return thread

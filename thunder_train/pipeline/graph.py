@@ -85,6 +85,7 @@ def check(recipe: Recipe) -> Stage:
         inputs={},
         reads=_cluster(recipe.cluster),
         code=("cluster.preflight", "agent.main", "worker.allreduce_check"),
+        machines=recipe.cluster.machines,
         is_cached=False,  # hosts change: an earlier preflight says nothing about them now
         compared=COMPARED[recipe.build.environment],
     )
@@ -110,6 +111,7 @@ def train(recipe: Recipe) -> Stage:
         compared=COMPARED[recipe.build.environment],
         operational=_operational(recipe),
         after=lambda: _stages().forget(recipe, checkpoints()),
+        machines=recipe.cluster.machines,
     )
     return stage
 
@@ -130,6 +132,7 @@ def evaluate(recipe: Recipe) -> Stage:
         compared=COMPARED[recipe.build.environment],
         operational=_operational(recipe),
         after=lambda: _stages().forget(recipe, paths.answers(recipe.name)),
+        machines=recipe.cluster.machines,
     )
 
 

@@ -18,7 +18,7 @@ from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
-from thunder_train.core import files, paths
+from thunder_train.core import files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder
@@ -125,7 +125,7 @@ def _sync(recipe: Recipe) -> sync.Synced:
     """Bring every remote host to the state of this project, and print what that took."""
     synced = sync.sync(recipe, PROJECT)
     for line in sync.lines(synced):
-        print(line, flush=True)
+        speaker.say(line)
     return synced
 
 
@@ -182,7 +182,7 @@ def report(recipe: Recipe, out: Path) -> None:
     files.write_json(staged / "promotion.json", decision)
     files.write_text(staged / "report.md", run_report.markdown_page(results, decision))
     files.write_text(staged / "report.html", run_report.html_page(results, decision))
-    print(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html", flush=True)
+    speaker.say(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html")
 
 
 def manifest(recipe: Recipe, out: Path, code: dict[str, str]) -> None:
