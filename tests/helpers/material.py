@@ -47,4 +47,6 @@ def built(folder: Path, report: Any, template: str = "Text: {{ asr_text }}", **g
 
 def build(dataset: Dataset, root: Path, out: Path) -> dict[str, Any]:
     """The manifest of a dataset that is written into out with its audit page."""
-    return builder.build(dataset, root, out, CODE, audit.build)
+    manifest = builder.build(dataset, root, out, CODE, audit.build)
+    audit.render(out)
+    return manifest

@@ -56,8 +56,9 @@ class Stage:
 
     make(root) writes every target below `root`, under its own relative path. after: called once the targets stand and
     are recorded, to remove what would have saved them from a failure. code: modules of the package that decide its
-    output, as `worker.result`; what they import counts too. is_cached: whether its outputs depend on nothing else, so
-    that the run cache may restore them.
+    output, as `worker.result`; what they import counts too. is_cached: whether its outputs depend on nothing else, are
+    dear and are data, so that the run cache may restore them: nothing that a shell or a browser runs comes from there.
+    render(root) writes the target `page` from the others, also when they were restored.
     """
 
     name: str
@@ -67,7 +68,9 @@ class Stage:
     """{path: the part it plays}."""
     reads: Reads
     code: tuple[str, ...]
-    is_cached: bool = True
+    is_cached: bool = False
+    page: str = ""
+    render: Callable[[Path], None] | None = None
     folder: str = ""
     """The folder of its targets, if that has the recipe's name."""
     views: Mapping[str, View] = field(default_factory=dict)
@@ -85,9 +88,9 @@ class Stage:
         return path.removeprefix(f"{self.folder}/") if self.folder else path
 
     @property
-    def names(self) -> list[str]:
-        """Its targets from its folder: their names in the run cache."""
-        return [self.local(path) for path in self.targets]
+    def kept(self) -> dict[str, str]:
+        """{name in the run cache: path} of its targets but the page."""
+        return {self.local(path): path for path in self.targets if path != self.page}
 
     def parts(self) -> Parts:
         """All that decides the outputs, as it is now. A missing input counts as one; a missing view is an error."""
@@ -108,7 +111,7 @@ class Stage:
 
     def key(self, parts: Parts) -> str:
         """Hash of all that decides the outputs: where the run cache keeps them."""
-        return files.digest({**parts, "code": decisive_code(self.code, parts["code"]), "targets": self.names})
+        return files.digest({**parts, "code": decisive_code(self.code, parts["code"]), "targets": [*self.kept]})
 
     def partial_key(self) -> str:
         """The key without the environment: for work in progress, which checks by itself where it may go on."""

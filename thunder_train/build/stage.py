@@ -171,7 +171,7 @@ def is_restorable(stage: Stage, cache: RunCache) -> bool:
     """Whether the run cache holds what the stage would make."""
     if not stage.is_cached or not all(map(os.path.exists, (*stage.inputs, *stage.views))):
         return False
-    return cache.knows(stage.key(stage.parts()), stage.names)
+    return cache.knows(stage.key(stage.parts()), stage.kept)
 
 
 def run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
@@ -200,12 +200,14 @@ def _run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
         _check_code(stage)
         parts = _parts(stage)
         key = stage.key(parts)
-        is_restored = stage.is_cached and cache.restore(key, staging / stage.folder, stage.names)
-        if not is_restored:
+        is_restored = stage.is_cached and cache.restore(key, staging / stage.folder, stage.kept)
+        if is_restored:
+            _render(stage, staging)
+        else:
             _make(stage, staging)
             is_same_code = _check_unchanged(stage, parts)
             if stage.is_cached and is_same_code:
-                outputs = {stage.local(path): files.sha256(staging / path) for path in stage.targets}
+                outputs = {name: files.sha256(staging / path) for name, path in stage.kept.items()}
                 cache.store(key, staging / stage.folder, outputs)
         for line in records.replaced(stage.targets, staging, made):
             print(line, flush=True)
@@ -281,11 +283,17 @@ def _tidy(stage: Stage, task: Any) -> None:
         stage.after()
 
 
+def _render(stage: Stage, staging: Path) -> None:
+    if stage.render:
+        stage.render(staging)
+
+
 def _make(stage: Stage, staging: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     for path in stage.targets:
         (staging / path).parent.mkdir(parents=True, exist_ok=True)
     stage.make(staging)
+    _render(stage, staging)
     for path in stage.targets:
         files.require(staging / path, hint=f"this is an error in {stage.name}; please report it")
 

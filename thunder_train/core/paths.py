@@ -19,7 +19,9 @@ INDEX = "runs/index.html"
 
 AUDIT = "audit.html"
 """Rendered from templates/audit.html.j2."""
-DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "decisions.jsonl", "dropped.jsonl", AUDIT, "manifest.json")
+AUDITED = "audit.json"
+"""What that page shows."""
+DATA = ("train.jsonl", "valid.jsonl", "test.jsonl", "decisions.jsonl", "dropped.jsonl", AUDITED, AUDIT, "manifest.json")
 """Of a dataset's folder: what its stage makes."""
 SCRIPTS = ("launch.sh", "evaluate.sh")
 """Rendered from templates/<name>.j2."""

@@ -3,6 +3,7 @@
 Input: the collected rows, their splits, near-duplicates and the manifest of a dataset.  Output: the page.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import msgspec
 from rapidfuzz.distance import Levenshtein
 
-from thunder_train.core import files, html
+from thunder_train import ThunderError
+from thunder_train.core import files, html, paths
 from thunder_train.data import orthography
 from thunder_train.data.collect import Collected
 from thunder_train.data.near_duplicates import NearDuplicates
@@ -21,8 +23,19 @@ EXAMPLES = 5
 
 
 def build(collected: Collected, assigned: Assignment, near: NearDuplicates, manifest: dict[str, Any]) -> str:
-    """The page of a dataset. Raises ThunderError for a template that does not render."""
-    return page(facts(collected, assigned, near, manifest))
+    """What the page of a dataset shows, as JSON: rows and figures, and no markup."""
+    shown = facts(collected, assigned, near, manifest)
+    return json.dumps(shown, ensure_ascii=False, allow_nan=False) + "\n"  # in the order of the page
+
+
+def render(folder: Path) -> None:
+    """audit.json of a dataset's folder -> audit.html. Raises ThunderError for a template that does not render."""
+    try:
+        text = page(files.read_json(folder / paths.AUDITED))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        hint = "remove the run cache, or give thunder.toml another, and run doit again"
+        raise ThunderError(f"is no audit ({error!r})", str(folder / paths.AUDITED), hint) from None
+    files.write_text(folder / paths.AUDIT, text)
 
 
 def facts(collected: Collected, assigned: Assignment, near: NearDuplicates, manifest: dict[str, Any]) -> dict[str, Any]:

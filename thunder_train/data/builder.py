@@ -1,7 +1,7 @@
-"""Builds a dataset: ChatML rows without duplicates or leaks, split by group, with a manifest and an audit page.
+"""Builds a dataset: ChatML rows without duplicates or leaks, split by group, with a manifest and an audit.
 
 Input: the sources and prompt templates of a `config.dataset.Dataset`.
-Output: the files of core.paths.DATA: splits sorted by id, decisions.jsonl, dropped.jsonl, audit.html, manifest.json.
+Output: the files of core.paths.DATA: splits sorted by id, decisions.jsonl, dropped.jsonl, audit.json, manifest.json.
 Rows stream through: memory holds a few bytes of each, and their lines wait on disk (collect.py).
 """
 
@@ -23,7 +23,7 @@ SCHEMA = "thunder.dataset/2"
 FIRST_DROPPED = 3
 """Dropped rows that an error about too many of them names."""
 Audit = Callable[[Collected, Assignment, NearDuplicates, dict[str, Any]], str]
-"""Collected rows, their splits, near-duplicates, manifest -> the audit page.
+"""Collected rows, their splits, near-duplicates, manifest -> what the audit page shows.
 
 Handed in, so that a change of the page does not change the code hash of the rows.
 """
@@ -43,7 +43,7 @@ def build(dataset: Dataset, root: Path, out: Path, code: str, audit: Audit, watc
         _write_rows(collected, assigned, out)
         near = _near_duplicates(collected, assigned)
         manifest = _manifest(collected, assigned, out, near, code)
-        files.write_text(out / "audit.html", audit(collected, assigned, near, manifest))
+        files.write_text(out / "audit.json", audit(collected, assigned, near, manifest))
     files.write_json(out / "manifest.json", manifest)
     return manifest
 

@@ -33,6 +33,9 @@ def data(dataset: Dataset) -> Stage:
         inputs={path: path for path in inputs if Path(path).is_file()},
         reads=Reads(dataset=section(dataset)),
         code=(*DATA_CODE, "data.audit"),
+        is_cached=True,
+        page=f"{paths.dataset(dataset.name)}/{paths.AUDIT}",
+        render=lambda out: _stages().audit_page(dataset, out),
     )
 
 
@@ -86,7 +89,6 @@ def check(recipe: Recipe) -> Stage:
         reads=_cluster(recipe.cluster),
         code=("cluster.preflight", "agent.main", "worker.allreduce_check"),
         machines=recipe.cluster.machines,
-        is_cached=False,  # hosts change: an earlier preflight says nothing about them now
         compared=COMPARED[recipe.build.environment],
     )
 
@@ -107,6 +109,7 @@ def train(recipe: Recipe) -> Stage:
         inputs={**_model_lock(recipe), **{f"{folder}/{name}.jsonl": name for name in ("train", "valid")}},
         reads=_trained(recipe),
         code=TRAIN_CODE,
+        is_cached=True,
         views=_script(recipe, "launch.sh"),
         compared=COMPARED[recipe.build.environment],
         operational=_operational(recipe),
@@ -128,6 +131,7 @@ def evaluate(recipe: Recipe) -> Stage:
         inputs={**_model_lock(recipe), **rows, **_own(recipe, *paths.ADAPTER), **_gate_programs(recipe)},
         reads=_evaluated(recipe),
         code=EVALUATE_CODE,
+        is_cached=True,
         views=_script(recipe, "evaluate.sh"),
         compared=COMPARED[recipe.build.environment],
         operational=_operational(recipe),

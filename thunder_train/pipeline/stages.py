@@ -34,9 +34,14 @@ READ_LOGS = "read the lines above"
 
 
 def data(dataset: Dataset, out: Path, code: str) -> None:
-    """A dataset's rows, manifest and audit page. code: hash of the code that decides the rows, for the manifest."""
+    """A dataset's rows and manifest. code: hash of the code that decides the rows, for the manifest."""
     progress = partial(counted, label=f"data:{dataset.name}")
     builder.build(dataset, PROJECT, out / paths.dataset(dataset.name), code, audit.build, progress)
+
+
+def audit_page(dataset: Dataset, out: Path) -> None:
+    """A dataset's audit page, from what the build of its rows noted."""
+    audit.render(out / paths.dataset(dataset.name))
 
 
 def model(base: Model, out: Path) -> None:
