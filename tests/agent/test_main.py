@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from thunder_train.agent import files, interfaces, link, main, mpi_holder
+from thunder_train.agent import answers, files, interfaces, link, main, mpi_holder
 
 VERSION = b'__version__ = "9.9"\n'
 
@@ -161,6 +162,59 @@ def test_each_question_is_a_line_and_so_is_its_answer(host: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], input=f"{text}\n", capture_output=True, text=True, cwd=project)
 
     assert f'thunder-answer {{"error": "{os.strerror(errno.EADDRNOTAVAIL)}"}}\n' == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("connection", "expected"),
+    [
+        ("10.0.0.9 50000 10.0.0.5 22", ["10.0.0.5"]),
+        ("fe80::9%en0 50000 fe80::5%en0 22", ["fe80::5%en0"]),
+        ("UNKNOWN 65535 UNKNOWN 65535", []),
+        ("", []),
+    ],
+)
+def test_the_address_of_ssh_is_one_or_none(
+    connection: str, expected: list[str], host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    sshd behind a proxy knows none.
+    """
+    monkeypatch.setenv("SSH_CONNECTION", connection)
+
+    answer = main.facts("project", sys.executable, {})
+
+    assert expected == answer["ssh_address"]
+    answers.checked("facts", json.dumps(answer).encode())  # what this machine says of itself is accepted
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"ask": "look", "recipe": "../x", "files": {}, "elsewhere": {}},
+        {"ask": "look", "recipe": "one", "files": {"../x": "0" * 64}, "elsewhere": {}},
+        {"ask": "look", "recipe": "one", "files": {"/x": "0" * 64}, "elsewhere": {}},
+        {"ask": "look", "recipe": "one", "files": {"x": "../y"}, "elsewhere": {}},
+        {"ask": "place", "recipe": "one", "files": {"x": "../y"}, "elsewhere": {}, "programs": []},
+        {"ask": "receive", "recipe": "one", "contents": [["../y", 0, 0]]},
+        {"ask": "send", "path": "../x", "offset": 0},
+        {"ask": "send", "path": "/etc/passwd", "offset": 0},
+        {"ask": "send", "path": "a", "offset": -1},
+        {"ask": "hash", "paths": 3},
+        {"ask": "evil"},
+    ],
+)
+def test_a_question_that_leaves_the_project_is_refused(host: Path, question: dict[str, Any]) -> None:
+    """
+    Paths come from another machine's project; the program goes on with the next question.
+    """
+    (host / "a").write_text("a")
+    text = "".join(f"{json.dumps(each)}\n" for each in [{"folder": "project", **question}])
+    code = "from thunder_train.agent import main; main.main()"
+    env = {**os.environ, "PYTHONPATH": str(Path(main.__file__).parent.parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, env=env)
+
+    assert done.stdout.startswith('thunder-answer {"failed": '), done.stderr
+    assert not [*host.glob(".thunder/**/*")]
 
 
 def test_a_failing_system_call_is_an_answer(host: Path) -> None:

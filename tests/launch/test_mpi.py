@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from thunder_train import ThunderError
+from thunder_train.launch import mpi
 from thunder_train.launch.mpi import HINT, HOLDER, Machine, daemon, machines_of, mpirun_flags, problems, rank_settings
 
 FOUR = (
@@ -128,3 +130,38 @@ def test_ranks_of_one_machine_need_no_daemon() -> None:
     mpirun starts them itself.
     """
     assert [] == problems([Machine("localhost", "localhost", ())], {"localhost": look("orted", version="")})
+
+
+class Told:
+    """A session whose host has these messages."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self.messages = [*messages]
+
+    def ask(self, **_: Any) -> dict[str, Any]:
+        """Its news."""
+        return {"messages": self.messages, "has_ended": False, "output": ""}
+
+
+@pytest.mark.parametrize(
+    ("message", "what"),
+    [
+        ({"rank": 1, "environment": {}}, "rank 1, which does not run there"),
+        ({"rank": 7, "environment": {}}, "rank 7, which does not run there"),
+        ({"node": "10.0.5.9", "command": FOUR}, "a daemon on 10.0.5.9, which needs none"),
+        ({"node": "localhost", "command": FOUR}, "a daemon on localhost, which needs none"),
+        ({"node": "10.0.5.2", "command": "sh -c 'touch pwned'"}, "a command that starts no daemon"),
+        ({"node": "10.0.5.2", "command": "orted '"}, "a command that starts no daemon"),
+    ],
+)
+def test_a_host_answers_for_its_own_ranks_alone(message: dict[str, Any], what: str) -> None:
+    """
+    What it reports becomes a process on another machine.
+    """
+    machines = [Machine("mac4", "localhost", ("10.0.5.1",)), Machine("mac5", "10.0.5.2", ("10.0.5.2",))]
+    sessions: Any = {"mac4": Told(message), "mac5": Told()}
+
+    with pytest.raises(ThunderError) as caught:
+        mpi._gathered(["mac4", "mac5"], machines, sessions, lambda *_: None)
+
+    assert f"host mac4: Open MPI asks for {what}; check that host" == str(caught.value)

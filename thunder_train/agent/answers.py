@@ -27,7 +27,7 @@ Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Path = Annotated[str, Meta(min_length=1, max_length=1024)]
 Text = Annotated[str, Meta(max_length=4000)]
 Version = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}\Z")]
-Device = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z][0-9A-Za-z.:@_-]{0,63}\Z")]
+Device = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z_][0-9A-Za-z.:@_-]{0,63}\Z")]
 """Name of a network interface or an RDMA device."""
 Ip = Annotated[str, Meta(pattern=r"\A[0-9A-Fa-f.:]{2,45}(%[0-9A-Za-z._-]{1,32})?\Z")]
 IpWithPrefix = Annotated[str, Meta(pattern=r"\A[0-9.]{7,15}/[0-9]{1,2}\Z")]

@@ -32,6 +32,8 @@ BEAT_EVERY_S = 30.0
 """Seconds between empty lines while no question comes: writing fails when the controller's machine has gone."""
 MAC_SHARE = 0.75
 """Part of a Mac's memory that Metal lets a process use; worker/inspect/fit.py uses the same share."""
+ADDRESS = re.compile(r"[0-9A-Fa-f.:]{2,45}(%[0-9A-Za-z._-]{1,32})?")
+"""Behind some proxies sshd writes UNKNOWN."""
 WORKER = re.compile(r"-m\s+thunder_train\.worker(\.\w+)*(\s|$)")
 
 END_WITHIN_S = 1.0
@@ -54,7 +56,7 @@ def answer_questions(answers: Answers) -> None:
             answer = answers[ask](**question)
         except OSError as error:
             answer = {"failed": f"{error.filename}: {error.strerror}" if error.filename else str(error)}
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             answer = {"failed": f"refuses the question: {error}"}
         body = answer.pop("body", None)
         print(ANSWER + json.dumps(answer), flush=True)
@@ -68,6 +70,8 @@ def answer_questions(answers: Answers) -> None:
 
 def _end_with_stdin() -> None:
     """End this process soon after its stdin has ended, also in the middle of an answer that takes an hour."""
+    if not hasattr(select, "poll"):  # it is missing on some versions of macOS
+        return
     watch = select.poll()
     watch.register(0, getattr(select, "POLLRDHUP", 0))  # POLLHUP needs no asking
     (_, event), *_ = watch.poll()
@@ -99,7 +103,7 @@ def facts(folder: str, python: str, paths: dict[str, int | None]) -> dict[str, A
         "platform": f"{sys.platform}-{platform.machine()}",
         "fast_synch": os.environ.get("MLX_METAL_FAST_SYNCH"),
         "interfaces": interfaces(),
-        "ssh_address": os.environ.get("SSH_CONNECTION", "").split(" ")[2:3],
+        "ssh_address": list(filter(ADDRESS.fullmatch, os.environ.get("SSH_CONNECTION", "").split(" ")[2:3])),
         "rdma": rdma_devices(),
         "usable_memory_bytes": usable_memory(),
         "free_disk_bytes": shutil.disk_usage(".").free,
