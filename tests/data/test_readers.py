@@ -305,7 +305,7 @@ def test_document_of_a_gigabyte_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
     message = refusal(tmp_path, gzip.compress(b" " * 11), kind="report", path="in.json.gz", fields=FIELDS)
 
-    assert "in.json.gz: is longer than 0 GiB; write its rows as JSONL, a line each" == message
+    assert "in.json.gz: is longer than 0 MiB; write its rows as JSONL, a line each" == message
 
 
 def test_text_of_a_file_is_whole_and_strict(tmp_path: Path) -> None:

@@ -13,7 +13,18 @@ from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
 from thunder_train.data.field_map import FieldMap
-from thunder_train.data.formats import DECODE, Numbered, count_keys, fault, first_repeated, whole
+from thunder_train.data.formats import (
+    AS_LINES,
+    DECODE,
+    LINE_LIMIT,
+    SHORTER,
+    VALUES_LIMIT,
+    Numbered,
+    count_keys,
+    fault,
+    first_repeated,
+    whole,
+)
 from thunder_train.data.readers import Reader, full_id, paths, stem
 from thunder_train.data.rows import Ledger, Row, group_keys
 
@@ -97,6 +108,9 @@ class Report(Reader):
         listed = self._listed(content)
         for line, raw in enumerate(listed, start=1):
             self.count += 1
+            if len(memoryview(raw)) > LINE_LIMIT:
+                self.problems.add(f"is longer than {LINE_LIMIT >> 20} MiB", self.where(line), SHORTER)
+                continue
             try:
                 value = DECODE(raw)
             except (ValueError, RecursionError) as error:
@@ -109,13 +123,19 @@ class Report(Reader):
     def _listed(self, content: bytes) -> list[msgspec.Raw]:
         """The list of rows. The document around it is decoded as strictly."""
         value = msgspec.Raw(content)
-        if not content.strip():
+        if not content or content.isspace():
             return []
+        if content.count(b",") > VALUES_LIMIT:
+            raise ThunderError(f"holds more than {VALUES_LIMIT >> 20} million values", self.path, AS_LINES)
         try:
             keys = 0
             is_top = True
             for part in self.rows.split(".") if self.rows else ():
                 members = msgspec.json.decode(value, type=Members)
+                beside = sum(len(memoryview(raw)) for name, raw in members.items() if name != part)
+                if beside > LINE_LIMIT:
+                    what = f"holds more than {LINE_LIMIT >> 20} MiB beside its rows"
+                    raise ThunderError(what, self.path, "remove what is not the list of rows")
                 around = {name: DECODE(raw) for name, raw in members.items() if name != part}
                 keys += len(members) + count_keys(around) - len(around)
                 if is_top and around.get("schema", REPORT_SCHEMA) != REPORT_SCHEMA:
@@ -125,7 +145,7 @@ class Report(Reader):
             listed = msgspec.json.decode(value, type=list[msgspec.Raw])
             # As in formats.repeated_key: as many colons as keys around the list prove that no key is repeated.
             colons = content.count(b":") - bytes(value).count(b":") if self.rows else 0
-            repeated = first_repeated(content) if colons != keys else None
+            repeated = first_repeated(content.replace(bytes(value), b"[]", 1)) if colons != keys else None
         except msgspec.ValidationError:
             listed = None
         except (ValueError, RecursionError) as error:

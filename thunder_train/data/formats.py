@@ -13,6 +13,7 @@ import math
 import re
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,18 @@ from thunder_train.core.text import quoted
 
 LINE_LIMIT = 16 * 2**20
 """Most bytes of a line, its end included: a row is a short text, so a longer line is another format or an accident."""
-WHOLE_LIMIT = 2**30
-"""Most bytes, unpacked, of a file that is read whole."""
+WHOLE_LIMIT = 2**28
+"""Most bytes, unpacked, of a file that is read whole: a gzip file of a megabyte may hold a gigabyte."""
+VALUES_LIMIT = 2**23
+"""Most values of such a file: each takes some 75 bytes of memory, and may be two bytes in the file."""
+GROUP_LIMIT = 2**30
+"""Most bytes, unpacked, of a column in a row group of Parquet; writers begin another long before."""
+PACKED_TEXT = 50
+"""How many times smaller texts may become; what shrinks more is the same value many times."""
+ROWS_AT_ONCE = 64
+"""Rows of Parquet in memory: a value that many rows share is stored once, and unpacked for each of them."""
+AS_LINES = "write its rows as JSONL, a line each"
+SHORTER = "write one row a line, as short as a text"
 BUFFER = 2**18
 DAMAGE = (OSError, EOFError, zlib.error, ValueError)
 """What gzip, zlib and pyarrow raise for a file that is cut short or damaged."""
@@ -106,8 +117,7 @@ def whole(path: str, root: Path) -> bytes:
         except DAMAGE as error:
             raise ThunderError(f"is cut short or damaged: {error}", where=path, hint="make or copy it again") from None
     if len(content) > WHOLE_LIMIT:
-        what = f"is longer than {WHOLE_LIMIT >> 30} GiB"
-        raise ThunderError(what, where=path, hint="write its rows as JSONL, a line each")
+        raise ThunderError(f"is longer than {WHOLE_LIMIT >> 20} MiB", where=path, hint=AS_LINES)
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
@@ -122,7 +132,7 @@ def lines(path: str, root: Path, problems: Problems) -> Iterator[tuple[int, byte
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if len(line) > LINE_LIMIT:
                     what = f"is longer than {LINE_LIMIT >> 20} MiB"
-                    problems.add(what, f"{path}:{number}", "write one row a line, as short as a text")
+                    problems.add(what, f"{path}:{number}", SHORTER)
                     while line and not line.endswith(b"\n"):
                         line = stream.readline(LINE_LIMIT)
                 else:
@@ -215,7 +225,8 @@ def not_utf8(content: bytes, error: UnicodeDecodeError, path: str, first_line: i
 def csv_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
     """Each row with the line where it starts; empty cells are left out, the others are text."""
     csv.field_size_limit(LINE_LIMIT)
-    reader = csv.reader(_decoded(path, root, problems), strict=True)
+    source = _CsvLines(path, root, problems)
+    reader = csv.reader(source, strict=True)
     header: list[str] = []
     line = 1
     try:
@@ -229,38 +240,47 @@ def csv_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
             elif cells:
                 yield line, {name: cell for name, cell in zip(header, cells, strict=True) if cell}
             line = reader.line_num + 1
+            source.row_bytes = 0
     except csv.Error as error:
         problems.add(f"is not CSV: {error}", f"{path}:{line}", "correct the quotes of this row")
 
 
-def _decoded(path: str, root: Path, problems: Problems) -> Iterator[str]:
-    for number, line in lines(path, root, problems):
+class _CsvLines:
+    """The lines of a CSV file as text. row_bytes: read since the row began, which quotes let go on for many lines."""
+
+    def __init__(self, path: str, root: Path, problems: Problems) -> None:
+        self.path, self.problems, self.row_bytes = path, problems, 0
+        self.lines = lines(path, root, problems)
+
+    def __iter__(self) -> "_CsvLines":
+        return self
+
+    def __next__(self) -> str:
+        number, line = next(self.lines)
+        self.row_bytes += len(line)
+        if self.row_bytes > LINE_LIMIT:
+            raise csv.Error(f"a row is longer than {LINE_LIMIT >> 20} MiB")
         try:
-            yield line.decode()
+            return line.decode()
         except UnicodeDecodeError:
-            problems.add("is not UTF-8", f"{path}:{number}", "save the file as UTF-8")
-            yield "\n"
+            self.problems.add("is not UTF-8", f"{self.path}:{number}", "save the file as UTF-8")
+            return "\n"
 
 
 def _check_columns(names: list[str], where: str, problems: Problems) -> None:
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(name for name, count in Counter(names).items() if count > 1):
         problems.add(f"has the column {quoted(name)} twice", where, "keep one of them")
 
 
 def parquet_rows(path: str, root: Path, problems: Problems, columns: Collection[str]) -> Iterator[Numbered]:
     """Each row with its number; nulls are left out. columns: those to read; the file may lack some of them."""
     import pyarrow as pa  # late: few sources are tables
-    import pyarrow.parquet as pq
 
     number = 0
     with opened(path, root) as stream:
         try:
-            file = pq.ParquetFile(stream, page_checksum_verification=True)
-            names = file.schema_arrow.names
-            _check_columns(names, path, problems)
-            chosen = [name for name in names if name in columns] or names
-            for batch in file.iter_batches(batch_size=4096, columns=chosen, use_threads=False):
-                for row in batch.to_pylist(maps_as_pydicts="strict"):
+            for rows in _parquet_tables(stream, path, problems, columns):
+                for row in rows.to_pylist(maps_as_pydicts="strict"):
                     number += 1
                     try:
                         value = {name: _plain(inner, name) for name, inner in row.items() if inner is not None}
@@ -268,9 +288,64 @@ def parquet_rows(path: str, root: Path, problems: Problems, columns: Collection[
                         problems.add(str(error), f"{path}: row {number}", "write text or a number, or leave it empty")
                     else:
                         yield number, value
+        except _TooLongError as error:
+            problems.add(str(error), f"{path}: row {number + 1}", "write shorter values, and fewer rows in a row group")
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # KeyError: a map with a key twice
             reason = " ".join(str(error).split())[:200]
             problems.add(f"is not whole Parquet: {reason}", f"{path}: row {number + 1}", "make or copy it again")
+
+
+class _TooLongError(Exception):
+    """A table that would take more memory than a row of text ever needs."""
+
+
+def _parquet_tables(stream: BinaryIO, path: str, problems: Problems, columns: Collection[str]) -> Iterator[Any]:
+    """A few rows at a time. Raises _TooLongError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False)
+    names = file.schema_arrow.names
+    _check_columns(names, path, problems)
+    chosen = [name for name in names if name in columns] or names
+    types = {name: file.schema_arrow.field(name).type for name in _long_columns(file.metadata, chosen)}
+    shared = [name for name, kind in types.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+    if shared:  # a value of such a column is one value in memory, however many rows have it
+        more = {"read_dictionary": shared, "metadata": file.metadata}
+        file = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=False, **more)
+    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=chosen, use_threads=False):
+        longest = max(map(_longest, batch.columns), default=0)
+        if longest > LINE_LIMIT:
+            raise _TooLongError(f"has a value longer than {LINE_LIMIT >> 20} MiB")
+        at_once = ROWS_AT_ONCE if longest * ROWS_AT_ONCE <= LINE_LIMIT else 1
+        yield from (batch.slice(start, at_once) for start in range(0, batch.num_rows, at_once))
+
+
+def _longest(column: Any) -> int:
+    """Bytes of the longest text of a column; of a nested column those of a row on average."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = column.dictionary if pa.types.is_dictionary(column.type) else column
+    kind = values.type
+    if any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary)):
+        return int(pc.max(pc.binary_length(values)).as_py() or 0)
+    return int(values.nbytes // max(1, len(values)))
+
+
+def _long_columns(metadata: Any, chosen: list[str]) -> list[str]:
+    """The columns that may hold a very long value in few bytes. Raises _TooLongError for one over GROUP_LIMIT."""
+    found = {}
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(index)
+            name = chunk.path_in_schema.partition(".")[0]
+            if name in chosen and chunk.total_uncompressed_size > GROUP_LIMIT:
+                raise _TooLongError(f"{name} has more than {GROUP_LIMIT >> 30} GiB in row group {group}")
+            packed = chunk.total_uncompressed_size / max(1, chunk.total_compressed_size)
+            if name in chosen and chunk.total_uncompressed_size > LINE_LIMIT and packed > PACKED_TEXT:
+                found[name] = True
+    return [*found]
 
 
 class _NoJsonError(Exception):
