@@ -82,6 +82,7 @@ def test_an_address_of_another_host_is_reported_with_the_right_ones() -> None:
         ("192.168.1.4", "10.0.5.2", False),  # by Wi-Fi and its router
         ("192.168.1.4", "192.168.1.9", True),  # a cable of its own, as in a ring of cables
         ("10.9.9.9", "10.0.5.2", False),  # an address of no interface
+        ("192.168.1.4", "mac5.local", False),  # a name instead of an address
     ],
 )
 def test_a_connection_over_another_interface_is_detected(source: str, address: str, expected: bool) -> None:

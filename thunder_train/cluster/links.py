@@ -125,10 +125,17 @@ def is_over_link(own_address: str, link: Link, cluster: Cluster, source: Facts) 
     if own_address in listed:
         return True
     network = _network(own_address, source)
-    if network is None or ipaddress.ip_address(link.address) not in network:
+    if network is None or not _is_in(network, link.address):
         return False  # through a router
     # Two interfaces in the network of the listed address: the system has chosen the other one.
-    return not any(ipaddress.ip_address(address) in network for address in listed)
+    return not any(_is_in(network, address) for address in listed)
+
+
+def _is_in(network: "ipaddress.IPv4Network | ipaddress.IPv6Network", address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in network
+    except ValueError:  # [clusters] may give a name
+        return False
 
 
 def _network(address: str, facts: Facts) -> "ipaddress.IPv4Network | ipaddress.IPv6Network | None":
