@@ -18,6 +18,18 @@ def test_a_fresh_stage_names_the_run_that_made_it(project: Copy) -> None:
     assert f"train:smoke: up to date, made by run {run_id}\n" in project.doit("why", "train:smoke").output
 
 
+def test_a_key_that_changes_no_number_is_named(project: Copy) -> None:
+    """
+    Whoever raises a timeout reads that nothing trains again.
+    """
+    project.edit("recipes/smoke.toml", "[train]", "[train]\nstall_timeout_s = 900\nmax_restarts = 7")
+
+    output = project.doit("why", "train:smoke").output
+
+    line = next(line for line in output.splitlines() if line.startswith("train:smoke: up to date, made by run "))
+    assert line.endswith(" (train.max_restarts 0 -> 7, train.stall_timeout_s 600 -> 900 change no number)")
+
+
 def test_the_table_shows_each_recipe_by_stage(project: Copy) -> None:
     """
     Fresh, stale, waiting, never built and failed, with the run's id, loss and decision.

@@ -101,7 +101,20 @@ def test_a_home_that_no_shell_looks_up_is_refused(project: Path, key: str, value
     assert [f"thunder.toml: clusters.local.{key}: {value!r} begins with ~; {hint}"] == problems(project)
 
 
-@pytest.mark.parametrize("content", [b"", b"[bad", b"\xff", RECIPE.replace("nano", "nan").encode(), b"x = 1"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[bad",
+        b"\xff",
+        b"x = \0",
+        "x = 1".encode("utf-16"),
+        b"x = " + b"9" * 5000,
+        b"x = " + b"[" * 3000 + b"]" * 3000,
+        RECIPE.replace("nano", "nan").encode(),
+        b"x = 1",
+    ],
+)
 def test_a_recipe_that_cannot_be_used_leaves_the_others(project: Path, content: bytes) -> None:
     """
     Its name and all its problems are kept for whoever asks for it.
@@ -141,3 +154,15 @@ def test_a_broken_project_file_stops_everything(project: Path) -> None:
 
     with pytest.raises(ThunderError, match=r"thunder\.toml: is not TOML"):
         usable(project)
+
+
+def test_a_default_recipe_that_is_missing_is_a_broken_one(project: Path) -> None:
+    """
+    A deleted recipe stops only bare `doit`.
+    """
+    (project / "thunder.toml").write_text(PROJECT.replace('"good"', '"good", "gone"'))
+
+    settled, broken = usable(project)
+
+    assert (["good"], ["gone"]) == ([*settled.recipes], [each.name for each in broken])
+    assert "thunder.toml: project.recipes: no recipe is named 'gone'; use one of: good" == str(broken[0])

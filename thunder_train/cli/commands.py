@@ -14,6 +14,8 @@ from doit.cmd_base import Command, DoitCmdBase
 
 from thunder_train import ThunderError
 from thunder_train.build import explain, running
+from thunder_train.build.key import Stage
+from thunder_train.build.stage import operational_changes
 from thunder_train.cli.ending import USER_ERROR
 from thunder_train.core import caller, console, files, paths
 from thunder_train.reproduce import compare, manifest
@@ -64,13 +66,14 @@ class Why(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
 
     def _execute(self, as_json: bool, check: bool) -> int:
         reasons = explain.explain(self.task_list, self.sel_tasks, self.dep_manager.backend)
-        self.dep_manager.close()
         if as_json:
             console.print_json(reasons, indent=1)
         else:
+            stages = {task.name: task.meta["stage"] for task in self.task_list if "stage" in (task.meta or {})}
             for name, lines in reasons.items():
-                for line in lines or [_up_to_date(name)]:
+                for line in lines or [_up_to_date(stages[name], self.dep_manager.backend)]:
                     self.outstream.write(f"{name}: {line}\n")
+        self.dep_manager.close()
         return int(check and any(map(explain.would_run, reasons.values())))
 
 
@@ -240,9 +243,13 @@ def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
         print(f"... and {len(rows) - SHOWN_ROWS} more; --json shows all")
 
 
-def _up_to_date(stage_name: str) -> str:
-    run_id = _manifest_facts(stage_name.partition(":")[2]).get("run_id")
-    return f"up to date, made by run {run_id}" if run_id else "up to date"
+def _up_to_date(stage: Stage, state: Any) -> str:
+    run_id = _manifest_facts(stage.name.partition(":")[2]).get("run_id")
+    made = f"up to date, made by run {run_id}" if run_id else "up to date"
+    changes = [change.replace(":", "", 1) for change in operational_changes(stage, state)]
+    if not changes:
+        return made
+    return f"{made} ({', '.join(changes)} {'changes' if len(changes) == 1 else 'change'} no number)"
 
 
 def _manifest_facts(recipe: str) -> dict[str, Any]:

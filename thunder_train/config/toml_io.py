@@ -26,7 +26,7 @@ def read_toml(path: Path, where: str, hint: str) -> dict[str, Any]:
         raise ThunderError("is empty", where=where, hint=hint)
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python reads
         raise ThunderError(f"is not TOML: {error}", where=where, hint="correct that line") from None
     except RecursionError:
         raise too_deep(where) from None
