@@ -52,11 +52,13 @@ def harm(kind: str, state: Path) -> None:
         path.write_text("x")
     if kind == "a folder":
         path.mkdir()
+    if kind == "a pipe":
+        os.mkfifo(path)
     if kind == "a link":
         path.symlink_to(state.parent / "elsewhere")
 
 
-KINDS = ["as it was", "deleted", "replaced", "a folder", "a link", "the folder deleted"]
+KINDS = ["as it was", "deleted", "replaced", "a folder", "a pipe", "a link", "the folder deleted"]
 
 
 @pytest.mark.usefixtures("other")

@@ -1,5 +1,6 @@
 """A file of rows is read wherever it can be read, and damage of any kind costs its rows and no more."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -49,6 +50,7 @@ HARMS = {
     "pages zeroed": lambda path: path.write_bytes(path.read_bytes()[:4096] + bytes(path.stat().st_size - 4096)),
     "header zeroed": lambda path: path.write_bytes(bytes(4096) + path.read_bytes()[4096:]),
     "a folder": directory,
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "-wal is a folder": lambda path: directory(path.with_name("rows.sqlite-wal")),
     "-wal is noise": lambda path: path.with_name("rows.sqlite-wal").write_bytes(b"x" * 5000),
     "no table": lambda path: run_sql("drop table t", path),

@@ -89,3 +89,15 @@ def test_a_flipped_bit_in_a_hash_is_not_believed(tmp_path: Path) -> None:
 
     assert (sha, 1) == (again.sha256(str(tmp_path / "file")), again.hashed)
     assert (sha, 0) == ((third := StatCache(tmp_path / "stats.sqlite")).sha256(str(tmp_path / "file")), third.hashed)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder"])
+def test_what_is_no_file_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    """
+    A pipe in place of a target was waited for, without end.
+    """
+    path = tmp_path / "file"
+    (os.mkfifo if kind == "a pipe" else os.mkdir)(path)
+
+    with pytest.raises(OSError, match="is no plain file"):
+        StatCache(tmp_path / "stats.sqlite").sha256(str(path))

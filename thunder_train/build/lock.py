@@ -83,12 +83,8 @@ def _take(state: Path, waits: bool) -> tuple[list[int], bool]:
 
 
 def _open_file(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR):
-            raise
-    files.set_aside(path, "is no file")
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        files.set_aside(path, "is no file")
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
@@ -116,7 +112,8 @@ def _lock(descriptor: int, may_fail: bool, waits: bool, state: Path) -> bool:
 def _owner(state: Path) -> str:
     """Who holds the lock, as far as the file tells."""
     try:
-        entry = json.loads((state / NAME).read_bytes()[:4096])
+        with files.open_plain(state / NAME) as file:
+            entry = json.loads(file.read(4096))
         return f" (process {int(entry['process'])}: {str(entry['command'])[:200]!r})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""

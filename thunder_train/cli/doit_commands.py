@@ -59,7 +59,7 @@ class Clean(DoitClean):  # type: ignore[misc]
         """Remove the targets of tasks, except committed ones."""
         if not dryrun:
             self.dep_manager.backend.keep_others_out()
-        tracked = _tracked()
+        tracked = tracked_files()
         for task in tasks:
             kept = [path for path in task.targets if os.path.basename(path) in paths.RECORDS or path in tracked]
             for path in filter(os.path.exists, kept):
@@ -82,7 +82,7 @@ class DumpDB(Command):  # type: ignore[misc]
         return 0
 
 
-def _tracked() -> set[str]:
+def tracked_files() -> set[str]:
     """Files below this folder that git tracks; none where git does not answer."""
     try:
         done = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=False)

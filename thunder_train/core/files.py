@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -21,9 +22,9 @@ DAMAGED = ".damaged"
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Hex sha256 of a file's bytes."""
+    """Hex sha256 of a file's bytes. Raises OSError for a pipe or a folder, at once."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))  # 1 MiB: measured, a tenth faster than 256 kB
-    with open(path, "rb", buffering=0) as file:
+    with _plain(path, os.O_RDONLY | os.O_NONBLOCK) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
@@ -82,13 +83,17 @@ def create(path: Path) -> IO[bytes]:
     return open(path, "wb", buffering=1 << 20, opener=lambda name, _: os.open(name, flags, 0o666))
 
 
-def open_plain(path: Path) -> IO[bytes]:
+def open_plain(path: Path) -> io.FileIO:
     """A file of an untrusted folder, open for reading. Raises OSError for a link, a pipe, a folder or a device."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return _plain(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _plain(path: str | os.PathLike[str], flags: int) -> io.FileIO:
+    descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no plain file", str(path))
-    return open(descriptor, "rb", buffering=0)
+    return io.FileIO(descriptor, "rb")
 
 
 def set_aside(path: Path, why: str) -> None:

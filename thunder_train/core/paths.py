@@ -83,6 +83,11 @@ def run_manifest(name: str) -> str:
     return f"runs/{name}/manifest.json"
 
 
+def checkpoints(key: str) -> str:
+    """The checkpoints of an unfinished training. key: its stage's, without the environment."""
+    return f"{PARTIAL}/{key[:16]}"
+
+
 def answers(name: str) -> str:
     """The answers of a recipe's unfinished evaluation."""
     return f"{PARTIAL}/answers-{name}"

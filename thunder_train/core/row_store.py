@@ -70,12 +70,14 @@ class RowStore:
     def read(self) -> Rows:
         """Every row, without writing anything; none of a file that is missing or damaged."""
         try:
+            if _is_misplaced(self.path):
+                raise sqlite3.DatabaseError("no file")
             with _readable(self.path) as connection:
                 return self._select(connection)
         except FileNotFoundError:
             pass
         except (OSError, sqlite3.Error) as error:
-            if not (is_damage(error) or _is_misplaced(self.path)):
+            if not is_damage(error):
                 raise self._refused(error) from None
             print(f"warning: {self.path} is damaged ({error}); a build will begin a new one", file=sys.stderr)
         return {name: {} for name in self._tables}
@@ -85,9 +87,11 @@ class RowStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                if _is_misplaced(self.path):  # a pipe would be waited for
+                    raise sqlite3.DatabaseError("no file")
                 return self._open()
             except sqlite3.Error as error:
-                if not (is_damage(error) or _is_misplaced(self.path)):
+                if not is_damage(error):
                     raise
                 self._begin_again(error)
                 return self._open()

@@ -98,7 +98,7 @@ def train(recipe: Recipe) -> Stage:
 
     @cache  # as the key is when the training begins
     def checkpoints() -> str:
-        return f"{paths.PARTIAL}/{stage.partial_key()[:16]}"
+        return paths.checkpoints(stage.partial_key())
 
     folder = paths.dataset(recipe.dataset.name)
     stage = _stage(

@@ -143,4 +143,4 @@ def _part(tensors: Tensors, name: str) -> Tensors:
 
 
 def _paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.safetensors") if path.stem.isdigit())
+    return sorted(path for path in folder.glob("*.safetensors") if path.stem.isdigit() and path.is_file())
