@@ -21,7 +21,7 @@ def edited(project: Copy, change: Change) -> Path:
     """The project's manifest after a change, with a run_id that matches."""
     run = files.read_json(project.path / RUN)
     change(run)
-    run["run_id"] = files.digest({key: run[key] for key in manifest.IDENTITY})[:12]
+    run["run_id"] = manifest.run_id_of(run)
     files.write_json(project.path / "edited.json", run)
     return project.path / "edited.json"
 

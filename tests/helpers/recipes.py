@@ -98,7 +98,7 @@ def copied(root: Path, name: str, **changes: float) -> None:
     """Copy the manifest of that run to another run. changes: of keys of its [train]."""
     run = files.read_json(root / "runs" / "smoke" / "manifest.json")
     run["recipe"]["train"] |= changes
-    run["run_id"] = files.digest({key: run[key] for key in manifest.IDENTITY})[:12]
+    run["run_id"] = manifest.run_id_of(run)
     files.write_json(root / "runs" / name / "manifest.json", run)
 
 

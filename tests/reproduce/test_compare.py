@@ -138,17 +138,28 @@ def test_code_after_the_first_file_that_differs_is_no_cause(run: dict[str, Any],
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("launch.sh", "code"), ("promotion.json", "code"), ("hostfile.json", "inputs"), ("eval.json", "nondeterminism")],
+    [("promotion.json", "code"), ("eval.json", "nondeterminism")],
 )
-def test_given_and_rendered_files_have_their_own_causes(
+def test_computed_and_decided_files_have_their_own_causes(
     run: dict[str, Any], again: dict[str, Any], name: str, why: str
 ) -> None:
     """
-    Hosts come from the current thunder.toml; scripts follow from the recipe and the templates.
+    A decision follows from the evaluation and the code; only what MLX computes may come out otherwise by itself.
     """
     next(file for file in again["outputs"] if file["path"] == name)["sha256"] = "0" * 64
 
     assert ("different", why, f"runs/smoke/{name}") == _summary(judge(run, again, TOLERANCE))
+
+
+def test_what_a_template_added_is_part_of_the_code(run: dict[str, Any], again: dict[str, Any]) -> None:
+    """
+    The templates are the current project's, as the code is.
+    """
+    run["additions"] = {"launch.sh": {"--seed": "7"}}
+
+    verdict = judge(run, again, TOLERANCE)
+
+    assert ("different", "code", "additions.launch.sh.--seed") == _summary(verdict)
 
 
 def test_the_first_file_is_the_first_in_order_of_writing(run: dict[str, Any], again: dict[str, Any]) -> None:
@@ -163,9 +174,6 @@ def test_the_first_file_is_the_first_in_order_of_writing(run: dict[str, Any], ag
 
     assert ("different", "code", "data/agp-nko-corrections/valid.jsonl") == _summary(verdict)
     assert [
-        "hostfile.json",
-        "launch.sh",
-        "evaluate.sh",
         "adapter/adapter_config.json",
         "adapter/adapters.safetensors",
         "adapter/done.json",

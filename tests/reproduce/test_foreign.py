@@ -55,7 +55,7 @@ def declared() -> dict[str, set[str]]:
     tables = {"": recipe}
     for kind in ("cluster", "dataset", "model"):
         tables[kind] = project[f"{kind}s"]["valuesrules"]["schema"]
-    for name in ("train", "evaluate", "promotion", "build"):
+    for name in ("train", "evaluate", "promotion"):
         tables[name] = recipe[name]["schema"]
     for name in ("gate", "probe"):
         tables[f"evaluate.{name}"] = tables["evaluate"][name]["schema"]
@@ -71,7 +71,7 @@ def test_each_key_is_taken_or_left_on_purpose(table: str) -> None:
     A new key is refused until it is listed: whoever adds it decides whether strangers may set it.
     """
     manifests_only = {"cluster": {"name", "local", "weights"}, "dataset": {"name"}, "model": {"name"}}
-    files_only = {"": {"description"}, "dataset": {"template"}}
+    files_only = {"": {"description", "build"}, "dataset": {"template"}}
     listed = foreign.TAKEN[table] | foreign.IGNORED.get(table, frozenset())
 
     assert declared()[table] - files_only.get(table, set()) == listed - manifests_only.get(table, set())
@@ -90,7 +90,7 @@ def test_each_key_is_taken_or_left_on_purpose(table: str) -> None:
         ("evaluate.gate", "shell"),
         ("evaluate.probe", "command"),
         ("promotion", "command"),
-        ("build", "cache"),
+        ("", "build"),
     ],
 )
 def test_a_key_that_is_not_listed_is_refused(
@@ -222,21 +222,16 @@ def test_nothing_is_reported_and_no_token_is_handed_on(project: Copy, monkeypatc
     assert set(SECRETS) == {value for word, value in pairwise(argv) if word == "-u"}
 
 
-@pytest.mark.ranks
-def test_a_run_that_was_reported_is_reproduced_without_a_report(project: Copy) -> None:
+def test_how_a_run_is_supervised_is_the_current_recipes_to_say(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Trackers change no number: only their flag and launch.sh, which holds it, are left out of the comparison.
+    Operational keys are in no manifest, and one that a stranger adds is left: a slow machine keeps its own timeouts.
     """
+    project.edit("recipes/smoke.toml", "max_seq_len", 'stall_timeout_s = 4000\nreport_to = ["wandb"]\nmax_seq_len')
 
-    def change(run: dict[str, Any]) -> None:
-        run["recipe"]["train"]["report_to"] = ["wandb"]
-        run["flags"]["--report-to"] = "wandb"
-        next(file for file in run["outputs"] if file["path"] == "launch.sh")["sha256"] = "0" * 64
+    verdict = stopped(project, lambda run: run["recipe"]["train"].update(max_restarts=900), monkeypatch)
 
-    done = project.doit("reproduce", "-m", str(edited(project, change)))
-
-    assert 0 == done.status, done.output
-    assert ": identical\n" in done.output
+    table = clean_recipe(verdict)["train"]
+    assert (4000, 0, False) == (table["stall_timeout_s"], table["max_restarts"], "report_to" in table)
 
 
 @pytest.mark.ranks

@@ -1,5 +1,6 @@
 """Manifests that must not be trusted: each is refused with a message."""
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,34 @@ def test_every_wrong_key_of_its_recipe_is_reported(project: Copy, monkeypatch: p
         f"{path}: train.learnin_rate: unknown key 'learnin_rate'; did you mean 'learning_rate'?",
         f"{path}: train.num_iters: must be a whole number, is 'many'; change its type",
     ] == str(caught.value).splitlines()
+
+
+def test_a_manifest_of_the_schema_before_is_read(built: Copy, tmp_path: Path) -> None:
+    """
+    It had operational keys and the rendered files; what they said decided nothing, and its run_id stays its own.
+    """
+    now = files.read_json(built.path / RUN)
+    then = copy.deepcopy(now) | {"schema": manifest.EARLIER}
+    then["recipe"]["train"] |= {"max_restarts": 3, "report_to": ["wandb"], "stall_timeout_s": 600}
+    then["recipe"]["evaluate"]["gate"]["timeout_s"] = 60
+    then["recipe"]["build"] = {"environment": "mlx", "tolerance": then.pop("tolerance")}
+    then["flags"] |= {"--max-restarts": 3, "--hostfile": "runs/smoke/hostfile.json"}
+    then["outputs"] += [{"path": name, "sha256": "0" * 64} for name in ("launch.sh", "evaluate.sh", "hostfile.json")]
+    then["run_id"] = manifest.run_id_of(then)
+    files.write_json(tmp_path / "then.json", then)
+
+    read = manifest.read(tmp_path / "then.json")
+
+    assert now["run_id"] != read["run_id"] == then["run_id"]
+    assert now == {**read, "run_id": now["run_id"]}
+
+
+@pytest.mark.parametrize("part", ["recipe", "flags", "outputs"])
+def test_a_broken_manifest_of_the_schema_before_is_refused(built: Copy, tmp_path: Path, part: str) -> None:
+    """
+    Without a traceback.
+    """
+    files.write_json(tmp_path / "then.json", {**files.read_json(built.path / RUN), "schema": manifest.EARLIER, part: 3})
+
+    with pytest.raises(ThunderError, match="is not the manifest of a run"):
+        manifest.read(tmp_path / "then.json")

@@ -5,6 +5,7 @@ load.py reads the files. Instances compare by identity, so that `section` can ca
 """
 # ruff: noqa: RUF009  (a call per key is how keys are declared)
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -279,31 +280,29 @@ class Project:
 @cache
 def section(part: Any) -> dict[str, Any]:
     """A config dataclass as a plain JSON-like table, tuples as lists. It is cached, so it must not be changed."""
-    return {field.name: _plain(getattr(part, field.name)) for field in fields(part)}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return section(value)  # type: ignore[arg-type]  # hashable by identity
-    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
+    return {key.name: _plain(getattr(part, key.name), section) for key in fields(part)}
 
 
 @cache
 def deciding(part: Any) -> dict[str, Any]:
-    """`section` without the operational keys, in nested tables too: what can change an output. Not to be changed."""
-    kept = [(key.name, getattr(part, key.name)) for key in fields(part) if not is_operational(key)]
-    return {name: _of_table(deciding, value) if is_dataclass(value) else _plain(value) for name, value in kept}
+    """`section` without the operational keys, in its tables too: what can change an output. Not to be changed."""
+    return {key.name: _plain(getattr(part, key.name), deciding) for key in fields(part) if not is_operational(key)}
 
 
 @cache
 def operational(part: Any) -> dict[str, Any]:
-    """The rest of `section`: how the part runs. Tables without such a key are left out."""
-    values = {key: getattr(part, key.name) for key in fields(part)}
-    inner = {key.name: _of_table(operational, value) for key, value in values.items() if is_dataclass(value)}
-    own = {key.name: _plain(value) for key, value in values.items() if is_operational(key)}
-    return own | {name: table for name, table in inner.items() if table and name not in own}
-
-
-def _of_table(of: Any, part: Any) -> dict[str, Any]:
-    table: dict[str, Any] = of(part)
+    """The rest of `section`: how the part runs. Tables without such a key are left out. Not to be changed."""
+    table = {}
+    for key in fields(part):
+        value = getattr(part, key.name)
+        if is_operational(key):
+            table[key.name] = _plain(value, section)
+        elif is_dataclass(value) and (inner := _plain(value, operational)):
+            table[key.name] = inner
     return table
+
+
+def _plain(value: Any, of: Callable[[Any], dict[str, Any]]) -> Any:
+    if is_dataclass(value):
+        return of(value)
+    return [_plain(inner, of) for inner in value] if isinstance(value, tuple) else value

@@ -51,13 +51,10 @@ OUTPUTS = (
     "adapter/done.json",
     "decisions.jsonl",
     "eval.json",
-    "evaluate.sh",
-    "hostfile.json",
-    "launch.sh",
     "predictions.jsonl",
     "promotion.json",
 )
-"""Files of a run that have the same bytes each time the run is made; its manifest lists them."""
+"""Files of a run that hold its results, the same bytes each time the run is made; its manifest lists them."""
 
 RECORDS = ("manifest.json", "model.lock.json")
 """Targets that are committed: a lock pins the base model, and a manifest is what another build is compared with."""

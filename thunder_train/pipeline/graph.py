@@ -151,6 +151,7 @@ def report(recipe: Recipe) -> Stage:
         inputs={**_inputs(recipe, *paths.MEASURED), **{path: path for path in templates}},
         reads=_whole(recipe),
         code=("report.run_report", "evaluate.promotion"),
+        views={**_script(recipe, "launch.sh"), **_script(recipe, "evaluate.sh")},  # they are part of the run_id
     )
 
 
@@ -164,8 +165,9 @@ def manifest(recipe: Recipe) -> Stage:
         make=lambda out: _stages().manifest(recipe, out, code=_digests(decisive)),
         targets=("manifest.json",),
         inputs=_inputs(recipe, *paths.OUTPUTS),
-        reads=_whole(recipe),
+        reads=_lasting(recipe),
         code=("reproduce.manifest", *starts),  # the manifest records a hash of the code of each stage
+        views={**_script(recipe, "launch.sh"), **_script(recipe, "evaluate.sh")},
     )
 
 
@@ -229,6 +231,14 @@ def _script(recipe: Recipe, name: str) -> dict[str, View]:
 @cache
 def _whole(recipe: Recipe) -> Reads:
     return Reads(section(recipe))
+
+
+@cache
+def _lasting(recipe: Recipe) -> Reads:
+    """What a manifest holds of a recipe."""
+    whole = deciding(recipe)
+    facts = {"local": not recipe.cluster.is_remote, "tolerance": recipe.build.tolerance}
+    return Reads({**{name: whole[name] for name in whole if name not in ("file", "build")}, **facts})
 
 
 @cache

@@ -6,16 +6,15 @@ from typing import Any
 from thunder_train.core import paths
 
 IDENTICAL, EQUIVALENT, DIFFERENT, IMPOSSIBLE = "identical", "equivalent", "different", "impossible"
-SECTIONS = ("recipe", "inputs", "model", "code", "environment", "metrics", "promotion")
+SECTIONS = ("recipe", "inputs", "model", "additions", "code", "environment", "metrics", "promotion")
 """Parts of a manifest that `doit compare` shows; the other parts follow from them."""
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "-"})()
 """Stands for a value that one side lacks, because None is a value of JSON."""
-REPRODUCED = ("inputs", "model", "environment", "flags", "command", "outputs", "metrics", "promotion")
+REPRODUCED = ("inputs", "model", "additions", "environment", "flags", "command", "outputs", "metrics", "promotion")
 """Parts of a manifest that a reproduction must reproduce."""
-STAGES = ("data", "model", "scripts", "train", "evaluate", "promotion")
-"""Stages that write a file of a manifest, in the order in which they run; `scripts` includes the hostfile."""
-STAGE_OF = {"hostfile.json": "scripts", "launch.sh": "scripts", "evaluate.sh": "scripts", "adapter": "train"}
-STAGE_OF |= dict.fromkeys(paths.EVALUATED, "evaluate") | {"promotion.json": "promotion"}
+STAGES = ("data", "model", "train", "evaluate", "promotion")
+"""Stages that write a file of a manifest, in the order in which they run."""
+STAGE_OF = {"adapter": "train", **dict.fromkeys(paths.EVALUATED, "evaluate"), "promotion.json": "promotion"}
 """{output of a run, or its top folder: the stage that writes it}, in the order in which they are written."""
 
 
@@ -167,14 +166,14 @@ def _files(run: dict[str, Any]) -> dict[tuple[str, str, int], str]:
 
 def _cause(old: dict[str, Any], first: ComparedFile | None, differing: list[Difference], code: list[Difference]) -> str:
     """Possible causes of the first difference: each input of the stages up to it that has changed."""
-    # The hostfile and given files come from the current project, not from the manifest.
-    hostfile = f"{paths.run(old['recipe']['name'])}/hostfile.json"
-    is_given = (first and first.path == hostfile) or any(_is_input(each, old["recipe"]) for each in differing)
-    is_rendered = first and first.stage in ("scripts", "promotion")  # from recipe, templates and code alone
+    # Given files come from the current project, not from the manifest, and so do the templates of scripts.
+    is_given = any(_is_input(each, old["recipe"]) for each in differing)
+    is_added = any(each.section == "additions" for each in differing)
+    is_rendered = first and first.stage == "promotion"  # from recipe and code alone
     stages = STAGES[: STAGES.index(first.stage) + 1] if first else ()
     causes = {
         "inputs": is_given,
-        "code": any(difference.key in stages for difference in code) or (is_rendered and not is_given),
+        "code": is_added or any(difference.key in stages for difference in code) or (is_rendered and not is_given),
         "environment": not is_rendered and any(difference.section == "environment" for difference in differing),
     }
     possible = " or ".join(cause for cause, holds in causes.items() if holds)

@@ -6,17 +6,20 @@ A key that is not listed here is refused, so that a new key is not taken from st
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import load, validate
 from thunder_train.config.evaluate import Gate
-from thunder_train.config.project import ProjectFile, Recipe
+from thunder_train.config.fields import is_operational
+from thunder_train.config.project import ProjectFile, Recipe, operational
+from thunder_train.config.train import Train
 from thunder_train.core import paths
 
 TAKEN: dict[str, frozenset[str]] = {
-    "": frozenset({"name", "cluster", "dataset", "model", "train", "evaluate", "promotion", "build"}),
+    "": frozenset({"name", "cluster", "dataset", "model", "train", "evaluate", "promotion"}),
     "cluster": frozenset({"name", "backend", "ranks", "local", "weights"}),
     "dataset": frozenset(
         {"name", "sources", "system", "templates", "orthography", "orthography_table", "split_seed", "valid", "test"}
@@ -32,26 +35,24 @@ TAKEN: dict[str, frozenset[str]] = {
     ),
     "train": frozenset(
         {"strategy", "num_iters", "batch_size", "num_layers", "lora_rank", "learning_rate", "log_every", "eval_every"}
-        | {"save_every", "max_seq_len", "fine_tune_type", "lora_scale", "lora_dropout", "lora_keys", "train_on"}
+        | {"max_seq_len", "fine_tune_type", "lora_scale", "lora_dropout", "lora_keys", "train_on"}
         | {"global_batch_size", "grad_accumulation", "micro_tokens", "packing", "too_long", "schedule", "warmup_steps"}
         | {"weight_decay", "max_grad_norm", "grad_checkpoint", "choose", "patience", "max_skipped", "seed"}
-        | {"keep_checkpoints", "stall_timeout_s", "start_timeout_s", "max_restarts"}
     ),
     "evaluate": frozenset({"max_tokens", "batch_size", "profile", "bootstrap", "seed", "gate", "probe"}),
-    "evaluate.gate": frozenset({"command", "timeout_s", "preserved", "blocked", "floor", "relative"}),
+    "evaluate.gate": frozenset({"command", "preserved", "blocked", "floor", "relative"}),
     "evaluate.probe": frozenset(
         {"max_empty", "max_pad", "max_loop", "max_copied", "max_wrong_script", "max_over_long"}
     ),
     "promotion": frozenset({"min_rows", "max_worse", "needs_witness", "provenance"}),
-    "build": frozenset({"environment", "tolerance"}),
 }
-"""{table of a manifest's recipe: keys that are taken}. A gate's command needs an answer of `gate_variables` besides."""
+"""{table of a manifest's recipe: keys that are taken}. A gate's command needs an answer of `gate_today` besides."""
 IGNORED: dict[str, frozenset[str]] = {
     "cluster": frozenset({"hosts", "envs", "folder", "python"}),
-    "train": frozenset({"report_to"}),
-    "evaluate.gate": frozenset({"env"}),
+    "train": frozenset(key.name for key in fields(Train) if is_operational(key)),
+    "evaluate.gate": frozenset(key.name for key in fields(Gate) if is_operational(key)),
 }
-"""Keys that the current project gives instead, and report_to: a reproduction sends nothing to anybody."""
+"""Keys that the current project gives instead, but for report_to: a reproduction sends nothing to anybody."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -63,6 +64,7 @@ def recipe_of(run: dict[str, Any], where: str) -> dict[str, Any]:
     if len(cluster.get("weights", [])) not in (0, cluster["ranks"]):
         what = f"has {len(cluster['weights'])} weights for {cluster['ranks']} ranks"
         problems.append(ThunderError(what, f"{where}: cluster.weights", "give one per rank"))
+    taken["build"] = {"tolerance": run["tolerance"]}
     project, recipe = as_files(taken, _checked_cluster(cluster), _without_name(taken["model"]))
     problems += [*validate.check(project, ProjectFile, where)[1], *validate.check(recipe, Recipe, where)[1]]
     if taken["model"]["kind"] == "hub" and not COMMIT.fullmatch(run["model"].get("commit", "")):
@@ -86,20 +88,24 @@ def as_files(recipe: dict[str, Any], cluster: dict[str, Any], model: dict[str, A
     return project, {"name": recipe["name"], **names, **parts}
 
 
-def gate_variables(recipe: dict[str, Any], root: Path, confirmed: str) -> tuple[list[str], list[ThunderError]]:
-    """Names of the variables that the gate gets, and a problem if nobody here answers for its command.
+def gate_today(recipe: dict[str, Any], root: Path, confirmed: str) -> tuple[dict[str, Any], list[ThunderError]]:
+    """How the gate runs, as keys of its table, and a problem if nobody here answers for its command.
 
     The current recipe of that name does if it has the same command; so does the user who writes the command out.
     confirmed: what the user wrote.
     """
     command = tuple(recipe["evaluate"].get("gate", {}).get("command", ()))
     if not command:
-        return [], []
-    text, (today, reason) = shlex.join(command), _todays_gate(recipe["name"], root)
-    if today and today.command == command:
-        return [*today.env], []
+        return {}, []
+    text, (today, reason) = shlex.join(command), _todays_recipe(recipe["name"], root)
+    if today and today.evaluate.gate.command == command:
+        return operational(today.evaluate.gate), []
     if text.isprintable() and confirmed == text:
-        return [], []
+        return {"env": []}, []
+    if today:
+        gate = today.evaluate.gate
+        runs = f"runs `{shlex.join(gate.command)}`" if gate.command else "has no external gate"
+        reason = f"the current recipe {recipe['name']!r} {runs}"
     if confirmed:
         reason += f"; --run-command confirms `{confirmed}`"
     hint = "read it: it can do whatever you can; "
@@ -107,20 +113,21 @@ def gate_variables(recipe: dict[str, Any], root: Path, confirmed: str) -> tuple[
         hint += f"if you want that, add --run-command {shlex.quote(text)} to `./doit reproduce -m PATH`"
     else:
         hint += "it has characters that cannot be shown, so only a recipe of this project can name it"
-    return [], [ThunderError(f"the manifest asks to run `{text}`, but {reason}", "evaluate.gate.command", hint)]
+    return {}, [ThunderError(f"the manifest asks to run `{text}`, but {reason}", "evaluate.gate.command", hint)]
 
 
-def _todays_gate(name: str, root: Path) -> tuple[Gate | None, str]:
-    """The gate of the current recipe of that name, and why its command is another than the manifest's."""
+def training_today(name: str, root: Path) -> dict[str, Any]:
+    """How a training runs, as keys of [train] of the current recipe of that name, if any; never whom it reports to."""
+    recipe, _ = _todays_recipe(name, root)
+    return {key: value for key, value in operational(recipe.train).items() if key != "report_to"} if recipe else {}
+
+
+def _todays_recipe(name: str, root: Path) -> tuple[Recipe | None, str]:
+    """The current recipe of that name, and why there is none."""
     try:
-        recipe = load.load(root).recipes.get(name)
+        return load.load(root).recipes.get(name), f"the current project has no recipe {name!r}"
     except ThunderError:
         return None, "the current project has problems, so it names no command (`./doit list` shows them)"
-    if recipe is None:
-        return None, f"the current project has no recipe {name!r}"
-    gate = recipe.evaluate.gate
-    runs = f"runs `{shlex.join(gate.command)}`" if gate.command else "has no external gate"
-    return gate, f"the current recipe {name!r} {runs}"
 
 
 def unread(path: str, root: Path) -> list[ThunderError]:

@@ -5,7 +5,9 @@ absolute paths. `read` returns a manifest from an untrusted source: its structur
 """
 
 import copy
+import dataclasses
 import re
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,13 +15,17 @@ import msgspec
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import fields
-from thunder_train.config.project import Recipe, section
+from thunder_train.config.evaluate import Gate
+from thunder_train.config.project import Build, Recipe, deciding
+from thunder_train.config.train import Train
 from thunder_train.core import files, paths
-from thunder_train.launch.scripts import launch_flags
+from thunder_train.launch import scripts
 
-SCHEMA = "thunder.run/1"
-IDENTITY = ("recipe", "inputs", "model", "environment")
-"""Parts of a manifest of which run_id is the hash."""
+SCHEMA = "thunder.run/2"
+EARLIER = "thunder.run/1"
+"""Had the operational keys in its recipe, and launch.sh, evaluate.sh and hostfile.json among its outputs."""
+IDENTITY = ("recipe", "inputs", "model", "environment", "additions")
+"""Parts of a manifest of which run_id is the hash; `additions` only where there are any."""
 MOST_BYTES = 64 << 20
 """Size of the largest manifest that is read; one of ours has kilobytes."""
 
@@ -74,7 +80,6 @@ class _DeclaredRecipe(msgspec.Struct):
     model: _DeclaredModel
     train: dict[str, Any]
     evaluate: dict[str, Any]
-    build: dict[str, Any]
     promotion: dict[str, Any] = {}
 
 
@@ -96,18 +101,18 @@ class _Run(msgspec.Struct):
     outputs: list[_File]
     metrics: dict[str, Any]
     promotion: dict[str, Any]
+    tolerance: float
+    additions: dict[str, dict[str, str]] = {}
 
 
 def run_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The resolved recipe for the manifest: all that affects numbers, without names or addresses of hosts.
+    """The resolved recipe for the manifest: all that affects numbers, without operational keys.
 
-    A cluster's hosts and environment variables, and the names of a gate's variables, stay in the project: a manifest
-    from elsewhere must not set them.
+    A cluster's hosts and environment variables stay in the project too: a manifest from elsewhere must not set them.
     """
-    table = copy.deepcopy(section(recipe))
-    for key in ("file", "description"):
+    table = copy.deepcopy(deciding(recipe))
+    for key in ("file", "build"):
         del table[key]
-    del table["evaluate"]["gate"]["env"]
     cluster = recipe.cluster
     table["cluster"] = {
         "name": cluster.name,
@@ -142,8 +147,19 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
         },
         "model": files.read_json(root / paths.model_lock(recipe.model.name)),
         "environment": files.read_json(root / paths.run(recipe.name) / "adapter" / "done.json")["environment"],
+        **_additions(recipe, root),
     }
-    return {**parts, "run_id": _run_id(parts)}
+    return {**parts, "run_id": run_id_of(parts)}
+
+
+def _additions(recipe: Recipe, root: Path) -> dict[str, Any]:
+    """{"additions": {script: what its template adds to the recipe}}; empty where no template adds anything."""
+    texts = {name: root / paths.run(recipe.name) / name for name in paths.SCRIPTS}
+    hint = f"run `./doit scripts:{recipe.name}`"
+    read = {name: files.require(path, hint).read_text(encoding="utf-8") for name, path in texts.items()}
+    added = {name: scripts.additions(recipe, name, text) for name, text in read.items()}
+    kept = {name: table for name, table in added.items() if table}
+    return {"additions": kept} if kept else {}
 
 
 def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
@@ -157,8 +173,11 @@ def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
         "code": code,
         "command": ["bash", f"{paths.run(recipe.name)}/launch.sh"],
         "flags": {
-            flag: files.portable(value) if isinstance(value, str) else value for flag, value in launch_flags(recipe)
+            flag: files.portable(value) if isinstance(value, str) else value
+            for flag, value in scripts.launch_flags(recipe)
+            if flag not in scripts.OPERATIONAL
         },
+        "tolerance": recipe.build.tolerance,
         "outputs": [_output(run, name, done) for name in paths.OUTPUTS],
         "metrics": {
             "losses": done["losses"],
@@ -179,20 +198,49 @@ def read(path: Path) -> dict[str, Any]:
     hint = "restore it with git, or build the run again with this version"
     try:
         run: dict[str, Any] = msgspec.json.decode(_bytes(path, hint), type=dict[str, Any])
-        if run.get("schema") != SCHEMA:
+        if run.get("schema") not in (SCHEMA, EARLIER):
             raise ThunderError(f"has schema {run.get('schema')!r}, but this version reads {SCHEMA}", str(path), hint)
-        checked, run_id = msgspec.convert(run, _Run), _run_id(run)
+        run_id = run_id_of(run)
+        run = _upgraded(run) if run["schema"] == EARLIER else run
+        checked = msgspec.convert(run, _Run)
     except FileNotFoundError:
         raise ThunderError("is missing", str(path), f"run `./doit manifest:{path.parent.name}`") from None
     except OSError as error:
         raise ThunderError(f"cannot be read: {error.strerror}", str(path), "give the path of a manifest.json") from None
-    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:  # msgspec's own errors are ValueErrors
         raise ThunderError(f"is not the manifest of a run: {error}", str(path), hint) from None
     problems = [*_name_problems(checked), *_path_problems(checked)]
     if checked.run_id != run_id:
         problems.append(ThunderError(f"is {checked.run_id!r}, but the manifest's content gives {run_id!r}", "run_id"))
     raise_all([ThunderError(problem.what, f"{path}: {problem.where}", hint) for problem in problems])
     return run
+
+
+def _upgraded(run: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of the schema before, as one of today; its run_id stays."""
+    recipe, left_out = run["recipe"], (*paths.SCRIPTS, "hostfile.json")
+    train = {key.name for key in dataclasses.fields(Train) if fields.is_operational(key)}
+    gate = {key.name for key in dataclasses.fields(Gate) if fields.is_operational(key)}
+    evaluate = {**recipe["evaluate"], "gate": _without(recipe["evaluate"].get("gate", {}), gate)}
+    parts = {"train": _without(recipe["train"], train), "evaluate": evaluate}
+    return {
+        **run,
+        "schema": SCHEMA,
+        "recipe": {**_without(recipe, {"build"}), **parts},
+        "tolerance": recipe["build"].get("tolerance", Build.tolerance),
+        "flags": _without(run["flags"], scripts.OPERATIONAL),
+        "outputs": [file for file in run["outputs"] if file["path"] not in left_out],
+    }
+
+
+def _without(table: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in keys}
 
 
 def _bytes(path: Path, hint: str) -> bytes:
@@ -247,8 +295,9 @@ def _repeated(items: list[str]) -> list[str]:
     return sorted({item for item in items if items.count(item) > 1})
 
 
-def _run_id(run: dict[str, Any]) -> str:
-    return files.digest({key: run[key] for key in IDENTITY})[:12]
+def run_id_of(run: dict[str, Any]) -> str:
+    """The run_id that the parts of a manifest give."""
+    return files.digest({key: run[key] for key in IDENTITY if key in run})[:12]
 
 
 def _hashed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

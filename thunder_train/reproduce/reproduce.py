@@ -17,7 +17,6 @@ from thunder_train import ThunderError
 from thunder_train.config import load
 from thunder_train.config.project import SECRETS
 from thunder_train.config.toml_io import as_toml, read_toml
-from thunder_train.config.train import flag_of
 from thunder_train.core import files, hub_cache, paths, process
 from thunder_train.evaluate import external_gate
 from thunder_train.reproduce import foreign, manifest
@@ -52,7 +51,7 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
     impossible = Verdict(IMPOSSIBLE, name, run["run_id"])
     shutil.rmtree(folder, ignore_errors=True)
     cluster, problems = _cluster(run["recipe"]["cluster"], root)
-    variables, gate_problems = foreign.gate_variables(run["recipe"], root, confirmed)
+    gate, gate_problems = foreign.gate_today(run["recipe"], root, confirmed)
     inputs, input_problems = _inputs(run, root)
     model_files, model_problems = _model(run, root)
     if problems := [*problems, *gate_problems, *input_problems, *model_problems]:
@@ -61,7 +60,8 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
         _copy(root / part, folder / part)
     for target, source in inputs.items():
         _copy(source, folder / target)
-    _place_gate(run["recipe"]["evaluate"].get("gate", {}), variables, root, folder)
+    run["recipe"]["train"] |= foreign.training_today(name, root)
+    _place_gate(run["recipe"]["evaluate"].get("gate", {}), gate, root, folder)
     _write_project(run["recipe"], folder, cluster, _place_model(run, model_files, root, folder), str(path))
     try:
         recipe = load.load(folder).recipes[name]
@@ -72,8 +72,6 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
         rebuilt = manifest.read(folder / paths.run_manifest(name))
     except ThunderError as error:
         return replace(impossible, problems=(str(error),), folder=str(folder))
-    if recorded["recipe"]["train"].get("report_to"):
-        run, rebuilt = _untracked(run), _untracked(rebuilt)
     verdict = judge(run, rebuilt, recipe.build.tolerance)
     if verdict.word != IDENTICAL:
         return replace(verdict, folder=str(folder))
@@ -89,13 +87,6 @@ def _build(folder: Path, name: str) -> None:
     process.tool(
         ["bash", "-c", script, str(folder), *doit], f"building {name} again", f"read the lines above; {folder}"
     )
-
-
-def _untracked(run: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without what its trackers change: their flag, and launch.sh, which holds it."""
-    flags = {flag: value for flag, value in run["flags"].items() if flag != flag_of("report_to")}
-    outputs = [file for file in run["outputs"] if file["path"] != "launch.sh"]
-    return {**run, "flags": flags, "outputs": outputs}
 
 
 def _cluster(recorded: dict[str, Any], root: Path) -> tuple[dict[str, Any], list[ThunderError]]:
@@ -221,10 +212,10 @@ def _place_model(run: dict[str, Any], model_files: dict[str, Path], root: Path, 
     return table
 
 
-def _place_gate(gate: dict[str, Any], variables: list[str], root: Path, folder: Path) -> None:
-    """Copy the files of this project that an external gate runs, and name its variables in the manifest's table."""
+def _place_gate(gate: dict[str, Any], today: dict[str, Any], root: Path, folder: Path) -> None:
+    """Copy the files of this project that an external gate runs, and say in the manifest's table how it runs today."""
     if gate.get("command"):
-        gate["env"] = variables
+        gate |= today
         for word in external_gate.programs(tuple(gate["command"]), root):
             _copy(root / word, folder / word)
 
