@@ -75,7 +75,7 @@ def differences(left: dict[str, Any], right: dict[str, Any], sections: tuple[str
     """Every value of these sections that differs, sorted by section and key."""
     rows = []
     for section in sections:
-        one, other = flattened(left.get(section, {})), flattened(right.get(section, {}))
+        one, other = (flattened(side[section]) if side.get(section) else {} for side in (left, right))
         for key in sorted(one.keys() | other.keys()):
             pair = one.get(key, ABSENT), other.get(key, ABSENT)
             if pair[0] != pair[1]:
