@@ -298,3 +298,24 @@ def test_a_full_host_is_reported_before_anything_is_sent() -> None:
     assert ["host mac4: has 5 MiB free, and 7 MiB would be sent; free space there"] == [
         str(problem) for problem in sync._problems(state, "mac4", 7 * sync.MIB)
     ]
+
+
+@pytest.mark.parametrize(
+    ("doit", "expected"),
+    [
+        ("echo one; printf 'two\\033[2J\\n'; exit 3", "one | two\ufffd[2J"),
+        ("exit 3", "exit status 3"),
+        ("head -c 1000000 /dev/zero | tr '\\0' x; echo; echo end; exit 3", "end"),
+    ],
+)
+def test_an_environment_that_cannot_be_made_is_told(here: Site, doit: str, expected: str) -> None:
+    """
+    With the last lines of ./doit there.
+    """
+    here.write("requirements.lock", "mlx==1\n")
+    here.write("doit", f"#!/bin/sh\n{doit}\n").chmod(0o755)
+
+    lines = refusal(sync.sync, here.recipe(), here.home)
+
+    assert ["host mac4: env", "host mac5: env"] == [line[:14] for line in lines]
+    assert all(expected in line and "\033" not in line and len(line) < 10_000 for line in lines)

@@ -4,13 +4,13 @@ No other program takes part, so no name of a file or folder stands on a command 
 the bytes that were agreed on: it can name no other file here, neither to read it nor to write it.
 """
 
-import os
+import contextlib
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from thunder_train import ThunderError
 from thunder_train.agent import client
@@ -19,8 +19,8 @@ from thunder_train.core import process, ssh
 from thunder_train.core.exit_codes import SSH_FAILED
 from thunder_train.core.text import printable
 
-SCRIPT_BYTES = 1 << 13
-"""The end of a script's output that is read."""
+OUTPUT_BYTES = 1 << 13
+"""The end of a command's output that is kept."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +73,31 @@ def run(session: Session, folder: str, argv: list[str], within_s: float) -> None
     words = " ".join(argv)
     shell = 'case "${SHELL:-}" in */bash | */zsh | */fish) exec "$SHELL" -lc "$1" ;; *) exec sh -lc "$1" ;; esac'
     script = ssh.script(["sh", "-c", shell, "sh", f"exec {words}"], {}, folder)
-    with tempfile.TemporaryFile() as output:
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
-        status = _status(session, ssh.script_argv(session.host), script, within_s, pipes)
-        output.seek(max(0, output.seek(0, os.SEEK_END) - SCRIPT_BYTES))
-        lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
-    if status is None or status:
-        message = printable(" | ".join(lines[-3:])) or f"exit status {status}"
-        if status == SSH_FAILED:
-            raise client.ssh_problem(session.host, message)
-        message = message if status else f"no end within {within_s:g} s"
-        raise ThunderError(f"{words} failed: {message}", f"host {session.host}", f"run {words} there")
+    status, lines = _ended(session, ssh.script_argv(session.host), script, within_s)
+    if status == 0:
+        return
+    message = printable(" | ".join(lines[-3:])) or f"exit status {status}"
+    if status == SSH_FAILED:
+        raise client.ssh_problem(session.host, message)
+    message = f"no end within {within_s:g} s" if status is None else message
+    raise ThunderError(f"{words} failed: {message}", f"host {session.host}", f"run {words} there")
 
 
-def _status(session: Session, argv: list[str], stdin: bytes, within_s: float, pipes: dict[str, Any]) -> int | None:
-    """The exit status of a command whose stdin stays open until it ends; None after a timeout."""
-    with process.started(argv, **pipes) as child:
+def _ended(session: Session, argv: list[str], stdin: bytes, within_s: float) -> tuple[int | None, list[str]]:
+    """Exit status, None after a timeout, and last lines of a command. Its stdin stays open until it ends."""
+    output = b""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with process.started(argv, **pipes) as child, client.Limit(child, within_s) as limit:
         session.transfers.add(child)
+        to_child, from_child = cast(BufferedWriter, child.stdin), cast(BufferedReader, child.stdout)
         try:
-            if child.stdin:
-                child.stdin.write(stdin)
-                child.stdin.flush()
-            return child.wait(within_s)
-        except subprocess.TimeoutExpired:
-            return None
+            with contextlib.suppress(OSError):  # ssh has failed already; its message is in the output
+                to_child.write(stdin)
+                to_child.flush()
+            while part := from_child.read1(OUTPUT_BYTES):
+                output = (output + part)[-OUTPUT_BYTES:]
+            status = child.wait()
         finally:
             session.transfers.discard(child)
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return None if limit.is_late else status, lines
