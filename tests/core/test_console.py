@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from thunder_train.core import console
+from thunder_train.core import console, terminal
 
 
 class FakeTerminal(io.StringIO):
@@ -54,3 +54,17 @@ def test_a_terminal_gets_a_progress_bar_that_follows_the_steps(
 
     assert (3, 4) == (task.completed, task.total)
     assert "step 1/4  train loss 5.1\n" == capsys.readouterr().out.splitlines(keepends=True)[0]
+
+
+def test_bars_of_a_download_pass_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    They move the cursor to the start of their line; the guard would make each step a line of its own.
+    """
+    stream = FakeTerminal()
+    monkeypatch.setattr("sys.stderr", terminal.safe(stream))
+
+    with console.download_bars()(total=3, desc="bytes", mininterval=0, disable=None) as bar:
+        bar.update(1)
+
+    assert "\rbytes:" in stream.getvalue()
+    assert "\N{REPLACEMENT CHARACTER}" not in stream.getvalue()

@@ -85,11 +85,11 @@ def counted(items: Iterable[Item], label: str) -> Iterator[Item]:
 
 def download_bars() -> type[Any]:
     """The class of the bars that huggingface_hub draws; their labels are its own words, so they pass the guard."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from huggingface_hub.utils.tqdm import tqdm  # it knows whether stderr is a terminal, and the hub's own switches
 
-    class Bar(tqdm):  # type: ignore[misc]  # tqdm ships no types
+    class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **(options | {"file": unguarded(sys.stderr)}))
+            super().__init__(*args, **(options | {"file": unguarded(sys.stderr)}))  # type: ignore[no-untyped-call]
 
     return Bar
 

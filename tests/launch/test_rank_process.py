@@ -1,0 +1,55 @@
+"""What a rank prints: events, and a log that anybody may look at."""
+
+import subprocess
+import sys
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from thunder_train.launch import rank_process
+from thunder_train.launch.rank_process import Event, Heartbeat, Line, Placement, Rank
+
+
+def read(log: Path, output: bytes) -> list[Event]:
+    """The events of a rank that prints these bytes."""
+    program = f"import sys; sys.stdout.buffer.write({output!r})"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        events: SimpleQueue[Event] = SimpleQueue()
+        rank_process._read_output(Rank(Placement(0, "host", {}, log), child), events)
+    return [events.get() for _ in range(events.qsize())]
+
+
+def texts(events: list[Event]) -> list[str]:
+    """The lines among the events."""
+    return [event.text for event in events if isinstance(event, Line)]
+
+
+def test_a_log_can_be_shown_on_a_terminal(tmp_path: Path) -> None:
+    """
+    `cat` of a log would run the escapes that a host wrote into it.
+    """
+    events = read(tmp_path / "log", b"\x1b[2Jowned\r\n\xc2\x9b2J \xff\n\xdf\x92 ok\nend")
+
+    assert ["\ufffd[2Jowned", "\ufffd2J \ufffd", "ߒ ok", "end"] == texts(events)
+    assert "\ufffd[2Jowned\n\ufffd2J \ufffd\nߒ ok\nend\n" == (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_a_heartbeat_inside_a_line_leaves_the_line_whole(tmp_path: Path) -> None:
+    """
+    Heartbeats come from a thread, so one may split a line, even inside a letter.
+    """
+    events = read(tmp_path / "log", b"a\xdfthunder-beat 7\n\x92b\n")
+
+    assert [7] == [event.step for event in events if isinstance(event, Heartbeat)]
+    assert ["aߒb"] == texts(events)
+    assert "aߒb\n" == (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_a_line_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A rank that never ends its line must not fill this machine's memory.
+    """
+    monkeypatch.setattr(rank_process, "LONGEST_LINE", 4)
+
+    assert ["aaaa", "aaaa", "aa"] == texts(read(tmp_path / "log", b"a" * 10))
