@@ -264,6 +264,19 @@ def test_the_environment_is_made_from_the_same_lock(here: Site, capfd: pytest.Ca
     assert [f"{host}: making .venv there from requirements.lock, as ./doit does" for host in ("mac4", "mac5")] == errors
 
 
+def test_a_host_that_keeps_the_environment_of_an_earlier_lock_is_refused(here: Site) -> None:
+    """
+    Without a network ./doit goes on there in the old environment and succeeds; a rank must not.
+    """
+    here.write("requirements.lock", "mlx==1\n")
+    here.write("doit", "#!/bin/sh\nmkdir -p .venv && echo mlx==0 >.venv/requirements.lock\n").chmod(0o755)
+
+    assert [
+        f"host {host}: goes on with the environment of an earlier requirements.lock; {sync.NO_NETWORK}"
+        for host in ("mac4", "mac5")
+    ] == refusal(sync.sync, here.recipe(), here.home)
+
+
 def test_before_dataset_and_model_are_made_their_files_are_left_out(here: Site) -> None:
     """
     A preflight may come before them; then there is nothing to compare yet.

@@ -40,6 +40,7 @@ MAKE_ENVIRONMENT = [
 Words as sh, bash, zsh and fish read them.
 """
 MIB = 1 << 20
+NO_NETWORK = "read the lines above: mostly it reaches no package index"
 UNLISTED_SHOWN = 3
 
 
@@ -122,6 +123,10 @@ def _sync_host(recipe: Recipe, root: Path, wanted: Needs, session: Session) -> H
         # One write: hosts are served by threads, and print writes the end of a line separately.
         sys.stderr.write(f"{host}: making .venv there from requirements.lock, as ./doit does\n")
         transfer.run(session, cluster.folder, MAKE_ENVIRONMENT, ENVIRONMENT_WITHIN_S)
+        if _needs_environment(cluster, wanted, session.ask(LOOK_WITHIN_S, ask="look", **question)):
+            raise ThunderError(
+                "goes on with the environment of an earlier requirements.lock", f"host {host}", NO_NETWORK
+            )
     replaced, removed = tuple(state.get("replaced", ())), tuple(state["removed"])
     return HostSynced(host, len(missing), size, replaced, removed, is_new, time.perf_counter() - start)
 

@@ -34,9 +34,11 @@ NO_LIMIT_TICKS = 10**9
 SCRIPT = """exec 2>&1 3<&0
 cd -- {folder} || {{ echo {no_folder}; exit 2; }}
 command -v {program} >/dev/null || {{ echo {no_program}; exit 2; }}
+program={program}
+case $program in */*) program=$(CDPATH='' cd -P -- "${{program%/*}}" && pwd)/${{program##*/}} ;; esac
 {exports}
 {{
-{argv} </dev/null 3<&- & command=$!
+"$program" {arguments} </dev/null 3<&- & command=$!
 {{
   (while read -r word; do echo "$word"; done; echo gone) <&3 &
   while sleep {tick_s}; do echo tick; done 3<&-
@@ -57,7 +59,9 @@ trap '' TERM; kill -TERM 0
 exit "$status"
 }}
 """
-"""For any POSIX shell. Braces around the body make the shell read all of stdin's script before it starts anything.
+"""For any POSIX shell. The program gets a path without links: .venv is a link to one of several environments, which
+./doit may change while the command runs. Braces around the body make the shell read all of stdin's script before
+it starts anything.
 
 The last loop runs beside the command, so it can end even a stuck one. When stdin ends it kills the whole group. Stdin
 does not end if the other machine loses power; then no keep-alive arrives, and the loop sends SIGTERM and, one tick
@@ -90,7 +94,7 @@ def script(command: list[str], env: Mapping[str, str], folder: str, silence_s: f
         no_folder=shlex.quote(no_folder),
         no_program=shlex.quote(no_program),
         exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(env.items())),
-        argv=shlex.join(command),
+        arguments=shlex.join(command[1:]),
         tick_s=TICK_S,
         ticks=max(MIN_TICKS, math.ceil(silence_s / TICK_S)) if silence_s else NO_LIMIT_TICKS,
     )
