@@ -211,3 +211,14 @@ def test_an_interruption_ends_what_runs_for_the_hosts(
 
     assert 10 > time.perf_counter() - start_s
     assert [] == [path for path in tmp_path.glob("*.pid") if Path(f"/proc/{path.stem}").exists()]
+
+
+def test_a_part_of_ssh_that_stays_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With ControlPersist in ~/.ssh/config a process goes to the background and keeps stderr open for minutes.
+    """
+    play_ssh(tmp_path, f'cd {tmp_path}; setsid sleep 15 >/dev/null </dev/null & eval "$last"', monkeypatch)
+    start_s = time.monotonic()
+
+    assert "True" == asked(PLACE)
+    assert time.monotonic() - start_s < 10

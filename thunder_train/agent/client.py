@@ -58,6 +58,7 @@ ERROR_BYTES = 1 << 13
 SILENT_S = 60.0
 """Seconds without progress after which a transfer of files is given up."""
 PART_BYTES = 1 << 17
+READER_END_S = 0.2
 LOST = re.compile("not responding|closed by|Connection reset|Broken pipe")
 """ssh's messages about a connection that had been made."""
 
@@ -243,10 +244,10 @@ class Session:
         except subprocess.TimeoutExpired:
             process.signal_group(self.process, signal.SIGKILL)
             self.process.wait()
-        self._reader.join(timeout=END_WITHIN_S)
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe:
-                pipe.close()
+        self._output.close()
+        self._reader.join(timeout=READER_END_S)
+        if self.process.stderr and not self._reader.is_alive():  # under ControlPersist a part of ssh keeps it open
+            self.process.stderr.close()
 
 
 def one_line(value: str) -> str:
