@@ -1,12 +1,43 @@
 """What `doit why` and `doit status` print."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers.project_copy import Copy
+from thunder_train.cli import commands
 
 pytestmark = pytest.mark.ranks
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        [],
+        None,
+        {"metrics": 1},
+        {"run_id": [], "metrics": {"losses": {"valid": [[1]]}}},
+        {"run_id": ["\x1b"], "metrics": {"losses": {"valid": [[1, "x"]]}}, "promotion": {"decision": {"a": 1}}},
+        {"run_id": 7, "metrics": {"losses": {"valid": [[1, float("nan")]]}}, "promotion": {"decision": None}},
+    ],
+)
+def test_the_table_survives_any_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run: Any
+) -> None:
+    """
+    A manifest that was pulled may hold anything; the table of all recipes must still come.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/x").mkdir(parents=True)
+    (tmp_path / "runs/x/manifest.json").write_text(json.dumps(run))
+    row = {"recipe": "x", **dict.fromkeys(commands.COLUMNS, "fresh"), **commands._manifest_facts("x")}
+
+    commands._print_status([row])
+    commands.console.print_json([row])
+
+    assert "fresh" in capsys.readouterr().out
 
 
 def test_a_fresh_stage_names_the_run_that_made_it(project: Copy) -> None:

@@ -4,6 +4,7 @@ They print tables for people, and JSON for machines with --json.
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -258,12 +259,16 @@ def _manifest_facts(recipe: str) -> dict[str, Any]:
         run = json.loads(Path(paths.run_manifest(recipe)).read_text(encoding="utf-8"))
         losses = run["metrics"]["losses"]["valid"]
         return {
-            "run_id": run["run_id"],
-            "valid_loss": losses[-1][1] if losses else None,
-            "decision": run["promotion"]["decision"],
+            "run_id": str(run["run_id"]),
+            "valid_loss": _number(losses[-1][1]) if losses else None,
+            "decision": str(run["promotion"]["decision"]),
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {"run_id": None, "valid_loss": None, "decision": None}
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _print_status(rows: list[dict[str, Any]]) -> None:

@@ -281,7 +281,7 @@ def _known_rows(dataset: Dataset, root: Path) -> int | None:
     """Train rows according to the dataset's manifest; None if there is none."""
     try:
         rows = json.loads(_manifest(dataset, root).read_text(encoding="utf-8"))["splits"]["train"]["rows"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return rows if isinstance(rows, int) else None
 
@@ -303,7 +303,7 @@ def _is_current(dataset: Dataset, root: Path) -> bool:
             and all(manifest["split"][key] == value for key, value in split.items())
             and all(files.sha256(root / name) == hashes[name] for name in names)
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -137,7 +137,7 @@ def read_json(path: str | os.PathLike[str], hint: str = "") -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ThunderError("is missing", where=str(path), hint=hint) from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ThunderError(f"is not JSON: {error}", where=str(path), hint=hint) from error
 
 
@@ -154,7 +154,7 @@ def read_jsonl(path: str | os.PathLike[str], hint: str = "") -> list[Any]:
         if line.strip():
             try:
                 values.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ThunderError(f"is not JSON: {error}", where=f"{path}:{number}", hint=hint) from error
     return values
 
