@@ -47,7 +47,7 @@ LOWER["cli"] |= ABOVE_ALL
 ON_HOSTS = {"main", "files", "interfaces", "link", "mpi_holder"}
 """Modules of agent/ that run on a host's own Python, without an environment."""
 DOIT = {"build.stage", "build.state", "build.reporter", "build.explain", "cli.commands", "cli.tasks"}
-DOIT |= {"cli.program", "cli.doit_commands", "cli.completion", "cli.prune"}
+DOIT |= {"cli.program", "cli.doit_commands", "cli.completion", "cli.prune", "cli.accept"}
 """The modules at doit's extension points."""
 HEAVY = {
     "mlx",

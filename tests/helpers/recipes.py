@@ -90,7 +90,7 @@ def reported(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -
     files.write_json(run / "promotion.json", decision)
     files.write_text(run / "report.md", run_report.markdown_page(results, decision, folder))
     files.write_text(run / "report.html", run_report.html_page(results, decision, folder))
-    files.write_json(run / "manifest.json", manifest.build(recipe, root, {"train": "0" * 64}))
+    files.write_json(run / "manifest.json", manifest.build(recipe, root, {"train": "0" * 64}, {}))
     return run / "report.html"
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from thunder_train.build import environment
-from thunder_train.core import code_hash, files, paths
+from thunder_train.core import code_hash, files, paths, revisions
 from thunder_train.core.stat_cache import StatCache
 
 STATS = StatCache(Path(paths.STATS))
 Parts = dict[str, Any]
-"""All that decides a stage's outputs: {"reads", "inputs", "views", "environment", "code"}."""
+"""All that decides a stage's outputs: {"reads", "inputs", "views", "environment", "code", "optional"}."""
 
 
 class Reads(dict[str, Any]):
@@ -82,6 +82,8 @@ class Stage:
     after: Callable[[], None] | None = None
     machines: tuple[str, ...] = ()
     """Machines on which it starts ranks."""
+    optional: tuple[str, ...] = ()
+    """Files that it reads if they are there."""
 
     def local(self, path: str) -> str:
         """A path from the stage's folder, if it lies there."""
@@ -103,7 +105,12 @@ class Stage:
             "inputs": {part: sha256(path) for path, part in self.inputs.items()},
             "environment": {} if self.compared is None else environment.whole(),
             "code": code_hash.hashes_now(self.code, STATS),
+            "optional": self.found(),
         }
+
+    def found(self) -> dict[str, str]:
+        """{path: sha256} of its optional files; "" for one that is not there."""
+        return {self.local(path): sha256(path) for path in self.optional}
 
     def viewed(self) -> dict[str, Any]:
         """The parts of files that decide. Raises FileNotFoundError."""
@@ -111,16 +118,12 @@ class Stage:
 
     def key(self, parts: Parts) -> str:
         """Hash of all that decides the outputs: where the run cache keeps them."""
-        return files.digest({**parts, "code": decisive_code(self.code, parts["code"]), "targets": [*self.kept]})
+        code = revisions.decisive(self.code, parts["code"], STATS)
+        return files.digest({**parts, "code": code, "targets": [*self.kept]})
 
     def partial_key(self) -> str:
         """The key without the environment: for work in progress, which checks by itself where it may go on."""
         return self.key({**self.parts(), "environment": {}})
-
-
-def decisive_code(starts: tuple[str, ...], hashes: Mapping[str, str]) -> str:
-    """What keys and records hold of a stage's code. starts: its start modules; hashes: {path: hash} of all of it."""
-    return files.digest(dict(hashes))
 
 
 def sha256(path: str) -> str:
@@ -143,6 +146,26 @@ def changes(stage: Stage, before: Parts, now: Parts) -> Iterator[str]:
 def view_differences(path: str, old: Any, new: Any) -> Iterator[str]:
     """What differs in the part of a file that decides."""
     yield from (f"{path}: {line}" for line in differences(old or {}, new))
+
+
+def version_changes(
+    then: Mapping[str, str], now: Mapping[str, str], before: Mapping[str, str], hashes: Mapping[str, str]
+) -> Iterator[str]:
+    """Every difference between two versions of a stage's code: of recorded code its revision, of edited code each file.
+
+    then and now: of revisions.decisive; before and hashes: {path: hash} of all the code behind them.
+    """
+    old, new = then.get("code", ""), now["code"]
+    if old != new and not revisions.is_revision(new):
+        yield from [*code_changes(before, hashes)] or [f"code: {old} -> edited"]
+        return
+    if old != new:
+        yield (
+            f"code: {old} -> {new.removeprefix(revisions.WORD)}"
+            if revisions.is_revision(old)
+            else f"code: edited -> {new}"
+        )
+    yield from code_changes(*({path: sha for path, sha in each.items() if path != "code"} for each in (then, now)))
 
 
 def code_changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
-from thunder_train.build import environment, records, running
+from thunder_train.build import accepted, environment, records, running
 from thunder_train.build import staging as stagings
 from thunder_train.build.key import (
     STATS,
@@ -30,14 +30,14 @@ from thunder_train.build.key import (
     Stage,
     changes,
     code_changes,
-    decisive_code,
     differences,
     sha256,
+    version_changes,
     view_differences,
 )
 from thunder_train.build.run_cache import RunCache
 from thunder_train.build.turns import TURNS
-from thunder_train.core import code_hash, files, paths, speaker
+from thunder_train.core import code_hash, files, paths, revisions, speaker
 from thunder_train.core.process import tool
 
 
@@ -71,7 +71,8 @@ class Fresh:
         return (
             "made" in values
             and values["reads"] == stage.reads.digest
-            and values.get("decisive") == _decisive_code(stage.code)
+            and values.get("decisive") == _decisive_digest(stage.code)
+            and (not stage.optional or values.get("optional") == files.digest(stage.found()))
             and _has_same_views(stage, values)
             and _environment_of(stage, values) == environment.part(stage.compared or ())
             and all(sha256(path) == made.get(path, "") for path in stage.targets)
@@ -79,8 +80,14 @@ class Fresh:
 
 
 @cache
-def _decisive_code(starts: tuple[str, ...]) -> str:
-    return decisive_code(starts, code_hash.hashes(starts, STATS))
+def decisive(starts: tuple[str, ...]) -> dict[str, str]:
+    """What keys and records hold of a stage's code as it was when this process began."""
+    return revisions.decisive(starts, code_hash.hashes(starts, STATS), STATS)
+
+
+@cache
+def _decisive_digest(starts: tuple[str, ...]) -> str:
+    return files.digest(decisive(starts))
 
 
 def _has_same_views(stage: Stage, values: dict[str, Any]) -> bool:
@@ -105,12 +112,28 @@ def reasons(stage: Stage, state: Any, remade: Collection[str] = ()) -> Iterator[
     if "made" not in values:
         yield running.describe(state.marked(stage.name), stage.name) or "never built"
         return
+    yield from _slice_reasons(stage, state, values, remade)
+    yield from differences(_environment_of(stage, values), environment.part(stage.compared or ()), "environment")
+    if values.get("decisive") != _decisive_digest(stage.code):
+        then, hashes = state.kept(values["code"]) or {}, code_hash.hashes(stage.code, STATS)
+        yield from version_changes(state.kept(values.get("decisive", "")) or {}, decisive(stage.code), then, hashes)
+    yield from _file_reasons(stage, state, values, remade)
+
+
+def lasting_reasons(stage: Stage, state: Any) -> Iterator[str]:
+    """Those that lie in no code and no environment: other recipe keys, other inputs, edited outputs."""
+    values = state.get(stage.name, "_values_:")
+    yield from _slice_reasons(stage, state, values)
+    yield from _file_reasons(stage, state, values)
+
+
+def _slice_reasons(stage: Stage, state: Any, values: dict[str, Any], remade: Collection[str] = ()) -> Iterator[str]:
     if values["reads"] != stage.reads.digest:
         yield from differences(state.kept(values["reads"]), stage.reads)
     yield from _view_reasons(stage, state.kept(values.get("views", "")) or {}, remade)
-    yield from differences(_environment_of(stage, values), environment.part(stage.compared or ()), "environment")
-    if values.get("decisive") != _decisive_code(stage.code):
-        yield from code_changes(state.kept(values["code"]) or {}, code_hash.hashes(stage.code, STATS))
+
+
+def _file_reasons(stage: Stage, state: Any, values: dict[str, Any], remade: Collection[str] = ()) -> Iterator[str]:
     earlier = set(state.get(stage.name, "deps:") or [])
     for path in sorted({*stage.inputs} | earlier):
         recorded = state.get(stage.name, path)
@@ -120,6 +143,9 @@ def reasons(stage: Stage, state: Any, remade: Collection[str] = ()) -> Iterator[
             yield f"{path}: new input"
         elif path not in remade and sha256(path) != recorded[1]:
             yield f"{path}: content changed" if os.path.exists(path) else f"{path}: is missing"
+    found = state.kept(values.get("optional", "")) or {}
+    changed = (path for path in stage.optional if found.get(stage.local(path), "") != sha256(path))
+    yield from (f"{path}: content changed" for path in changed)
     for path in stage.targets:
         if not os.path.exists(path):
             yield f"{path}: is missing"
@@ -214,6 +240,7 @@ def _run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
         for path in stage.targets:
             files.move(staging / path, Path(path))
         shutil.rmtree(staging)
+        accepted.withdraw(stage.name)
         task.values |= _record(stage, parts, state)
         task.meta["is_made"] = not is_restored
     except (ThunderError, OSError, sqlite3.Error) as error:
@@ -266,11 +293,11 @@ def _parts_at_end(stage: Stage, before: Parts) -> Parts:
 
 def _record(stage: Stage, parts: Parts, state: Any) -> dict[str, Any]:
     """What `Fresh` compares and `doit why` shows."""
-    kept = {name: state.keep(parts[name]) for name in ("reads", "views", "code")}
+    kept = {name: state.keep(parts[name]) for name in ("reads", "views", "code", "optional")}
     return {
         **kept,
         "environment": parts["environment"],
-        "decisive": decisive_code(stage.code, parts["code"]),
+        "decisive": state.keep(revisions.decisive(stage.code, parts["code"], STATS)),
         "operational": state.keep(stage.operational),
         "made": {path: STATS.sha256(path) for path in stage.targets},
     }

@@ -192,7 +192,10 @@ def show(verdict: Verdict, as_json: bool) -> None:
 def headline(verdict: Verdict) -> str:
     """A verdict in one line."""
     if verdict.word == DIFFERENT:
-        return f"{DIFFERENT}, because of {verdict.why}; first: {verdict.first}"
+        code = [one for one in verdict.differences if one.section == "code"]
+        versions = ", ".join(f"{one.key}: {_text(one.left)} -> {_text(one.right)}" for one in code)
+        why = verdict.why.replace("code", f"code ({versions})") if versions else verdict.why
+        return f"{DIFFERENT}, because of {why}; first: {verdict.first}"
     if verdict.word in (IDENTICAL, IMPOSSIBLE):
         return verdict.word
     changed = [one for one in verdict.differences if one.section == "environment"]

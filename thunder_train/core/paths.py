@@ -17,6 +17,8 @@ REPRODUCE = f"{STATE}/reproduce"
 INDEX = "runs/index.html"
 """The page of all runs."""
 
+ACCEPTED = "accepted.json"
+"""Beside a stage's targets: outputs that a person let stand under other code or in another environment."""
 AUDIT = "audit.html"
 """Rendered from templates/audit.html.j2."""
 AUDITED = "audit.json"

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import models
+from thunder_train.build import accepted
 from thunder_train.build.environment import COMPARED
 from thunder_train.build.key import STATS, Reads, Stage, View
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Cluster, Model, Recipe, deciding, operational, section
-from thunder_train.core import code_hash, files, paths
+from thunder_train.core import code_hash, files, paths, revisions
 
-DATA_CODE = ("data.builder",)
+DATA_CODE = revisions.CODE["data"]
 """Start modules of the code that decides a dataset's rows, splits and manifest; its audit page decides no number."""
-TRAIN_CODE = ("worker.train.result",)
-EVALUATE_CODE = ("worker.evaluation", "evaluate.conditions")
 
 
 def data(dataset: Dataset) -> Stage:
@@ -28,7 +27,7 @@ def data(dataset: Dataset) -> Stage:
     inputs = (*sources, *dataset.templates, f"templates/{paths.AUDIT}.j2")
     return Stage(
         name=f"data:{dataset.name}",
-        make=lambda out: _stages().data(dataset, out, code=code_hash.digest(DATA_CODE, STATS)),
+        make=lambda out: _stages().data(dataset, out, code=_stated("data")),
         targets=tuple(f"{paths.dataset(dataset.name)}/{name}" for name in paths.DATA),
         inputs={path: path for path in inputs if Path(path).is_file()},
         reads=Reads(dataset=section(dataset)),
@@ -47,7 +46,7 @@ def model(base: Model) -> Stage:
         targets=models.targets(base),
         inputs={path: path for path in models.inputs(base, Path())},
         reads=Reads(model=section(base)),
-        code=_model_code(base),
+        code=revisions.CODE["model"],
         is_cached=base.kind == "nano",  # the files of the others lie elsewhere and may have been deleted
     )
 
@@ -108,7 +107,7 @@ def train(recipe: Recipe) -> Stage:
         targets=paths.TRAINED,
         inputs={**_model_lock(recipe), **{f"{folder}/{name}.jsonl": name for name in ("train", "valid")}},
         reads=_trained(recipe),
-        code=TRAIN_CODE,
+        code=revisions.CODE["train"],
         is_cached=True,
         views=_script(recipe, "launch.sh"),
         compared=COMPARED[recipe.build.environment],
@@ -130,7 +129,7 @@ def evaluate(recipe: Recipe) -> Stage:
         targets=paths.EVALUATED,
         inputs={**_model_lock(recipe), **rows, **_own(recipe, *paths.ADAPTER), **_gate_programs(recipe)},
         reads=_evaluated(recipe),
-        code=EVALUATE_CODE,
+        code=revisions.CODE["evaluate"],
         is_cached=True,
         views=_script(recipe, "evaluate.sh"),
         compared=COMPARED[recipe.build.environment],
@@ -146,28 +145,29 @@ def report(recipe: Recipe) -> Stage:
     return _stage(
         recipe,
         "report",
-        make=lambda out: _stages().report(recipe, out),
+        make=lambda out: _stages().report(recipe, out, accepted.of_run(decided(recipe))),
         targets=(*paths.REPORTS, "promotion.json"),
         inputs={**_inputs(recipe, *paths.MEASURED), **{path: path for path in templates}},
         reads=_whole(recipe),
         code=("report.run_report", "evaluate.promotion"),
         views={**_script(recipe, "launch.sh"), **_script(recipe, "evaluate.sh")},  # they are part of the run_id
+        optional=_accepted(recipe),
     )
 
 
 def manifest(recipe: Recipe) -> Stage:
     """The run's identity, inputs, outputs and metrics -> manifest.json."""
-    decisive = {"data": DATA_CODE, "model": _model_code(recipe.model), "train": TRAIN_CODE, "evaluate": EVALUATE_CODE}
-    starts = dict.fromkeys(start for code in decisive.values() for start in code)
+    starts = dict.fromkeys(start for code in revisions.CODE.values() for start in code)
     return _stage(
         recipe,
         "manifest",
-        make=lambda out: _stages().manifest(recipe, out, code=_digests(decisive)),
+        make=lambda out: _stages().manifest(recipe, out, code=_stated_code(), entries=accepted.of_run(decided(recipe))),
         targets=("manifest.json",),
         inputs=_inputs(recipe, *paths.OUTPUTS),
         reads=_lasting(recipe),
-        code=("reproduce.manifest", *starts),  # the manifest records a hash of the code of each stage
+        code=("reproduce.manifest", *starts),  # the manifest states the version of each stage's code
         views={**_script(recipe, "launch.sh"), **_script(recipe, "evaluate.sh")},
+        optional=_accepted(recipe),
     )
 
 
@@ -198,13 +198,28 @@ def before_tokens(recipe: Recipe) -> list[str]:
     return [f"data:{recipe.dataset.name}", *model_task]
 
 
-def _digests(starts: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """{stage: hash of its code} for {stage: its start modules}."""
-    return {name: code_hash.digest(modules, STATS) for name, modules in starts.items()}
+def decided(recipe: Recipe) -> list[str]:
+    """The stages behind a run that have a revision."""
+    return [
+        f"data:{recipe.dataset.name}",
+        f"model:{recipe.model.name}",
+        f"train:{recipe.name}",
+        f"evaluate:{recipe.name}",
+    ]
 
 
-def _model_code(base: Model) -> tuple[str, ...]:
-    return ("models", "worker.nano") if base.kind == "nano" else ("models",)
+def _stated(stage: str) -> str:
+    """The version of a stage's code, as manifests state it."""
+    return revisions.stated(stage, code_hash.digest(revisions.CODE[stage], STATS))
+
+
+def _stated_code() -> dict[str, str]:
+    return {stage: _stated(stage) for stage in revisions.CODE}
+
+
+def _accepted(recipe: Recipe) -> tuple[str, ...]:
+    """Files that say which outputs of a run were accepted."""
+    return tuple(dict.fromkeys(str(accepted.file_of(stage)) for stage in decided(recipe)))
 
 
 def _gate_programs(recipe: Recipe) -> dict[str, str]:

@@ -10,8 +10,10 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from thunder_train import ThunderError, models, raise_all
+from thunder_train.build import accepted
 from thunder_train.cluster import fetch, preflight, sync
 from thunder_train.cluster import hostfile as hostfiles
 from thunder_train.config import validate
@@ -34,7 +36,7 @@ READ_LOGS = "read the lines above"
 
 
 def data(dataset: Dataset, out: Path, code: str) -> None:
-    """A dataset's rows and manifest. code: hash of the code that decides the rows, for the manifest."""
+    """A dataset's rows and manifest. code: version of the code that decides the rows, for the manifest."""
     progress = partial(counted, label=f"data:{dataset.name}")
     builder.build(dataset, PROJECT, out / paths.dataset(dataset.name), code, audit.build, progress)
 
@@ -179,10 +181,10 @@ def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> Non
     raise_all(problems)
 
 
-def report(recipe: Recipe, out: Path) -> None:
-    """promotion.json, report.md and report.html."""
+def report(recipe: Recipe, out: Path, entries: dict[str, Any]) -> None:
+    """promotion.json, report.md and report.html. entries: {stage: what was accepted}."""
     run, staged = _run(recipe), _run(recipe, out)
-    results = run_report.gather(recipe, PROJECT)
+    results = run_report.gather(recipe, PROJECT, [*accepted.of_run_in_words(entries)])
     decision = run_report.decide(results)
     files.write_json(staged / "promotion.json", decision)
     files.write_text(staged / "report.md", run_report.markdown_page(results, decision))
@@ -190,9 +192,9 @@ def report(recipe: Recipe, out: Path) -> None:
     speaker.say(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html")
 
 
-def manifest(recipe: Recipe, out: Path, code: dict[str, str]) -> None:
-    """manifest.json, the file to commit. code: {stage: hash of the code behind it}."""
-    files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, PROJECT, code))
+def manifest(recipe: Recipe, out: Path, code: dict[str, str], entries: dict[str, Any]) -> None:
+    """manifest.json, the file to commit. code: {stage: version of its code}; entries: {stage: what was accepted}."""
+    files.write_json(_run(recipe, out) / "manifest.json", manifests.build(recipe, PROJECT, code, entries))
 
 
 def _run(recipe: Recipe, out: Path = PROJECT) -> Path:

@@ -6,6 +6,7 @@ Rows are untrusted text: the templates show them only through core/html.py and t
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,15 @@ class Results:
     predictions: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     """decisions.jsonl without its header"""
+    accepted: list[str]
+    """What was accepted of the run's stages, in sentences."""
 
 
-def gather(recipe: Recipe, root: Path) -> Results:
-    """Read each file of a run once. root: the project's folder. Raises ThunderError if a file is missing."""
+def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
+    """Read each file of a run once. root: the project's folder. Raises ThunderError if a file is missing.
+
+    accepted: what was accepted of the run's stages, in sentences.
+    """
     run, dataset = root / paths.run(recipe.name), root / paths.dataset_manifest(recipe.dataset.name)
     return Results(
         recipe=recipe,
@@ -73,6 +79,7 @@ def gather(recipe: Recipe, root: Path) -> Results:
         evaluation=files.read_json(run / "eval.json"),
         predictions=files.read_jsonl(run / "predictions.jsonl"),
         decisions=gate.read(run / gate.FILE).decisions,
+        accepted=[*accepted],
     )
 
 
@@ -120,6 +127,7 @@ def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
         "evaluation": results.evaluation,
         "promotion": decision,
         "overall": overall,
+        "accepted": results.accepted,
         "by_condition": {line["condition"]: line for line in overall},
         "tokens_per_second": tokens_per_second(results.metrics),
         "flags": [(flag, shlex.quote(str(value))) for flag, value in scripts.launch_flags(results.recipe)],

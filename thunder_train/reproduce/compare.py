@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from thunder_train.core import paths
+from thunder_train.core import paths, revisions
 
 IDENTICAL, EQUIVALENT, DIFFERENT, IMPOSSIBLE = "identical", "equivalent", "different", "impossible"
-SECTIONS = ("recipe", "inputs", "model", "additions", "code", "environment", "metrics", "promotion")
+SECTIONS = ("recipe", "inputs", "model", "additions", "code", "accepted", "environment", "metrics", "promotion")
 """Parts of a manifest that `doit compare` shows; the other parts follow from them."""
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "-"})()
 """Stands for a value that one side lacks, because None is a value of JSON."""
@@ -75,12 +75,20 @@ def differences(left: dict[str, Any], right: dict[str, Any], sections: tuple[str
     """Every value of these sections that differs, sorted by section and key."""
     rows = []
     for section in sections:
-        one, other = (flattened(side[section]) if side.get(section) else {} for side in (left, right))
+        one, other = _facts(left, section), _facts(right, section)
         for key in sorted(one.keys() | other.keys()):
             pair = one.get(key, ABSENT), other.get(key, ABSENT)
             if pair[0] != pair[1]:
                 rows.append(Difference(section, key, *pair))
     return rows
+
+
+def _facts(run: dict[str, Any], section: str) -> dict[str, Any]:
+    if not run.get(section):
+        return {}
+    if section == "code":  # the hash of code that was recorded since is that of a revision
+        return {stage: revisions.stated(stage, code) for stage, code in run["code"].items()}
+    return flattened(run[section])
 
 
 def flattened(value: Any, name: str = "") -> dict[str, Any]:

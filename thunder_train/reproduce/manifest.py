@@ -162,15 +162,20 @@ def _additions(recipe: Recipe, root: Path) -> dict[str, Any]:
     return {"additions": kept} if kept else {}
 
 
-def build(recipe: Recipe, root: Path, code: dict[str, str]) -> dict[str, Any]:
-    """The run's manifest. code: {stage: hash of its code}. Raises ThunderError if a stage's file is missing."""
+def build(recipe: Recipe, root: Path, code: dict[str, str], accepted: dict[str, Any]) -> dict[str, Any]:
+    """The run's manifest. Raises ThunderError if a stage's file is missing.
+
+    code: {stage: version of its code}: a revision, or the hash of edited code. accepted: {stage: what made its outputs,
+    and under what a person let them stand}; the manifest names the code that made them.
+    """
     run = root / paths.run(recipe.name)
     done = files.read_json(run / "adapter" / "done.json")
     evaluation = files.read_json(run / "eval.json")
     return {
         "schema": SCHEMA,
         **identity(recipe, root),
-        "code": code,
+        "code": {stage: _made_by(accepted.get(stage, {}), version) for stage, version in code.items()},
+        **({"accepted": accepted} if accepted else {}),
         "command": ["bash", f"{paths.run(recipe.name)}/launch.sh"],
         "flags": {
             flag: files.portable(value) if isinstance(value, str) else value
@@ -298,6 +303,10 @@ def _repeated(items: list[str]) -> list[str]:
 def run_id_of(run: dict[str, Any]) -> str:
     """The run_id that the parts of a manifest give."""
     return files.digest({key: run[key] for key in IDENTITY if key in run})[:12]
+
+
+def _made_by(entry: dict[str, Any], version: str) -> str:
+    return str(entry["code"]["recorded"]) if "code" in entry else version
 
 
 def _hashed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

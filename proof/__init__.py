@@ -1,0 +1,1 @@
+"""A developers' command: prove that changed code gives the same numbers, or raise a stage's revision."""

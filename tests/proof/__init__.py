@@ -1,0 +1,1 @@
+"""Tests of the developers' command that renews revisions.json."""
