@@ -39,6 +39,8 @@ def test_whole_numbers_become_floats_where_the_key_is_a_number(project: Path) ->
         ("batch_size = true", "train.batch_size: must be a whole number, is True; change its type"),
         ("learning_rate = true", "train.learning_rate: must be a number, is True; change its type"),
         ("lora_rank = 0", "train.lora_rank: is 0; give at least 1"),
+        ("batch_size = 0", "train.batch_size: is 0; give at least 1 row per rank"),
+        ("grad_accumulation = 0", "train.grad_accumulation: is 0; give at least 1 batch"),
         ("lora_dropout = 0.95", "train.lora_dropout: is 0.95; give at most 0.9 share"),
         ("learning_rate = nan", "train.learning_rate: is nan; give a finite number"),
         ("learning_rate = inf", "train.learning_rate: is inf; give a finite number"),

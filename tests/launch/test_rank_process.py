@@ -53,3 +53,17 @@ def test_a_line_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(rank_process, "LONGEST_LINE", 4)
 
     assert ["aaaa", "aaaa", "aa"] == texts(read(tmp_path / "log", b"a" * 10))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /dev/full")
+def test_a_log_on_a_full_disk_says_so_once_and_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    The thread that reads a rank's lines ended with a traceback, and the rank waited for a reader until it stalled.
+    """
+    log = rank_process._Log(Path("/dev/full"))
+    for _ in range(3):
+        log.write("step 1/4\n")
+    log.close()
+
+    expected = "warning: /dev/full: cannot be written: No space left on device; the rank goes on without it\n"
+    assert expected == capsys.readouterr().err

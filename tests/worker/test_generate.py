@@ -167,7 +167,7 @@ def test_bad_numbers_are_reported_together(folder: Path, adapter: Path, tmp_path
     """
     done = generate(folder, adapter, tmp_path, max_tokens=0, batch_size=0, stall_timeout="nan")
 
-    expected = "--batch-size: is 0; give at least 1 rows\n"
+    expected = "--batch-size: is 0; give at least 1 row\n"
     expected += "--stall-timeout: is nan; give a whole number\n"
     expected += "--max-tokens: 0 takes the length from the training rows, which are not given; "
     expected += "give --train-data, or a number of tokens\n"

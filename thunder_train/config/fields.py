@@ -162,18 +162,25 @@ def _resolved(rules: Any, is_partial: bool) -> Any:
     return {name: _resolved(value, is_partial) for name, value in rules.items()} if isinstance(rules, dict) else rules
 
 
+def _amount(bound: float, meta: Any) -> str:
+    """A bound with its unit, as `1 row per rank` or `65536 rows per rank`."""
+    thing, *rest = meta.get("unit", "").split(" ")
+    if bound == 1:
+        thing = thing.removesuffix("es") if thing.endswith("ches") else thing.removesuffix("s") or thing
+    return " ".join([repr(bound), thing, *rest]).strip()
+
+
 def problem(value: Any, rules: Any) -> tuple[str, str] | None:
     """What is wrong with a number or a text, and a hint; None if it obeys the bounds, the pattern and the choices."""
     meta = rules.get("meta", {})
-    unit = f" {meta['unit']}" if meta.get("unit") else ""
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value}", "give a finite number"
     if "min" in rules and value < rules["min"]:
-        return f"is {value!r}", f"give at least {rules['min']!r}{unit}"
+        return f"is {value!r}", f"give at least {_amount(rules['min'], meta)}"
     if meta.get("above") and value == rules["min"]:
-        return f"is {value!r}", f"give more than {rules['min']!r}{unit}"
+        return f"is {value!r}", f"give more than {_amount(rules['min'], meta)}"
     if "max" in rules and value > rules["max"]:
-        return f"is {value!r}", f"give at most {rules['max']!r}{unit}"
+        return f"is {value!r}", f"give at most {_amount(rules['max'], meta)}"
     if "regex" in rules and not re.match(rules["regex"], value):
         return f"{value!r} contains characters that are not allowed", FORMS[rules["regex"]]
     if "allowed" in rules and value not in rules["allowed"]:

@@ -202,13 +202,37 @@ def _keep_alive(rank: Rank) -> None:
         _write(rank, ssh.KEEP_ALIVE)
 
 
+class _Log:
+    """A rank's log, opened in append mode. A rank does not end, nor wait, because its log cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the file, whatever that says."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def write(self, text: str) -> None:
+        """Append text; say so once if the disk is full."""
+        if self._file.closed:
+            return
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            what = f"warning: {self._path}: cannot be written: {error.strerror}; the rank goes on without it"
+            print(what, file=sys.stderr, flush=True)
+            self.close()
+
+
 def _read_output(rank: Rank, events: Events) -> None:
     """Turn a rank's output into events, and write it to its log. Neither can steer a terminal, `cat` of a log included.
 
     A line longer than LONGEST_LINE becomes several.
     """
     line_start = b""  # the rank's heartbeats come from a thread, so one may split a line
-    with rank.placement.log.open("a", encoding="utf-8") as log:
+    with contextlib.closing(_Log(rank.placement.log)) as log:
         while rank.child.stdout and (line := rank.child.stdout.readline(LONGEST_LINE)):
             output, step = split_heartbeat(line)
             while events.qsize() > MOST_EVENTS:  # a rank that prints without end waits, and takes no memory here
@@ -220,7 +244,6 @@ def _read_output(rank: Rank, events: Events) -> None:
                     continue
             text, line_start = _printable(line_start), b""
             log.write(f"{text}\n")
-            log.flush()
             rank.last_lines.append(text)
             events.put(Line(rank, text))
         log.write(_printable(line_start))

@@ -34,7 +34,7 @@ KERNELS = {"x86_64": "Haswell", "aarch64": "ARMV8"}
 def enter(main: Callable[[list[str]], None]) -> NoReturn:
     """Run a worker program's main with the command line and exit.
 
-    0; 2 for a ThunderError, with one line per mistake on stderr; 75 when the other ranks are lost.
+    0; 2 for a ThunderError or a file that cannot be used, with a line each on stderr; 75 when other ranks are lost.
     """
     terminal.guard()
     follow_launcher()
@@ -48,6 +48,12 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
             sys.stdout.flush()
             print(error, file=sys.stderr, flush=True)
             sys.exit(RANKS_LOST if isinstance(error, RanksLostError) else MISTAKE)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            sys.stdout.flush()
+            print(f"{error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+            sys.exit(MISTAKE)
         except KeyboardInterrupt:
             sys.exit(SIGNAL + signal.SIGINT)
         finally:

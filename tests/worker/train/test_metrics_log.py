@@ -1,5 +1,6 @@
 """Trackers get what metrics.jsonl gets, through mlx-lm's callbacks."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,24 @@ def test_no_tracker_is_asked_for_by_default(tmp_path: Path) -> None:
     from thunder_train.worker.trackers import tracker
 
     assert tracker((), tmp_path, {}) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /dev/full")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """
+    As for a checkpoint; the training goes on from the last one when there is space again.
+    """
+    from thunder_train.worker.train.checkpoint import Progress
+    from thunder_train.worker.train.metrics_log import MetricsLog
+
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, Progress())
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with pytest.raises(ThunderError) as caught:
+        log.event("save", 1, "step 1/4  saving")
+
+    assert f"{path}: cannot be written: No space left on device; free or unlock it" == str(caught.value)
 
 
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker.train.checkpoint import Progress
 
@@ -36,8 +37,12 @@ class MetricsLog:
         self.progress.metrics.append(files.json_line(entry))
         if not self.path:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(self.progress.metrics[-1])
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(self.progress.metrics[-1])
+        except OSError as error:
+            what = f"cannot be written: {error.strerror}"
+            raise ThunderError(what, where=str(self.path), hint="free or unlock it") from error
         if self._track:
             self._track(entry)
         self.say(line)
