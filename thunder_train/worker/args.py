@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config.fields import problem
+from thunder_train.config.fields import is_operational, problem
 from thunder_train.config.train import Train, contradictions, flag_of
 
 LAUNCHER_ONLY = ("max_restarts",)
 """Keys of [train] that are no flags of the worker."""
 WHERE_ONLY = (
     "model", "model_lock", "train_data", "valid_data", "hostfile", "adapter_path", "checkpoint_path", "token_cache",
-    "log_every", "eval_every", "save_every", "keep_checkpoints", "stall_timeout_s", "start_timeout_s", "max_restarts",
-    "report_to", "max_skipped",
+    "log_every", "eval_every", "max_skipped",
 )  # fmt: skip
-"""Flags that say where files are or how to report and supervise. They change no number: validation has no random state,
-and the content of model and data is compared by hash.
+"""Flags that say where files are or how to report, besides the operational ones. They change no step: validation has no
+random state, and the content of model and data is compared by hash.
 """
 
 
@@ -87,7 +86,8 @@ class Settings(Inputs, Train):
 
     def numeric(self) -> dict[str, Any]:
         """The flags that decide numbers, by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in WHERE_ONLY}
+        numeric = [key.name for key in fields(self) if key.name not in WHERE_ONLY and not is_operational(key)]
+        return {name: getattr(self, name) for name in numeric}
 
 
 def parse(argv: list[str]) -> Settings:
