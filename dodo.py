@@ -5,9 +5,11 @@ model ─┤                                 │
 hostfile, scripts ─> check ─> train ─> evaluate ─> report ─> manifest
 """
 
+import os
 import sys
 
-sys.path.append(sys.path.pop(0))  # doit puts this folder first; a random.py in it must not stand in for Python's own
+# doit puts these folders first; a random.py in them must not stand in for Python's own
+sys.path.sort(key=(os.getcwd(), os.path.dirname(__file__)).__contains__)
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

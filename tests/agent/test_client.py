@@ -1,6 +1,8 @@
 """Sessions with hosts. ssh is a script here; tests/system/cluster has a real sshd."""
 
+import json
 import os
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -222,3 +224,23 @@ def test_a_part_of_ssh_that_stays_costs_nothing(tmp_path: Path, monkeypatch: pyt
 
     assert "True" == asked(PLACE)
     assert time.monotonic() - start_s < 10
+
+
+def test_a_module_of_the_host_does_not_stand_in_for_pythons_own(tmp_path: Path) -> None:
+    """
+    The program starts in the project's folder there, or in the home folder.
+    """
+    for name in ("json", "types", "random"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the user was imported')\n")
+    code = json.dumps("import random; print(random.random() < 1)") + "\n"
+
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", client.START],
+        cwd=tmp_path,
+        input=code,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ("True\n", "") == (done.stdout, done.stderr)

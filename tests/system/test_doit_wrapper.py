@@ -440,3 +440,8 @@ def test_modules_of_the_user_do_not_stand_in_for_others(fresh: Copy) -> None:
 
     assert (0, True) == (done.returncode, ".  train:smoke\n" in done.stdout), done.stdout + done.stderr
     assert (fresh.path / "runs/smoke/adapter/adapters.safetensors").exists()
+    by_hand = subprocess.run(
+        ["bash", "runs/smoke/launch.sh", "--adapter-path", ".thunder/by_hand"],
+        env=environment, cwd=fresh.path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert 0 == by_hand.returncode, by_hand.stdout + by_hand.stderr

@@ -41,8 +41,12 @@ REMOTE = (
 )
 """Command on the host, the same for every configuration and with no character that a login shell reads in its own way:
 what differs (the project's folder and its interpreter) are the first two lines of stdin."""
-START = "import json,sys,types; exec(json.loads(sys.stdin.buffer.readline()))"
-"""Runs LOAD, the next line of stdin: the program itself never stands on a command line."""
+START = (
+    "import sys; sys.path = list(filter(None, sys.path)); "
+    "import json,types; exec(json.loads(sys.stdin.buffer.readline()))"
+)
+"""Runs LOAD, the next line of stdin: the program itself never stands on a command line. A random.py in the folder where
+it starts does not stand in for Python's own."""
 LOAD = """
 for name, text in json.loads(sys.stdin.buffer.readline()):
     module = sys.modules[name] = types.ModuleType(name)
