@@ -52,6 +52,9 @@ HARMS = {
     "a folder": directory,
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "-wal is a folder": lambda path: directory(path.with_name("rows.sqlite-wal")),
+    "-wal is a link": lambda path: path.with_name("rows.sqlite-wal").symlink_to("/etc/passwd"),
+    "-shm is a link": lambda path: path.with_name("rows.sqlite-shm").symlink_to("/etc/passwd"),
+    "a link": lambda path: (path.rename(path.with_name("other")), path.symlink_to("other")),
     "-wal is noise": lambda path: path.with_name("rows.sqlite-wal").write_bytes(b"x" * 5000),
     "no table": lambda path: run_sql("drop table t", path),
     "other columns": lambda path: run_sql("alter table t rename column text to words", path),
@@ -80,8 +83,8 @@ def test_damage_costs_rows_and_no_more(
     assert {row[0] for row in rebuilt(path).values()} <= {"text"}
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) <= 1
-    assert all(line.startswith(f"warning: {path} is damaged (") for line in lines)
-    assert len(lines) == (tmp_path / "rows.sqlite.damaged").exists()
+    assert all(line.startswith(f"warning: {path}") and "; kept as rows.sqlite" in line for line in lines)
+    assert len(lines) == len([*tmp_path.glob("*.damaged")])
 
 
 def test_any_flipped_bit_costs_rows_and_no_more(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class RowStore:
     def read(self) -> Rows:
         """Every row, without writing anything; none of a file that is missing or damaged."""
         try:
-            if _is_misplaced(self.path):
+            if any(map(_is_misplaced, (self.path, *_beside(self.path)))):
                 raise sqlite3.DatabaseError("no file")
             with _readable(self.path) as connection:
                 return self._select(connection)
@@ -87,6 +87,8 @@ class RowStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                for place in filter(_is_misplaced, _beside(self.path)):  # what it held is lost, the rest is not
+                    files.set_aside(place, "is no file")
                 if _is_misplaced(self.path):  # a pipe would be waited for
                     raise sqlite3.DatabaseError("no file")
                 return self._open()
@@ -168,8 +170,8 @@ class RowStore:
 
     def _begin_again(self, error: sqlite3.Error) -> None:
         self.close()
-        for suffix in BESIDE:
-            files.remove(self.path.with_name(self.path.name + suffix))
+        for place in _beside(self.path):
+            files.remove(place)
         if os.path.lexists(self.path):
             files.set_aside(self.path, f"is damaged ({error})")
 
@@ -185,9 +187,12 @@ def is_damage(error: Exception) -> bool:
 
 
 def _is_misplaced(path: Path) -> bool:
-    """Whether something that is no file has its name, or that of a file beside it."""
-    places = [path, *(path.with_name(path.name + suffix) for suffix in BESIDE)]
-    return any(os.path.lexists(place) and not place.is_file() for place in places)
+    """Whether something that is no file, or a link, has this name."""
+    return os.path.lexists(path) and (path.is_symlink() or not path.is_file())
+
+
+def _beside(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in BESIDE]
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
