@@ -55,6 +55,20 @@ def test_options_prompt_for_nothing_trust_no_new_host_and_open_no_way_back() -> 
     assert ["ssh", "-T", *flags, "--", "mac4", "exec /bin/sh -s"] == ssh.script_argv("mac4")
 
 
+def test_the_program_keeps_its_environment_while_the_link_to_it_changes(tmp_path: Path) -> None:
+    """
+    `.venv` is a link: a rank that was started through it would import from the next environment once there is one.
+    """
+    (tmp_path / ".venv-1/bin").mkdir(parents=True)
+    (tmp_path / ".venv").symlink_to(".venv-1")
+    (tmp_path / ".venv-1/bin/python").symlink_to("/bin/sh")
+    (tmp_path / ".venv-1/bin/python").unlink()
+    (tmp_path / ".venv-1/bin/python").write_text('#!/bin/sh\necho "$0 $@"\n')
+    (tmp_path / ".venv-1/bin/python").chmod(0o755)
+
+    assert (0, f"{tmp_path}/.venv-1/bin/python a b\n") == finished(start(tmp_path, [".venv/bin/python", "a b"]))
+
+
 def test_command_environment_and_folder_arrive_unchanged(tmp_path: Path) -> None:
     """
     No shell string is ever built from a configuration without quoting.

@@ -1,8 +1,10 @@
 """Rendered scripts show every flag of a recipe."""
 
+import os
 import shlex
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,28 @@ def test_the_launch_script_parses_and_holds_each_flag_once(smoke: Recipe) -> Non
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     words = shlex.split(script.partition("exec ")[2].replace("\\\n", ""))
     assert [str(part) for flag in flags for part in flag] == words[3:-1]
+
+
+@pytest.mark.parametrize("name", ["launch.sh", "evaluate.sh"])
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_script_by_hand_runs_in_the_environment_that_venv_is_now(tmp_path: Path, name: str, is_link: bool) -> None:
+    """
+    ./doit may turn the link to another environment while the training runs.
+    """
+    place = ".venv-1" if is_link else ".venv"
+    (tmp_path / place / "bin").mkdir(parents=True)
+    (tmp_path / place / "bin/python").write_text('#!/bin/sh\necho "$0"\n')
+    (tmp_path / place / "bin/python").chmod(0o755)
+    if is_link:
+        (tmp_path / ".venv").symlink_to(place)
+    (tmp_path / "runs/smoke").mkdir(parents=True)
+    script = tmp_path / "runs/smoke" / name
+    script.write_text(templates.shell(PROJECT / f"templates/{name}.j2", {"recipe": "smoke", "flags": []}))
+    environment = {key: text for key, text in os.environ.items() if key != "THUNDER_PYTHON"}
+
+    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, check=True)
+
+    assert f"{place}/bin/python" == done.stdout.strip().removeprefix(f"{tmp_path}/")
 
 
 def test_launch_sh_names_no_folder_of_checkpoints(smoke: Recipe) -> None:
