@@ -1,5 +1,6 @@
 """A stage as a task: what is kept when something changes while it runs, and what its record compares."""
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from thunder_train.build import environment, key, stage
 from thunder_train.build.key import Reads, Stage, View
 from thunder_train.build.run_cache import RunCache
 from thunder_train.build.state import DurableState
-from thunder_train.core import code_hash
+from thunder_train.core import code_hash, files
 
 Made = Callable[[Path], None]
 
@@ -95,6 +96,38 @@ def test_an_input_that_changed_while_it_ran_is_named_and_nothing_is_thrown_away(
     kept = "run doit again; what it computed is kept for when they are as before"
     assert f"train:a: while it ran, rows: content changed; {kept}" == why
     assert ("one", []) == (Path("runs/a/adapter").read_text(), tidied)
+
+
+def test_an_input_that_changed_and_changed_back_is_what_it_was(state: DurableState) -> None:
+    """
+    As with `git checkout` of another branch and back: contents count, not times.
+    """
+
+    def there_and_back(out: Path) -> None:
+        (out / "runs/a/adapter").write_text(Path("rows").read_text())
+        for text in ("two", "one"):
+            Path("rows").write_text(text)
+
+    assert "" == run(training(make=there_and_back))[0]
+
+
+def test_a_failure_after_the_work_loses_nothing(state: DurableState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A disk that is full when the files get their names, with a run cache that keeps nothing.
+    """
+    tidied: list[str] = []
+    long = training(after=lambda: tidied.append("gone"))
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "move", full)
+        why, task = run(long, RunCache(Path("cache"), 0))
+    stage._tidy(long, task)
+
+    assert "runs/a/adapter: No space left on device; free space, or make it writable, and run doit again" == why
+    assert ([], "") == (tidied, run(long)[0])
 
 
 def test_what_would_save_a_result_goes_once_the_result_is_recorded(state: DurableState) -> None:

@@ -131,18 +131,31 @@ def test_g6_a_killed_training_goes_on(project: Copy) -> None:
 
 
 def test_g7_an_input_changed_while_a_stage_ran(project: Copy) -> None:
-    """The stage fails and says so; nothing is recorded."""
+    """
+    The stage fails and names it, and its finished training stays: it goes on from there when the rows are as before.
+
+    What decides nothing may change meanwhile: the recipe's timeouts, the form of a manifest, a comment of a script.
+    """
     slow_training(project)
     project.edit("recipes/smoke.toml", "num_iters = 20000", "num_iters = 120")
     doit = start_doit(project, "train:smoke")
     wait_for(lambda: training_runs(project))
-    script = project.path / "runs/smoke/launch.sh"
+    rows, script = project.path / "data/agp-nko-corrections/train.jsonl", project.path / "runs/smoke/launch.sh"
     script.write_text(script.read_text() + "# edited\n")
+    project.edit("data/agp-nko-corrections/manifest.json", "{", "{ ")
+    project.edit("recipes/smoke.toml", "max_seq_len", "stall_timeout_s = 900\nmax_seq_len")
+    rows.write_text(rows.read_text() + "\n")
     output = doit.communicate()[0]
 
     assert 1 == doit.returncode
-    assert "train:smoke: an input changed while it ran; run doit again" in output
-    assert "train:smoke: failed: train:smoke: an input changed" in project.doit("why", "train:smoke").output
+    assert "train:smoke: while it ran, data/agp-nko-corrections/train.jsonl: content changed; run doit again" in output
+    assert "train:smoke: failed: train:smoke: while it ran" in project.doit("why", "train:smoke").output
+
+    done = project.doit("train:smoke")  # makes the rows again first
+
+    assert (0, "train:smoke") == (done.status, done.ran[-1])
+    assert "step 120/120  goes on from here" in done.output
+    assert [] == list(project.path.glob(".thunder/partial/*"))
 
 
 def test_g12_two_builds_at_once(fresh: Copy) -> None:
