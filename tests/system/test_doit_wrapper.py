@@ -320,6 +320,15 @@ def test_a_lock_left_by_a_killed_run_is_taken_over(clone: Path, content: str | N
     assert not (clone / ".venv.lock").exists()
 
 
+def test_the_script_may_change_while_it_runs(clone: Path) -> None:
+    """
+    bash reads a script as it goes, and `git pull` may come in the minutes of an installation.
+    """
+    fake_pip(clone, 'printf "%20000s\\nexit 9\\n" "" >"$HOME/a project/doit"')
+
+    assert 7 == run(clone, "list").returncode
+
+
 def test_two_at_once_make_one_environment(clone: Path) -> None:
     """
     The second waits, and says so.
