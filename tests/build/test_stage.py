@@ -229,8 +229,8 @@ def test_an_operational_key_is_shown_and_makes_nothing_stale(state: DurableState
     """
     `doit why` can say that it changes no number.
     """
-    run(training(operational=Reads(train={"max_restarts": 0})))
-    one = training(operational=Reads(train={"max_restarts": 3}))
+    run(training(operational=lambda: {"train": {"max_restarts": 0}}))
+    one = training(operational=lambda: {"train": {"max_restarts": 3}})
 
     assert [] == [*stage.reasons(one, state)]
     assert ["train.max_restarts: 0 -> 3"] == stage.operational_changes(one, state)

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +42,14 @@ class View(NamedTuple):
     reads: Reads
     code: tuple[str, ...]
 
-    def of(self, path: str) -> dict[str, Any]:
-        """The part of a file that decides, remembered while the file stays as it is. Raises FileNotFoundError."""
+    def text(self, path: str) -> str:
+        """The part of a file that decides, as JSON, remembered while it stays as it is. Raises FileNotFoundError."""
         salt = self.reads.digest + code_hash.digest(self.code, STATS)
-        text = STATS.memo("part", path, lambda file: json.dumps(self.part(file.read_text(encoding="utf-8"))), salt)
-        part: dict[str, Any] = json.loads(text)
+        return STATS.memo("part", path, lambda file: json.dumps(self.part(file.read_text(encoding="utf-8"))), salt)
+
+    def of(self, path: str) -> dict[str, Any]:
+        """The part of a file that decides. Raises FileNotFoundError."""
+        part: dict[str, Any] = json.loads(self.text(path))
         return part
 
 
@@ -77,7 +80,7 @@ class Stage:
     """{path: which part of it decides}."""
     compared: tuple[str, ...] | None = None
     """Facts of the environment whose change makes it stale; None if no environment changes its outputs."""
-    operational: Reads = field(default_factory=Reads)
+    operational: Callable[[], dict[str, Any]] = dict
     """The part of the recipe that says how it runs, and decides nothing."""
     after: Callable[[], None] | None = None
     machines: tuple[str, ...] = ()
@@ -116,6 +119,10 @@ class Stage:
         """The parts of files that decide. Raises FileNotFoundError."""
         return {self.local(path): view.of(path) for path, view in self.views.items()}
 
+    def views_digest(self) -> str:
+        """The digest of `viewed`, which most recipes share."""
+        return _digest_of(tuple((self.local(path), view.text(path)) for path, view in self.views.items()))
+
     def key(self, parts: Parts) -> str:
         """Hash of all that decides the outputs: where the run cache keeps them."""
         code = revisions.decisive(self.code, parts["code"], STATS)
@@ -124,6 +131,11 @@ class Stage:
     def partial_key(self) -> str:
         """The key without the environment: for work in progress, which checks by itself where it may go on."""
         return self.key({**self.parts(), "environment": {}})
+
+
+@cache
+def _digest_of(texts: tuple[tuple[str, str], ...]) -> str:
+    return files.digest({path: json.loads(text) for path, text in texts})
 
 
 def sha256(path: str) -> str:

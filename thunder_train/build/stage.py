@@ -92,7 +92,7 @@ def _decisive_digest(starts: tuple[str, ...]) -> str:
 
 def _has_same_views(stage: Stage, values: dict[str, Any]) -> bool:
     try:
-        return not stage.views or values.get("views") == files.digest(stage.viewed())
+        return not stage.views or values.get("views") == stage.views_digest()
     except FileNotFoundError:
         return True  # it decides nothing until the stage has another reason to run; then it fails
 
@@ -164,7 +164,7 @@ def operational_changes(stage: Stage, state: Any) -> list[str]:
     """Every operational key that differs from when a stage last succeeded; none of them makes it stale."""
     values = state.get(stage.name, "_values_:") or {}
     recorded = state.kept(values["operational"]) if "operational" in values else None
-    return [] if recorded is None else [*differences(recorded, stage.operational)]
+    return [] if recorded is None else [*differences(recorded, stage.operational())]
 
 
 def is_current(stage: Stage) -> bool:
@@ -298,7 +298,7 @@ def _record(stage: Stage, parts: Parts, state: Any) -> dict[str, Any]:
         **kept,
         "environment": parts["environment"],
         "decisive": state.keep(revisions.decisive(stage.code, parts["code"], STATS)),
-        "operational": state.keep(stage.operational),
+        "operational": state.keep(stage.operational()),
         "made": {path: STATS.sha256(path) for path in stage.targets},
     }
 

@@ -111,7 +111,7 @@ def train(recipe: Recipe) -> Stage:
         is_cached=True,
         views=_script(recipe, "launch.sh"),
         compared=COMPARED[recipe.build.environment],
-        operational=_operational(recipe),
+        operational=lambda: _operational(recipe),
         after=lambda: _stages().forget(recipe, checkpoints()),
         machines=recipe.cluster.machines,
     )
@@ -133,7 +133,7 @@ def evaluate(recipe: Recipe) -> Stage:
         is_cached=True,
         views=_script(recipe, "evaluate.sh"),
         compared=COMPARED[recipe.build.environment],
-        operational=_operational(recipe),
+        operational=lambda: _operational(recipe),
         after=lambda: _stages().forget(recipe, paths.answers(recipe.name)),
         machines=recipe.cluster.machines,
     )
@@ -278,12 +278,11 @@ def _ranks(cluster: Cluster, weights: tuple[float, ...]) -> dict[str, Any]:
     return {"backend": cluster.backend, "ranks": len(cluster.hosts), "weights": list(weights), "envs": variables}
 
 
-@cache
-def _operational(recipe: Recipe) -> Reads:
+def _operational(recipe: Recipe) -> dict[str, Any]:
     """How a training and an evaluation run."""
     parts = {name: operational(getattr(recipe, name)) for name in ("train", "evaluate", "build", "cluster")}
     hosts = [operational(host) for host in recipe.cluster.hosts]
-    return Reads({**parts, "cluster": {**parts["cluster"], "hosts": hosts}})
+    return {**parts, "cluster": {**parts["cluster"], "hosts": hosts}}
 
 
 def _stages() -> Any:
