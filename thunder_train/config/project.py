@@ -286,7 +286,12 @@ def section(part: Any) -> dict[str, Any]:
 @cache
 def deciding(part: Any) -> dict[str, Any]:
     """`section` without the operational keys, in its tables too: what can change an output. Not to be changed."""
-    return {key.name: _plain(getattr(part, key.name), deciding) for key in fields(part) if not is_operational(key)}
+    return {name: _plain(getattr(part, name), deciding) for name in _deciding_names(type(part))}
+
+
+@cache
+def _deciding_names(kind: Any) -> tuple[str, ...]:
+    return tuple(key.name for key in fields(kind) if not is_operational(key))
 
 
 @cache
@@ -303,6 +308,8 @@ def operational(part: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any, of: Callable[[Any], dict[str, Any]]) -> Any:
+    if isinstance(value, str | int | float):  # most are, and the next question is slow
+        return value
     if is_dataclass(value):
         return of(value)
     return [_plain(inner, of) for inner in value] if isinstance(value, tuple) else value
