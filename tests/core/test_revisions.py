@@ -1,10 +1,12 @@
 """Revisions: what is stated of a stage's code, and that the recorded code is the present one."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.project_copy import PROJECT
 from thunder_train.core import code_hash, files, revisions
 from thunder_train.core.stat_cache import StatCache
 
@@ -96,5 +98,9 @@ def test_the_package_ships_the_file() -> None:
     """
     table = json.loads(revisions.FILE.read_text(encoding="utf-8"))
 
+    shipped = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "package-data"
+    ]
+    assert revisions.FILE in [PROJECT / "thunder_train" / name for name in shipped["thunder_train"]]
     assert {*revisions.CODE} == {*table}
     assert all(entry["revision"] >= 1 and files.is_sha256(entry["code"]) for entry in table.values())

@@ -9,9 +9,9 @@ import pytest
 
 from tests.helpers.project_copy import Copy
 from thunder_train.cli import commands
-from thunder_train.core import files
+from thunder_train.core import files, revisions
 from thunder_train.reproduce import compare
-from thunder_train.reproduce.compare import ABSENT, Difference, judge
+from thunder_train.reproduce.compare import ABSENT, Difference, Verdict, judge
 
 RUN = "runs/smoke/manifest.json"
 TOLERANCE = 1e-3
@@ -68,8 +68,40 @@ def test_a_value_on_one_side_only_is_a_difference() -> None:
     """
     rows = compare.differences({"metrics": {"cer": None}}, {"metrics": {}})
 
-    assert [Difference("metrics", "", ABSENT, {}), Difference("metrics", "cer", None, ABSENT)] == rows
-    assert {"section": "metrics", "key": "cer", "a": None} == rows[1].as_json()
+    assert [Difference("metrics", "cer", None, ABSENT)] == rows
+    assert {"section": "metrics", "key": "cer", "a": None} == rows[0].as_json()
+
+
+def test_the_hash_of_code_that_was_recorded_since_is_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A manifest of before holds the hash, one of now the revision of the same code. Another hash stays a difference.
+    """
+    monkeypatch.setattr(revisions, "recorded", lambda: {"train": {"revision": 1, "code": "a" * 64}})
+    then = {"code": {"train": "a" * 64, "evaluate": "b" * 64}}
+    now = {"code": {"train": "revision 1", "evaluate": "revision 1"}}
+
+    assert [Difference("code", "evaluate", "b" * 64, "revision 1")] == compare.differences(then, now)
+
+
+def test_what_was_accepted_is_a_difference() -> None:
+    """
+    Of two equal runs one may have been made by the code that it names, and one by an earlier one.
+    """
+    accepted = {"train": {"code": {"recorded": "revision 1", "accepted": "revision 2"}}}
+
+    assert ["train.code.accepted", "train.code.recorded"] == [
+        difference.key for difference in compare.differences({"accepted": accepted}, {})
+    ]
+
+
+def test_the_verdict_names_both_revisions() -> None:
+    """
+    Under another revision other numbers are expected.
+    """
+    changed = Difference("code", "train", "revision 1", "revision 2")
+    verdict = Verdict("different", "smoke", "0" * 12, why="code", first="adapter", differences=(changed,))
+
+    assert "different, because of code (train: revision 1 -> revision 2); first: adapter" == commands.headline(verdict)
 
 
 def test_equal_manifests_are_identical(run: dict[str, Any], again: dict[str, Any]) -> None:
@@ -190,7 +222,7 @@ def test_metrics_that_do_not_match_their_files_are_reported(run: dict[str, Any],
     """
     run["metrics"]["losses"]["valid"][0][1] = 0.1
 
-    assert ("different", "a manifest that contradicts itself", "metrics.losses.valid.2") == _summary(
+    assert ("different", "a manifest that contradicts itself", "metrics.losses.valid.0") == _summary(
         judge(run, again, TOLERANCE)
     )
 
@@ -232,9 +264,9 @@ def test_two_recipes_side_by_side(project: Copy) -> None:
 
     assert (0, 0) == (table.status, line.status)
     assert ["runs/smoke/manifest.json", "other.json"] == table.output.splitlines()[0].split()
-    assert ["code.train", "metrics.losses.valid.2"] == [row.split()[0] for row in table.output.splitlines()[1:]]
+    assert ["code.train", "metrics.losses.valid.0"] == [row.split()[0] for row in table.output.splitlines()[1:]]
     report = json.loads(line.output)
-    assert ["code.train", "metrics.losses.valid.2"] == [
+    assert ["code.train", "metrics.losses.valid.0"] == [
         f"{one['section']}.{one['key']}" for one in report["differences"]
     ]
     assert 0.5 == report["differences"][1]["b"]
