@@ -45,6 +45,16 @@ RUNS: dict[str, dict[str, Any]] = {
 """{recipe: its [train] beside STEPS}: every two of strategy with method, base and packing meet."""
 RESUMED = ("lora", "tensor")
 """Recipes whose training is also resumed from its checkpoint in the middle."""
+EXPECTED = {
+    "data": ("data/agp-nko-corrections/train.jsonl", "data/agp-nko-corrections/manifest.json"),
+    "model": ("runs/models/nano/files/model.safetensors", "runs/models/nano/model.lock.json"),
+    "train": (
+        *(f"runs/{name}/adapter/{file}" for name in RUNS for file in ("adapters.safetensors", "done.json")),
+        *(f".thunder/proof/{name}/own/adapter/adapters.safetensors" for name in RESUMED),
+    ),
+    "evaluate": tuple(f"runs/{name}/{file}" for name in RUNS for file in ("predictions.jsonl", "eval.json")),
+}
+"""{stage: files that the matrix must have made}."""
 QUANTIZED = "nano-4bit"
 UNRECORDED = """
 import json
@@ -102,6 +112,7 @@ def compared(before: Tree, now: Tree, stages: Sequence[str]) -> list[str]:
     for stage in STAGES[: max(map(STAGES.index, stages)) + 1]:
         print(f"{stage}: with the earlier code", flush=True)
         make(before, stage)
+        _require_outputs(before, stage)
         if stage in stages:
             print(f"{stage}: with the present code", flush=True)
             make(now, stage)
@@ -118,10 +129,17 @@ def make(tree: Tree, stage: str) -> None:
         tree.doit(stage)
         return
     tree.doit(*(f"{each}:{name}" for name in RUNS for each in ("hostfile", "scripts")))
-    tree.doit("-s", *(f"{stage}:{name}" for name in RUNS))
+    for name in RUNS:
+        tree.doit("-s", f"{stage}:{name}")  # of several tasks after -s doit runs the first alone
     if stage == "train":
         for name in RESUMED:
             _resume(tree, name)
+
+
+def _require_outputs(tree: Tree, stage: str) -> None:
+    """Raise ThunderError if a file lacks that a stage must have made: two missing files would count as equal."""
+    if lacking := sorted({*EXPECTED[stage]} - tree.outputs(stage)):
+        raise ThunderError(f"the matrix made no {', '.join(lacking)}", stage, "this is an error in proof/matrix.py")
 
 
 def unequal(before: Tree, now: Tree, stage: str) -> list[str]:

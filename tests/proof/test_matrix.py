@@ -38,6 +38,7 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         (tree.path / FILES[stage]).write_text(f"{stage}{'!' * (stage in others and tree.path.name == 'now')} {read}")
 
     monkeypatch.setattr(matrix, "make", make)
+    monkeypatch.setattr(matrix, "EXPECTED", {stage: (path,) for stage, path in FILES.items()})
     monkeypatch.setattr(matrix, "_resume_from_the_earlier_code", lambda *_: None)
     return others
 
@@ -101,6 +102,32 @@ def test_equal_outputs_differ_in_nothing(trees: tuple[Tree, Tree], changed: set[
     The case for which the proof is made.
     """
     assert (set(), []) == (changed, matrix.compared(*trees, STAGES))
+
+
+def test_outputs_that_nobody_made_are_no_proof(trees: tuple[Tree, Tree], monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What neither version made is equal, and says nothing.
+    """
+    monkeypatch.setattr(matrix, "make", lambda *_: None)
+
+    with pytest.raises(ThunderError) as raised:
+        matrix.compared(*trees, ["train"])
+
+    lacking = "data/agp-nko-corrections/manifest.json, data/agp-nko-corrections/train.jsonl"
+    assert f"data: the matrix made no {lacking}; this is an error in proof/matrix.py" == str(raised.value)
+
+
+def test_every_run_of_the_matrix_must_have_its_outputs() -> None:
+    """
+    Each of its adapters and evaluations, and each resumed training.
+    """
+    trained, evaluated = ({path.split("/")[1] for path in matrix.EXPECTED[stage]} for stage in ("train", "evaluate"))
+
+    assert {*matrix.RUNS, "proof"} == trained
+    assert {*matrix.RUNS} == evaluated
+    assert [f".thunder/proof/{name}/own/adapter/adapters.safetensors" for name in matrix.RESUMED] == [
+        path for path in matrix.EXPECTED["train"] if path.startswith(".")
+    ]
 
 
 @pytest.mark.parametrize("lacking", [0, 1])
