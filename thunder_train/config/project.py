@@ -286,7 +286,7 @@ def section(part: Any) -> dict[str, Any]:
 @cache
 def deciding(part: Any) -> dict[str, Any]:
     """`section` without the operational keys, in its tables too: what can change an output. Not to be changed."""
-    return {name: _plain(getattr(part, name), deciding) for name in _deciding_names(type(part))}
+    return {name: _plain(getattr(part, name), deciding) for name in _deciding_names(part.__class__)}
 
 
 @cache
