@@ -1,5 +1,6 @@
 """Recipes and tables whose names cannot be told apart, paths of a home, and recipes that cannot be used."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -127,14 +128,15 @@ def test_a_recipe_that_cannot_be_used_leaves_the_others(project: Path, content: 
     assert problems(project) == str(broken[0]).splitlines()
 
 
-def test_a_recipe_that_is_a_folder_or_a_lost_link_leaves_the_others(project: Path) -> None:
+def test_a_recipe_that_is_a_folder_a_pipe_or_a_lost_link_leaves_the_others(project: Path) -> None:
     """
     As a file without permission does.
     """
     (project / "recipes" / "folder.toml").mkdir()
     (project / "recipes" / "link.toml").symlink_to("nowhere")
+    os.mkfifo(project / "recipes" / "pipe.toml")
 
-    assert ["folder", "link"] == [each.name for each in usable(project)[1]]
+    assert ["folder", "link", "pipe"] == [each.name for each in usable(project)[1]]
 
 
 def test_of_two_recipes_of_one_name_neither_is_used(project: Path) -> None:

@@ -1,5 +1,6 @@
 """What a rank prints: events, and a log that anybody may look at."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from queue import SimpleQueue
 import pytest
 
 from thunder_train.launch import rank_process
-from thunder_train.launch.rank_process import Event, Heartbeat, Line, Placement, Rank
+from thunder_train.launch.rank_process import Command, Event, Heartbeat, Line, Placement, Rank
 
 
 def read(log: Path, output: bytes) -> list[Event]:
@@ -18,6 +19,33 @@ def read(log: Path, output: bytes) -> list[Event]:
         events: SimpleQueue[Event] = SimpleQueue()
         rank_process._read_output(Rank(Placement(0, "host", {}, log), child), events)
     return [events.get() for _ in range(events.qsize())]
+
+
+def test_modules_of_the_user_on_a_host_do_not_stand_in_for_pythons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The package of a host is imported from the project's folder, where a user may keep a random.py.
+    """
+    tools, folder = tmp_path / "tools", tmp_path / "it's here"
+    for path in (tools, folder / "thunder"):
+        path.mkdir(parents=True)
+    (tools / "ssh").write_text('#!/bin/sh\nfor command; do :; done\nexec sh -c "$command"\n')
+    (tools / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    for name in ("random", "json", "argparse", "runpy", "tempfile"):
+        (folder / f"{name}.py").write_text("raise SystemExit('a module of the user was imported')\n")
+    (folder / "thunder/worker.py").write_text(
+        "import argparse, json, random, sys, tempfile\nprint(__name__, sys.argv[1:], sys.argv[0] == __file__)\n"
+    )
+    events: SimpleQueue[Event] = SimpleQueue()
+    command = Command("thunder.worker", ("--x", "a b"), str(folder), sys.executable)
+
+    rank = rank_process.start(Placement(0, "mac4", {}, tmp_path / "log"), command, events)
+
+    status = rank.child.wait(timeout=30)
+    rank.threads[0].join(timeout=10)
+    assert (0, "__main__ ['--x', 'a b'] True\n") == (status, (tmp_path / "log").read_text(encoding="utf-8"))
 
 
 def texts(events: list[Event]) -> list[str]:

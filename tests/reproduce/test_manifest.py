@@ -1,6 +1,7 @@
 """Manifests that must not be trusted: each is refused with a message."""
 
 import copy
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,29 @@ def test_an_invalid_manifest_is_refused_without_a_traceback(tmp_path: Path, text
     assert str(caught.value).startswith(f"{tmp_path / 'manifest.json'}: ")
 
 
-def test_a_manifest_without_end_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("device", "cannot be read: is no plain file; "),
+        ("pipe", "cannot be read: is no plain file; "),
+        ("huge", "has more than 67108864 bytes; "),
+    ],
+)
+def test_a_manifest_without_end_is_refused(tmp_path: Path, kind: str, expected: str) -> None:
     """
-    A device or a huge file must not fill the memory.
+    A device or a huge file must not fill the memory; nobody may ever write to a pipe.
     """
-    with pytest.raises(ThunderError) as caught:
-        manifest.read(Path("/dev/zero"))
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "manifest.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "huge":
+        path.touch()
+        os.truncate(path, 1 << 40)
 
-    assert str(caught.value).startswith("/dev/zero: has more than 67108864 bytes; ")
+    with pytest.raises(ThunderError) as caught:
+        manifest.read(path)
+
+    assert str(caught.value).startswith(f"{path}: {expected}")
 
 
 def test_paths_outside_the_project_are_reduced_to_their_name() -> None:

@@ -101,7 +101,7 @@ def _code(text: str) -> str:
 def _table(path: Path) -> dict[str, Any]:
     """The file's content; nothing of a damaged one, because a training that has just ended must not fail of it."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(files.read_text(path))
     except FileNotFoundError:
         return {}
     except ValueError:

@@ -45,7 +45,7 @@ class View(NamedTuple):
     def text(self, path: str) -> str:
         """The part of a file that decides, as JSON, remembered while it stays as it is. Raises FileNotFoundError."""
         salt = self.reads.digest + code_hash.digest(self.code, STATS)
-        return STATS.memo("part", path, lambda file: json.dumps(self.part(file.read_text(encoding="utf-8"))), salt)
+        return STATS.memo("part", path, lambda file: json.dumps(self.part(files.read_text(file))), salt)
 
     def of(self, path: str) -> dict[str, Any]:
         """The part of a file that decides. Raises FileNotFoundError."""

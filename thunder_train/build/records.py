@@ -54,7 +54,7 @@ def _sha256(path: Path) -> str:
 def _read(path: Path) -> Any:
     """The record; an empty one for a file that holds none."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(files.read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return _comparable(value) if isinstance(value, dict) else {}

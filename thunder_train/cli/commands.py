@@ -259,7 +259,7 @@ def _up_to_date(stage: Stage, state: Any) -> str:
 def _manifest_facts(recipe: str) -> dict[str, Any]:
     """Run id, last validation loss and decision, from the run's manifest; None for each when there is none."""
     try:
-        run = json.loads(Path(paths.run_manifest(recipe)).read_text(encoding="utf-8"))
+        run = json.loads(files.read_text(paths.run_manifest(recipe)))
         losses = run["metrics"]["losses"]["valid"]
         return {
             "run_id": str(run["run_id"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 from thunder_train import ThunderError
 from thunder_train.config.project import Recipe, section
+from thunder_train.core import files
 
 
 def read_toml(path: Path, where: str, hint: str) -> dict[str, Any]:
@@ -15,7 +16,7 @@ def read_toml(path: Path, where: str, hint: str) -> dict[str, Any]:
     A byte order mark, with which some editors begin a file, is not part of it.
     """
     try:
-        text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        text = files.read_bytes(path).removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except FileNotFoundError:
         raise ThunderError("is missing", where=where, hint=hint) from None
     except UnicodeDecodeError as error:

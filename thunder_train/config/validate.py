@@ -210,7 +210,7 @@ def model_layers(model: Model, root: Path) -> int | None:
         config = root / model.path / "config.json"
         return model_files.layers(config) if config.exists() else None
     try:
-        table = json.loads((root / paths.model_lock(model.name)).read_text(encoding="utf-8"))
+        table = json.loads(files.read_text(root / paths.model_lock(model.name)))
         layers = table["layers"] if table["repo"] == model.repo else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -280,7 +280,7 @@ def _orthography_problems(dataset: Dataset, where: str) -> list[ThunderError]:
 def _known_rows(dataset: Dataset, root: Path) -> int | None:
     """Train rows according to the dataset's manifest; None if there is none."""
     try:
-        rows = json.loads(_manifest(dataset, root).read_text(encoding="utf-8"))["splits"]["train"]["rows"]
+        rows = json.loads(files.read_text(_manifest(dataset, root)))["splits"]["train"]["rows"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return rows if isinstance(rows, int) else None
@@ -289,7 +289,7 @@ def _known_rows(dataset: Dataset, root: Path) -> int | None:
 def _is_current(dataset: Dataset, root: Path) -> bool:
     """Whether the manifest was made from these sources with this split. It hashes them, so ask only before an error."""
     try:
-        manifest = json.loads(_manifest(dataset, root).read_text(encoding="utf-8"))
+        manifest = json.loads(files.read_text(_manifest(dataset, root)))
         hashes = {file["path"]: file["sha256"] for source in manifest["sources"] for file in source["files"]}
         names = {
             name

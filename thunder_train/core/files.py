@@ -88,6 +88,18 @@ def open_plain(path: Path) -> io.FileIO:
     return _plain(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The UTF-8 text of a file. Raises OSError for a pipe, which nobody may ever write to, at once."""
+    with io.TextIOWrapper(io.BufferedReader(_plain(path, os.O_RDONLY | os.O_NONBLOCK)), encoding="utf-8") as file:
+        return file.read()
+
+
+def read_bytes(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """As read_text, for bytes. most: how many, all by default."""
+    with io.BufferedReader(_plain(path, os.O_RDONLY | os.O_NONBLOCK)) as file:
+        return file.read(most)
+
+
 def _plain(path: str | os.PathLike[str], flags: int) -> io.FileIO:
     descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -134,9 +146,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str], hint: str = "") -> Any:
     """The JSON value in a file. Raises ThunderError if the file is missing or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ThunderError("is missing", where=str(path), hint=hint) from None
+        return json.loads(read_text(path))
+    except OSError as error:
+        raise _unread(error, path, hint) from None
     except (ValueError, RecursionError) as error:
         raise ThunderError(f"is not JSON: {error}", where=str(path), hint=hint) from error
 
@@ -145,9 +157,9 @@ def read_jsonl(path: str | os.PathLike[str], hint: str = "") -> list[Any]:
     """Every JSON value of a JSONL file that the project wrote itself. Raises ThunderError naming the line."""
     values = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise ThunderError("is missing", where=str(path), hint=hint) from None
+        lines = read_text(path).split("\n")
+    except OSError as error:
+        raise _unread(error, path, hint) from None
     except UnicodeDecodeError as error:
         raise ThunderError(f"is not UTF-8: {error}", where=str(path), hint=hint) from error
     for number, line in enumerate(lines, start=1):
@@ -157,6 +169,11 @@ def read_jsonl(path: str | os.PathLike[str], hint: str = "") -> list[Any]:
             except (ValueError, RecursionError) as error:
                 raise ThunderError(f"is not JSON: {error}", where=f"{path}:{number}", hint=hint) from error
     return values
+
+
+def _unread(error: OSError, path: str | os.PathLike[str], hint: str) -> ThunderError:
+    is_missing = isinstance(error, FileNotFoundError)
+    return ThunderError("is missing" if is_missing else f"cannot be read: {error.strerror}", str(path), hint)
 
 
 def expand(pattern: str, root: str | os.PathLike[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError
+from thunder_train.core import files
 from thunder_train.core.text import printable
 
 if TYPE_CHECKING:
@@ -107,9 +108,11 @@ def render(sandbox: "SandboxedEnvironment", template: Path, values: dict[str, An
     from jinja2 import TemplateError, TemplateNotFound, TemplateSyntaxError
 
     try:
-        return sandbox.from_string(template.read_text(encoding="utf-8")).render(values)
+        return sandbox.from_string(files.read_text(template)).render(values)
     except FileNotFoundError:
         raise ThunderError("is missing", where=str(template), hint="git checkout it") from None
+    except OSError as error:
+        raise ThunderError(f"cannot be read: {error.strerror}", where=str(template), hint="git checkout it") from None
     except TemplateNotFound as error:
         raise ThunderError("is missing", where=str(template.parent / str(error.name)), hint="git checkout it") from None
     except TemplateSyntaxError as error:

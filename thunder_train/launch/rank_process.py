@@ -23,6 +23,13 @@ from thunder_train.core.text import printable_lines
 
 IMPORT_FOLDER = str(Path(__file__).resolve().parent.parent.parent)
 """The folder of the package thunder_train: local ranks start elsewhere and import it from here."""
+START = (
+    "import sys; sys.path = list(filter(None, sys.path)); import os, runpy; sys.path.append(os.getcwd()); "
+    "del sys.argv[:2]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+"""How Python starts a module on another host, where it may find the package only in the folder that it starts in. That
+folder comes last: a random.py of the user there does not stand in for Python's own. The words -m MODULE follow, by
+which agent/main.py knows a worker."""
 GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 KILL_S = 2.0
@@ -123,7 +130,8 @@ def start(placement: Placement, command: Command, events: Events) -> Rank:
     """Start a rank in a session of its own; its lines, heartbeats and exit become events."""
     is_here = is_local(placement.host)
     env = {"PYTHONUNBUFFERED": "1", "THUNDER_BEATS": "1", **placement.env}
-    argv = [sys.executable if is_here else command.python, "-m", command.module, *command.flags]
+    python = [sys.executable, "-m"] if is_here else [command.python, "-c", START, "-m"]
+    argv = [*python, command.module, *command.flags]
     try:
         child = process.start(
             argv if is_here else ssh.script_argv(placement.host),

@@ -249,8 +249,7 @@ def _without(table: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
 
 
 def _bytes(path: Path, hint: str) -> bytes:
-    with open(path, "rb") as file:
-        content = file.read(MOST_BYTES + 1)
+    content = files.read_bytes(path, MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ThunderError(f"has more than {MOST_BYTES} bytes", str(path), hint)
     return content
