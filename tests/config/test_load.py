@@ -88,7 +88,19 @@ def test_a_wrong_training_key_is_reported_with_its_hint(project: Path, extra: st
         ("2A", "'2A' is not the name of a variable; give the name alone; the value comes from the environment of doit"),
         *(
             (name, f"{name!r} names a secret, and gates get none; let the gate read it from a file of its own")
-            for name in (*SECRETS, "OPENAI_API_KEY", "github_token", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY")
+            for name in (
+                *SECRETS,
+                "OPENAI_API_KEY",
+                "github_token",
+                "DB_PASSWORD",
+                "AWS_SECRET_ACCESS_KEY",
+                "API_KEYS",
+                "PGPASSWORD",
+                "HFTOKEN",
+                "GH_PAT",
+                "SSH_AUTH_SOCK",
+                "HF_TOKEN2",
+            )
         ),
     ],
 )
@@ -114,6 +126,12 @@ def test_a_gate_gets_no_secret_and_only_variables_by_name(project: Path, name: s
             'cluster = "local"',
             'name = "../up"\ncluster = "local"',
             "name: '../up' contains characters that are not allowed; "
+            "use letters, digits, . _ - and begin with a letter or digit",
+        ),
+        (
+            'cluster = "local"',
+            'name = "a\\n"\ncluster = "local"',
+            "name: 'a\\n' contains characters that are not allowed; "
             "use letters, digits, . _ - and begin with a letter or digit",
         ),
         (
@@ -205,6 +223,12 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
             "ranks = 2",
             'backend = "jaccl"\nhosts = [{ssh = "a", rdma = [""]}, {ssh = "b", rdma = ["x", ""]}]',
             "clusters.local.hosts[0].rdma: has 1 slots for 2 hosts; give one device per host, \"\" for the host itself",
+        ),
+        (
+            "ranks = 2",
+            'hosts = [{ssh = "mac4\\n", ips = ["10.0.0.1"]}]',
+            "clusters.local.hosts[0].ssh: 'mac4\\n' contains characters that are not allowed; "
+            "use the name of the host in ~/.ssh/config, or user@host",
         ),
         ("ranks = 2", 'ranks = 2\nenvs = ["HF_TOKEN=hf_x"]', "clusters.local.envs: contains the secret HF_TOKEN, which "
          "would be written to hostfile.json; export HF_TOKEN: every rank gets it from this process"),

@@ -11,7 +11,7 @@ import msgspec
 from thunder_train.core import files
 
 SCHEMA = "thunder.action/2"
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -181,7 +181,7 @@ def problem(value: Any, rules: Any) -> tuple[str, str] | None:
         return f"is {value!r}", f"give more than {_amount(rules['min'], meta)}"
     if "max" in rules and value > rules["max"]:
         return f"is {value!r}", f"give at most {_amount(rules['max'], meta)}"
-    if "regex" in rules and not re.match(rules["regex"], value):
+    if "regex" in rules and not re.fullmatch(rules["regex"], value):
         return f"{value!r} contains characters that are not allowed", FORMS[rules["regex"]]
     if "allowed" in rules and value not in rules["allowed"]:
         return f"is {value!r}", f"use one of: {', '.join(sorted(rules['allowed']))}"

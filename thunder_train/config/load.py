@@ -215,7 +215,7 @@ def _name_problems(values: Values, stem: str, where: str) -> list[ThunderError]:
     """Name the run after the file if the recipe does not, and say what is wrong with the name."""
     problems, is_given = [], "name" in values
     name = values.setdefault("name", stem)
-    if not is_given and not re.match(NAME, stem):
+    if not is_given and not re.fullmatch(NAME, stem):
         problems.append(ThunderError(f"{stem!r} cannot name a run", where, FORMS[NAME]))
     is_told = is_given and name in RESERVED["recipes"]
     if isinstance(name, str) and name.casefold() in RESERVED["recipes"] and not is_told:

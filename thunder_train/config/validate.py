@@ -28,11 +28,11 @@ TYPES = {
     "dict": "a table",
 }
 
-SECRET_WORDS = frozenset(
-    {"APIKEY", "CREDENTIAL", "CREDENTIALS", "KEY", "PASSPHRASE", "PASSWD", "PASSWORD", "SECRET", "SECRETS", "TOKEN"}
-    | {"TOKENS"}
+SECRET_WORD = re.compile(
+    "(.*(CREDENTIAL|PASSPHRASE|PASSWD|PASSWORD|SECRET|TOKEN)|(ACCESS|API|AUTH|PRIVATE|SSH)?KEY|AUTH|BEARER|COOKIE|JWT"
+    "|PASS|PAT)S?[0-9]*"
 )
-"""A variable whose name has one of these words between underscores holds a secret, whatever program it is for."""
+"""A variable whose name has such a word between underscores holds a secret, whatever program it is for."""
 
 
 def check(values: dict[str, Any], kind: type, where: str) -> tuple[dict[str, Any], list[ThunderError]]:
@@ -53,7 +53,7 @@ def check(values: dict[str, Any], kind: type, where: str) -> tuple[dict[str, Any
 def _checker() -> Any:
     """A Cerberus validator whose errors stay objects, for `_problem` to word."""
     from cerberus import TypeDefinition, Validator  # late: Cerberus takes longer to import than a no-op build
-    from cerberus.errors import BaseErrorHandler
+    from cerberus.errors import REGEX_MISMATCH, BaseErrorHandler
 
     class Errors(BaseErrorHandler):  # type: ignore[misc]  # Cerberus ships no types
         def __call__(self, errors: Any) -> list[Any]:
@@ -68,6 +68,11 @@ def _checker() -> Any:
         def _check_with_number(self, field: str, value: Any) -> None:
             if fields.problem(value, self.schema[field]):
                 self._error(field, "breaks its bounds")
+
+        def _validate_regex(self, pattern: str, field: str, value: Any) -> None:
+            """{'type': 'string'}"""
+            if isinstance(value, str) and not re.fullmatch(pattern, value):  # Cerberus lets a final line feed pass
+                self._error(field, REGEX_MISMATCH)
 
     def checker(table: Table) -> Any:
         return Checker(table, error_handler=Errors)
@@ -180,7 +185,7 @@ def _gate_problems(recipe: Recipe) -> list[ThunderError]:
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
             hint = "give the name alone; the value comes from the environment of doit"
             problems.append(ThunderError(f"{name!r} is not the name of a variable", where, hint))
-        elif name in SECRETS or SECRET_WORDS & {*name.upper().split("_")}:
+        elif name in SECRETS or any(map(SECRET_WORD.fullmatch, name.upper().split("_"))):
             hint = "let the gate read it from a file of its own"
             problems.append(ThunderError(f"{name!r} names a secret, and gates get none", where, hint))
     return problems

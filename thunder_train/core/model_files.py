@@ -27,7 +27,7 @@ CODE = ("auto_map", "model_file")
 """Keys that name a Python file of the folder: transformers or mlx-lm would run it."""
 AGAIN = "download the model again, or correct the file"
 
-Word = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+Word = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\\Z")]
 """A part of the name of a module that mlx-lm imports: no dot, so it stays in mlx-lm's own package."""
 Layers = Annotated[int, Meta(ge=1, le=2000)]
 Heads = Annotated[int, Meta(ge=0, le=2**16)]
@@ -90,7 +90,7 @@ class GenerationConfig(msgspec.Struct):
 class Index(msgspec.Struct):
     """model.safetensors.index.json: the file of each tensor."""
 
-    weight_map: dict[str, Annotated[str, Meta(pattern=r"^[^/\\\x00]*\.safetensors$")]]
+    weight_map: dict[str, Annotated[str, Meta(pattern=r"^[^/\\\x00]*\.safetensors\Z")]]
 
 
 class LoraParameters(msgspec.Struct):

@@ -116,7 +116,7 @@ def _is_hostfile(hostfile: Any) -> bool:
         isinstance(hostfile, dict)
         and isinstance(hostfile.get("backend"), str)
         and isinstance(hostfile.get("envs"), list)
-        and all(isinstance(pair, str) and re.match(fields.VARIABLE, pair) for pair in hostfile["envs"])
+        and all(isinstance(pair, str) and re.fullmatch(fields.VARIABLE, pair) for pair in hostfile["envs"])
         and isinstance(hostfile.get("hosts"), list)
         and bool(hostfile["hosts"])
         and all(_is_host(host) for host in hostfile["hosts"])
