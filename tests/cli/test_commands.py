@@ -20,6 +20,7 @@ pytestmark = pytest.mark.ranks
         {"metrics": 1},
         {"run_id": [], "metrics": {"losses": {"valid": [[1]]}}},
         {"run_id": ["\x1b"], "metrics": {"losses": {"valid": [[1, "x"]]}}, "promotion": {"decision": {"a": 1}}},
+        {"run_id": "7", "metrics": {"losses": {"valid": [[1, 10**400]]}}, "promotion": {"decision": "GO"}},
         {"run_id": 7, "metrics": {"losses": {"valid": [[1, float("nan")]]}}, "promotion": {"decision": None}},
     ],
 )

@@ -45,6 +45,10 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         lambda run: run["recipe"].pop("train"),
         "is not the manifest of a run: Object missing required field",
     ),
+    "huge number": (
+        lambda run: run["metrics"]["evaluation"]["adapter"]["valid"].update(loss=10**400),
+        "is not the manifest of a run: a number has more than 64 bits",
+    ),
     "wrong flags": (
         lambda run: run.update(flags=["--report-to"]),
         "is not the manifest of a run: Expected `object`, got `array` - at `$.flags`",

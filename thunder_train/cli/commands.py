@@ -266,7 +266,7 @@ def _manifest_facts(recipe: str) -> dict[str, Any]:
             "valid_loss": _number(losses[-1][1]) if losses else None,
             "decision": str(run["promotion"]["decision"]),
         }
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return {"run_id": None, "valid_loss": None, "decision": None}
 
 

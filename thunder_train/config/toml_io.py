@@ -53,10 +53,10 @@ def as_toml(table: dict[str, Any], where: str) -> str:
     table = _without_empty_tables(table)
     import toml  # late: a no-op build writes none
 
-    text: str = toml.dumps(table)
     try:
+        text: str = toml.dumps(table)
         is_same = tomllib.loads(text) == table
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, IndexError):  # IndexError: toml's own for a control character
         is_same = False
     if not is_same:
         raise ThunderError("cannot be written as TOML", where=where, hint="look for unusual characters in its texts")

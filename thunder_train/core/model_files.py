@@ -79,6 +79,9 @@ class TokenizerConfig(msgspec.Struct):
     pad_token: Text | dict[str, Any] | None = None
     unk_token: Text | dict[str, Any] | None = None
     added_tokens_decoder: dict[str, dict[str, Any]] = {}
+    fast_tokenizer_files: list[Annotated[str, Meta(pattern=r"^[^/\\\x00]*\Z")]] | None = None
+    gguf_file: None = None
+    """Of all keys that name a file, transformers reads these two from wherever they point."""
 
 
 class GenerationConfig(msgspec.Struct):

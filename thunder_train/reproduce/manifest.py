@@ -208,6 +208,7 @@ def read(path: Path) -> dict[str, Any]:
         run_id = run_id_of(run)
         run = _upgraded(run) if run["schema"] == EARLIER else run
         checked = msgspec.convert(run, _Run)
+        _check_numbers(run)
     except FileNotFoundError:
         raise ThunderError("is missing", str(path), f"run `./doit manifest:{path.parent.name}`") from None
     except OSError as error:
@@ -253,6 +254,16 @@ def _bytes(path: Path, hint: str) -> bytes:
     if len(content) > MOST_BYTES:
         raise ThunderError(f"has more than {MOST_BYTES} bytes", str(path), hint)
     return content
+
+
+def _check_numbers(run: dict[str, Any]) -> None:
+    """Raise ValueError for a whole number that is no number of a machine: it could not be compared with others."""
+    level: list[Any] = [run]
+    while level := [each for each in level if isinstance(each, int | dict | list)]:
+        if any(isinstance(each, int) and abs(each) >= 1 << 64 for each in level):
+            raise ValueError("a number has more than 64 bits")
+        tables = (each.values() if isinstance(each, dict) else each for each in level if not isinstance(each, int))
+        level = [item for table in tables for item in table]
 
 
 def _name_problems(run: _Run) -> list[ThunderError]:
