@@ -212,6 +212,28 @@ def test_what_another_person_planted_is_not_written_through(tmp_path: Path) -> N
     assert cache.restore("k", tmp_path / "out", "a")
 
 
+@pytest.mark.parametrize("name", ["blobs", "actions"])
+def test_a_folder_of_the_cache_that_leads_elsewhere_loses_nothing_there(tmp_path: Path, name: str) -> None:
+    """
+    Who may write to a shared cache could give a link for a folder: what is old there is not the cache's remains.
+    """
+    cache = RunCache(tmp_path / "cache", 10**6)
+    store(cache, "k", tmp_path / "made", a="one")
+    (tmp_path / "cache" / name).rename(tmp_path / "home")
+    mine = tmp_path / "home/letters/one" if name == "blobs" else tmp_path / "home/letter"
+    files.write_text(mine, "mine")
+    os.utime(mine, (0, 0))
+    (tmp_path / "cache" / name).symlink_to(tmp_path / "home")
+
+    store(cache, "other", tmp_path / "made", a="one")
+    cache.trim()
+
+    assert [] == cache.remains()
+    assert not cache.restore("k", tmp_path / "out", "a")
+    assert "mine" == mine.read_text()
+    assert not (tmp_path / "home/other.json").exists()
+
+
 def test_a_folder_of_blobs_that_is_a_link_keeps_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """
     It could lead into a folder of the person who builds.

@@ -67,6 +67,7 @@ class RunCache:
         from thunder_train.build import cache_entry  # late, with msgspec: no stage may run
 
         try:
+            self._check_folders()
             kept = {path: self._keep(root / path, sha) for path, sha in sorted(outputs.items())}
             files.write_bytes(self._action(key), cache_entry.encode(key, kept))
             self._has_grown = True
@@ -101,6 +102,8 @@ class RunCache:
 
     def remains(self, named: Collection[str] | None = None) -> list[Path]:
         """Files of the cache that no entry names, a day old. named: sha256 of the blobs that entries name."""
+        if self._actions.is_symlink() or self._blobs.is_symlink():
+            return []  # what lies there is not the cache's
         if named is None:
             named = {sha for _, entry in self._readable() for sha in _shas(entry)}
         blobs = [path for folder in _listed(self._blobs) if not folder.is_symlink() for path in _listed(folder)]
@@ -148,9 +151,8 @@ class RunCache:
         blob, size = self._blob(sha), source.stat().st_size
         if not _has_size(blob, size):
             blob.parent.mkdir(parents=True, exist_ok=True)
-            for folder in (self._blobs, blob.parent, self._actions):
-                if folder.is_symlink():
-                    raise OSError(f"{folder} is a link")
+            if blob.parent.is_symlink():
+                raise OSError(f"{blob.parent} is a link")
             draft = blob.with_name(f"{sha}{files.DRAFT}{os.getpid()}")
             try:
                 with open(source, "rb") as reader, files.create(draft) as writer:
@@ -168,6 +170,7 @@ class RunCache:
             return None
         from thunder_train.build import cache_entry
 
+        self._check_folders()
         try:
             with files.open_plain(self._action(key)) as file:
                 data = file.read(ENTRY_BYTES)
@@ -178,6 +181,12 @@ class RunCache:
         except OSError as error:
             raise ValueError(error.strerror) from None
         return cache_entry.decode(data, key, self._limit, targets)
+
+    def _check_folders(self) -> None:
+        """Raise OSError if a folder is a link: whoever may write to a shared one could lead us to our own files."""
+        for folder in (self._blobs, self._actions):
+            if folder.is_symlink():
+                raise OSError(f"{folder} is a link")
 
     def _set_aside(self, path: Path, why: str) -> None:
         try:
