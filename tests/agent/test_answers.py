@@ -186,6 +186,7 @@ def test_texts_for_people_cannot_steer_a_terminal() -> None:
     "message",
     [
         {"rank": 0, "environment": {"LD_PRELOAD": "/tmp/x.so"}},
+        {"rank": 0, "environment": {"OMPI_MCA_mca_base_component_path": "/tmp/x"}},
         {"rank": 0, "environment": {"OMPI_X; touch pwned; export Y": "1"}},
         {"rank": 0, "environment": {"OMPI_X": "a\0b"}},
         {"rank": -1, "environment": {}},

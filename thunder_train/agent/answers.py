@@ -157,13 +157,14 @@ class Installed(Answer):
 class Report(Answer):
     """A message of a process that Open MPI started: a rank's environment, or a command for ssh to run on a node.
 
-    Only Open MPI's own variables: any other, as LD_PRELOAD, could load a program into the rank.
+    Only Open MPI's own variables: any other, as LD_PRELOAD, could load a program into the rank, and so could its own
+    mca_base_component_path.
     """
 
     rank: Annotated[int, Meta(ge=0, le=4095)] | None = None
     environment: (
         dict[
-            Annotated[str, Meta(pattern=r"\A(OMPI|PMIX|PRTE)_[A-Za-z0-9_]{1,200}\Z")],
+            Annotated[str, Meta(pattern=r"\A(?!.*component_path)(OMPI|PMIX|PRTE)_[A-Za-z0-9_]{1,200}\Z")],
             Annotated[str, Meta(pattern=r"\A[^\x00-\x08\x0a-\x1f\x7f]{0,65536}\Z")],
         ]
         | None
