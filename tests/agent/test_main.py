@@ -91,7 +91,7 @@ def test_workers_of_this_folder_are_found_and_no_others(
         worker.stdin.close()
 
     assert [worker.pid] == [one["pid"] for one in processes]
-    assert "-m thunder_train.worker --x 1" == processes[0]["command"]
+    assert processes[0]["command"].endswith("-m thunder_train.worker --x 1")
     assert [] == elsewhere
 
 
@@ -99,12 +99,12 @@ def test_a_mac_finds_them_with_ps_and_lsof(monkeypatch: pytest.MonkeyPatch) -> N
     """
     No /proc there. Untested on a Mac.
     """
-    ps = "  501 /u/me/.venv/bin/python -m thunder_train.worker --rank 1\n  502 python -m thunder_train.worker\n"
-    ps += "  503 vi thunder_train/worker\n"
+    ps = "  501 /u/me/.venv/bin/python -c import sys; x -m thunder_train.worker --rank 1\n"
+    ps += "  502 python -m thunder_train.worker\n  503 vi thunder_train/worker\n"
     open_files = {"501": "p501\nfcwd\nn/Users/me/thunder train\n", "502": "p502\nfcwd\nn/Users/me/other\n"}
     monkeypatch.setattr(main, "output_of", lambda *argv: open_files[argv[3]])
 
-    assert [{"pid": 501, "command": "-m thunder_train.worker --rank 1"}] == main._mac_workers(
+    assert [{"pid": 501, "command": "/u/me/.venv/bin/python -m thunder_train.worker --rank 1"}] == main._mac_workers(
         ps, "/Users/me/thunder train"
     )
 

@@ -144,23 +144,27 @@ def usable_memory() -> int:
 
 
 def workers() -> list[dict[str, Any]]:
-    """Processes of Thunder Train's workers in this folder: [{pid, command}], the command from its module on."""
+    """Processes of Thunder Train's workers in this folder: [{pid, command}]."""
     if not Path("/proc/self").exists():
         return _mac_workers(output_of("ps", "-axww", "-o", "pid=", "-o", "command="), os.getcwd())
     here, processes = os.stat("."), []
     for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         with suppress(OSError):
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            if (found := WORKER.search(command)) and os.path.samestat(os.stat(folder / "cwd"), here):
-                processes.append({"pid": int(folder.name), "command": command[found.start() :][:200]})
+            if WORKER.search(command) and os.path.samestat(os.stat(folder / "cwd"), here):
+                processes.append({"pid": int(folder.name), "command": _shown(command)})
     return processes
+
+
+def _shown(command: str) -> str:
+    """A worker's command without what stands before its module, as launch/rank_process.py starts it."""
+    return re.sub(r"\s-c\s.*?(?=\s-m\s)", "", command, count=1, flags=re.DOTALL)[:200]
 
 
 def _mac_workers(output: str, here: str) -> list[dict[str, Any]]:
     """The same from `ps` (not cut to 80 columns) and `lsof`. Untested on a Mac."""
     rows = [line.strip().partition(" ") for line in output.splitlines()]
-    found = [(int(pid), command, WORKER.search(command)) for pid, _, command in rows]
-    commands = [(pid, command[match.start() :][:200]) for pid, command, match in found if match]
+    commands = [(int(pid), _shown(command)) for pid, _, command in rows if WORKER.search(command)]
     return [{"pid": pid, "command": command} for pid, command in commands if _lsof_folder(pid) == here]
 
 
