@@ -1,8 +1,9 @@
 """Our real task graph with short work: the stages of a recipe write small files instead of training.
 
 The benchmark copies it as dodo.py into a generated project, beside the real dodo.py as pipeline.py. Loader, stages,
-checker, state and run cache are real, and so is the work of the dataset and the model. The content of a target depends
-on what the stage reads, so a change propagates along the chain as in a real project.
+checker, state and run cache are real, and so is the work of the dataset, the model and the scripts (of these only what
+a template adds is compared, which a made-up text would not show). The content of a target depends on what the stage
+reads, so a change propagates along the chain as in a real project.
 """
 
 from dataclasses import replace
@@ -20,7 +21,7 @@ real_task = build.task
 
 def short_task(stage: Stage, cache: RunCache) -> dict[str, Any]:
     """As build.task, but a stage of a recipe only writes its targets."""
-    is_real = stage.name.partition(":")[0] in ("data", "model")
+    is_real = stage.name.partition(":")[0] in ("data", "model", "scripts")
     return real_task(stage if is_real else replace(stage, make=partial(write_targets, stage), after=None), cache)
 
 

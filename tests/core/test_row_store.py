@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from thunder_train import ThunderError
-from thunder_train.core.row_store import RowStore, is_whole
+from thunder_train.core.row_store import RowStore, is_whole, sealed
 
 TABLES = {"t": ("key", "text")}
 
@@ -156,3 +156,17 @@ def test_reading_leaves_no_file_beside(tmp_path: Path) -> None:
     RowStore(path, TABLES).read()
 
     assert [path] == [*tmp_path.iterdir()]
+
+
+def test_a_damaged_row_gets_no_new_digest(tmp_path: Path) -> None:
+    """
+    When a file turns out to be damaged as it is written, only whole rows go into the new one.
+    """
+    path = written(tmp_path)
+    run_sql("update t set text = 'other'", path)
+    store = RowStore(path, TABLES)
+    rows = store.open()
+    rows["t"]["new"] = sealed("t", "new", "text")[1:]
+
+    assert store.repair(sqlite3.DatabaseError("file is not a database"), {"t": rows["t"]})
+    assert {"new": "text"} == {key: row[0] for key, row in RowStore(path, TABLES).read()["t"].items()}

@@ -7,6 +7,7 @@ One small file beside a stage's targets, to be committed: {stage: what made the 
 import json
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ Entry = dict[str, Any]
 """{"code": change, "environment": {fact: change}}; a change is {"recorded": text, "accepted": text}."""
 
 
+@cache
 def file_of(stage: str) -> Path:
     """The file for a stage by its name, as `train:smoke`."""
     kind, _, name = stage.partition(":")

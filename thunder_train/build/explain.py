@@ -21,6 +21,7 @@ def explain(task_list: list[Any], selected: list[str], state: Any) -> dict[str, 
     control = TaskControl(task_list)  # joins targets to the tasks that read them
     control.process(selected)
     answer: dict[str, list[str]] = {}
+    remade: set[str] = set()
     for name in _in_order(control.tasks, control.selected_tasks):
         task = control.tasks[name]
         meta = task.meta or {}
@@ -29,8 +30,8 @@ def explain(task_list: list[Any], selected: list[str], state: Any) -> dict[str, 
             stale = [before for before in task.task_dep if answer.get(before)]
             made = {before: {*control.tasks[before].targets} for before in stale}
             waiting = [f"after {before}: its output may change" for before in stale if made[before] & task.file_dep]
-            remade = {path for before in stale for path in made[before]}
             answer[name] = ignored or _reasons(task, meta["stage"], state, remade) or waiting
+            remade |= {*task.targets} if answer[name] else set()
         elif "problem" in meta:
             answer[name] = [f"{BROKEN}: {line}" for line in meta["problem"].splitlines()]
     return answer

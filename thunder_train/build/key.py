@@ -26,8 +26,21 @@ class Reads(dict[str, Any]):
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the slice."""
-        return files.digest(self)
+        """Hash of the slice, over hashes of its tables: recipes share a dataset's, which is most of the text."""
+        return files.digest({name: _hashed(value) for name, value in self.items()})
+
+
+_HASHED: dict[int, tuple[Any, str]] = {}
+"""{identity of a table: itself, so that its number stays its own, and its hash}"""
+
+
+def _hashed(value: Any) -> Any:
+    """The hash of a table that slices share, any other value as it is."""
+    if not isinstance(value, dict):
+        return value
+    if id(value) not in _HASHED:
+        _HASHED[id(value)] = value, files.digest(value)
+    return _HASHED[id(value)][1]
 
 
 class View(NamedTuple):

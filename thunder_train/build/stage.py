@@ -72,7 +72,7 @@ class Fresh:
             "made" in values
             and values["reads"] == stage.reads.digest
             and values.get("decisive") == _decisive_digest(stage.code)
-            and (not stage.optional or values.get("optional") == files.digest(stage.found()))
+            and (not stage.optional or values.get("optional") == _digest_of(tuple(stage.found().items())))
             and _has_same_views(stage, values)
             and _environment_of(stage, values) == environment.part(stage.compared or ())
             and all(sha256(path) == made.get(path, "") for path in stage.targets)
@@ -88,6 +88,11 @@ def decisive(starts: tuple[str, ...]) -> dict[str, str]:
 @cache
 def _decisive_digest(starts: tuple[str, ...]) -> str:
     return files.digest(decisive(starts))
+
+
+@cache
+def _digest_of(pairs: tuple[tuple[str, str], ...]) -> str:
+    return files.digest(dict(pairs))
 
 
 def _has_same_views(stage: Stage, values: dict[str, Any]) -> bool:
@@ -293,9 +298,10 @@ def _parts_at_end(stage: Stage, before: Parts) -> Parts:
 
 def _record(stage: Stage, parts: Parts, state: Any) -> dict[str, Any]:
     """What `Fresh` compares and `doit why` shows."""
-    kept = {name: state.keep(parts[name]) for name in ("reads", "views", "code", "optional")}
+    kept = {name: state.keep(parts[name]) for name in ("views", "code", "optional")}
     return {
         **kept,
+        "reads": state.keep(stage.reads, stage.reads.digest),
         "environment": parts["environment"],
         "decisive": state.keep(revisions.decisive(stage.code, parts["code"], STATS)),
         "operational": state.keep(stage.operational()),

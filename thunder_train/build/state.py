@@ -32,7 +32,7 @@ COMMITTING = ("deps:", "ignore:")
 def records(name: str) -> list[tuple[str, dict[str, Any]]]:
     """Every task's record in a file of states, which is only read."""
     rows = row_store.RowStore(Path(name), TABLES).read()["tasks"]
-    return [(task_id, _decoded(task_id, row)) for task_id, row in sorted(rows.items())]
+    return [(task_id, _decoded(task_id, row)) for task_id, row in sorted(rows.items(), key=str)]
 
 
 def _decoded(task_id: str, row: row_store.Row) -> dict[str, Any]:
@@ -78,9 +78,12 @@ class DurableState:
 
     def get(self, task_id: str, dependency: str) -> Any:
         """One value of a task's record, or None."""
-        if self._built and task_id in self._built and not self._store.is_open:
-            self._begin()
-        return self._record(task_id).get(dependency)
+        record = self._records.get(task_id)  # doit asks ten times for each task
+        if record is None:
+            if self._built and task_id in self._built and not self._store.is_open:
+                self._begin()
+            record = self._record(task_id)
+        return record.get(dependency)
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
         """Change a task's record. doit sets `deps:` last when a task has succeeded, so that commits the record."""
@@ -126,9 +129,9 @@ class DurableState:
         """Why a stage did not succeed when it last began; "" if it did, or never began."""
         return self._text("marks", task_id) or ""
 
-    def keep(self, value: Any) -> str:
-        """Store a JSON value once and return its digest."""
-        digest = files.digest(value)
+    def keep(self, value: Any, digest: str = "") -> str:
+        """Store a JSON value once and return its digest, which may be another than that of files.digest."""
+        digest = digest or files.digest(value)
         if self._text("kept", digest) is None:
             self._put("kept", digest, json.dumps(value, sort_keys=True))
         return digest

@@ -35,7 +35,10 @@ class Run(DoitRun):  # type: ignore[misc]  # doit ships no types
     def _execute(self, *args: Any, **options: Any) -> int:
         TURNS.jobs = options["num_process"]
         state = self.dep_manager.backend
-        state.build({task.name for task in self.task_list if task.actions and (False, None, None) not in task.uptodate})
+        # of doit's tasks the ones that only name others have subtasks, the ones that only show something always run
+        state.build(
+            {task.name for task in self.task_list if not task.has_subtask and (False, None, None) not in task.uptodate}
+        )
         try:
             status: int = super()._execute(*args, **options)
             return status

@@ -47,8 +47,9 @@ def sealed(table: str, *columns: str) -> Row:
 
 
 def is_whole(table: str, key: str, row: Row) -> bool:
-    """Whether a row is as it was written."""
-    return row[-1] == _digest(table, (key, *row[:-1]))
+    """Whether a row is as it was written; a damaged one may hold what is no text."""
+    columns = (key, *row[:-1])
+    return all(isinstance(column, str) for column in columns) and row[-1] == _digest(table, columns)
 
 
 def _digest(table: str, columns: Row) -> str:
@@ -130,12 +131,16 @@ class RowStore:
         return [(f"delete from {table}", ()) for table in self._tables]  # noqa: S608
 
     def repair(self, error: sqlite3.Error, rows: Rows) -> bool:
-        """Begin a new file with these rows if an error of `write` says that the old one is damaged. Whether it did."""
+        """Begin a new file with these rows if an error of `write` says that the old one is damaged. Whether it did.
+
+        A row that was damaged before stays away: it must not get a new digest.
+        """
         if not is_damage(error):
             return False
         self._begin_again(error)
         self._open()
-        self.write(*(self.put(name, key, *row[:-1]) for name, table in rows.items() for key, row in table.items()))
+        whole = ((name, key, row) for name in rows for key, row in rows[name].items() if is_whole(name, key, row))
+        self.write(*(self.put(name, key, *row[:-1]) for name, key, row in whole))
         return True
 
     def close(self) -> None:
@@ -162,10 +167,19 @@ class RowStore:
             error = sqlite3.DatabaseError("another version of the layout")
             error.sqlite_errorcode = sqlite3.SQLITE_FORMAT
             raise error
+        try:
+            return self._texts(connection)
+        except sqlite3.OperationalError as error:  # a text that is no UTF-8, for which SQLite has no code
+            if getattr(error, "sqlite_errorcode", None) is not None:
+                raise
+            connection.text_factory = lambda text: text.decode(errors="replace")  # damaged text fails its digest
+            return self._texts(connection)
+
+    def _texts(self, connection: sqlite3.Connection) -> Rows:
         rows = {}
         for name, columns in self._tables.items():
             found = connection.execute(f"select {', '.join(columns)} from {name}")  # noqa: S608
-            rows[name] = {str(key): tuple(map(str, row)) for key, *row in found}
+            rows[name] = {row[0]: row[1:] for row in found}
         return rows
 
     def _begin_again(self, error: sqlite3.Error) -> None:
@@ -197,9 +211,7 @@ def _beside(path: Path) -> list[Path]:
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(address, timeout=WAIT_S, check_same_thread=False, isolation_level=None, uri=True)
-    connection.text_factory = lambda text: text.decode(errors="replace")  # damaged text fails its digest
-    return connection
+    return sqlite3.connect(address, timeout=WAIT_S, check_same_thread=False, isolation_level=None, uri=True)
 
 
 @contextlib.contextmanager

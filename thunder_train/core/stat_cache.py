@@ -27,6 +27,7 @@ class StatCache:
     def __init__(self, path: Path) -> None:
         self._store, self._lock = row_store.RowStore(path, {TABLE: ("path", "mark", "text")}), threading.RLock()
         self._rows: dict[str, row_store.Row] | None = None
+        self._whole: dict[str, tuple[str, str]] = {}  # what was asked for and is believed: each row is checked once
         self.hashed = 0
         """Files read by this process."""
 
@@ -55,13 +56,17 @@ class StatCache:
         return text
 
     def _recall(self, key: str) -> tuple[str, str] | None:
+        entry = self._whole.get(key)
+        if entry:
+            return entry
         if self._rows is None:
             with self._lock:
                 self._rows = self._open() if self._rows is None else self._rows
         row = self._rows.get(key)
         if row is None or not row_store.is_whole(TABLE, key, row):
             return None
-        return row[0], row[1]
+        entry = self._whole[key] = row[0], row[1]
+        return entry
 
     def _open(self) -> dict[str, row_store.Row]:
         """Every row. Where nothing can be written this process remembers for itself."""
@@ -74,6 +79,7 @@ class StatCache:
         with self._lock:
             rows = self._rows = self._open() if self._rows is None else self._rows
             rows[key] = row_store.sealed(TABLE, key, mark, text)[1:]
+            self._whole[key] = mark, text
             if not self._store.is_open:
                 return
             try:
