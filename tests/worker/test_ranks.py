@@ -35,7 +35,7 @@ def two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return place, launch(folder, place / "logs", flags(place / "adapter"))
 
 
-def test_two_ranks_train_to_the_end(two: Run) -> None:
+def test_two_ranks_train_to_the_end(two: Run, folder: Path) -> None:
     """
     done.json is written last and describes the training, without times or paths.
     """
@@ -48,6 +48,7 @@ def test_two_ranks_train_to_the_end(two: Run) -> None:
         facts[key] for key in ("schema", "steps", "world_size", "skipped_steps")
     )
     assert ({"train": 8, "valid": 3}, {"train": 0, "valid": 0}) == (facts["rows"], facts["dropped"])
+    assert facts["rows_sha256"] == {name: files.sha256(folder / f"{name}.jsonl")[:16] for name in ("train", "valid")}
     assert [1, 2, 3, 4] == [step for step, _ in facts["losses"]["train"]]
     assert [0, 2, 4] == [step for step, _ in facts["losses"]["valid"]]
     assert facts["losses"]["train"][-1][1] < facts["losses"]["train"][0][1]

@@ -77,7 +77,7 @@ def train(recipe: Recipe, out: Path, checkpoints: str) -> None:
 
     checkpoints: the folder from which a killed training goes on. It stays until `forget`.
     """
-    run, staged, rows = _run(recipe), _run(recipe, out), _split_rows(recipe)
+    run, staged, rows, digests = _run(recipe), _run(recipe, out), _split_rows(recipe), _row_digests(recipe)
     raise_all(validate.batch_problems(recipe, rows["train"]))
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
@@ -87,7 +87,7 @@ def train(recipe: Recipe, out: Path, checkpoints: str) -> None:
     start_s = time.perf_counter()
     _launch(recipe, run, staged, checkpoints)
     fetch.outputs(recipe, PROJECT, str(staged))
-    _check_rows(recipe, rows, staged / "adapter" / "done.json")
+    _check_rows(recipe, rows, digests, staged / "adapter" / "done.json")
     fetch.remove_folders(recipe, PROJECT, [str(out)])
     facts = {"seconds": round(time.perf_counter() - start_s, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
@@ -114,18 +114,31 @@ def _launch(recipe: Recipe, run: Path, staged: Path, checkpoints: str) -> None:
         raise
 
 
-def _check_rows(recipe: Recipe, rows: dict[str, int], done: Path) -> None:
-    """Refuse a training that read other rows than the dataset's manifest counts."""
+def _check_rows(recipe: Recipe, rows: dict[str, int], digests: dict[str, str], done: Path) -> None:
+    """Refuse a training that read other rows than the dataset's manifest counts, or than lay there when it began.
+
+    digests: of `_row_digests`. Rows that were swapped and swapped back meanwhile show nowhere else.
+    """
     record = files.read_json(done, hint="the training ended without it; read its logs")
     try:
         read = {
             name: record["rows"][name] + record["dropped"][name] - record["split"][name] for name in ("train", "valid")
         }
+        swapped = [name for name, sha in digests.items() if not sha.startswith(record["rows_sha256"][name])]
     except (KeyError, TypeError):
         raise ThunderError("does not count its rows", where=str(done), hint="train again") from None
     if any(read[name] != rows[name] for name in read):
         hint = f"run `./doit data:{recipe.dataset.name}`"
         raise ThunderError(f"trained on {read} rows, its manifest has {rows}", recipe.dataset.name, hint)
+    if swapped:
+        what = f"{' and '.join(f'{name}.jsonl' for name in swapped)} changed before the training read it"
+        raise ThunderError(what, recipe.dataset.name, "leave the rows alone while a training starts; run doit again")
+
+
+def _row_digests(recipe: Recipe) -> dict[str, str]:
+    """sha256 of the rows that a training is to read."""
+    folder = Path(paths.dataset(recipe.dataset.name))
+    return {name: files.sha256(folder / f"{name}.jsonl") for name in ("train", "valid")}
 
 
 def _sync(recipe: Recipe) -> sync.Synced:

@@ -283,6 +283,26 @@ def test_other_rows_settings_or_templates_are_other_tokens(
     assert 5 == len(list(cache.iterdir()))
 
 
+def test_rows_that_change_while_they_are_read_are_not_cached(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Their tokens would stand for the rows of before, in every later training.
+    """
+    from thunder_train.worker.batching import tokens
+
+    path, render = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ")]), tokens.render
+
+    def swapping(*given: Any, **named: Any) -> list[int]:
+        write_rows(path, [row(1, "ߞߋ")])
+        return render(*given, **named)
+
+    monkeypatch.setattr(tokens, "render", swapping)
+    tokens.read_all(path, tokenizer, "last", tmp_path / "cache")
+
+    assert not (tmp_path / "cache").exists()
+
+
 def test_damaged_tokens_are_made_again(tmp_path: Path, tokenizer: Any, counted: list[int]) -> None:
     """
     A flipped bit is a wrong token, and a truncated file must not stop the training.

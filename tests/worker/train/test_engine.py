@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from tests.helpers.project_copy import PROJECT
 from tests.worker.conftest import flags, row, rows_in, write_rows
+from thunder_train import ThunderError
 from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
@@ -126,6 +127,33 @@ def test_the_flag_reaches_the_share_of_each_rank(ragged: Path, tmp_path: Path, m
 
     assert sorted(expected) == sorted(rows[0] + rows[1])
     assert 0.7 < sum(map(len, rows[0])) / sum(map(len, expected)) < 0.8
+
+
+def test_rows_that_change_while_they_are_read_are_not_trained_on(
+    ragged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    done.json states the rows by what the ranks compared before they loaded the model.
+    """
+    from thunder_train.worker.args import parse
+    from thunder_train.worker.batching import tokens
+    from thunder_train.worker.ranks import Ranks
+    from thunder_train.worker.train import setup
+
+    rows, read = tmp_path / "rows.jsonl", tokens.read
+    rows.write_bytes((ragged / "ragged.jsonl").read_bytes())
+
+    def swapping(*given: Any) -> tokens.Split:
+        rows.write_bytes(b"".join(rows.read_bytes().splitlines(keepends=True)[::-1]))
+        return read(*given)
+
+    monkeypatch.chdir(ragged)
+    chosen = parse(flags(tmp_path / "adapter", train_data=str(rows), global_batch_size=13))
+    swaps = iter([swapping])
+    monkeypatch.setattr(tokens, "read", lambda *given: next(swaps, read)(*given))
+
+    with pytest.raises(ThunderError, match=r"^--train-data: rows or model changed while they were read; train again$"):
+        setup.prepare(chosen, Ranks(0, 1))
 
 
 def test_weights_must_be_as_many_as_the_ranks_and_are_part_of_the_run(ragged: Path, tmp_path: Path) -> None:

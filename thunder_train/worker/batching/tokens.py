@@ -108,7 +108,7 @@ def read_all(path: Path, tokenizer: Any, train_on: str = "last", cache: Path | N
         except ThunderError as problem:
             problems.append(problem)
     raise_all(problems)
-    if place:
+    if place and place == cache_path(cache, path, tokenizer, {"code": CODE, "train_on": train_on}):  # not swapped since
         save(place, [(each.row_id, each.tokens, each.spans) for each in examples])
     return examples
 

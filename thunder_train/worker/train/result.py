@@ -32,6 +32,7 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
         "strategy": settings.strategy,
         "packed": ready.not_packed == "",
         "rows": {name: len(split.examples) for name, split in ready.splits.items()},
+        "rows_sha256": {name: ready.identity[f"--{name}-data"] for name in ready.splits},  # its first digits
         "dropped": {name: split.dropped for name, split in ready.splits.items()},
         "split": {name: split.split for name, split in ready.splits.items()},
         "tokens": {name: split.tokens for name, split in ready.splits.items()}

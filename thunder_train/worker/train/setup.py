@@ -58,6 +58,8 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
         name: tokens.read(path, tokenizer, policy, settings.token_cache)
         for name, path in (("train", settings.train_data), ("valid", settings.valid_data))
     }
+    if identity(settings, group) != training:
+        raise ThunderError("rows or model changed while they were read", "--train-data", "train again")
     rows = settings.rows_per_step(group.size if is_data else 1)
     _check_rows(len(splits["train"].examples), rows, settings.train_data)
     lora, total = _lora(settings), model.parameters(base)

@@ -1,0 +1,53 @@
+"""What a training must have read before its result becomes the run's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.recipes import done
+from thunder_train import ThunderError
+from thunder_train.config import load
+from thunder_train.config.project import Recipe
+from thunder_train.core import files
+from thunder_train.pipeline import stages
+
+ROWS = {"train": 16, "valid": 4}
+DIGESTS = {"train": "a" * 64, "valid": "b" * 64}
+READ = {name: sha[:16] for name, sha in DIGESTS.items()}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    """Any recipe."""
+    return load.load(Path()).recipes["smoke"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({}, ""),
+        ({"rows": {"train": 15, "valid": 4}}, "trained on {'train': 15, 'valid': 4} rows, its manifest has"),
+        ({"rows_sha256": {**READ, "train": "c" * 16}}, "train.jsonl changed before the training read it; leave"),
+        ({"rows_sha256": dict.fromkeys(READ, "c" * 16)}, "train.jsonl and valid.jsonl changed before"),
+        ({"rows_sha256": {}}, "does not count its rows"),
+        ({"rows_sha256": 7}, "does not count its rows"),
+    ],
+    ids=["the same rows", "fewer rows", "other rows", "both others", "none stated", "no table"],
+)
+def test_a_training_that_read_other_rows_is_refused(
+    recipe: Recipe, tmp_path: Path, changed: dict[str, Any], problem: str
+) -> None:
+    """
+    Rows that were swapped before the ranks read them, and swapped back before the end, show nowhere else.
+    """
+    record = tmp_path / "done.json"
+    files.write_json(record, done(4) | {"dropped": {"train": 0, "valid": 0}, "rows_sha256": READ} | changed)
+    try:
+        stages._check_rows(recipe, ROWS, DIGESTS, record)
+        said = ""
+    except ThunderError as error:
+        said = str(error)
+
+    assert bool(problem) == bool(said)
+    assert problem in said
