@@ -110,3 +110,23 @@ def test_a_closed_stream_is_none_at_all(closed: str) -> None:
     number = {"stdout": 1, "stderr": 2}[closed]
 
     assert 5 == run(f"print('x', file=sys.{closed})", preexec_fn=lambda: os.close(number)).returncode
+
+
+def test_ctrl_c_during_the_first_imports_says_nothing() -> None:
+    """
+    Nothing has begun that would have to be ended, and a traceback would help nobody.
+    """
+    code = """
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == "thunder_train.cli.ending":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("thunder_train.cli", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (-signal.SIGINT, "", "") == (done.returncode, done.stdout, done.stderr)

@@ -55,6 +55,7 @@ def refusal(words: list[str]) -> str:
         ("reset-dep train:smok", "no task is named 'train:smok'; did you mean 'train:smoke'?"),
         ("fit:smoke -- --json", "no command or task is named '--json'; options come before the tasks"),
         ("why train:smoke --check", "no task is named '--check'; options come before the tasks"),
+        ("-r json clean", "'clean' is a command; it comes before its options: `doit clean`"),
         (
             "why --nothing",
             "Error parsing Command: option --nothing not recognized; "

@@ -1,7 +1,11 @@
 """`python -m thunder_train.cli`: doit with this project's commands. ./doit starts it."""
 
 import os
+import signal
 import sys
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no traceback; ending.run has its own way
 
 from thunder_train.cli import ending
 

@@ -96,6 +96,9 @@ class Program(DoitMain):  # type: ignore[misc]
             raise ThunderError(problem, hint=hint) from None
         except InvalidCommand as error:
             if error.not_found is not None:
+                if not name and error.not_found in commands:
+                    hint = f"it comes before its options: `doit {error.not_found}`"
+                    raise ThunderError(f"{error.not_found!r} is a command", hint=hint) from None
                 raise _no_such(error.not_found, loader.names, () if name else commands) from None
             raise ThunderError(str(error).strip()) from None
         except (InvalidDodoFile, InvalidTask) as error:
