@@ -74,7 +74,7 @@ def write_make(folder: Path, nodes: list[Node]) -> None:
     """A Makefile with grouped targets."""
     lines = [f"all: {' '.join(_wanted(nodes))}"]
     for node in nodes:
-        after = " ".join(_order(node))
+        after = " ".join(_order(node, nodes))
         lines += [f"{' '.join(node.targets)} &: {' '.join(node.inputs)} | {after}", f"\t{_command(node)}"]
     (folder / "Makefile").write_text("\n".join(lines) + "\n")
 
@@ -83,7 +83,7 @@ def write_ninja(folder: Path, nodes: list[Node]) -> None:
     """build.ninja with one rule."""
     lines = ["rule run", "  command = $do"]
     for node in nodes:
-        after = " ".join(_order(node))
+        after = " ".join(_order(node, nodes))
         lines += [f"build {' '.join(node.targets)}: run {' '.join(node.inputs)} || {after}", f"  do = {_command(node)}"]
     (folder / "build.ninja").write_text("\n".join([*lines, f"default {' '.join(_wanted(nodes))}"]) + "\n")
 
@@ -123,9 +123,10 @@ def _wanted(nodes: list[Node]) -> list[str]:
     return [path for node in nodes if node.stage == "manifest" for path in node.targets]
 
 
-def _order(node: Node) -> list[str]:
+def _order(node: Node, nodes: list[Node]) -> list[str]:
     """Targets that must exist first although the task does not read them."""
-    return [f"runs/{name.partition(':')[2]}/preflight.json" for name in node.after]
+    first = {other.name: other.targets[0] for other in nodes}
+    return [first[name] for name in node.after]
 
 
 def _program(home: Path, name: str) -> Path:

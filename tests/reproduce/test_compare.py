@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.helpers.project_copy import Copy
 from thunder_train.cli import commands
-from thunder_train.core import files, revisions
+from thunder_train.core import files, revisions, terminal
 from thunder_train.reproduce import compare
 from thunder_train.reproduce.compare import ABSENT, Difference, Verdict, judge
 
@@ -237,12 +238,16 @@ def test_an_output_that_the_manifest_leaves_out_is_a_difference(run: dict[str, A
 
 
 def test_a_verdict_cannot_control_the_terminal(
-    run: dict[str, Any], again: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    run: dict[str, Any],
+    again: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
     A manifest may come from anyone; its control characters are replaced.
     """
     run["environment"]["mlx"] = "\x1b[2J"
+    monkeypatch.setattr(sys, "stdout", terminal.safe(sys.stdout))
 
     commands.show(judge(run, again, TOLERANCE), as_json=False)
 

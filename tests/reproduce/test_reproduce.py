@@ -54,7 +54,9 @@ def test_other_code_is_named_as_the_cause(project: Copy) -> None:
     done = project.doit("reproduce", "-m", RUN)
 
     assert 1 == done.status
-    assert f": different, because of code; first: {ADAPTER}\n" in done.output
+    assert re.search(
+        rf": different, because of code \(train: revision \d+ -> [0-9a-f]{{12}}\); first: {ADAPTER}\n", done.output
+    )
     kept = next(line for line in done.output.splitlines() if line.startswith("kept: ")).removeprefix("kept: ")
     assert (project.path / kept / ADAPTER).is_file()
 

@@ -111,10 +111,10 @@ def render(sandbox: "SandboxedEnvironment", template: Path, values: dict[str, An
         return sandbox.from_string(files.read_text(template)).render(values)
     except FileNotFoundError:
         raise ThunderError("is missing", where=str(template), hint="git checkout it") from None
+    except TemplateNotFound as error:  # an OSError, too
+        raise ThunderError("is missing", where=str(template.parent / str(error.name)), hint="git checkout it") from None
     except OSError as error:
         raise ThunderError(f"cannot be read: {error.strerror}", where=str(template), hint="git checkout it") from None
-    except TemplateNotFound as error:
-        raise ThunderError("is missing", where=str(template.parent / str(error.name)), hint="git checkout it") from None
     except TemplateSyntaxError as error:
         raise ThunderError(str(error.message), where=f"{template}:{error.lineno}", hint="correct that line") from error
     except TemplateError as error:

@@ -69,7 +69,7 @@ def names_in(host: Machine) -> set[str]:
 
 def test_empty_hosts_are_filled_and_nothing_is_outside_of_the_folder(it: Lab) -> None:
     """
-    After one sync two bare machines with ssh hold all that a training needs. The second sync takes less than 2 s.
+    After one sync two bare machines with ssh hold all that a training needs. The second sync copies nothing.
     """
     before = [names_in(host) for host in it.hosts]
     status, output, _ = sync(it)
@@ -79,7 +79,6 @@ def test_empty_hosts_are_filled_and_nothing_is_outside_of_the_folder(it: Lab) ->
 
     print(f"nothing to do, two hosts: {seconds:.2f} s")
     assert (0, ["nothing to do"] * 2) == (again, [line.split(": ")[1].split(",")[0] for line in idle.splitlines()])
-    assert 2.0 > seconds
     for host, names in zip(it.hosts, before, strict=True):
         for name in TREE:
             assert (it.head.project / name).read_bytes() == (host.project / name).read_bytes()
