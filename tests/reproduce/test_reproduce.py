@@ -62,6 +62,7 @@ def test_other_code_is_named_as_the_cause(project: Copy) -> None:
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_a_hash_that_nothing_explains_is_nondeterminism(project: Copy) -> None:
     """
     Same inputs, code and environment but another adapter: chance, or a false manifest.

@@ -79,7 +79,9 @@ def test_g3_identical_output_stops_the_rebuild(project: Copy) -> None:
     assert ["data:agp-nko-corrections"] == project.doit().ran
 
 
-@pytest.mark.parametrize("harm", ["edit", "truncate", "delete"])
+@pytest.mark.parametrize(
+    "harm", ["edit", *(pytest.param(harm, marks=pytest.mark.slow) for harm in ("truncate", "delete"))]
+)
 def test_g4_a_harmed_target_is_made_again(project: Copy, harm: str) -> None:
     """A target was edited, truncated or deleted: the stage that makes it runs again."""
     project.forget_cache()

@@ -135,7 +135,7 @@ def test_answers_do_not_depend_on_the_batch(folder: Path, adapter: Path, many: P
     assert one == four == seven
 
 
-@pytest.mark.parametrize("uneven", [{}, {"weights": "1.0,2.0"}])
+@pytest.mark.parametrize("uneven", [pytest.param({}, marks=pytest.mark.slow), {"weights": "1.0,2.0"}])
 def test_two_ranks_write_the_bytes_of_one(
     folder: Path, adapter: Path, many: Path, tmp_path: Path, uneven: dict[str, object]
 ) -> None:

@@ -60,6 +60,7 @@ def test_two_hosts_make_the_adapter_of_two_local_ranks(two: Lab, smoke: Copy) ->
     assert [] == workers(two)
 
 
+@pytest.mark.slow
 def test_four_hosts_and_two_with_two_ranks_each_make_the_adapter_of_four_local_ranks(four: Lab, smoke: Copy) -> None:
     """
     A host that is listed twice has two ranks, each with its own port.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.project_copy import Copy, wait_for
-from tests.system.cluster.lab import Lab
+from tests.system.cluster.lab import VENV, Lab
 from tests.system.cluster.machine import HOME, LINK, PROJECT_FOLDER, Machine, in_net
 
 PREFLIGHT = """
@@ -146,8 +146,13 @@ def test_another_version_and_other_code_name_the_host(far: Lab) -> None:
     Two versions of MLX on one ring hang or add wrongly, without a message.
     """
     first, second = (host.project for host in far.hosts)
-    (first / "mlx-0.1.dist-info").mkdir()
-    (first / "mlx-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mlx\nVersion: 0.1\n")
+    python = first / ".venv/bin/python"
+    (first / ".venv").unlink()
+    (first / ".venv/mlx-0.1.dist-info").mkdir(parents=True)
+    (first / ".venv/mlx-0.1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mlx\nVersion: 0.1\n")
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="${{0%/bin/python}}" exec {VENV}/bin/python "$@"\n')
+    python.chmod(0o755)
     (second / "thunder_train/worker/train/loop.py").write_text("import this\n")
     lines = problems(far)
 

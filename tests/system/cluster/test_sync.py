@@ -85,6 +85,7 @@ def test_empty_hosts_are_filled_and_nothing_is_outside_of_the_folder(it: Lab) ->
         assert {"projects"} == names_in(host) - names
 
 
+@pytest.mark.slow
 def test_a_training_on_synced_hosts_comes_home(it: Lab, built: Copy) -> None:
     """
     Rank 0 runs on a host: after the fetch head has the bytes of two local ranks, and the hosts have no rest of the run.

@@ -74,7 +74,7 @@ def test_one_rank_of_each_host_keeps_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("strategy", ["data", "tensor"])
+@pytest.mark.parametrize("strategy", ["data", pytest.param("tensor", marks=pytest.mark.slow)])
 def test_a_host_that_is_lost_with_its_disk_loses_nothing(place: Path, strategy: str) -> None:
     """
     The first rank's folder is emptied in mid-training: the other rank's checkpoint gives the same training,

@@ -78,7 +78,7 @@ def outcome(place: Path) -> tuple[bytes, bytes, Any, list[Any]]:
     return (place / "adapter/adapters.safetensors").read_bytes(), checkpoint.encode(last), done, logged
 
 
-@pytest.mark.parametrize("global_batch_size", [4, 13])
+@pytest.mark.parametrize("global_batch_size", [pytest.param(4, marks=pytest.mark.slow), 13])
 def test_the_world_size_does_not_change_the_result(ragged: Path, tmp_path: Path, global_batch_size: int) -> None:
     """
     1, 2 and 4 ranks with the same rows per step agree within 1e-5, with a last short batch and several micro-batches.
@@ -191,7 +191,7 @@ def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged:
     ("hosts", "more"),
     [
         pytest.param("hosts1.json", {"packing": "never"}, id="one rank", marks=pytest.mark.slow),
-        pytest.param("hosts.json", {}, id="two ranks, packed"),
+        pytest.param("hosts.json", {}, id="two ranks, packed", marks=pytest.mark.slow),
         pytest.param("hosts.json", {"strategy": "tensor"}, id="two ranks, tensor", marks=pytest.mark.slow),
     ],
 )
