@@ -1,5 +1,6 @@
 """Projects for tests that run the real doit: built once, copied for each test."""
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from thunder_train.worker.bootstrap import preload
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # a busy machine must not fail a test
 preload()  # before any test imports mlx
+os.environ.pop("PYTHONSAFEPATH", None)  # of ./doit test; programs under test find modules beside them
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ import data
 
 NODES = [
     Node("data:rows", ["raw.txt"], ["data/rows.txt"], []),
+    Node("check:one", [], ["runs/one/preflight.json"], []),
     Node("train:one", ["data/rows.txt"], ["runs/one/adapter.txt"], ["check:one"]),
     Node("manifest:one", ["runs/one/adapter.txt"], ["runs/one/manifest.json"], []),
 ]

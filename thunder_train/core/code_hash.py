@@ -89,24 +89,28 @@ def _modules_now() -> dict[str, str]:
 
 
 @cache
-def _root() -> str:
-    """The project's folder as a prefix of paths from here, mostly empty."""
-    root = os.path.relpath(PACKAGE.parent)
+def _root(folder: str) -> str:
+    """The project's folder as a prefix of paths from a folder, mostly empty."""
+    root = os.path.relpath(PACKAGE.parent, folder)
     return "" if root == "." else f"{root}/"
 
 
 @cache
 def _module(path: str, stats: "StatCache") -> tuple[str, list[str]]:
-    return _module_now(path, stats)
+    return _read_module(path, stats)
+
+
+def _read_module(path: str, stats: "StatCache") -> tuple[str, list[str]]:
+    """The hash of a module's code, and the names that it imports of the package."""
+    sha, *imports = stats.memo("module", _root(os.getcwd()) + path, _describe).split()
+    return sha, imports
 
 
 def _module_now(path: str, stats: "StatCache") -> tuple[str, list[str]]:
-    """The hash of a module's code, and the names that it imports of the package."""
     try:
-        sha, *imports = stats.memo("module", _root() + path, _describe).split()
+        return _read_module(path, stats)
     except FileNotFoundError:  # removed since the folder was listed
         return "", []
-    return sha, imports
 
 
 def _describe(path: Path) -> str:
