@@ -31,6 +31,7 @@ def record(project: Copy, train: int) -> None:
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_an_upgrade_trains_again_only_if_it_says_so(project: Copy) -> None:
     """
     The same revision: nothing is made again, and the manifest keeps its bytes. Another one: the training is stale, or

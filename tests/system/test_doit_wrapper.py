@@ -429,6 +429,7 @@ def test_the_lock_names_no_registry_and_hashes_every_package() -> None:
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_modules_of_the_user_do_not_stand_in_for_others(fresh: Copy) -> None:
     """
     A random.py beside dodo.py is the user's affair: doit, the preflight's ranks and the workers import Python's own.

@@ -46,6 +46,7 @@ def ranks_of(project: Copy) -> list[str]:
     return commands
 
 
+@pytest.mark.slow
 def test_g5_a_key_flipped_and_flipped_back(project: Copy) -> None:
     """The earlier outputs are restored from the run cache, verified by hash; nothing trains."""
     before = (project.path / ADAPTER).read_bytes()

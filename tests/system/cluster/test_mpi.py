@@ -139,7 +139,7 @@ def test_a_killed_rank_costs_a_restart_and_no_bit(two: Lab, smoke: Copy) -> None
     wait_for(lambda: [] == left(two))
 
 
-@pytest.mark.parametrize("program", ["orted ", pytest.param("mpirun ", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("program", [pytest.param(name, marks=pytest.mark.slow) for name in ("orted ", "mpirun ")])
 def test_the_end_of_open_mpi_ends_the_attempt(two: Lab, smoke: Copy, program: str) -> None:
     """
     The ranks end with it, with their own exit status; a restart has a new Open MPI.

@@ -156,6 +156,7 @@ def test_rows_that_change_while_they_are_read_are_not_trained_on(
         setup.prepare(chosen, Ranks(0, 1))
 
 
+@pytest.mark.slow
 def test_weights_must_be_as_many_as_the_ranks_and_are_part_of_the_run(ragged: Path, tmp_path: Path) -> None:
     """
     A number too few would leave a rank without rows; other weights add up in another order, so it is another training.
