@@ -173,7 +173,7 @@ def _recipe(path: Path, tables: Values, root: Path, stats: StatCache | None) -> 
                 problems.append(_unknown(kind, name, choices, kind, where))
     if not problems and tables:
         recipe = _frozen(Recipe, values | parts)
-        problems = validate.recipe_problems(recipe, root)
+        problems = validate.recipe_problems(recipe, root, stats)
         if not problems:
             return recipe
     return Broken(str(values.get("name", path.stem)), tuple(problems))

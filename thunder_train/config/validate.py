@@ -18,6 +18,7 @@ from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
 from thunder_train.config.train import contradictions
 from thunder_train.core import files, paths
+from thunder_train.core.stat_cache import StatCache
 
 TYPES = {
     "string": "text in quotes",
@@ -156,11 +157,11 @@ def table_problems(part: Cluster | Model | Dataset, where: str) -> list[ThunderE
     return _model_problems(part, where) if isinstance(part, Model) else _dataset_problems(part, where)
 
 
-def recipe_problems(recipe: Recipe, root: Path) -> list[ThunderError]:
+def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) -> list[ThunderError]:
     """Contradictions inside a recipe, and with its model and dataset as far as their files are there."""
     problems = []
     try:
-        layers = model_layers(recipe.model, root)
+        layers = model_layers(recipe.model, root, stats)
     except (ThunderError, OSError) as error:
         hint = f"see models.{recipe.model.name} in thunder.toml"
         return [error if isinstance(error, ThunderError) else ThunderError(str(error), f"{recipe.file}: model", hint)]
@@ -202,24 +203,31 @@ def batch_problems(recipe: Recipe, rows: int) -> list[ThunderError]:
     return [ThunderError(what, where, f"give at most {rows * max(1, train.batch_size) // needed}, or add rows")]
 
 
-def model_layers(model: Model, root: Path) -> int | None:
+def model_layers(model: Model, root: Path, stats: StatCache | None = None) -> int | None:
     """Transformer layers of a base model; None if they are not known without a download.
 
-    Raises ThunderError for a config.json that is not one.
+    stats: remembers what a config.json says.  Raises ThunderError for a config.json that is not one.
     """
     if model.kind == "nano":
         return model.layers
     if model.kind == "path":
-        from thunder_train.core import model_files  # late: it needs msgspec
-
         config = root / model.path / "config.json"
-        return model_files.layers(config) if config.exists() else None
+        if not config.exists():
+            return None
+        text = stats.memo("layers", str(config), _layers) if stats and config.is_file() else _layers(config)
+        return int(text) if text else None
     try:
         table = json.loads(files.read_text(root / paths.model_lock(model.name)))
         layers = table["layers"] if table["repo"] == model.repo else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return layers if isinstance(layers, int) else None
+
+
+def _layers(config: Path) -> str:
+    from thunder_train.core import model_files  # late: it needs msgspec, and a build with nothing to do reads no model
+
+    return str(model_files.layers(config) or "")
 
 
 def _as_toml(key: str, value: str = "") -> str:
