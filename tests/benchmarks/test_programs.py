@@ -26,6 +26,7 @@ def results() -> dict[str, int]:
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_build() -> None:
     """
     The generated project must build, and the program stops unless exactly the right tasks run.

@@ -22,6 +22,7 @@ def test_a_run_with_a_trains_again(project: Copy) -> None:
     assert [] == project.doit("train:smoke").ran
 
 
+@pytest.mark.slow
 def test_an_ignored_stage_is_skipped_and_told(project: Copy) -> None:
     """
     And so is all that comes after it, until `doit forget`.

@@ -52,6 +52,7 @@ def test_ranks_with_the_whole_model_send_no_block_messages() -> None:
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_fit_reports_on_a_recipe_that_was_never_built(fresh: Copy) -> None:
     """
     It comes before every other stage, and needs only the nano model's config, which it builds.

@@ -45,6 +45,7 @@ def test_an_old_run_is_reproduced_whatever_the_current_recipe_says(project: Copy
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_other_code_is_named_as_the_cause(project: Copy) -> None:
     """
     The first file that differs is the adapter, and the manifest has another hash for the training's code.

@@ -54,6 +54,7 @@ def test_g2_one_key_of_one_recipe_changed(project: Copy) -> None:
     assert ["scripts:smoke", *AFTER_TRAINING] == project.doit("manifest:smoke", "scripts:other").ran
 
 
+@pytest.mark.slow
 def test_g2_a_training_key_retrains(project: Copy) -> None:
     """Only the stages that read that key, in that recipe: the dataset, the model and the preflight stay."""
     project.edit("recipes/smoke.toml", "learning_rate = 1e-6", "learning_rate = 1e-5")

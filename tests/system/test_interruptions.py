@@ -78,6 +78,7 @@ def test_g5_a_damaged_entry_is_made_again(project: Copy) -> None:
     assert good == adapter.read_bytes()
 
 
+@pytest.mark.slow
 def test_g5_two_clones_share_a_folder(fresh: Copy, project: Copy, tmp_path: Path) -> None:
     """The folder is configurable, so a shared disk serves several clones."""
     for clone in (project, fresh):
@@ -159,6 +160,7 @@ def test_g7_an_input_changed_while_a_stage_ran(project: Copy) -> None:
     assert [] == list(project.path.glob(".thunder/partial/*"))
 
 
+@pytest.mark.slow
 def test_g12_two_builds_at_once(fresh: Copy) -> None:
     """The second waits, with one clear line; nothing is corrupted, and no stage runs twice."""
     first = start_doit(fresh)

@@ -8,6 +8,7 @@ from thunder_train.core import files
 pytestmark = pytest.mark.ranks
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_in_parts_of_the_model(project: Copy) -> None:
     """
     `strategy = "tensor"` is one key; the adapter has the ordinary form, and base and adapter are evaluated as ever.

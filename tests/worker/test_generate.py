@@ -174,6 +174,7 @@ def test_bad_numbers_are_reported_together(folder: Path, adapter: Path, tmp_path
     assert (2, expected) == (done.returncode, done.stderr)
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_resumes_and_gives_the_same_bytes(
     folder: Path, adapter: Path, many: Path, tmp_path: Path
 ) -> None:

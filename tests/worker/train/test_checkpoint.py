@@ -99,6 +99,7 @@ def test_a_host_that_is_lost_with_its_disk_loses_nothing(place: Path, strategy: 
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_the_newest_checkpoint_of_any_rank_is_taken(place: Path) -> None:
     """
     A kill may come between two writes; the checkpoint of either rank is the whole state.
@@ -111,6 +112,7 @@ def test_the_newest_checkpoint_of_any_rank_is_taken(place: Path) -> None:
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_a_checkpoint_of_another_training_names_its_rank(place: Path) -> None:
     """
     The checkpoint is on another machine, which its folder alone does not name.
