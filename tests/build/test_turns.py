@@ -14,8 +14,9 @@ Start = Callable[..., threading.Event]
 
 
 @pytest.fixture
-def ends() -> Iterator[dict[str, threading.Event]]:
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, threading.Event]]:
     """What lets each stage end; at the end of the test all of them do."""
+    monkeypatch.setattr(process, "is_interrupted", threading.Event())  # another test may have interrupted this process
     events: dict[str, threading.Event] = {}
     yield events
     for event in events.values():
