@@ -44,10 +44,10 @@ def decode(data: bytes, key: str, limit_bytes: int, targets: Collection[str] | N
     try:
         entry = msgspec.json.decode(data, type=Entry)
         rest = {name: value for name, value in msgspec.to_builtins(entry).items() if name != "digest"}
-        found = files.digest(rest)
+        actual_digest = files.digest(rest)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"no entry: {str(error)[:100]}") from None
-    if entry.schema != SCHEMA or entry.key != key or entry.digest != found:
+    if entry.schema != SCHEMA or entry.key != key or entry.digest != actual_digest:
         raise ValueError("another version, another key or a damaged text")
     if not all(map(files.is_inside, entry.outputs)):
         raise ValueError("a path that leads out of the project")

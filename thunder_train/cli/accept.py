@@ -47,7 +47,7 @@ def selected(tasks: list[Any], words: list[str]) -> list[Stage]:
     """The stages that are named, by themselves or by their group. Raises ThunderError for one that has no revision."""
     control = TaskControl(tasks)  # knows targets and patterns, too
     control.process(words)
-    found: dict[str, Stage] = {}
+    chosen: dict[str, Stage] = {}
     problems = []
     for word in control.selected_tasks:
         task = control.tasks[word]
@@ -59,6 +59,6 @@ def selected(tasks: list[Any], words: list[str]) -> list[Stage]:
                 what = f"cannot be accepted; only {STAGES} can, because the others take seconds"
                 problems.append(ThunderError(what, name, f"`./doit {name}`"))
             else:
-                found[name] = meta["stage"]
+                chosen[name] = meta["stage"]
     raise_all(problems)
-    return [*found.values()]
+    return [*chosen.values()]

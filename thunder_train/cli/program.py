@@ -45,17 +45,17 @@ class ProjectLoader(DodoTaskLoader):  # type: ignore[misc]  # doit ships no type
         tasks: list[Any] = super().load_tasks(cmd, pos_args)
         self.names = tuple(task.name for task in tasks)
         targets = {target for task in tasks for target in task.targets}
-        known = targets.union(self.names)
+        names = targets.union(self.names)
         if cmd.sel_tasks:
-            cmd.sel_tasks = [caller.path(word) if _is_target(word, known) else word for word in cmd.sel_tasks]
+            cmd.sel_tasks = [caller.path(word) if _is_target(word, names) else word for word in cmd.sel_tasks]
         for word in pos_args if cmd.name not in TASK_OPTIONS else ():
-            if word not in known and "*" not in word and not _is_target(word, known):
+            if word not in names and "*" not in word and not _is_target(word, names):
                 raise InvalidCommand(not_found=word)
         return tasks
 
 
-def _is_target(word: str, known: set[str]) -> bool:
-    return word not in known and caller.path(word) in known
+def _is_target(word: str, names: set[str]) -> bool:
+    return word not in names and caller.path(word) in names
 
 
 class Program(DoitMain):  # type: ignore[misc]
