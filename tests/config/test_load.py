@@ -238,9 +238,13 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
         ('kind = "nano"', 'kind = "hub"', 'models.nano.repo: is missing; give it as "owner/name"'),
         ('"prompt.j2"', '"prompt.j2"\nvalid = 0.5\ntest = 0.5', "datasets.rows: valid and test leave no train rows; "
          "make their sum smaller than 1, as 0.1 and 0.1"),
-        ('kind = "chatml"', 'kind = "rows"', "datasets.rows.sources[0].references: is missing; "
-         "name the references file"),
-        ('template = "prompt.j2"', 'system = ""', "datasets.rows.template: is missing; "
+        ('kind = "chatml"', 'kind = "chatml"\nconstants = { a = 2024-01-01, b = 1, c = true, d = "x" }',
+         "datasets.rows.sources[0].constants.a: must be text in quotes or a number or true or false, "
+         "is datetime.date(2024, 1, 1); change its type"),
+        ('kind = "chatml"', 'kind = "chatml"\nconstants = { a = inf }', "datasets.rows.sources[0].constants.a: is inf; "
+         "give a finite number"),
+        ('template = "prompt.j2"\n[[datasets.rows.sources]]\nkind = "chatml"',
+         '[[datasets.rows.sources]]\nkind = "rows"', "datasets.rows.template: is missing; "
          "name the Jinja2 file of the user message"),
         ('"prompt.j2"', '"prompt.j2"\northography = "ifa"', "datasets.rows.orthography: is 'ifa'; use one of: "
          "bridge-toneless, standard-toned; or describe it in an orthography_table of its own"),

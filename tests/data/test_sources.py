@@ -59,15 +59,15 @@ def test_completion_is_a_question_and_its_answer(tmp_path: Path) -> None:
 
     row = rows[0]
     assert (TURNS, "b", {"feat_id": "7"}) == (list(row.messages), row.target_text, row.keys)
-    assert ("boundary", "ߞߏ", "ߞߋ", True) == (row.partition, row.asr_text, row.reference_text, row.needs_hypothesis)
+    assert ("boundary", "ߞߏ", "ߞߋ", True) == (row.partition, row.asr_text, row.reference_text, row.is_given)
 
 
 def test_plain_text_answers_no_hypothesis(tmp_path: Path) -> None:
     """Such a row has no prompt, so none may be missed."""
     rows, _ = read(tmp_path, [{"text": "ߞߏ"}, {"text": "ߞߋ", "id": 0}], kind="text")
 
-    assert [("in:5b2879ebb7c8", "ߞߏ", (), False), ("in:0", "ߞߋ", (), False)] == [
-        (row.row_id, row.target_text, row.messages, row.needs_hypothesis) for row in rows
+    assert [("in:5b2879ebb7c8", "ߞߏ", (), True), ("in:0", "ߞߋ", (), True)] == [
+        (row.row_id, row.target_text, row.messages, row.is_text) for row in rows
     ]
 
 

@@ -4,12 +4,30 @@
 from dataclasses import dataclass
 from typing import Any
 
-from thunder_train.config.fields import SEED_MAX, mapping, nested, pair, real, tables, text, texts, whole
+from thunder_train.config.fields import (
+    SEED_MAX,
+    mapping,
+    nested,
+    pair,
+    real,
+    scalars,
+    switch,
+    tables,
+    text,
+    texts,
+    whole,
+)
 
 BRIDGE_TONELESS = "bridge-toneless"
 STANDARD_TONED = "standard-toned"
 ORTHOGRAPHIES = (BRIDGE_TONELESS, STANDARD_TONED)
 """Names of the built-in orthographies; data/orthography.py defines them."""
+KINDS = ("report", "rows", "nemo", "chatml", "sharegpt", "alpaca", "completions", "folder", "text")
+"""Kinds of sources."""
+PROMPTED = ("report", "rows", "nemo")
+"""Those whose rows hold no prompt: a template of the dataset makes it."""
+UNSTATED = "unstated"
+"""The evidence kind of a source that declares none; no result on such rows can be a GO."""
 SPLIT_KEYS = ("video_id", "audio_path", "segment_id", "feat_id", "text")
 
 
@@ -18,21 +36,35 @@ class Source:
     """One input of a dataset. Paths may be patterns that match several files."""
 
     kind: str = text(
-        help="rows: the row contract, predictions and references; report: a correction report; chatml: messages, taken "
-        "unchanged; completions: prompt and completion; text: answers without a question. The file name says whether "
-        "it is JSON, JSONL, CSV or Parquet; JSON may be compressed as .gz or .zst",
-        choices=("report", "rows", "chatml", "completions", "text"),
+        help="rows: the row contract, predictions and references; nemo: a NeMo manifest with text and pred_text; "
+        "report: a correction report; chatml: messages as OpenAI and axolotl write them; sharegpt: conversations; "
+        "alpaca: instruction, input, output; completions: prompt, completion; folder: train, valid and test of mlx-lm; "
+        "text: plain text, without a prompt. The file name says whether it is JSON, JSONL, CSV or Parquet; JSON may be "
+        "compressed as .gz or .zst",
+        choices=KINDS,
     )
     path: str = text(
         help="The file, or a pattern such as data/sources/part-*.jsonl; for rows: the predictions", minlength=1
     )
-    references: str = text(help="rows: the references, a file or a pattern", default="")
+    references: str = text(
+        help='rows: the references, a file or a pattern; "" if each prediction has its reference beside it', default=""
+    )
     evidence_kind: str = text(
-        help="What a result on these rows can prove", choices=("real", "synthetic", "smoke", "oracle")
+        help="What a result on these rows can prove. unstated: nothing, so that no result can be a GO",
+        choices=("real", "synthetic", "smoke", "oracle", UNSTATED),
+        default=UNSTATED,
+    )
+    split: str = text(
+        help="Where the rows go. train, valid, test: all of them there; row: as each row's own split says; divide: by "
+        '[datasets.NAME] valid and test; "": as row if the rows of the dataset have several splits, else as divide',
+        choices=("", "train", "valid", "test", "row", "divide"),
+        default="",
     )
     rows: str = text(help='report: dotted path to the list of rows; "" if the file itself is the list', default="")
-    fields: dict[str, str] = mapping(help="Canonical field = dotted path inside a row")
-    constants: dict[str, str] = mapping(help="Canonical field = constant value")
+    fields: dict[str, str] = mapping(
+        help="Canonical field = dotted path inside a row, with [0] for the first item of a list"
+    )
+    constants: dict[str, str | float | bool] = scalars(help="Canonical field = its value in every row")
     enums: dict[str, dict[str, str]] = mapping(
         help="Canonical field = {value in the file = canonical value}; other values are refused",
         type="dict",
@@ -40,6 +72,11 @@ class Source:
     )
     reference_side: tuple[str, ...] = texts(
         help="Canonical fields that depend on the reference, such as telemetry.cer_edits; prompts cannot use them",
+        default=(),
+    )
+    telemetry: tuple[str, ...] = texts(
+        help="Telemetry of your own, as rover.score, that is known without the reference: prompts and gates get it "
+        "besides the names of the row contract",
         default=(),
     )
     use: tuple[str, ...] = texts(
@@ -85,12 +122,19 @@ class Dataset:
 
     name: str
     sources: tuple[Source, ...] = tables(Source, help="One table per input", minlength=1)
-    system: str = text(help="System message of every row", default="")
+    system: str = text(help="System message of every row that has none of its own", default="")
     templates: tuple[str, ...] = texts(
         help="Several templates, instead of template; the id of a row selects one",
         minlength=1,
         optional=True,
-        instead=("template", text(help="Jinja2 file of the user message", minlength=1, optional=True)),
+        instead=(
+            "template",
+            text(
+                help=f"Jinja2 file of the user message; only kinds {', '.join(PROMPTED)} need it",
+                minlength=1,
+                optional=True,
+            ),
+        ),
     )
     orthography: str = text(
         help="Spelling of all texts, never mixed: bridge-toneless, standard-toned, the name of your own "
@@ -108,6 +152,10 @@ class Dataset:
         "names its group. text: the answer without marks, spaces and punctuation",
         choices=SPLIT_KEYS,
         default=SPLIT_KEYS,
+    )
+    train_on_silence: bool = switch(
+        help="Whether rows whose hypothesis or reference is empty are trained on; in test they are always kept",
+        default=False,
     )
     max_dropped: float = real(
         help="Rows that may be dropped before the stage fails", unit="share of rows", low=0.0, high=1.0, default=0.5

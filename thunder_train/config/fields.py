@@ -77,6 +77,11 @@ def mapping(*, help: str, **values: Any) -> Any:
     return _key("dict", help, dict, valuesrules=values or {"type": "string"})
 
 
+def scalars(*, help: str) -> Any:
+    """A table with any keys whose values are texts, finite numbers, true or false; empty by default."""
+    return mapping(help=help, type=["string", "number", "boolean"], check_with="number")
+
+
 def nested(kind: type, *, help: str, default: Any = MISSING, **rules: Any) -> Any:
     """A table whose keys are the fields of kind. default: a function that gives one.
 

@@ -146,7 +146,8 @@ def _object(table: Table) -> dict[str, Any]:
 
 
 def _property(rules: dict[str, Any]) -> dict[str, Any]:
-    shape: dict[str, Any] = {"type": JSON_TYPES[rules["type"]]}
+    kind = rules["type"]
+    shape: dict[str, Any] = {"type": [JSON_TYPES[one] for one in kind] if isinstance(kind, list) else JSON_TYPES[kind]}
     if "schema" in rules and rules["type"] == "dict":
         shape = _object(rules["schema"])
     elif "valuesrules" in rules:

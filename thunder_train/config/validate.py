@@ -13,7 +13,7 @@ from typing import Any
 
 from thunder_train import ThunderError
 from thunder_train.config import fields
-from thunder_train.config.dataset import ORTHOGRAPHIES, Dataset
+from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset
 from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
 from thunder_train.config.train import contradictions
@@ -109,7 +109,8 @@ def _problem(error: Any, table: Table, where: str) -> ThunderError:
     elif error.rule == "required":
         what, hint = "is missing", _how_to_add(path, rules)
     elif error.rule == "type":
-        what, hint = f"must be {TYPES[limit]}, is {value!r}", "change its type"
+        kinds = [TYPES[kind] for kind in (limit if isinstance(limit, list) else [limit])]
+        what, hint = f"must be {' or '.join(kinds)}, is {value!r}", "change its type"
     elif error.rule == "allowed":
         what, hint = f"is {value!r}", did_you_mean(str(value), [str(one) for one in limit])
     elif error.rule == "forbidden":
@@ -262,7 +263,7 @@ def _model_problems(model: Model, where: str) -> list[ThunderError]:
 
 def _dataset_problems(dataset: Dataset, where: str) -> list[ThunderError]:
     problems = _orthography_problems(dataset, where)
-    if not dataset.templates:
+    if not dataset.templates and any(source.kind in PROMPTED for source in dataset.sources):
         problems.insert(0, ThunderError("is missing", f"{where}.template", "name the Jinja2 file of the user message"))
     if dataset.valid + dataset.test >= 1:
         hint = "make their sum smaller than 1, as 0.1 and 0.1"
@@ -272,9 +273,6 @@ def _dataset_problems(dataset: Dataset, where: str) -> list[ThunderError]:
         if shown:
             what, hint = f"names {', '.join(shown)}, which prompts show", "name telemetry, as telemetry.cer_edits"
             problems.append(ThunderError(what, f"{where}.sources[{number}].reference_side", hint))
-        if source.kind == "rows" and not source.references:
-            at = f"{where}.sources[{number}].references"
-            problems.append(ThunderError("is missing", at, "name the references file"))
     return problems
 
 

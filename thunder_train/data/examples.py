@@ -60,9 +60,9 @@ class Composer:
         target = reference if row.target_text == row.reference_text else nfc(row.target_text)
         if not target.strip():
             return "empty target"
-        if not row.messages and row.needs_hypothesis and not asr.strip():
+        if not row.is_given and not asr.strip():
             return "empty hypothesis"
-        is_prose = bool(row.messages) or not row.needs_hypothesis
+        is_prose = row.is_given
         if reason := orthography.unfit(asr, reference, target, self.table, is_prose) or _unfit_message(row):
             return reason
         self._spelling_of(row.source).add(row.target_text)

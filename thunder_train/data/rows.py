@@ -34,12 +34,27 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     witness: dict[str, str] = {}
     telemetry: dict[str, Any] = {}
     """What the recogniser knew without a reference; prompts may show it."""
-    messages: tuple[dict[str, str], ...] = ()
-    """ChatML and completions only: the conversation as it is, so that no prompt is rendered."""
+    hypotheses: tuple[str, ...] = ()
+    """All texts that the recogniser offers, best first; () if it offers asr_text alone."""
+    messages: tuple[dict[str, Any], ...] = ()
+    """Conversations only: as data/conversations.py gives them, so that no prompt is rendered."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Conversations only: the schemas of the functions that the model may call."""
     keys: dict[str, str] = {}
     """Those of GROUP_KEYS that it carries."""
-    needs_hypothesis: bool = True
-    """False for plain text, which answers no hypothesis."""
+    own_split: str = ""
+    """The word of its own `split` field, as it stands; "" for none."""
+    given_split: str = ""
+    """`train`, `valid` or `test` if its file or its source says so, else ""."""
+    is_text: bool = False
+    """Plain text, without a prompt: target_text is all of it."""
+    is_silent: bool = False
+    """A reference was given and is empty: nothing was said."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it is text as people wrote it, a conversation or plain text: no template makes its prompt."""
+        return bool(self.messages) or self.is_text
 
 
 def group_keys(fields: Any) -> dict[str, str]:
@@ -57,11 +72,17 @@ class Dropped(msgspec.Struct, frozen=True, order=True):
 
 
 class Ledger:
-    """Rows read and rows dropped, one for a dataset. rows_read: file -> its number of rows."""
+    """What happened to the rows of a dataset.
+
+    rows_read: file -> its number of rows; unused: file -> {name of a field that nothing reads: rows that have it};
+    notes: what readers decided for many rows at once -> the number of rows.
+    """
 
     def __init__(self) -> None:
         self.rows_read: dict[str, int] = {}
         self.dropped: list[Dropped] = []
+        self.unused: dict[str, Counter[str]] = {}
+        self.notes: Counter[str] = Counter()
 
     def drop(self, file: str, line: int, row_id: str, reason: str) -> None:
         """Note that a row is not used, and why."""

@@ -116,7 +116,7 @@ def _row(source: Source, row: Conversation | Completion | Text, path: str, line:
         partition=row.partition,
         messages=messages,
         keys=keys | group_keys(row),
-        needs_hypothesis=not isinstance(row, Text),
+        is_text=isinstance(row, Text),
     )
 
 

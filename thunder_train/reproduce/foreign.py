@@ -23,10 +23,11 @@ TAKEN: dict[str, frozenset[str]] = {
     "cluster": frozenset({"name", "backend", "ranks", "local", "weights"}),
     "dataset": frozenset(
         {"name", "sources", "system", "templates", "orthography", "orthography_table", "split_seed", "valid", "test"}
-        | {"group_keys", "max_dropped", "provenance"}
+        | {"group_keys", "max_dropped", "provenance", "train_on_silence"}
     ),
     "dataset.sources": frozenset(
         {"kind", "path", "references", "evidence_kind", "rows", "fields", "constants", "enums", "reference_side", "use"}
+        | {"split", "telemetry"}
     ),
     "dataset.orthography_table": frozenset({"letters", "marks", "shared", "marks_per_letter", "ratios"}),
     "dataset.orthography_table.ratios": frozenset({"of", "among", "low", "high"}),
