@@ -25,6 +25,8 @@ from thunder_train.config.fields import (
     named,
     nested,
     real,
+    scalars,
+    switch,
     tables,
     text,
     texts,
@@ -163,6 +165,23 @@ class Model:
     kv_heads: int = whole(help="nano: key/value heads", unit="heads", low=1, high=64, default=1)
     hidden: int = whole(help="nano: width of the MLP", unit="values", low=8, high=4096, default=128)
     seed: int = whole(help="nano: seed of the random weights", low=0, high=SEED_MAX, default=0)
+    chat_template: str = text(
+        help="Jinja file of the project that turns messages into text, instead of the tokenizer's own chat template; "
+        "templates/chat/ has some for base models without one",
+        default="",
+    )
+    template: dict[str, Any] = scalars(
+        help="Arguments of the chat template, as enable_thinking = false: text, number, true or false"
+    )
+    end_answers: bool = switch(
+        help="Append the end-of-sequence token to an answer that the chat template does not end", default=True
+    )
+
+    @property
+    def chat(self) -> dict[str, Any]:
+        """The keys that decide how messages become text, where they are not the default; chat_template is a file."""
+        given = {"template": self.template, "end_answers": self.end_answers}
+        return {name: value for name, value in given.items() if value not in ({}, True)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -17,7 +17,7 @@ from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset
 from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
 from thunder_train.config.train import contradictions
-from thunder_train.core import files, paths
+from thunder_train.core import files, paths, template_arguments
 from thunder_train.core.stat_cache import StatCache
 
 TYPES = {
@@ -174,6 +174,9 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
         for key, what, hint in contradictions(recipe.train, _as_toml)
     ]
     problems += _gate_problems(recipe)
+    if recipe.model.chat_template and not (root / recipe.model.chat_template).is_file():
+        hint = f"correct models.{recipe.model.name}.chat_template in thunder.toml"
+        problems.append(ThunderError("is missing", recipe.model.chat_template, hint))
     rows = _known_rows(recipe.dataset, root)
     too_few = batch_problems(recipe, rows) if rows is not None else []
     return problems + (too_few if too_few and _is_current(recipe.dataset, root) else [])
@@ -251,14 +254,26 @@ def _cluster_problems(cluster: Cluster, where: str) -> list[ThunderError]:
 
 
 def _model_problems(model: Model, where: str) -> list[ThunderError]:
+    problems = _chat_problems(model, where)
     if model.kind == "path" and not model.path:
-        return [ThunderError("is missing", f"{where}.path", "give the mlx-lm folder of the model")]
+        problems.append(ThunderError("is missing", f"{where}.path", "give the mlx-lm folder of the model"))
     if model.kind == "hub" and not model.repo:
-        return [ThunderError("is missing", f"{where}.repo", 'give it as "owner/name"')]
+        problems.append(ThunderError("is missing", f"{where}.repo", 'give it as "owner/name"'))
     if model.kind == "nano" and (model.width % model.heads or model.heads % model.kv_heads):
         what = f"width {model.width}, heads {model.heads} and kv_heads {model.kv_heads} do not divide"
-        return [ThunderError(what, where, "make width a multiple of heads, and heads a multiple of kv_heads")]
-    return []
+        problems.append(ThunderError(what, where, "make width a multiple of heads, and heads a multiple of kv_heads"))
+    return problems
+
+
+def _chat_problems(model: Model, where: str) -> list[ThunderError]:
+    """Every host reads the chat template, so it lies in the project, where sync finds it."""
+    problems = []
+    if model.chat_template and not (files.is_inside(model.chat_template) and model.chat_template.isprintable()):
+        what, hint = f"{model.chat_template!r} is no path inside the project", "copy the file into templates/chat/"
+        problems.append(ThunderError(what, f"{where}.chat_template", hint))
+    for name, what, hint in template_arguments.problems(model.template):
+        problems.append(ThunderError(what, f"{where}.template{f'.{name}' if name else ''}", hint))
+    return problems
 
 
 def _dataset_problems(dataset: Dataset, where: str) -> list[ThunderError]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train.config.fields import is_operational
-from thunder_train.config.project import Recipe
+from thunder_train.config.project import Model, Recipe
 from thunder_train.config.train import Train, flag_of
-from thunder_train.core import paths
+from thunder_train.core import paths, template_arguments
 
 LAUNCHER = "thunder_train.launch"
 SHIPPED = (
@@ -158,7 +158,15 @@ def _weight_flags(weights: tuple[float, ...]) -> list[tuple[str, Any]]:
 
 
 def model_flags(recipe: Recipe) -> list[tuple[str, Any]]:
-    """The folder or repository of the base model, and the lock that pins it."""
+    """The folder or repository of the base model, the lock that pins it, and how messages become its text."""
     model, home = recipe.model, paths.model(recipe.model.name)
     place = {"nano": f"{home}/files", "path": model.path, "hub": model.repo}[model.kind]
-    return [("--model", place), ("--model-lock", f"{home}/model.lock.json")]
+    return [("--model", place), ("--model-lock", f"{home}/model.lock.json"), *_chat_flags(model)]
+
+
+def _chat_flags(model: Model) -> list[tuple[str, Any]]:
+    """How messages become text, where thunder.toml says it; else the tokenizer's own template does."""
+    flags: list[tuple[str, Any]] = [("--chat-template", model.chat_template)] if model.chat_template else []
+    if model.template:
+        flags.append(("--template-args", template_arguments.text_of(model.template)))
+    return flags if model.end_answers else [*flags, ("--end-answers", "false")]

@@ -178,7 +178,7 @@ def build(recipe: Recipe, root: Path, code: dict[str, str], accepted: dict[str, 
         **({"accepted": accepted} if accepted else {}),
         "command": ["bash", f"{paths.run(recipe.name)}/launch.sh"],
         "flags": {
-            flag: files.portable(value) if isinstance(value, str) else value
+            flag: files.portable(value) if isinstance(value, str) and flag != "--template-args" else value
             for flag, value in scripts.launch_flags(recipe)
             if flag not in scripts.OPERATIONAL
         },

@@ -16,16 +16,18 @@ from typing import Any, NoReturn
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.fields import is_operational, problem
 from thunder_train.config.train import Train, contradictions, flag_of
+from thunder_train.core import template_arguments
 
 LAUNCHER_ONLY = ("max_restarts",)
 """Keys of [train] that are no flags of the worker."""
 WHERE_ONLY = (
     "model", "model_lock", "train_data", "valid_data", "hostfile", "adapter_path", "checkpoint_path", "token_cache",
-    "log_every", "eval_every", "max_skipped",
+    "log_every", "eval_every", "max_skipped", "chat_template",
 )  # fmt: skip
 """Flags that say where files are or how to report, besides the operational ones. They change no step: validation has no
 random state, and the content of model and data is compared by hash.
 """
+CHAT = ("template_args", "end_answers")
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +60,22 @@ def weights(text: str) -> tuple[float, ...]:
     return speeds
 
 
+def truth(text: str) -> bool:
+    """A flag that is true or false."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+def template_json(text: str) -> str:
+    """The arguments of --template-args as canonical JSON; "" for none."""
+    try:
+        arguments = template_arguments.parse(text) if text else {}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return template_arguments.text_of(arguments) if arguments else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What a training and an evaluation read, and the ranks that share the work."""
@@ -70,6 +88,28 @@ class Inputs:
     weights: tuple[float, ...] = flag(
         help="Speed of each rank, as 2.0,1.0; without it all are equal", type=weights, default=()
     )
+    chat_template: Path | None = flag(
+        help="Jinja file that turns messages into text; default: the tokenizer's own template", type=Path, default=None
+    )
+    template_args: str = flag(help="Arguments of the chat template, as a JSON object", type=template_json, default="")
+    end_answers: bool = flag(
+        help="Whether an answer that the chat template does not end gets the end-of-sequence token",
+        type=truth,
+        default=True,
+    )
+
+    def template_arguments(self) -> dict[str, Any]:
+        """The arguments of --template-args."""
+        return dict(template_arguments.parse(self.template_args)) if self.template_args else {}
+
+    def chat_flags(self) -> dict[str, Any]:
+        """Those of --template-args and --end-answers that are given: without one a run is what it always was."""
+        given = {"template_args": self.template_args, "end_answers": self.end_answers}
+        return {name: value for name, value in given.items() if value not in ("", True)}
+
+    def chat_files(self) -> dict[str, Path]:
+        """{flag: the file that decides how messages become text}, if one is given."""
+        return {"--chat-template": self.chat_template} if self.chat_template else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +126,9 @@ class Settings(Inputs, Train):
 
     def numeric(self) -> dict[str, Any]:
         """The flags that decide numbers, by name."""
-        numeric = [key.name for key in fields(self) if key.name not in WHERE_ONLY and not is_operational(key)]
-        return {name: getattr(self, name) for name in numeric}
+        left_out = {*WHERE_ONLY, *CHAT}
+        numeric = [key.name for key in fields(self) if key.name not in left_out and not is_operational(key)]
+        return {name: getattr(self, name) for name in numeric} | self.chat_flags()
 
 
 def parse(argv: list[str]) -> Settings:
@@ -164,17 +205,11 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
-    return text.lower() == "true"
-
-
 CONVERTERS: dict[Any, Callable[[str], Any]] = {
     "string": str,
     "integer": _number,
     "number": float,
-    "boolean": _truth,
+    "boolean": truth,
     "list": _list,
 }
 """Type of a config key -> what argparse makes of a flag's text."""
