@@ -165,8 +165,10 @@ def _padded_batch(rows: list[Messages], tokenizer: Any, lesson: str) -> Any:
     """One pass over all rows, padded to the longest; a row of n tokens is n - 1 wide, as its last is only a target."""
     from thunder_train.worker.batching import batch, tokens
     from thunder_train.worker.batching.plan import Pass
+    from thunder_train.worker.chat import Chat
 
-    examples = [tokens.example({"messages": row}, tokenizer, lesson) for row in rows]
+    chat = Chat(tokenizer)
+    examples = [tokens.example({"messages": row}, chat, lesson) for row in rows]
     width = max(len(each.tokens) for each in examples) - 1
     return batch.batch(examples, Pass(tuple((i,) for i in range(len(examples))), width))
 

@@ -54,6 +54,14 @@ def tokenizer(folder: Path) -> Any:
     return load_tokenizer(folder / "nano", eos_token_ids=[5])
 
 
+@pytest.fixture(scope="session")
+def nano_chat(tokenizer: Any) -> Any:
+    """The nano tokenizer with its own chat template."""
+    from thunder_train.worker.chat import Chat
+
+    return Chat(tokenizer)
+
+
 def rows_in(batch: Any) -> list[tuple[int, ...]]:
     """The tokens of each row of a batch, padding (token 0) left out."""
     tokens = batch.tokens.tolist()

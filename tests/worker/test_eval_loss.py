@@ -12,7 +12,7 @@ pytestmark = pytest.mark.mlx
 
 
 def test_a_loss_that_is_not_finite_names_the_rows(
-    folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path, nano_chat: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     All rows share a packed pass, and a reader must know which of thousands to look at.
@@ -30,7 +30,7 @@ def test_a_loss_that_is_not_finite_names_the_rows(
     for module in (eval_loss, broken_rows):
         monkeypatch.setattr(module, "loss_sum", broken)
     network, _ = model.load(str(folder / "nano"), "")
-    rows = [tokens.example(row(number, text), tokenizer, where=f"x:{number}") for number, text in enumerate(TEXTS)]
+    rows = [tokens.example(row(number, text), nano_chat, where=f"x:{number}") for number, text in enumerate(TEXTS)]
     with pytest.raises(ThunderError) as caught:
         eval_loss.measure(network, rows, 512, 8192, Ranks(0, 1), lambda: None)
 

@@ -20,7 +20,7 @@ import mlx.nn as nn
 from mlx_lm.generate import batch_generate
 
 from thunder_train.core import files
-from thunder_train.worker import eval_loss, model, ranks, saved_adapter
+from thunder_train.worker import chat, eval_loss, model, ranks, saved_adapter
 from thunder_train.worker.batching import tokens
 from thunder_train.worker.batching.tokens import Example
 from thunder_train.worker.evaluate_args import Task
@@ -72,7 +72,8 @@ def evaluate(task: Task, adapter: Path, group: Ranks, tick: Callable[[], None]) 
     inputs = identity(task, adapter)
     ranks.check_identity(inputs, group, "evaluate")
     network, tokenizer = model.load(task.model, model.pinned_commit(task.model_lock))
-    splits = {name: tokens.read_all(path, tokenizer, cache=task.token_cache) for name, path in read_for(task).items()}
+    spoken = chat.of(tokenizer, task)
+    splits = {name: tokens.read_all(path, spoken, cache=task.token_cache) for name, path in read_for(task).items()}
     max_tokens = task.max_tokens or cap([*splits["train"], *splits["valid"]])
     kept = KeptAnswers(task.partial if group.rank == 0 else None, inputs)
     session = Session(network, tokenizer, max_tokens, task.batch_size, group, kept, tick)

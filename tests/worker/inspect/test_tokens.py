@@ -94,7 +94,7 @@ def test_padding_is_that_of_the_training_batches(tmp_path: Path, base: "Base", p
     rows = write_rows(tmp_path / "rows.jsonl", [row(i, text) for i, text in enumerate(ANSWERS)])
     changed = CHANGED | {"packing": packing, "max_seq_len": 200}
     settings = parse(flags(Path("adapter"), train_data=rows, valid_data=rows, **changed))
-    split = read(rows, base.tokenizer, Policy(200, "split", "all"))
+    split = read(rows, base.chat, Policy(200, "split", "all"))
     ready: Any = SimpleNamespace(model=base.model, splits={"train": split}, not_packed=packing == "never")
     feeds = [setup._loader(settings, ready, "train", Ranks(rank, ranks)) for rank in range(ranks)]
     expected = sum(batch.padded_tokens for feed in feeds for step in range(3) for batch in feed.step(step))
@@ -334,5 +334,8 @@ def test_an_error_of_the_model_is_listed_once_and_not_for_each_row(folder: Path,
     with pytest.raises(ThunderError) as caught:
         tokens.report(settings, tokens.load(settings), 1, 0)
 
-    expected = "--model: the tokenizer has no chat template; use an instruction-tuned model"
+    expected = (
+        "--model: the tokenizer has no chat template; set chat_template in [models.NAME], as "
+        "templates/chat/chatml.jinja, or use an instruction-tuned model"
+    )
     assert expected == str(caught.value)

@@ -19,11 +19,12 @@ Preview = Callable[..., str]
 def pieces(tokenizer: Any) -> "Callable[..., list[Piece]]":
     """A function: alternating user and assistant messages -> the row in pieces, every answer a target."""
     from thunder_train.worker.batching.tokens import example
+    from thunder_train.worker.chat import Chat
     from thunder_train.worker.inspect import tokens
 
     def pieces(*contents: str) -> "list[Piece]":
         messages = [{"role": ("user", "assistant")[i % 2], "content": each} for i, each in enumerate(contents)]
-        return tokens.pieces(example({"messages": messages}, tokenizer, "x:1", "all"), tokenizer)
+        return tokens.pieces(example({"messages": messages}, Chat(tokenizer), "x:1", "all"), tokenizer)
 
     return pieces
 

@@ -13,7 +13,7 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def run(folder: Path, tokenizer: Any, tmp_path: Path) -> Make:
+def run(folder: Path, nano_chat: Any, tmp_path: Path) -> Make:
     """A function that makes a run of the nano base on eight rows, two of them a step."""
     from thunder_train.worker import model
     from thunder_train.worker.batching import tokens
@@ -23,7 +23,7 @@ def run(folder: Path, tokenizer: Any, tmp_path: Path) -> Make:
     from thunder_train.worker.train.checkpoint import Progress
     from thunder_train.worker.train.metrics_log import MetricsLog
 
-    rows = tuple(tokens.example(row(i, text), tokenizer, where=f"x:{i}") for i, text in enumerate(TEXTS))
+    rows = tuple(tokens.example(row(i, text), nano_chat, where=f"x:{i}") for i, text in enumerate(TEXTS))
 
     def make(
         metrics: Path | None = None, dropout: float = 0.0, stop: bool = False, valid: Any = rows[:3], **plan: Any

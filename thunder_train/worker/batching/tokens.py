@@ -22,6 +22,7 @@ import transformers
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
+from thunder_train.worker.chat import DEFAULTS, TODAY, Chat
 
 CODE = 1
 """Part of the cache's key. Raise it when this module makes other tokens of the same row."""
@@ -81,34 +82,35 @@ class Policy:
     train_on: str = "last"
 
 
-def read(path: Path, tokenizer: Any, policy: Policy, cache: Path | None = None) -> Split:
+def read(path: Path, chat: Chat, policy: Policy, cache: Path | None = None, may_be_empty: bool = False) -> Split:
     """The rows of a JSONL file in tokens, none longer than the policy allows. cache: folder of cached tokens.
 
-    Raises ThunderError listing every row that cannot be trained on, and for a file without usable rows.
+    Raises ThunderError listing every row that cannot be trained on, and unless may_be_empty for a file without usable
+    rows.
     """
-    examples = read_all(path, tokenizer, policy.train_on, cache)
+    examples = read_all(path, chat, policy.train_on, cache)
     long = [each for each in examples if len(each.tokens) > policy.max_seq_len]
     if long and policy.too_long == "refuse":
         raise _too_long(long, path, policy.max_seq_len)
     split = _cut(examples, policy)
-    if not split.examples:
+    if not split.examples and not may_be_empty:
         raise ThunderError("holds no row to use", where=str(path), hint="run `./doit data`, or raise --max-seq-len")
     return split
 
 
-def read_all(path: Path, tokenizer: Any, train_on: str = "last", cache: Path | None = None) -> list[Example]:
+def read_all(path: Path, chat: Chat, train_on: str = "last", cache: Path | None = None) -> list[Example]:
     """Every row of a JSONL file in tokens, of any length. Raises ThunderError listing every unusable row."""
-    place = cache_path(cache, path, tokenizer, {"code": CODE, "train_on": train_on})
+    place = cache_path(cache, path, chat, {"code": CODE, "train_on": train_on})
     if place and (cached := load(place)):
         return [Example(*each) for each in cached]
     examples, problems = [], []
     for number, row in enumerate(files.read_jsonl(path, hint="run `./doit data`"), start=1):
         try:
-            examples.append(example(row, tokenizer, f"{path}:{number}", train_on))
+            examples.append(example(row, chat, f"{path}:{number}", train_on))
         except ThunderError as problem:
             problems.append(problem)
     raise_all(problems)
-    if place and place == cache_path(cache, path, tokenizer, {"code": CODE, "train_on": train_on}):  # not swapped since
+    if place and place == cache_path(cache, path, chat, {"code": CODE, "train_on": train_on}):  # not swapped since
         save(place, [(each.row_id, each.tokens, each.spans) for each in examples])
     return examples
 
@@ -155,7 +157,7 @@ def pieces(row: Example, max_seq_len: int) -> list[Example]:
     return [Example(f"{row.row_id}#{number}", *part) for number, part in enumerate(parts, start=1)]
 
 
-def example(row: Any, tokenizer: Any, where: str, train_on: str = "last") -> Example:
+def example(row: Any, chat: Chat, where: str, train_on: str = "last") -> Example:
     """A row in tokens. Raises ThunderError if it has no answer or the chat template does not fit it."""
     messages = row.get("messages") if isinstance(row, dict) else None
     if not messages or not _is_chat(messages):
@@ -163,8 +165,8 @@ def example(row: Any, tokenizer: Any, where: str, train_on: str = "last") -> Exa
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
         raise ThunderError("has no target: the last message is not an answer", where, hint="end it with an answer")
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    full = render(messages, tokenizer, where, answer=True)
-    spans = tuple(_span(messages, i, full, tokenizer, where) for i in (turns if train_on == "all" else turns[-1:]))
+    full = render(messages, chat, where, answer=True)
+    spans = tuple(_span(messages, i, full, chat, where) for i in (turns if train_on == "all" else turns[-1:]))
     # What follows the last target has nothing to predict, so it would only cost computing.
     return Example(str(row.get("id", where)), tuple(full[: spans[-1][1]]), spans)
 
@@ -176,69 +178,63 @@ def _is_chat(messages: Any) -> bool:
     )
 
 
-def _span(messages: list[dict[str, str]], turn: int, full: list[int], tokenizer: Any, where: str) -> tuple[int, int]:
+def _span(messages: list[dict[str, str]], turn: int, full: list[int], chat: Chat, where: str) -> tuple[int, int]:
     """The span of an answer in the tokens of the whole row, from the end of its prompt to the end of its turn.
 
     Templates do not mark answers, so each is located by rendering the messages before it. That holds only if the
     template renders these as a prefix of the whole row; Qwen3's, for one, drops the thoughts of earlier answers.
     """
-    prompt = render(messages[:turn], tokenizer, where, answer=False)
+    prompt = render(messages[:turn], chat, where, answer=False)
     start = len(prompt)
     if full[:start] != prompt or len(full) == start:
         fact = "the chat template does not render the prompt as a prefix of the whole row"
         raise ThunderError(fact, where=where, hint="fix the chat template")
     if turn == len(messages) - 1:
-        return start, _end_of_turn(full, start, len(full), tokenizer) or len(full)
+        return start, _end_of_turn(full, start, len(full), chat) or len(full)
     if not messages[turn]["content"]:
         raise ThunderError("has an answer without text", where=where, hint="fill it, or set train_on to last")
     # The messages up to this answer and the whole row share a prefix; the answer's end of turn must lie in it.
-    so_far = render(messages[: turn + 1], tokenizer, where, answer=True)
+    so_far = render(messages[: turn + 1], chat, where, answer=True)
     same = next((i for i, pair in enumerate(zip(so_far, full, strict=False)) if pair[0] != pair[1]), len(so_far))
-    end = _end_of_turn(full, start, same, tokenizer)
+    end = _end_of_turn(full, start, same, chat)
     if not end:
         fact = "the chat template changes earlier answers, or does not end them"
         raise ThunderError(fact, where=where, hint="set train_on to last, or fix the template")
     return start, end
 
 
-def _end_of_turn(tokens: list[int], start: int, stop: int, tokenizer: Any) -> int:
+def _end_of_turn(tokens: list[int], start: int, stop: int, chat: Chat) -> int:
     """The position after the last end of turn in start .. stop; 0 if there is none.
 
     The template's text after it (a newline in Gemma's) is never generated, so it is no target.
     """
-    return next((i + 1 for i in range(stop - 1, start - 1, -1) if tokens[i] in tokenizer.eos_token_ids), 0)
+    return next((i + 1 for i in range(stop - 1, start - 1, -1) if tokens[i] in chat.tokenizer.eos_token_ids), 0)
 
 
-def render(messages: list[dict[str, str]], tokenizer: Any, where: str, answer: bool) -> list[int]:
+def render(messages: list[dict[str, str]], chat: Chat, where: str, answer: bool) -> list[int]:
     """Tokens of messages through the chat template.
 
     answer: whether the messages end with one; if not, the template opens the model's turn.
     """
-    if not tokenizer.has_chat_template:
-        raise ThunderError("the tokenizer has no chat template", where="--model", hint="use an instruction-tuned model")
-    try:
-        # Straight to tokens: text from the template begins with <bos>, and encoding it would add another.
-        tokens = list(tokenizer.apply_chat_template(messages, add_generation_prompt=not answer))
-    except Exception as error:  # a template may divide by zero, count too far, or call itself for ever
-        raise ThunderError(f"the chat template rejects it: {error}", where=where, hint="change its roles") from error
-    if len(tokens) > 1 and tokens[0] == tokens[1] == tokenizer.bos_token_id:
+    tokens = chat.encode(chat.text(messages, where, is_prompt=not answer))
+    if len(tokens) > 1 and tokens[0] == tokens[1] == chat.tokenizer.bos_token_id:
         fact = "the chat template puts two begin-of-text tokens before every row"
         raise ThunderError(fact, where="--model", hint="fix the chat template")
     return tokens
 
 
-def cache_path(folder: Path | None, data: Path, tokenizer: Any, settings: dict[str, Any]) -> Path | None:
-    """The file for the tokens of a data file. None without a folder, and where the same tokens cannot be promised: for
-    a tokenizer that cannot be hashed, and a chat template that writes today's date.
-    """
+def cache_path(folder: Path | None, data: Path, chat: Chat, settings: dict[str, Any]) -> Path | None:
+    """The file for the tokens of a data file. None without a folder, and for a tokenizer that cannot be hashed."""
+    tokenizer = chat.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     template = getattr(tokenizer, "chat_template", None)
-    if folder is None or backend is None or "strftime_now" in str(template) or not data.is_file():
+    if folder is None or backend is None or not data.is_file():
         return None
     key = {
         "data": [str(data), files.sha256(data)],  # the path too: rows without an id are named after it
         "tokenizer": _tokenizer_digest(backend),
-        "template": [template, str(getattr(tokenizer, "_chat_template", None)), tokenizer.has_thinking],
+        "template": [chat.template or template, str(getattr(tokenizer, "_chat_template", None))],
+        "arguments": [dict(DEFAULTS), dict(chat.arguments), TODAY, chat.end_answers],
         "special": [tokenizer.bos_token_id, sorted(tokenizer.eos_token_ids)],
         "versions": [jinja2.__version__, transformers.__version__],
         "settings": settings,

@@ -17,6 +17,7 @@ from thunder_train.core import files
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import tokens
 from thunder_train.worker.batching.tokens import Example, Policy, Split
+from thunder_train.worker.chat import Chat
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -46,25 +47,25 @@ class Rows:
         return [example for _, example in self.usable]
 
 
-def read(path: Path, tokenizer: Any, train_on: str, cache: Path | None) -> Rows:
+def read(path: Path, chat: Chat, train_on: str, cache: Path | None) -> Rows:
     """All rows of a file, usable or not. Raises ThunderError if the file cannot be read or the model is at fault."""
     rows = files.read_jsonl(path, hint="run `./doit data`")
     if not rows:
         return Rows([], [])
     try:
-        return Rows(list(zip(rows, tokens.read_all(path, tokenizer, train_on, cache), strict=True)), [])
+        return Rows(list(zip(rows, tokens.read_all(path, chat, train_on, cache), strict=True)), [])
     except ThunderError as error:
-        separate = _read_one_by_one(rows, path, tokenizer, train_on)
+        separate = _read_one_by_one(rows, path, chat, train_on)
         if not separate.problems:
             raise error
         return separate
 
 
-def _read_one_by_one(rows: Sequence[Any], path: Path, tokenizer: Any, train_on: str) -> Rows:
+def _read_one_by_one(rows: Sequence[Any], path: Path, chat: Chat, train_on: str) -> Rows:
     usable, problems = [], []
     for number, row in enumerate(rows, start=1):
         try:
-            usable.append((row, tokens.example(row, tokenizer, f"{path}:{number}", train_on)))
+            usable.append((row, tokens.example(row, chat, f"{path}:{number}", train_on)))
         except ThunderError as problem:
             if problem.where == "--model":  # an error of the model, not of this row
                 raise
@@ -143,7 +144,7 @@ def _ratio(part: int, whole: int) -> float:
     return round(part / whole, 4) if whole else 0.0
 
 
-def training_rows(rows: Rows, path: Path, tokenizer: Any, settings: Settings) -> tuple[Split | None, str]:
+def training_rows(rows: Rows, path: Path, chat: Chat, settings: Settings) -> tuple[Split | None, str]:
     """(the rows that the training uses, ""), or (None, the reason why the training would stop)."""
     if not rows.usable and not rows.problems:
         return None, "holds no row to use"
@@ -156,7 +157,7 @@ def training_rows(rows: Rows, path: Path, tokenizer: Any, settings: Settings) ->
         return Split(tuple(rows.examples), 0), ""
     policy = Policy(settings.max_seq_len, settings.too_long, settings.train_on)
     try:
-        return tokens.read(path, tokenizer, policy, settings.token_cache), ""
+        return tokens.read(path, chat, policy, settings.token_cache), ""
     except ThunderError as error:
         return None, error.what
 

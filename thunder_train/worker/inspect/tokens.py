@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import console, files
 from thunder_train.core.text import code_point, escaped
+from thunder_train.worker import chat
 from thunder_train.worker.args import Parser, Settings, parse
 from thunder_train.worker.batching.tokens import Example
 from thunder_train.worker.bootstrap import enter
+from thunder_train.worker.chat import Chat
 from thunder_train.worker.inspect import token_statistics
 
 if TYPE_CHECKING:
@@ -42,8 +44,13 @@ ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "|": "\\|", "[":
 class Base:
     """The parts of a model that decide tokens and batches. model: without weights."""
 
-    tokenizer: Any
+    chat: Chat
     model: "nn.Module"
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer as mlx-lm wraps it."""
+        return self.chat.tokenizer
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def load(settings: Settings) -> Base:
     with model.loading("mlx-lm cannot load its tokenizer", f"--model {settings.model}"):
         config = mlx_lm.utils.load_config(folder)
         tokenizer = mlx_lm.utils.load_tokenizer(folder, model.NO_CODE, eos_token_ids=config.get("eos_token_id"))
-    return Base(tokenizer, model.build(config))
+    return Base(chat.of(tokenizer, settings), model.build(config))
 
 
 def report(settings: Settings, base: Base, ranks: int, rows: int) -> dict[str, Any]:
@@ -105,9 +112,9 @@ def split_report(
     ranks: number of ranks that share the rows.
     """
     path = settings.train_data if name == "train" else settings.valid_data
-    rows = token_statistics.read(path, base.tokenizer, settings.train_on, settings.token_cache)
+    rows = token_statistics.read(path, base.chat, settings.train_on, settings.token_cache)
     result = token_statistics.statistics(rows, base.tokenizer, settings) | {"path": str(path), "training": None}
-    split, stop = token_statistics.training_rows(rows, path, base.tokenizer, settings)
+    split, stop = token_statistics.training_rows(rows, path, base.chat, settings)
     needed = settings.rows_per_step(ranks)
     if split and name == "train" and len(split.examples) < needed:
         stop = f"has {len(split.examples)} rows, fewer than the {needed} of one step"

@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 from thunder_train import ThunderError
 from thunder_train.core import files
-from thunder_train.worker import adapter, model, ranks, tensor_parallel
+from thunder_train.worker import adapter, chat, model, ranks, tensor_parallel
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import batch, tokens
 from thunder_train.worker.batching.loader import DataLoader, costs_of
@@ -55,7 +55,7 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock), lazy=not is_data)
     policy = tokens.Policy(settings.max_seq_len, settings.too_long, settings.train_on)
     splits = {
-        name: tokens.read(path, tokenizer, policy, settings.token_cache)
+        name: tokens.read(path, chat.of(tokenizer, settings), policy, settings.token_cache)
         for name, path in (("train", settings.train_data), ("valid", settings.valid_data))
     }
     if identity(settings, group) != training:
