@@ -115,15 +115,18 @@ def test_field_map_renames_fields_of_any_kind(tmp_path: Path) -> None:
         (
             "chatml",
             {"messages": [{"role": "user", "content": None}]},
-            "Expected `str`, got `null` - at `$.messages[0].content`; correct the row",
+            "a user message lacks content; add it, or leave out the row",
         ),
         (
             "chatml",
             {"messages": [{"role": "human", "content": "a"}]},
-            "unknown role 'human'; use one of: system, user, assistant\n"
-            "in.jsonl:1: is not a question and its answer; end it with the answer to learn",
+            "unknown role 'human'; use one of: system, user, assistant, tool, developer",
         ),
-        ("chatml", {"messages": []}, "is not a question and its answer; end it with the answer to learn"),
+        (
+            "chatml",
+            {"messages": TURNS, "functions": [{"name": "f"}]},
+            "has functions; write them as tools",
+        ),
         ("completions", {"prompt": "a"}, "lacks completion; add them"),
         ("completions", {"prompt": 5, "completion": ""}, "Expected `str`, got `int` - at `$.prompt`; correct the row"),
         ("text", {"messages": TURNS}, "lacks text; add them"),

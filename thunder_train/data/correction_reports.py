@@ -26,13 +26,11 @@ from thunder_train.data.formats import (
     whole,
 )
 from thunder_train.data.readers import Reader, full_id, paths, stem
-from thunder_train.data.rows import Ledger, Row, group_keys
+from thunder_train.data.rows import DEEPEST, Ledger, Row, depth, group_keys
 
 REPORT_SCHEMA = "thunder.report/1"
 REPORT_FIELDS = ("asr_text", "decision", "partition")
 """Fields that a map must fill."""
-DEEPEST = 32
-"""Most levels of telemetry and edit budget: writing or rendering more would exceed Python's recursion limit."""
 ACCEPTED = ("accept", "accepted", "admit", "admitted", "allow", "allowed", "true")
 REJECTED = ("block", "blocked", "deny", "denied", "false", "reject", "rejected")
 Members = dict[str, msgspec.Raw]
@@ -173,19 +171,10 @@ def _decision(row: ReportRow, reader: Reader, line: int) -> str:
 
 def _is_deep(row: ReportRow, reader: Reader, line: int) -> bool:
     """Whether telemetry or edit budget is nested too deep, which is a problem."""
-    deep = [name for name in ("telemetry", "edit_budget") if _depth(getattr(row, name)) > DEEPEST]
+    deep = [name for name in ("telemetry", "edit_budget") if depth(getattr(row, name)) > DEEPEST]
     for name in deep:
         reader.problems.add(f"{name} is nested deeper than {DEEPEST}", reader.where(line), "map its members one by one")
     return bool(deep)
-
-
-def _depth(value: Any) -> int:
-    """Levels of lists and objects."""
-    depth, level = 0, [value]
-    while level := [inner for inner in level if isinstance(inner, dict | list)]:
-        depth += 1
-        level = [item for inner in level for item in (inner.values() if isinstance(inner, dict) else inner)]
-    return depth
 
 
 def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, str]:

@@ -6,6 +6,7 @@ place. A `Reader` streams one file, and raises all its problems together at the 
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
@@ -94,6 +95,8 @@ class Reader:
         self.path, self.root, self.columns = path, root, columns
         self.problems = Problems()
         self.count = 0
+        self.unused: Counter[str] = Counter()
+        """Fields that the field map does not read, and the rows that have them."""
         self.form = form(path)
 
     def where(self, line: int) -> str:
@@ -114,7 +117,10 @@ class Reader:
 
     def mapped(self, field_map: FieldMap) -> Iterator[Numbered]:
         """Each object in canonical fields; a word that no enum lists is a problem, and its row is left out."""
+        columns = field_map.columns
         for line, raw in self.objects():
+            if names := raw.keys() - columns:
+                self.unused.update(names)
             values, problems = field_map.applied(raw)
             for what, hint in problems:
                 self.problems.add(what, self.where(line), hint)
@@ -155,6 +161,7 @@ class Reader:
             self.problems.add("is empty", self.path, "add rows, or remove the source")
         self.problems.raise_all()
         ledger.rows_read[self.path] = self.count
+        ledger.unused_in(self.path).update(self.unused)
 
     def _json_lines(self) -> Iterator[Numbered]:
         for number, line in lines(self.path, self.root, self.problems):

@@ -5,8 +5,14 @@ from typing import Any
 
 import msgspec
 
+from thunder_train.config.dataset import Source
+
 GROUP_KEYS = ("video_id", "audio_path", "segment_id", "feat_id")
 """Fields of a row whose value several rows may share, coarsest first."""
+
+
+DEEPEST = 32
+"""Most levels of a value that a row carries on: writing or rendering more would exceed Python's recursion limit."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +68,20 @@ def group_keys(fields: Any) -> dict[str, str]:
     return {name: str(value) for name in GROUP_KEYS if (value := getattr(fields, name)) != ""}
 
 
+def given_split(source: Source) -> str:
+    """The split to which all rows of a source go, "" if each goes its own way."""
+    return source.split if source.split in ("train", "valid", "test") else ""
+
+
+def depth(value: Any) -> int:
+    """Levels of lists and objects."""
+    levels, level = 0, [value]
+    while level := [inner for inner in level if isinstance(inner, dict | list)]:
+        levels += 1
+        level = [item for inner in level for item in (inner.values() if isinstance(inner, dict) else inner)]
+    return levels
+
+
 class Dropped(msgspec.Struct, frozen=True, order=True):
     """A row that is not used."""
 
@@ -83,6 +103,10 @@ class Ledger:
         self.dropped: list[Dropped] = []
         self.unused: dict[str, Counter[str]] = {}
         self.notes: Counter[str] = Counter()
+
+    def unused_in(self, file: str) -> Counter[str]:
+        """The unused fields of a file, to be counted."""
+        return self.unused.setdefault(file, Counter())
 
     def drop(self, file: str, line: int, row_id: str, reason: str) -> None:
         """Note that a row is not used, and why."""

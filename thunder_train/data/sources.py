@@ -5,24 +5,16 @@ Input: the files that a `config.dataset.Source` names.  Output: a stream of usab
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from thunder_train.config.dataset import Source
-from thunder_train.core.text import quoted
-from thunder_train.data import asr_rows, correction_reports
+from thunder_train.data import asr_rows, conversations, correction_reports
+from thunder_train.data.conversations import Conversation as Talk
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.readers import Reader, full_id, paths, stem
-from thunder_train.data.rows import Ledger, Row, group_keys
-
-ROLES = ("system", "user", "assistant")
-
-
-class Message(msgspec.Struct, frozen=True):
-    """One turn."""
-
-    role: str
-    content: str
+from thunder_train.data.rows import Ledger, Row, given_split, group_keys
 
 
 class SimpleRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,15 +27,17 @@ class SimpleRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audio_path: str = ""
     segment_id: str | int = ""
     feat_id: str | int = ""
+    split: str | int = ""
     partition: str = ""
     asr_text: str = ""
     reference_text: str = ""
 
 
 class Conversation(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):
-    """One ChatML row; the last message is the answer to learn."""
+    """One ChatML row, whose members data/conversations.py reads."""
 
-    messages: tuple[Message, ...]
+    messages: list[Any]
+    tools: Any = None
 
 
 class Completion(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,27 +76,21 @@ def _simple(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     field_map = FieldMap(source, shape.__struct_fields__, (), is_whole=False)
     for path in paths(source.path, root):
         reader = Reader(path, root, field_map.columns)
-        for line, row in reader.mapped_rows(field_map, shape):
-            if not (isinstance(row, Conversation) and _is_wrong(row, reader, line)):
-                yield _row(source, row, path, line)
+        for line, values in reader.mapped(field_map):
+            row = reader.shaped(line, values, shape)
+            if row is None:
+                continue
+            talk = _conversation(row, path, ledger)
+            for what, hint in (*conversations.row_problems(values), *talk.problems):
+                reader.problems.add(what, reader.where(line), hint)
+            if talk.reason:
+                ledger.drop(path, line, full_id(path, row.id, row), talk.reason)
+            elif not talk.problems:
+                yield _row(source, row, talk, path, line)
         reader.finish(ledger)
 
 
-def _is_wrong(row: Conversation, reader: Reader, line: int) -> bool:
-    """Whether a conversation has an unknown role, or no answer at its end; each is a problem."""
-    roles = [message.role for message in row.messages]
-    unknown = [role for role in roles if role not in ROLES]
-    for role in unknown:
-        reader.problems.add(f"unknown role {quoted(role)}", reader.where(line), f"use one of: {', '.join(ROLES)}")
-    is_answered = roles[-1:] == ["assistant"] and "user" in roles
-    if not is_answered:
-        hint = "end it with the answer to learn"
-        reader.problems.add("is not a question and its answer", reader.where(line), hint)
-    return bool(unknown) or not is_answered
-
-
-def _row(source: Source, row: Conversation | Completion | Text, path: str, line: int) -> Row:
-    target, messages = _conversation(row)
+def _row(source: Source, row: Conversation | Completion | Text, talk: Talk, path: str, line: int) -> Row:
     keys = {"video_id": str(row.group)} if row.group != "" else {}
     return Row(
         row_id=full_id(path, row.id, row),
@@ -110,22 +98,23 @@ def _row(source: Source, row: Conversation | Completion | Text, path: str, line:
         file=path,
         line=line,
         evidence_kind=source.evidence_kind,
-        target_text=target,
+        target_text=row.text if isinstance(row, Text) else talk.messages[-1]["content"],
         asr_text=row.asr_text,
         reference_text=row.reference_text,
         partition=row.partition,
-        messages=messages,
+        messages=talk.messages,
+        tools=talk.tools,
         keys=keys | group_keys(row),
+        own_split=str(row.split),
+        given_split=given_split(source),
         is_text=isinstance(row, Text),
     )
 
 
-def _conversation(row: Conversation | Completion | Text) -> tuple[str, tuple[dict[str, str], ...]]:
-    """The answer to learn, and the conversation that it ends; () for plain text."""
+def _conversation(row: Conversation | Completion | Text, path: str, ledger: Ledger) -> Talk:
+    """The conversation that the answer to learn ends; an empty one for plain text."""
     if isinstance(row, Conversation):
-        messages = tuple({"role": message.role, "content": message.content} for message in row.messages)
-        return messages[-1]["content"], messages
+        return conversations.read(row.messages, row.tools, ledger.unused_in(path), ledger.notes)
     if isinstance(row, Completion):
-        messages = ({"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion})
-        return row.completion, messages
-    return row.text, ()
+        return Talk(({"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}))
+    return Talk()
