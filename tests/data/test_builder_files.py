@@ -190,9 +190,10 @@ def test_sources_may_be_patterns_of_packed_files(tmp_path: Path) -> None:
     assert 20 == sum(split["rows"] for split in manifest["splits"].values())
 
 
-def test_a_conversation_with_a_hidden_character_is_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("orthography", "is_kept"), [("bridge-toneless", False), ("", True)])
+def test_hidden_characters_of_a_conversation(tmp_path: Path, orthography: str, is_kept: bool) -> None:
     """
-    A bidi control in a question reorders what a reader sees of it, and teaches the model to write them.
+    A right-to-left mark belongs to an Arabic conversation, until an orthography is declared that does not have it.
     """
     turns = [
         {
@@ -201,10 +202,12 @@ def test_a_conversation_with_a_hidden_character_is_dropped(tmp_path: Path) -> No
                 {"role": "assistant", "content": f"ߢ{chr(0x7CA + n)}"},
             ]
         }
-        for n, mark in enumerate(["", "\u202e"] + [""] * 18)
+        for n, mark in enumerate(["", "\u200f\0"] + [""] * 18)
     ]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(turn) + "\n" for turn in turns))
+    sources = (source(kind="chatml", path="c.jsonl", fields={}),)
 
-    manifest = built(tmp_path, [], sources=(source(kind="chatml", path="c.jsonl", fields={}),))
+    manifest = built(tmp_path, [], sources=sources, orthography=orthography)
 
-    assert {"bidi control in a user message": 1} == manifest["dropped"]
+    texts = "".join((tmp_path / "out" / f"{name}.jsonl").read_text() for name in ("train", "valid", "test"))
+    assert ({}, is_kept, False) == (manifest["dropped"], "q\\n1\u200f" in texts, "\\u0000" in texts)

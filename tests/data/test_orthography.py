@@ -1,4 +1,4 @@
-"""Orthographies: what makes a text unfit, what is counted, when a dataset contradicts its declaration.
+"""Orthographies: what makes a text unfit, and how a text is cleaned.
 
 N'Ko is written as escapes where a mark alone would be invisible.
 """
@@ -9,44 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.texts import BRIDGE, NKO, STANDARD, TONED, TONELESS, spelling, texts_of
 from thunder_train import ThunderError
 from thunder_train.data.orthography import (
     BANNED,
     BREAK,
+    INVISIBLE,
     REASONS,
     STRAY,
-    TABLES,
     Orthography,
-    Spelling,
-    contradictions,
+    cleaned,
     faults,
-    findings,
     from_table,
     unfit,
 )
-
-BRIDGE, STANDARD = TABLES["bridge-toneless"], TABLES["standard-toned"]
-TONELESS = "\u07db\u07cb\u07dc\u07ca \u07de\u07cb \u07ca\u07e3 \u07e6\u07cd \u07d5\u07ca\u07ca \u07db\u07ce\u07dc\u07ce"
-"""A sentence as the bridge spells it: "ko" and "ye" in it."""
-TONED = (
-    "\u07db\u07cf\u07eb\u07dc\u07ca \u07de\u07cf\u07eb \u07ca\u07ec\u07f2 \u07e6\u07cb\u07eb "
-    "\u07d5\u07ca\u07ef\u07ca \u07db\u07ce\u07dc\u07ce\u07f2"
-)
-"""The same in standard spelling: other vowels, tones, nasal marks."""
-NKO = st.text(st.characters(min_codepoint=0x7C0, max_codepoint=0x7FF) | st.sampled_from(" v\u0294"))
-
-
-def spelling(table: Orthography | None, *texts: str, times: int = 1) -> Spelling:
-    """The counts of some texts."""
-    counted = Spelling(table)
-    for text in texts * times:
-        counted.add(text)
-    return counted
-
-
-def texts_of(problems: list[ThunderError]) -> list[str]:
-    """The texts of errors."""
-    return [str(problem) for problem in problems]
+from thunder_train.data.spelling import contradictions, findings
 
 
 @pytest.mark.parametrize(
@@ -56,19 +33,24 @@ def texts_of(problems: list[ThunderError]) -> list[str]:
         (TONED, ()),
         ("\u07ca\u0294\u07e3\u02bc \u07c1\u07c2 12 (\u07ca\u060c \u07ca\u07f8) \u07fa", ()),
         ("\u07ca\ufffd", ("replacement character U+FFFD",)),
-        ("\u07ca\x00", ("control character",)),
-        ("\u07ca\x85", ("control character",)),
-        ("\u07ca\u2028", ("control character",)),
+        ("\u07ca\x00", ("invisible character U+0000",)),
+        ("\u07ca\x9f", ("invisible character U+009F",)),
+        ("\u07ca\u2028", ("line break or tab U+2028",)),
+        ("\u07ca\ufdd0", ("noncharacter",)),
+        ("\u07ca\u200b\u200f", ("invisible character U+200B",)),
         ("\u07ca\ud800", ("lone surrogate",)),
-        ("\u202e\u07ca", ("bidi control",)),
-        ("\u07ca\u200f", ("bidi control",)),
-        ("\u07ca\n\u07ca", ("line break or tab",)),
+        ("\u202e\u07ca", ("invisible character U+202E",)),
+        ("\u07ca\u200f", ("invisible character U+200F",)),
+        ("\u07ca\n\u07ca", ("line break or tab U+000A",)),
         ("van \u07ca", ("stray script",)),
         ("\u07ca\u0301", ("stray script",)),
         ("\u07ca \u0665", ("stray script",)),
         ("\u07ca \ue000", ("stray script",)),
         ("\u07ca \U0001f600 \u201c\u2044\u00a0", ()),
-        ("v\u202e\ufffd\t", ("replacement character U+FFFD", "bidi control", "line break or tab", "stray script")),
+        (
+            "v\u202e\ufffd\t",
+            ("replacement character U+FFFD", "invisible character U+202E", "line break or tab U+0009", "stray script"),
+        ),
     ],
 )
 def test_a_text_is_unfit_for_these_reasons(text: str, expected: tuple[str, ...]) -> None:
@@ -83,7 +65,7 @@ def test_without_a_table_every_script_is_at_home() -> None:
     A data set that declares no orthography is still kept from what no text may hold.
     """
     assert () == faults("caf\u00e9 \u0416 \u07ca", None)
-    assert ("bidi control",) == faults("caf\u00e9\u202a", None)
+    assert ("line break or tab U+000A",) == faults("caf\u00e9\n", None)
 
 
 def test_the_apostrophe_of_the_bridge_is_no_standard_letter() -> None:
@@ -100,12 +82,12 @@ def test_the_apostrophe_of_the_bridge_is_no_standard_letter() -> None:
         ("\u07ca", "\u07ca v", "\u07ca v", False, "stray script in the reference"),
         ("\u07ca v", "", "\u07ca v", False, "stray script in the answer"),
         ("\u07ca\ufffd", "\u07ca", "\u07ca", False, "replacement character U+FFFD in the hypothesis"),
-        ("v\u202e", "\u07ca", "\u07ca", False, "bidi control in the hypothesis"),
-        ("\u07ca", "\u07ca\n", "\u07ca", False, "line break or tab in the reference"),
-        ("", "", "\u07ca\n\u07ca", False, "line break or tab in the answer"),
+        ("v\u202e", "\u07ca", "\u07ca", False, "invisible character U+202E in the hypothesis"),
+        ("\u07ca", "\u07ca\n", "\u07ca", False, "line break or tab U+000A in the reference"),
+        ("", "", "\u07ca\n\u07ca", False, "line break or tab U+000A in the answer"),
         ("", "", "\u07ca\n\u07ca", True, ""),
         ("", "\u07ca\n\u07ca", "\u07ca\n\u07ca", True, ""),
-        ("", "", "\u07ca\n\x00", True, "control character in the answer"),
+        ("", "", "\u07ca\n\x00", True, "invisible character U+0000 in the answer"),
     ],
 )
 def test_a_row_must_not_teach_for_these_reasons(
@@ -115,124 +97,6 @@ def test_a_row_must_not_teach_for_these_reasons(
     A recogniser may say anything, but nobody shall learn to write it; a conversation may have lines.
     """
     assert expected == unfit(hypothesis, reference, answer, BRIDGE, is_prose)
-
-
-def test_letters_marks_words_and_strays_are_counted() -> None:
-    """
-    Marks are left off before words are counted, and part of a longer word is not the word.
-    """
-    words = "\u07de\u07cf\u07eb \u07de\u07cf \u07de\u07cb\u060c \u07de\u07cf\u07e3 \u07ca\u07de\u07cf"
-
-    counts = spelling(STANDARD, words, "v \u07ca \U0001f600v").counts()
-
-    assert (2, 13, 1) == (counts.texts, counts.letters, counts.marks)
-    assert {"\u07de\u07cb": 1, "\u07de\u07cf": 2} == +counts.words
-    assert {"v": 2, "\U0001f600": 1} == counts.strays
-
-
-def test_what_is_not_refused_is_counted() -> None:
-    """
-    NFC corrects the order of marks, doubled marks stay: both cost edits that nobody hears.
-    """
-    nasal_last, doubled = "\u07ca\u07eb\u07f2", "\u07ca\u07eb\u07eb"
-
-    counted = spelling(STANDARD, nasal_last, doubled, "\u07ca\u212b", "\u07ca v", "\u07ca\u07eb\n\u07eb", "\u0301")
-
-    assert [
-        {"what": "texts whose marks NFC puts in order", "count": 1},
-        {"what": "texts that NFC changes otherwise", "count": 1},
-        {"what": "doubled marks", "count": 1},
-        {"what": "stray v (U+0076)", "count": 1},
-        {"what": "stray \u00c5 (U+00C5)", "count": 1},
-        {"what": "stray U+0301", "count": 1},
-    ] == findings(counted)
-
-
-def test_without_a_table_only_what_nfc_changes_is_counted() -> None:
-    """
-    Marks and strays need a table, canonical order does not.
-    """
-    assert [{"what": "texts that NFC changes otherwise", "count": 1}] == findings(spelling(None, "e\u0301", "v"))
-
-
-def test_batches_do_not_show() -> None:
-    """
-    Counting a thousand texts at once is only faster.
-    """
-    whole, parts = spelling(STANDARD, TONED, TONELESS, "v", times=700), Spelling(STANDARD)
-    for text in (TONED, TONELESS, "v") * 700:
-        parts.add(text)
-        if len(text) == 1:
-            parts.counts()
-
-    assert whole.counts() == parts.counts()
-
-
-def test_texts_that_keep_to_their_orthography_are_accepted() -> None:
-    """
-    Nothing is said of what is as it was declared.
-    """
-    assert [] == contradictions(spelling(BRIDGE, TONELESS, times=100), BRIDGE, "here")
-    assert [] == contradictions(spelling(STANDARD, TONED, times=100), STANDARD, "here")
-    sparse = TONED + TONED.replace("\u07eb", "").replace("\u07f2", "")
-    assert [] == contradictions(spelling(STANDARD, *[TONED * 2] * 2, sparse, times=100), STANDARD, "here")
-
-
-def test_toned_texts_declared_toneless_are_refused_with_the_figures() -> None:
-    """
-    A model that learned both spellings "corrects" right text: the likeliest cause of blind harm.
-    """
-    assert [
-        "thunder.toml: datasets.d: 'bridge-toneless' is declared, but the texts have 0.438 marks per letter "
-        "(700 on 1,600), not 0 to 0.02; declare 'standard-toned', or leave the source out",
-        "thunder.toml: datasets.d: 'bridge-toneless' is declared, but 0 of 100 words ߞߋ (U+07DE U+07CB) and "
-        "ߞߏ (U+07DE U+07CF) are ߞߋ, not 60% to 100%; declare 'standard-toned', or leave the source out",
-        "thunder.toml: datasets.d: 'bridge-toneless' is declared, but 0 of 100 words ߦߍ (U+07E6 U+07CD) and "
-        "ߦߋ (U+07E6 U+07CB) are ߦߍ, not 90% to 100%; declare 'standard-toned', or leave the source out",
-    ] == texts_of(contradictions(spelling(BRIDGE, TONED, times=100), BRIDGE, "thunder.toml: datasets.d"))
-
-
-def test_toneless_texts_declared_toned_are_refused() -> None:
-    """
-    The other way round; the hint names the table that fits.
-    """
-    assert [
-        "here: 'standard-toned' is declared, but the texts have 0.000 marks per letter (0 on 1,700), not 0.2 to 0.9; "
-        "declare 'bridge-toneless', or leave the source out"
-    ] == texts_of(contradictions(spelling(STANDARD, TONELESS, times=100), STANDARD, "here"))[:1]
-
-
-def test_standard_text_that_only_lost_its_tones_is_no_bridge_text() -> None:
-    """
-    Without marks the vowels still tell.
-    """
-    bare = "".join(letter for letter in TONED if not unicodedata.combining(letter))
-
-    assert [
-        "here: 'bridge-toneless' is declared, but 0 of 100 words ߞߋ (U+07DE U+07CB) and ߞߏ (U+07DE U+07CF) are ߞߋ, "
-        "not 60% to 100%; leave out what is spelled otherwise"
-    ] == texts_of(contradictions(spelling(BRIDGE, bare, times=100), BRIDGE, "here"))[:1]
-
-
-def test_a_few_texts_of_another_orthography_are_refused() -> None:
-    """
-    A tenth without marks moves no mean out of its bounds, but long texts show it one by one.
-    """
-    bare = "".join(letter for letter in TONED * 2 if not unicodedata.combining(letter))
-
-    counted = spelling(STANDARD, *[TONED * 2] * 9, bare, times=20)
-
-    assert [
-        "here: 'standard-toned' is declared, but 20 of 200 long texts have too few or too many marks for it: "
-        "two orthographies are mixed; leave out what is spelled otherwise"
-    ] == texts_of(contradictions(counted, STANDARD, "here"))
-
-
-def test_too_little_text_shows_nothing() -> None:
-    """
-    The smoke sources have few words; a verdict on them would be a guess.
-    """
-    assert [] == contradictions(spelling(BRIDGE, TONED, times=5), BRIDGE, "here")
 
 
 TURKISH = {"letters": "a-z\u00e7\u011f\u0131\u00f6\u015f\u00fc", "shared": "0-9.,"}
@@ -284,10 +148,10 @@ def test_signs_that_mean_something_in_a_class_are_written_with_a_backslash() -> 
             "letters: is not a character class: 'a\\\\' (unterminated character set at position 0); "
             "write what is between [ and ] in a regex, such as 'a-z\\u00e0-\\u00ff'",
         ),
-        ({"shared": r"\s."}, "shared: lets a line break or tab through (U+0009); leave it out: no text may hold it"),
+        ({"shared": r"\s."}, "shared: lets U+0009 through (line break or tab); leave it out: no text may hold it"),
         (
             {"marks": "\u0300-\uffff"},
-            "marks: lets a bidi control through (U+061C); leave it out: no text may hold it",
+            "marks: lets U+061C through (invisible character); leave it out: no text may hold it",
         ),
         ({"marks_per_letter": [0.5, 0.1]}, "marks_per_letter: wrong bounds: 0.5 to 0.1; give 0 <= low <= high <= 4"),
         (
@@ -322,26 +186,15 @@ def test_no_text_breaks_the_checks(text: str) -> None:
     """
     composed = unicodedata.normalize("NFC", text)
     for table in (None, BRIDGE, STANDARD):
-        found = faults(composed, table)
-        assert set(found) <= set(REASONS)
-        assert list(found) == sorted(found, key=REASONS.index)
-        assert not (table is None and STRAY in found)
-        assert faults(composed, None) == tuple(each for each in found if each != STRAY)
+        reasons = [each.partition(" U+")[0] if each not in REASONS else each for each in faults(composed, table)]
+        assert set(reasons) <= set(REASONS)
+        assert reasons == sorted(reasons, key=REASONS.index)
+        assert not (table is None and STRAY in reasons)
+        assert faults(composed, None) == tuple(each for each in faults(composed, table) if each != STRAY)
         counted = spelling(table, text)
         assert 1 == counted.counts().texts
         assert contradictions(counted, BRIDGE, "here") == [] or len(text) > 20
         assert all(one["count"] for one in findings(counted))
-
-
-@given(NKO)
-def test_each_character_is_counted_once(text: str) -> None:
-    """
-    Letters, marks, spaces, shared signs and strays together are the text.
-    """
-    counts = spelling(STANDARD, text).counts()
-    shared = sum(unicodedata.category(each) in ("Nd", "Po", "So", "Sc") or each in "\u07f4\u07f5" for each in text)
-
-    assert len(text) == counts.letters + counts.marks + text.count(" ") + shared + counts.strays.total()
 
 
 @given(st.sampled_from(sorted(BANNED)), NKO)
@@ -349,6 +202,76 @@ def test_what_is_banned_is_found_wherever_it_stands(reason: str, text: str) -> N
     """
     No table can let it through.
     """
-    example = {"bidi control": "\u2067", BREAK: "\r", "control character": "\x7f", "lone surrogate": "\udfff"}
+    example = {INVISIBLE: "\u2067", BREAK: "\r", "noncharacter": "\ufffe", "lone surrogate": "\udfff"}
 
-    assert reason in faults(text + example.get(reason, "\ufffd") + text, STANDARD)
+    assert any(each.startswith(reason) for each in faults(text + example.get(reason, "\ufffd") + text, STANDARD))
+
+
+def table(invisible: str) -> Orthography:
+    """A table that says what becomes of invisible characters."""
+    return from_table("turkish", TURKISH | {"invisible": invisible}, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" the cat \n", "the cat"),
+        ("\u3000the\u00a0cat\u00a0\u2028", "the\u00a0cat"),
+        ("\ufeff the\u200b c\u00adat \u200f", "the cat"),
+        ("the\0 c\x1bat\U000e0041", "the cat"),
+        ("e\u200b\u0301", "\u00e9"),
+        ("می\u200cرود \U0001f469\u200d\U0001f52c", "می\u200cرود \U0001f469\u200d\U0001f52c"),
+        ("the\ncat", "the\ncat"),
+        ("\u200b\u202a\u202c \t", ""),
+    ],
+)
+def test_blanks_around_a_text_and_invisible_characters_are_removed(text: str, expected: str) -> None:
+    """
+    Nobody heard them, but each would cost an edit. Joiners are part of words and of emoji.
+    """
+    assert (expected, expected) == (cleaned(text, None), cleaned(text, table("remove")))
+
+
+@pytest.mark.parametrize("text", [" ستة\u200f! \n", "\u00ad\U0001f469\u200d\U0001f52c\ufeff", "a\x1b[0m\u200b"])
+def test_a_conversation_keeps_its_characters(text: str) -> None:
+    """
+    A right-to-left mark, an escape of a terminal's log: without an orthography nobody said that they are wrong. A text
+    with NUL breaks programs written in C.
+    """
+    assert (text, text, ()) == (
+        cleaned(text, None, is_prose=True),
+        cleaned(text + "\0", None, is_prose=True),
+        faults(text, None, is_prose=True),
+    )
+    assert ("lone surrogate",) == faults("\ufffd\ud800", None, is_prose=True)
+
+
+def test_with_a_table_a_conversation_loses_invisible_characters_but_no_blanks() -> None:
+    """
+    The table is declared for all texts of the dataset; a code block ends in a line break.
+    """
+    assert " a\n" == cleaned(" a\u200b\n", table("remove"), is_prose=True)
+
+
+def test_a_table_may_drop_or_keep_texts_with_invisible_characters() -> None:
+    """
+    Khmer separates words by U+200B; in another corpus it is a sign of text copied from a page. No text needs a NUL.
+    """
+    text = "a\u200bb\0"
+
+    assert ("a\u200bb", ()) == (cleaned(text, table("keep")), faults("a\u200bb", table("keep")))
+    assert (text, "invisible character U+200B in the reference") == (
+        cleaned(text, table("drop")),
+        unfit("a", text, text, table("drop")),
+    )
+
+
+@given(st.text())
+def test_cleaning_twice_changes_nothing(text: str) -> None:
+    """
+    A cleaned text is in NFC, without outer blanks, and has no invisible character.
+    """
+    once = cleaned(text, None)
+
+    assert once == cleaned(once, None) == once.strip() == unicodedata.normalize("NFC", once)
+    assert not any(each.startswith(INVISIBLE) for each in faults(once, None))

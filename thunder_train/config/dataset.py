@@ -22,6 +22,8 @@ BRIDGE_TONELESS = "bridge-toneless"
 STANDARD_TONED = "standard-toned"
 ORTHOGRAPHIES = (BRIDGE_TONELESS, STANDARD_TONED)
 """Names of the built-in orthographies; data/orthography.py defines them."""
+INVISIBLE_RULES = ("remove", "drop", "keep")
+"""What an orthography may say of invisible characters."""
 KINDS = ("report", "rows", "nemo", "chatml", "sharegpt", "alpaca", "completions", "folder", "text")
 """Kinds of sources."""
 PROMPTED = ("report", "rows", "nemo")
@@ -113,6 +115,12 @@ class OrthographyTable:
     )
     ratios: tuple[SpellingRatio, ...] = tables(
         SpellingRatio, help="Share of a spelling among rival spellings", default=()
+    )
+    invisible: str = text(
+        help="Zero-width spaces, soft hyphens, bidi controls and the like. remove: from all texts; drop: the row; "
+        "keep: all but controls such as NUL",
+        choices=INVISIBLE_RULES,
+        default="remove",
     )
 
 

@@ -13,7 +13,7 @@ from rapidfuzz.distance import Levenshtein
 
 from thunder_train import ThunderError
 from thunder_train.core import files, html, paths
-from thunder_train.data import orthography
+from thunder_train.data import spelling
 from thunder_train.data.collect import Collected
 from thunder_train.data.near_duplicates import NearDuplicates
 from thunder_train.data.splits import SPLITS, Assignment
@@ -73,8 +73,8 @@ def _dropped(collected: Collected) -> dict[str, list[dict[str, Any]]]:
 def _findings(collected: Collected) -> list[dict[str, Any]]:
     """What the spelling checks counted without refusing it, over all sources."""
     counts: dict[str, int] = {}
-    for spelling in collected.composer.spelling.values():
-        for finding in orthography.findings(spelling):
+    for each in collected.composer.spelling.values():
+        for finding in spelling.findings(each):
             counts[str(finding["what"])] = counts.get(str(finding["what"]), 0) + int(finding["count"])
     return [{"what": what, "count": count} for what, count in sorted(counts.items())]
 

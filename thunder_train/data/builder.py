@@ -13,7 +13,7 @@ from typing import Any
 from thunder_train import ThunderError, raise_some
 from thunder_train.config.dataset import Dataset, Source
 from thunder_train.core import files
-from thunder_train.data import near_duplicates, orthography, splits
+from thunder_train.data import near_duplicates, spelling, splits
 from thunder_train.data.collect import Collected, LineSpool, Watch
 from thunder_train.data.near_duplicates import NearDuplicates
 from thunder_train.data.rows import Dropped, Ledger
@@ -85,8 +85,8 @@ def _problems(collected: Collected, assigned: Assignment) -> list[ThunderError]:
     ]
     problems += collected.composer.problems
     if table := collected.composer.table:
-        for source, spelling in sorted(collected.composer.spelling.items()):
-            problems += orthography.contradictions(spelling, table, f"{where}.orthography: source {source}")
+        for source, texts in sorted(collected.composer.spelling.items()):
+            problems += spelling.contradictions(texts, table, f"{where}.orthography: source {source}")
     for index, name in enumerate(SPLITS[:2]):
         if not assigned.rows(index).any():
             hint = "add rows, or change valid, test or split_seed"

@@ -14,6 +14,7 @@ from thunder_train.core import templates
 from thunder_train.core.text import nfc
 from thunder_train.data import leak_check, orthography, readers
 from thunder_train.data.rows import GROUP_KEYS, Row
+from thunder_train.data.spelling import Spelling
 
 TEXT = "text"
 """The group key whose value is the text of a row itself."""
@@ -46,7 +47,7 @@ class Composer:
 
     def __init__(self, dataset: Dataset, root: Path) -> None:
         self.problems: list[ThunderError] = []
-        self.spelling: dict[str, orthography.Spelling] = {}
+        self.spelling: dict[str, Spelling] = {}
         self.table = orthography.of_dataset(dataset)
         self._dataset = dataset
         self._where = f"thunder.toml: datasets.{dataset.name}"
@@ -56,21 +57,22 @@ class Composer:
 
     def compose(self, row: Row) -> Example | str:
         """The example, or the reason to drop the row."""
-        asr, reference = nfc(row.asr_text), nfc(row.reference_text)
-        target = reference if row.target_text == row.reference_text else nfc(row.target_text)
+        spelling, is_prose = self._spelling_of(row.source), row.is_given
+        asr = spelling.cleaned(row.asr_text, is_prose)
+        reference = spelling.cleaned(row.reference_text, is_prose)
+        target = reference if row.target_text == row.reference_text else spelling.cleaned(row.target_text, is_prose)
         if not target.strip():
             return "empty target"
         if not row.is_given and not asr.strip():
             return "empty hypothesis"
-        is_prose = row.is_given
-        if reason := orthography.unfit(asr, reference, target, self.table, is_prose) or _unfit_message(row):
+        if reason := spelling.unfit(row.row_id, asr, reference, target, is_prose) or _unfit_message(row, self.table):
             return reason
-        self._spelling_of(row.source).add(row.target_text)
+        spelling.add(row.target_text)
         example = Example(
             asr_text=asr,
             group=self._group(row),
             id=row.row_id,
-            messages=tuple(Message(nfc(each["content"]), each["role"]) for each in row.messages)
+            messages=tuple(Message(spelling.cleaned(each["content"], True), each["role"]) for each in row.messages)
             or self._messages(row, asr, target),
             partition=row.partition,
             reference_text=reference,
@@ -83,10 +85,10 @@ class Composer:
             self.problems.append(ThunderError(what, f"{self._where}.template", hint))
         return example
 
-    def _spelling_of(self, source: str) -> orthography.Spelling:
+    def _spelling_of(self, source: str) -> Spelling:
         spelling = self.spelling.get(source)
         if spelling is None:
-            spelling = self.spelling[source] = orthography.Spelling(self.table)
+            spelling = self.spelling[source] = Spelling(self.table)
         return spelling
 
     def _group(self, row: Row) -> str:
@@ -110,10 +112,10 @@ class Composer:
         return (*self._system, Message(nfc(user), "user"), Message(target, "assistant"))
 
 
-def _unfit_message(row: Row) -> str:
-    """A fault in a question of a conversation, as a reason to drop it, or "". Line breaks and tabs are allowed."""
+def _unfit_message(row: Row, table: orthography.Orthography | None) -> str:
+    """A fault in a question of a conversation, as a reason to drop it, or "". A question may be in any script."""
     for message in row.messages[:-1]:
-        for fault in orthography.faults(nfc(message["content"]), None):
-            if fault != orthography.BREAK:
-                return f"{fault} in a {message['role']} message"
+        text = orthography.cleaned(message["content"], table, is_prose=True)
+        for fault in orthography.faults(text, None, is_prose=True):
+            return f"{fault} in a {message['role']} message"
     return ""

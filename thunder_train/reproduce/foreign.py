@@ -29,7 +29,7 @@ TAKEN: dict[str, frozenset[str]] = {
         {"kind", "path", "references", "evidence_kind", "rows", "fields", "constants", "enums", "reference_side", "use"}
         | {"split", "telemetry"}
     ),
-    "dataset.orthography_table": frozenset({"letters", "marks", "shared", "marks_per_letter", "ratios"}),
+    "dataset.orthography_table": frozenset({"letters", "marks", "shared", "marks_per_letter", "ratios", "invisible"}),
     "dataset.orthography_table.ratios": frozenset({"of", "among", "low", "high"}),
     "model": frozenset(
         {"name", "kind", "path", "repo", "revision", "layers", "width", "heads", "kv_heads", "hidden", "seed"}
