@@ -5,9 +5,10 @@ Input: doit's tasks and the state. Output: {stage: reasons}, which `doit why` an
 
 from typing import Any
 
+from doit import Globals
 from doit.control import TaskControl
 
-from thunder_train.build import running
+from thunder_train.build import running, sources
 from thunder_train.build.key import Stage
 from thunder_train.build.stage import Fresh, reasons
 
@@ -21,20 +22,34 @@ def explain(task_list: list[Any], selected: list[str], state: Any) -> dict[str, 
     control = TaskControl(task_list)  # joins targets to the tasks that read them
     control.process(selected)
     answer: dict[str, list[str]] = {}
+    running_first: set[str] = set()
     remade: set[str] = set()
     for name in _in_order(control.tasks, control.selected_tasks):
         task = control.tasks[name]
         meta = task.meta or {}
+        makers = [before for before in task.task_dep if before in running_first and _feeds(control.tasks[before], task)]
         if "stage" in meta:
-            ignored = _ignored(task, answer, state)
-            stale = [before for before in task.task_dep if answer.get(before)]
-            made = {before: {*control.tasks[before].targets} for before in stale}
-            waiting = [f"after {before}: its output may change" for before in stale if made[before] & task.file_dep]
-            answer[name] = ignored or _reasons(task, meta["stage"], state, remade) or waiting
-            remade |= {*task.targets} if answer[name] else set()
+            waiting = [f"after {before}: its output may change" for before in makers]
+            answer[name] = _ignored(task, answer, state) or _reasons(task, meta["stage"], state, remade) or waiting
         elif "problem" in meta:
             answer[name] = [f"{BROKEN}: {line}" for line in meta["problem"].splitlines()]
+        if answer.get(name) or makers or _would_run(task, control.tasks):
+            running_first.add(name)
+            remade |= {*task.targets}
     return answer
+
+
+def _feeds(maker: Any, task: Any) -> bool:
+    """Whether a task makes an input of another."""
+    inputs = sources.of(task)
+    return bool({*maker.targets} & task.file_dep) or (inputs is not None and maker.name in inputs.makers.values())
+
+
+def _would_run(task: Any, tasks: dict[str, Any]) -> bool:
+    """Whether doit would run a task that is no stage, such as a user's task that makes a source."""
+    if "stage" in (task.meta or {}) or not task.targets:
+        return False
+    return bool(Globals.dep_manager.get_status(task, tasks).status != "up-to-date")
 
 
 def _ignored(task: Any, answer: dict[str, list[str]], state: Any) -> list[str]:

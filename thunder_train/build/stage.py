@@ -22,7 +22,7 @@ from doit.dependency import FileChangedChecker
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
-from thunder_train.build import accepted, environment, records, running
+from thunder_train.build import accepted, environment, records, running, sources
 from thunder_train.build import staging as stagings
 from thunder_train.build.key import (
     STATS,
@@ -68,8 +68,13 @@ class Fresh:
     def __call__(self, task: Any, values: dict[str, Any]) -> bool:
         """Whether the stage is fresh, apart from its inputs, which doit itself compares."""
         stage, made = self._stage, values.get("made", {})
+        inputs = stage.inputs if isinstance(stage.inputs, sources.Sources) else None
+        if inputs is not None:  # tasks that ran before may have made some; a missing one the stage itself reports
+            inputs.look()
+            sources.take(task, inputs)
         return (
             "made" in values
+            and (inputs is None or inputs.are_there())
             and values["reads"] == stage.reads.digest
             and values.get("decisive") == _decisive_digest(stage.code)
             and (not stage.optional or values.get("optional") == _digest_of(tuple(stage.found().items())))
@@ -229,6 +234,8 @@ def _run(stage: Stage, cache: RunCache, task: Any) -> TaskFailed | None:
         state.remove(stage.name)  # a kill after this line must not leave the old record
         state.mark(stage.name, running.mark())
         _check_code(stage)
+        if isinstance(stage.inputs, sources.Sources):
+            stage.inputs.check()
         parts = _parts(stage)
         key = stage.key(parts)
         is_restored = stage.is_cached and cache.restore(key, staging / stage.folder, stage.kept)

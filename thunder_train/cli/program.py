@@ -15,6 +15,7 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
 from thunder_train import ThunderError
+from thunder_train.build import sources
 from thunder_train.core import caller
 
 HELP = {"-h", "--help"}
@@ -43,6 +44,7 @@ class ProjectLoader(DodoTaskLoader):  # type: ignore[misc]  # doit ships no type
     def load_tasks(self, cmd: Any, pos_args: list[str]) -> list[Any]:
         """doit's tasks. Raises InvalidCommand for a word that should be one and is none."""
         tasks: list[Any] = super().load_tasks(cmd, pos_args)
+        sources.order(tasks)
         self.names = tuple(task.name for task in tasks)
         targets = {target for task in tasks for target in task.targets}
         names = targets.union(self.names)

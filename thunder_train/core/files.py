@@ -19,6 +19,8 @@ DRAFT = ".draft"
 """Suffix of a file that is still being written; nothing reads one."""
 DAMAGED = ".damaged"
 """Suffix of what was set aside; nothing reads it."""
+PATTERN_MARKS = "*?["
+"""Characters by which a path stands for as many files as match it."""
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -176,9 +178,14 @@ def _unread(error: OSError, path: str | os.PathLike[str], hint: str) -> ThunderE
     return ThunderError("is missing" if is_missing else f"cannot be read: {error.strerror}", str(path), hint)
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path stands for files that match it."""
+    return any(mark in path for mark in PATTERN_MARKS)
+
+
 def expand(pattern: str, root: str | os.PathLike[str]) -> list[str]:
     """The path itself, or the files that match its * ? [ ], relative to root and sorted."""
-    if not any(mark in pattern for mark in "*?["):
+    if not is_pattern(pattern):
         return [pattern] if pattern else []
     import glob  # late: few paths are patterns
 

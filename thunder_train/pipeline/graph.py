@@ -12,6 +12,7 @@ from thunder_train import models
 from thunder_train.build import accepted
 from thunder_train.build.environment import COMPARED
 from thunder_train.build.key import STATS, Reads, Stage, View
+from thunder_train.build.sources import Sources
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Cluster, Model, Recipe, deciding, operational, section
 from thunder_train.core import code_hash, files, paths, revisions
@@ -21,15 +22,15 @@ DATA_CODE = revisions.CODE["data"]
 
 
 def data(dataset: Dataset) -> Stage:
-    """Sources -> rows and their manifest. A missing source is not an input; the stage itself reports it."""
-    patterns = [pattern for source in dataset.sources for pattern in (source.path, source.references)]
-    sources = [path for pattern in patterns for path in files.expand(pattern, Path())]
-    inputs = (*sources, *dataset.templates, f"templates/{paths.AUDIT}.j2")
+    """Sources -> rows and their manifest."""
+    given = [path for source in dataset.sources for path in (source.path, source.references) if path]
+    patterns = [path for path in given if files.is_pattern(path)]
+    one_each = [path for path in given if not files.is_pattern(path)]
     return Stage(
         name=f"data:{dataset.name}",
         make=lambda out: _stages().data(dataset, out, code=_stated("data")),
         targets=tuple(f"{paths.dataset(dataset.name)}/{name}" for name in paths.DATA),
-        inputs={path: path for path in inputs if Path(path).is_file()},
+        inputs=Sources((*one_each, *dataset.templates, f"templates/{paths.AUDIT}.j2"), patterns),
         reads=Reads(dataset=section(dataset)),
         code=(*DATA_CODE, "data.audit"),
         is_cached=True,
