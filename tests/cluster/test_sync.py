@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -316,3 +317,16 @@ def test_a_hub_model_is_needed_in_the_projects_own_cache(here: Site) -> None:
 def existing(recipe: Recipe, site: Site) -> Needs:
     """The needs of a recipe as far as its files exist."""
     return required_files.existing_needs(recipe, site.home, StatCache(site.home / paths.STATS))
+
+
+def test_a_chat_template_goes_to_every_host(here: Site) -> None:
+    """
+    Each rank turns messages into tokens itself, wherever in the project the file lies.
+    """
+    here.write("mine/chat.jinja", "{{ messages }}")
+    recipe = here.recipe()
+    named = replace(recipe, model=replace(recipe.model, chat_template="mine/chat.jinja"))
+
+    sync.sync(named, here.home)
+
+    assert ["{{ messages }}"] * 2 == [here.there(host, "mine/chat.jinja").read_text() for host in ("mac4", "mac5")]

@@ -1,5 +1,6 @@
 """Rendered scripts show every flag of a recipe."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ from thunder_train.cluster.hostfile import hostfile
 from thunder_train.config.load import load
 from thunder_train.config.project import Host, Recipe
 from thunder_train.config.toml_io import resolved_toml
-from thunder_train.core import templates
+from thunder_train.core import paths, templates
 from thunder_train.launch import scripts
 
 
@@ -110,3 +111,25 @@ def test_the_resolved_recipe_reads_back_to_itself(smoke: Recipe) -> None:
     hostile = replace(smoke, description='quotes " \\ and\nlines \t ߒߞߏ')
 
     assert 'quotes \\" \\\\ and\\nlines \\t ߒߞߏ' in resolved_toml(hostile)
+
+
+def test_only_a_model_that_says_how_messages_become_text_has_flags_for_it(smoke: Recipe) -> None:
+    """
+    Without one the scripts are what they were; the arguments reach a worker as one word, whatever they hold.
+    """
+    given = {"enable_thinking": False, "style": 'it\'s $HOME "ߒ"'}
+    model = replace(smoke.model, chat_template="templates/chat/plain.jinja", template=given, end_answers=False)
+    other = replace(smoke, model=model)
+    flags = ("--chat-template", "--template-args", "--end-answers")
+
+    assert not {*flags} & {flag for name in paths.SCRIPTS for flag, _ in scripts.flags_of(smoke, name)}
+    for name in paths.SCRIPTS:
+        text = templates.shell(
+            PROJECT / f"templates/{name}.j2", {"recipe": "x", "flags": scripts.flags_of(other, name)}
+        )
+        words = shlex.split(text.partition("exec ")[2].replace("\\\n", ""))
+        word = {flag: words[words.index(flag) + 1] for flag in flags}
+        assert ["templates/chat/plain.jinja", given, "false"] == [
+            word["--chat-template"], json.loads(word["--template-args"]), word["--end-answers"]
+        ]  # fmt: skip
+        assert {} == scripts.additions(other, name, text.replace("recipe x", "recipe smoke"))

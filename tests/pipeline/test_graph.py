@@ -1,6 +1,9 @@
 """Which changes of the project's own code make which stages stale, against the real doit."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,56 @@ def test_stages_with_ranks_name_their_machines() -> None:
 
     assert [("localhost",)] * 3 == [make(smoke).machines for make in (graph.check, graph.train, graph.evaluate)]
     assert [()] * 3 == [make(smoke).machines for make in (graph.scripts, graph.report, graph.manifest)]
+
+
+def test_how_messages_become_text_decides_training_and_evaluation(project: Copy) -> None:
+    """
+    Other tokens give another adapter and other scores, and `doit why` names the key or the file; the model stays.
+    """
+    shutil.copy(PROJECT / "templates/chat/plain.jinja", project.path / "chat.jinja")
+    project.edit(
+        "thunder.toml", "[models.nano]", "[models.nano]\nend_answers = false\ntemplate = {enable_thinking = true}"
+    )
+    keys = ["model.end_answers: None -> False", "model.template.enable_thinking: None -> True"]
+
+    by_key = reasons(project)
+    project.edit(
+        "thunder.toml", "end_answers = false\ntemplate = {enable_thinking = true}", 'chat_template = "chat.jinja"'
+    )
+    by_file = reasons(project)
+
+    for name in ("train:smoke", "evaluate:smoke"):
+        assert (keys, ["chat.jinja: new input"]) == (by_key[name][:2], by_file[name][:1])
+    assert [] == [*by_key["model:nano"], *by_file["model:nano"]]
+
+
+def test_a_chat_template_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    One that is moved trains the same tokens; one that is edited does not.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.jinja").write_text("a")
+    (tmp_path / "other.jinja").write_text("a")
+    smoke = load(PROJECT).recipes["smoke"]
+    one, other = (
+        replace(smoke, model=replace(smoke.model, chat_template=name)) for name in ("one.jinja", "other.jinja")
+    )
+
+    same = [graph.train(each).parts_without_views()["inputs"] for each in (one, other)]
+    (tmp_path / "one.jinja").write_text("b")
+    edited = graph.train(one).parts_without_views()["inputs"]
+
+    assert same[0] == same[1] != edited
+    assert "chat template" not in graph.train(smoke).parts_without_views()["inputs"]
+
+
+def test_without_a_key_of_its_own_a_model_adds_nothing_to_a_stage() -> None:
+    """
+    No training from before these keys may become stale.
+    """
+    smoke = load(PROJECT).recipes["smoke"]
+
+    assert [{"train", "cluster"}, {"evaluate", "train", "cluster"}] == [
+        {*make(smoke).reads} for make in (graph.train, graph.evaluate)
+    ]
+    assert not {"chat_template", "template", "end_answers"} & {*graph.model(smoke.model).reads["model"]}

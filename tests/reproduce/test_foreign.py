@@ -1,7 +1,6 @@
 """What a manifest of anyone may say, run and read here; everything else is refused before anything is built."""
 
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -262,110 +261,6 @@ def test_the_flag_runs_the_command_without_any_secret(
     environment = files.read_json(seen)
     assert set(environment) - {"LC_CTYPE", "__CF_USER_TEXT_ENCODING"} <= set(VARIABLES)  # Python and macOS add these
     assert "stolen" not in environment.values()
-
-
-def _secret_file(project: Copy) -> str:
-    (project.path / ".env").write_text("HF_TOKEN=stolen")
-    return ".env"
-
-
-def _hidden_folder(project: Copy) -> str:
-    (project.path / ".git").mkdir()
-    (project.path / ".git/config").write_text("[remote]")
-    return ".git/config"
-
-
-def _link_out(project: Copy) -> str:
-    (project.path.parent / "id_rsa").write_text("key")
-    (project.path / "data/sources/rows.jsonl").symlink_to(project.path.parent / "id_rsa")
-    return "data/sources/rows.jsonl"
-
-
-def _folder_out(project: Copy) -> str:
-    (project.path.parent / "ssh").mkdir()
-    (project.path.parent / "ssh/id_rsa").write_text("key")
-    (project.path / "data/more").symlink_to(project.path.parent / "ssh")
-    return "data/more/id_rsa"
-
-
-def _link_to_hidden(project: Copy) -> str:
-    (project.path / "data/sources/rows.jsonl").symlink_to(project.path / _secret_file(project))
-    return "data/sources/rows.jsonl"
-
-
-OUT, HIDDEN = "is a link out of the project", "is a hidden file"
-HARMFUL = [
-    (_secret_file, HIDDEN),
-    (_hidden_folder, HIDDEN),
-    (_link_out, OUT),
-    (_folder_out, OUT),
-    (_link_to_hidden, HIDDEN),
-]
-
-
-@pytest.mark.parametrize("key", ["path", "references", "templates"])
-@pytest.mark.parametrize(("make", "what"), HARMFUL)
-def test_a_manifest_reads_no_hidden_file_and_follows_no_link_out(
-    project: Copy, monkeypatch: pytest.MonkeyPatch, make: Callable[[Copy], str], what: str, key: str
-) -> None:
-    """
-    Their text would become rows, and go to every host. Not even their hash is shown.
-    """
-    path = make(project)
-
-    def change(run: dict[str, Any]) -> None:
-        dataset = run["recipe"]["dataset"]
-        if key == "templates":
-            dataset["templates"].append(path)
-        else:
-            dataset["sources"][0][key] = path
-        run["inputs"]["templates" if key == "templates" else "sources"].append({"path": path, "sha256": "0" * 64})
-
-    verdict = stopped(project, change, monkeypatch)
-
-    hint = "name it in the current thunder.toml if it belongs to the run"
-    assert (f"{path}: {what}, which only the manifest names; {hint}",) == verdict.problems
-
-
-def test_a_link_that_the_current_project_names_is_followed(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Sources on another disk are the user's own choice.
-    """
-    source = project.path / "data/sources/policy_smoke_http_fewshot_rust_gate.json"
-    shutil.move(source, project.path.parent / "rows.json")
-    source.symlink_to(project.path.parent / "rows.json")
-
-    assert ("building smoke again: was not started",) == stopped(project, lambda run: None, monkeypatch).problems
-
-
-@pytest.mark.parametrize("make", [_secret_file, _link_out])
-def test_a_model_folder_shows_no_hidden_file_and_no_link_out(
-    project: Copy, monkeypatch: pytest.MonkeyPatch, make: Callable[[Copy], str]
-) -> None:
-    """
-    The files of a model are linked into the clean folder.
-    """
-    made = make(project)
-
-    def change(run: dict[str, Any]) -> None:
-        run["recipe"]["model"].update(kind="path", path="models")
-        run["model"]["files"] = [{"path": "config.json", "sha256": "0" * 64}]
-
-    (project.path / "models/config.json").symlink_to(project.path / made)
-    verdict = stopped(project, change, monkeypatch)
-
-    assert 1 == len(verdict.problems)
-    assert verdict.problems[0].startswith("models/config.json: is a ")
-
-
-@pytest.mark.parametrize("path", ["runs/smoke", "runs/smoke/logs", "runs/./smoke", "Runs/Smoke/logs"])
-def test_a_model_cannot_lie_where_the_run_is_written(project: Copy, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """
-    Its files are links to this project: the build in the clean folder would write through them.
-    """
-    verdict = stopped(project, lambda run: run["recipe"]["model"].update(kind="path", path=path), monkeypatch)
-
-    assert f"model nano: {path}: is a folder that the run writes into" == verdict.problems[0]
 
 
 @pytest.mark.parametrize("commit", ["", "main", "../../../../../../etc", "A" * 40, "a" * 41])

@@ -1,6 +1,7 @@
 """The worker's flags."""
 
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +197,29 @@ def test_an_evaluation_takes_its_keys_as_declared(kind: type, name: str) -> None
     action = parser_of(evaluate_args.Task, "generate", "")._option_string_actions[flag_of(name)]
 
     assert (key.default, key.metadata["meta"]["help"]) == (action.default, str(action.help).partition(" (default")[0])
+
+
+def test_how_messages_become_text_is_no_flag_until_it_is_given() -> None:
+    """
+    A checkpoint from before there were such flags goes on; one of another template, or of other arguments, does not.
+    """
+    plain, new = parse(NEEDED), ["--template-args", '{"b": 1,  "a": "ߒ"}', "--end-answers", "false"]
+    other = parse([*NEEDED, *new, "--chat-template", "x.jinja"])
+
+    assert ({}, {}, {}) == (plain.template_arguments(), plain.chat_flags(), plain.chat_files())
+    assert {"a": "ߒ", "b": 1} == other.template_arguments()
+    assert {"--chat-template": Path("x.jinja")} == other.chat_files()
+    assert {"template_args": '{"a": "\\u07d2", "b": 1}', "end_answers": False} == other.chat_flags()
+    assert plain.numeric() | other.chat_flags() == other.numeric()
+
+
+def test_arguments_of_a_template_are_checked() -> None:
+    """
+    A template without its arguments would train other text, and nobody would see it.
+    """
+    with pytest.raises(ThunderError) as caught:
+        parse([*NEEDED, "--template-args", '{"messages": []}'])
+
+    assert "argument --template-args: messages is given to every chat template by the program itself" in str(
+        caught.value
+    )

@@ -201,6 +201,9 @@ def code_changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[st
 
 def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
     """Every key whose value differs, as `train.learning_rate: 1e-06 -> 1e-05`."""
+    if name and None in (old, new):  # a table that is on one side only: name its keys
+        old = {} if old is None and isinstance(new, dict) else old
+        new = {} if new is None and isinstance(old, dict) else new
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)

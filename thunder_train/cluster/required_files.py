@@ -73,6 +73,7 @@ def existing_needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
         names += [str(path) for path in below if not any(_is_own(part) for part in path.parts)]
     lock = _lock(recipe)
     names += [*(f"{paths.run(recipe.name)}/{name}" for name in paths.SENT), *_row_files(recipe), lock]
+    names += [recipe.model.chat_template] if recipe.model.chat_template else []
     existing = Needs(_hashed(sorted(set(names)), root, stats))
     return _with_model(existing, recipe, root) if (root / lock).is_file() else existing
 

@@ -174,9 +174,10 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
         for key, what, hint in contradictions(recipe.train, _as_toml)
     ]
     problems += _gate_problems(recipe)
-    if recipe.model.chat_template and not (root / recipe.model.chat_template).is_file():
+    template = recipe.model.chat_template
+    if files.is_inside(template) and not (root / template).is_file():
         hint = f"correct models.{recipe.model.name}.chat_template in thunder.toml"
-        problems.append(ThunderError("is missing", recipe.model.chat_template, hint))
+        problems.append(ThunderError("is missing", template, hint))
     rows = _known_rows(recipe.dataset, root)
     too_few = batch_problems(recipe, rows) if rows is not None else []
     return problems + (too_few if too_few and _is_current(recipe.dataset, root) else [])

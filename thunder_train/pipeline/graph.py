@@ -19,6 +19,8 @@ from thunder_train.core import code_hash, files, paths, revisions
 
 DATA_CODE = revisions.CODE["data"]
 """Start modules of the code that decides a dataset's rows, splits and manifest; its audit page decides no number."""
+CHAT = ("chat_template", "template", "end_answers")
+"""Keys of a model that change none of its files: they decide how messages become text."""
 
 
 def data(dataset: Dataset) -> Stage:
@@ -46,7 +48,7 @@ def model(base: Model) -> Stage:
         make=lambda out: _stages().model(base, out),
         targets=models.targets(base),
         inputs={path: path for path in models.inputs(base, Path())},
-        reads=Reads(model=section(base)),
+        reads=Reads(model={name: value for name, value in section(base).items() if name not in CHAT}),
         code=revisions.CODE["model"],
         is_cached=base.kind == "nano",  # the files of the others lie elsewhere and may have been deleted
     )
@@ -106,7 +108,7 @@ def train(recipe: Recipe) -> Stage:
         "train",
         make=lambda out: _stages().train(recipe, out, checkpoints()),
         targets=paths.TRAINED,
-        inputs={**_model_lock(recipe), **{f"{folder}/{name}.jsonl": name for name in ("train", "valid")}},
+        inputs={**_chat_inputs(recipe), **{f"{folder}/{name}.jsonl": name for name in ("train", "valid")}},
         reads=_trained(recipe),
         code=revisions.CODE["train"],
         is_cached=True,
@@ -128,7 +130,7 @@ def evaluate(recipe: Recipe) -> Stage:
         "evaluate",
         make=lambda out: _stages().evaluate(recipe, out),
         targets=paths.EVALUATED,
-        inputs={**_model_lock(recipe), **rows, **_own(recipe, *paths.ADAPTER), **_gate_programs(recipe)},
+        inputs={**_chat_inputs(recipe), **rows, **_own(recipe, *paths.ADAPTER), **_gate_programs(recipe)},
         reads=_evaluated(recipe),
         code=revisions.CODE["evaluate"],
         is_cached=True,
@@ -264,13 +266,19 @@ def _cluster(cluster: Cluster) -> Reads:
 
 @cache
 def _trained(recipe: Recipe) -> Reads:
-    return Reads(train=deciding(recipe.train), cluster=_ranks(recipe.cluster, recipe.weights))
+    return Reads(train=deciding(recipe.train), cluster=_ranks(recipe.cluster, recipe.weights), **_chat(recipe))
 
 
 @cache
 def _evaluated(recipe: Recipe) -> Reads:
     ranks = _ranks(recipe.cluster, recipe.cluster.weights)
-    return Reads(evaluate=deciding(recipe.evaluate), train={"max_seq_len": recipe.train.max_seq_len}, cluster=ranks)
+    train = {"max_seq_len": recipe.train.max_seq_len}
+    return Reads(evaluate=deciding(recipe.evaluate), train=train, cluster=ranks, **_chat(recipe))
+
+
+def _chat(recipe: Recipe) -> dict[str, Any]:
+    """{"model": the keys that decide how messages become text}; nothing while none is set, as before there were any."""
+    return {"model": recipe.model.chat} if recipe.model.chat else {}
 
 
 def _ranks(cluster: Cluster, weights: tuple[float, ...]) -> dict[str, Any]:
@@ -319,11 +327,13 @@ def _stage(
 
 def _inputs(recipe: Recipe, *names: str) -> dict[str, str]:
     """The dataset and the model as one small file each, and files of the run's folder by their names."""
-    return {paths.dataset_manifest(recipe.dataset.name): "data", **_model_lock(recipe), **_own(recipe, *names)}
+    return {paths.dataset_manifest(recipe.dataset.name): "data", **_chat_inputs(recipe), **_own(recipe, *names)}
 
 
-def _model_lock(recipe: Recipe) -> dict[str, str]:
-    return {paths.model_lock(recipe.model.name): "model"}
+def _chat_inputs(recipe: Recipe) -> dict[str, str]:
+    """The model as its lock, and the chat template if it is a file of the project."""
+    template = {recipe.model.chat_template: "chat template"} if recipe.model.chat_template else {}
+    return {paths.model_lock(recipe.model.name): "model", **template}
 
 
 def _own(recipe: Recipe, *names: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ TAKEN: dict[str, frozenset[str]] = {
     "dataset.orthography_table.ratios": frozenset({"of", "among", "low", "high"}),
     "model": frozenset(
         {"name", "kind", "path", "repo", "revision", "layers", "width", "heads", "kv_heads", "hidden", "seed"}
+        | {"chat_template", "template", "end_answers"}
     ),
     "train": frozenset(
         {"strategy", "num_iters", "batch_size", "num_layers", "lora_rank", "learning_rate", "log_every", "eval_every"}

@@ -45,6 +45,7 @@ class _Inputs(msgspec.Struct):
     sources: list[_File]
     templates: list[_File]
     splits: dict[str, _Split]
+    chat_template: _File | None = None
 
 
 class _DeclaredSource(msgspec.Struct):
@@ -63,6 +64,7 @@ class _DeclaredModel(msgspec.Struct):
     kind: str
     path: str
     repo: str
+    chat_template: str = ""
 
 
 class _DeclaredCluster(msgspec.Struct):
@@ -123,6 +125,9 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     }
     if not table["dataset"]["orthography_table"]:
         del table["dataset"]["orthography_table"]  # an empty table would fail the check for its required keys
+    for key in ("chat_template", "template", "end_answers"):
+        if table["model"][key] in ("", {}, True):
+            del table["model"][key]  # so that the run keeps the run_id that it had before there was such a key
     table["model"]["path"] = files.portable(table["model"]["path"])
     table["dataset"]["templates"] = [files.portable(path) for path in table["dataset"]["templates"]]
     for source in table["dataset"]["sources"]:
@@ -144,12 +149,19 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
             "templates": _hashed(data["templates"]),
             "splits": {name: {key: split[key] for key in ("rows", "sha256")} for name, split in data["splits"].items()},
             "evidence_kinds": data["evidence_kinds"],
+            **_chat_template(recipe, root),
         },
         "model": files.read_json(root / paths.model_lock(recipe.model.name)),
         "environment": files.read_json(root / paths.run(recipe.name) / "adapter" / "done.json")["environment"],
         **_additions(recipe, root),
     }
     return {**parts, "run_id": run_id_of(parts)}
+
+
+def _chat_template(recipe: Recipe, root: Path) -> dict[str, Any]:
+    """{"chat_template": path and sha256}; empty for the tokenizer's own template, which the model's lock covers."""
+    path = recipe.model.chat_template
+    return {"chat_template": {"path": path, "sha256": files.sha256(root / path)}} if path else {}
 
 
 def _additions(recipe: Recipe, root: Path) -> dict[str, Any]:
@@ -285,10 +297,10 @@ def _path_problems(run: _Run) -> list[ThunderError]:
     """A problem for each path that leaves its folder, cannot be printed, or is listed twice."""
     dataset, inputs = run.recipe.dataset, run.inputs
     declared = [*dataset.templates, *(path for source in dataset.sources for path in (source.path, source.references))]
-    hashed = [*inputs.templates, *inputs.sources]
+    hashed = [*inputs.templates, *inputs.sources, *([inputs.chat_template] if inputs.chat_template else [])]
     places = {
         "recipe.dataset": [path for path in declared if path],
-        "recipe.model": [run.recipe.model.path] if run.recipe.model.path else [],
+        "recipe.model": [path for path in (run.recipe.model.path, run.recipe.model.chat_template) if path],
         "inputs": [file.path for file in hashed],
         "model.files": [file.path for file in run.model.files],
         "outputs": [file.path for file in run.outputs],

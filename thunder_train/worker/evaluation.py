@@ -98,9 +98,11 @@ def identity(task: Task, adapter: Path) -> dict[str, str]:
     rows = {f"--{name}-data": path for name, path in read_for(task).items()}
     for flag, path in rows.items():
         files.require(path, hint=f"run `./doit data`, or correct {flag}")
+    for flag, path in task.chat_files().items():
+        files.require(path, hint=f"correct {flag}")
     return ranks.identity(
-        flags={name: getattr(task, name) for name in ("max_seq_len", "max_tokens", "batch_size")},
-        paths=rows | {name: adapter / name for name in saved_adapter.NAMES},
+        flags={name: getattr(task, name) for name in ("max_seq_len", "max_tokens", "batch_size")} | task.chat_flags(),
+        paths=rows | task.chat_files() | {name: adapter / name for name in saved_adapter.NAMES},
         model=model_digest(task),
         versions={
             "code": str(CODE),

@@ -131,9 +131,11 @@ def identity(settings: Settings, group: Ranks) -> dict[str, str]:
     paths = {"--train-data": settings.train_data, "--valid-data": settings.valid_data}
     for flag, path in paths.items():
         files.require(path, hint=f"run `./doit data`, or correct {flag}")
+    for flag, path in settings.chat_files().items():
+        files.require(path, hint=f"correct {flag}")
     return ranks.identity(
         flags={**settings.numeric(), "ranks": group.size},
-        paths=paths,
+        paths=paths | settings.chat_files(),
         model=_model_digest(settings),
         versions={"mlx": version("mlx"), "mlx-lm": version("mlx-lm"), "device": mx.default_device().type.name},
     )
