@@ -11,25 +11,32 @@ import pytest
 from tests.helpers import families
 from thunder_train import ThunderError
 from thunder_train.core import files
-from thunder_train.worker import evaluation, ranks, saved_adapter
+from thunder_train.worker import answer_text, evaluation, ranks, saved_adapter
+from thunder_train.worker.answer_text import Answer
 from thunder_train.worker.batching import plan
 from thunder_train.worker.batching.tokens import Example
-from thunder_train.worker.evaluation import Answer, Session
+from thunder_train.worker.evaluation import Question, Session
 from thunder_train.worker.kept_answers import KeptAnswers
 from thunder_train.worker.ranks import Ranks
 
 pytestmark = pytest.mark.mlx
 
 IDENTITY = {"--test-data": "a1", "model": "b2"}
-ONE: list[dict[str, Any]] = [{"text": "ߊ", "finish": "stop", "special": 0}]
-TWO: list[dict[str, Any]] = [{"text": "ߓ", "finish": "length", "special": 2}]
+ONE: list[dict[str, Any]] = [{"text": "ߊ", "finish": "stop", "special": 0, "raw": None}]
+TWO: list[dict[str, Any]] = [{"text": "ߓ", "finish": "length", "special": 2, "raw": " ߓ"}]
 
 
 def session(
     network: Any = None, tokenizer: Any = None, most: int = 12, size: int = 3, kept: KeptAnswers | None = None
 ) -> Session:
     """A session of one rank."""
-    return Session(network, tokenizer, most, size, Ranks(0, 1), kept or KeptAnswers(None, {}), lambda: None)
+    marks: Any = answer_text.marks_of(tokenizer) if tokenizer else None
+    return Session(network, tokenizer, marks, most, size, Ranks(0, 1), kept or KeptAnswers(None, {}), lambda: None)
+
+
+def questions(*prompts: list[int]) -> list[Question]:
+    """Questions with these prompts, in tokens."""
+    return [Question({"reference_text": "ߊ"}, prompt, [9]) for prompt in prompts]
 
 
 def test_batches_are_of_like_lengths_and_hold_each_row_once() -> None:
@@ -46,6 +53,15 @@ def test_the_cap_follows_from_the_longest_answer() -> None:
     short, long = (Example("id", (1,) * 9, ((2, end),)) for end in (3, 9))
 
     assert 7 * 3 // 2 + 8 == evaluation.cap([short, long])
+
+
+def test_rows_of_plain_text_say_nothing_about_the_length_of_answers() -> None:
+    """
+    A page of text is no answer; it would let a model that does not stop write thousands of tokens.
+    """
+    answer, page = Example("id", (1,) * 9, ((2, 9),)), Example("page", (1,) * 500, ((1, 500),))
+
+    assert 7 * 3 // 2 + 8 == evaluation.cap([answer, page])
 
 
 @pytest.mark.parametrize("family", sorted(families.CONFIGS))
@@ -68,7 +84,7 @@ def test_a_batch_is_answered_as_each_row_alone_without_any_cache(family: str) ->
                 break
             row.append(token)
         expected.append(" ".join(map(str, row[len(prompt) :])))
-    assert expected == [each.text for each in evaluation.answer(session(model, tokenizer), prompts)]
+    assert expected == [each.text for each in evaluation.answer(session(model, tokenizer), questions(*prompts))]
 
 
 def test_an_answer_says_how_it_ended_and_counts_its_control_tokens(
@@ -80,7 +96,7 @@ def test_an_answer_says_how_it_ended_and_counts_its_control_tokens(
     letter = tokenizer.encode("ߊ")[-1]
     made = SimpleNamespace(token_ids=[[letter], [letter, 0, 3, 0], []])
     monkeypatch.setattr(evaluation, "batch_generate", lambda *_, **__: made)
-    answers = evaluation.answer(session(tokenizer=tokenizer, most=4), [[2]] * 3)
+    answers = evaluation.answer(session(tokenizer=tokenizer, most=4), questions([2], [2], [2]))
 
     assert [Answer("ߊ", "stop", 0), Answer("ߊ", "length", 3), Answer("", "stop", 0)] == answers
 
@@ -90,15 +106,15 @@ def test_kept_batches_are_not_answered_again(tmp_path: Path, monkeypatch: pytest
     Rows 1 and 0 are two batches, longest first; the first was kept.
     """
     KeptAnswers(tmp_path, IDENTITY).add("base", {0: ONE})
-    examples = [Example("a", (2, 9), ((1, 2),)), Example("b", (2, 7, 9), ((2, 3),))]
     asked: list[list[int]] = []
 
-    def answer(_: Session, prompts: list[list[int]]) -> list[Answer]:
-        asked.extend(prompts)
+    def answer(_: Session, batch: list[Question]) -> list[Answer]:
+        asked.extend(each.prompt for each in batch)
         return [Answer(**TWO[0])]
 
     monkeypatch.setattr(evaluation, "answer", answer)
-    answers = evaluation.answer_all(session(size=1, kept=KeptAnswers(tmp_path, IDENTITY)), examples, "base")
+    one_rank = session(size=1, kept=KeptAnswers(tmp_path, IDENTITY))
+    answers = evaluation.answer_all(one_rank, questions([2], [2, 7]), "base")
 
     assert ([[2]], [Answer(**TWO[0]), Answer(**ONE[0])]) == (asked, answers)
     assert {0: ONE, 1: TWO} == KeptAnswers(tmp_path, IDENTITY).batches("base")
@@ -174,6 +190,58 @@ def test_answers_that_cannot_be_kept_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ThunderError) as caught:
         kept.add("base", {0: ONE})
     assert f"{tmp_path}/answers.jsonl: cannot be written: Is a directory; free or unlock it" == str(caught.value)
+
+
+def lines(row: dict[str, Any], **texts: Answer) -> dict[str, Any]:
+    """A line of predictions.jsonl whose models answer "ߊ" unless given."""
+    plain = Answer("ߊ", "stop", 0)
+    answers = {"base": plain, "adapter": plain, "target": Answer("ߓ", "stop", 0)}
+    return evaluation.prediction({"id": "r", "asr_text": "ߋ", "reference_text": "ߊ", **row}, answers | texts)
+
+
+def test_blanks_around_texts_are_kept_beside_them() -> None:
+    """
+    A model that only strips a blank has repaired nothing; raw error rates still need the blank.
+    """
+    assert "raw" not in lines({})
+    line = lines({"asr_text": " ߋ", "raw": {"reference_text": "ߊ\n"}}, adapter=Answer("ߊ", "stop", 0, "ߊ "))
+
+    assert ("ߋ", "ߊ", "ߊ", "ߊ") == tuple(line[name] for name in ("asr_text", "reference_text", "base", "adapter"))
+    assert {"asr_text": " ߋ", "reference_text": "ߊ\n", "adapter": "ߊ "} == line["raw"]
+
+
+def test_a_silent_row_is_marked() -> None:
+    """
+    Its empty reference is one that was given: every letter of an answer is invented.
+    """
+    line = lines({"asr_text": "", "reference_text": "", "silent": True})
+
+    assert (True, True) == (line["silent"], "question" not in line)
+    assert "silent" not in lines({})
+
+
+def test_a_row_of_a_chat_has_its_question_and_its_own_answer() -> None:
+    """
+    It has no hypothesis and no reference, so these are all that an answer can be compared with.
+    """
+    messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "<b>ߓ"}]
+    line = lines({"asr_text": "", "reference_text": "", "messages": messages})
+
+    assert ("Why?", "ߓ") == (line["question"], line["answer"])
+    assert not {"question", "answer"} & lines({"messages": messages}).keys()
+
+
+def test_rows_of_plain_text_are_not_asked() -> None:
+    """
+    They have no prompt that a model could answer.
+    """
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "messages": [{"content": "ߊ"}]},
+        {"id": "b", "text": "ߊ ߓ", "messages": []},
+    ]
+    examples = [Example("a", (2, 7, 9, 5), ((2, 4),)), Example("b", (2, 7), ((1, 2),))]
+
+    assert [Question(rows[0], [2, 7], [9, 5])] == evaluation.questions(rows, examples)
 
 
 def test_forward_passes_are_dealt_by_their_cost() -> None:

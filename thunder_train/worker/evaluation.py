@@ -20,16 +20,20 @@ import mlx.nn as nn
 from mlx_lm.generate import batch_generate
 
 from thunder_train.core import files
-from thunder_train.worker import chat, eval_loss, model, ranks, saved_adapter
+from thunder_train.worker import answer_text, chat, eval_loss, model, ranks, saved_adapter
+from thunder_train.worker.answer_text import Answer, Marks
 from thunder_train.worker.batching import tokens
 from thunder_train.worker.batching.tokens import Example
 from thunder_train.worker.evaluate_args import Task
 from thunder_train.worker.kept_answers import BatchAnswers, KeptAnswers
 from thunder_train.worker.ranks import Ranks
 
-CODE = 1
+CODE = 2
 """Part of the identity of kept answers. Raise it when the same inputs get other answers."""
 CONDITIONS = ("base", "adapter")
+TARGET = "target"
+"""Name under which the rows' own answers stand beside those of the models."""
+TEXTS = ("asr_text", "reference_text")
 PROGRESS_LINES = 10
 """Progress lines of a condition, if it has that many batches."""
 LONGEST = 4
@@ -40,26 +44,34 @@ Rows = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """text: without control tokens. finish: "stop", or "length" at the cap. special: number of control tokens that were
-    removed, the end of turn not counted.
+class Question:
+    """A test row that is answered. reference: a text in which marks of thoughts are no marks. target: its own answer in
+    tokens.
     """
 
-    text: str
-    finish: str
-    special: int
+    row: dict[str, Any]
+    prompt: list[int]
+    target: list[int]
+
+    @property
+    def reference(self) -> str:
+        """The right answer, as far as the row has one."""
+        return str(self.row.get("reference_text") or self.row["messages"][-1].get("content") or "")
 
 
 Answers = dict[str, list[Answer]]
-"""By condition, in the order of the test rows."""
+"""By condition or TARGET, in the order of the questions."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What answers. max_tokens: of an answer. batch_size: rows answered together. tick: called after each batch."""
+    """What answers. marks: what its tokenizer may write around answers. max_tokens: of an answer. batch_size: rows
+    answered together. tick: called after each batch.
+    """
 
     network: nn.Module
     tokenizer: Any
+    marks: Marks
     max_tokens: int
     batch_size: int
     ranks: Ranks
@@ -74,14 +86,20 @@ def evaluate(task: Task, adapter: Path, group: Ranks, tick: Callable[[], None]) 
     network, tokenizer = model.load(task.model, model.pinned_commit(task.model_lock))
     spoken = chat.of(tokenizer, task)
     splits = {name: tokens.read_all(path, spoken, cache=task.token_cache) for name, path in read_for(task).items()}
+    asked = questions(files.read_jsonl(task.test_data), splits["test"])
     max_tokens = task.max_tokens or cap([*splits["train"], *splits["valid"]])
     kept = KeptAnswers(task.partial if group.rank == 0 else None, inputs)
-    session = Session(network, tokenizer, max_tokens, task.batch_size, group, kept, tick)
+    marks = answer_text.marks_of(tokenizer, [each.target for each in asked])
+    session = Session(network, tokenizer, marks, max_tokens, task.batch_size, group, kept, tick)
     losses: dict[str, Any] = {
         "max_tokens": max_tokens,
         "adapter_sha256": files.sha256(adapter / saved_adapter.NAMES[0]),
     }
-    answers: Answers = {}
+    if unasked := len(splits["test"]) - len(asked):
+        losses["text_rows"] = unasked
+    answers: Answers = {
+        TARGET: [answer_text.read(each.target, each.prompt, each.reference, marks) for each in asked],
+    }
     for condition in CONDITIONS:
         if condition == "adapter":
             saved_adapter.put_on(network, adapter)
@@ -89,8 +107,18 @@ def evaluate(task: Task, adapter: Path, group: Ranks, tick: Callable[[], None]) 
             name: eval_loss.measure(network, splits[name], task.max_seq_len, task.batch_size, group, tick)
             for name in ("valid", "test")
         }
-        answers[condition] = answer_all(session, splits["test"], condition)
+        answers[condition] = answer_all(session, asked, condition)
+        _say_thinking(session, condition, answers[condition])
     return losses, answers
+
+
+def questions(rows: Sequence[dict[str, Any]], examples: Sequence[Example]) -> list[Question]:
+    """The rows that have a prompt; a row of plain text has a loss only. examples: the rows in tokens, in order."""
+    return [
+        Question(row, list(each.tokens[: each.first_target]), list(each.tokens[each.first_target :]))
+        for row, each in zip(rows, examples, strict=True)
+        if "text" not in row
+    ]
 
 
 def identity(task: Task, adapter: Path) -> dict[str, str]:
@@ -130,18 +158,18 @@ def read_for(task: Task) -> dict[str, Path]:
 def cap(examples: Sequence[Example]) -> int:
     """Most tokens of an answer: 3/2 of the longest answer in these rows, plus 8 for very short ones.
 
-    Not taken from the test rows, which stand for rows whose answers are not known yet.
+    Not taken from the test rows, which stand for rows whose answers are not known yet. Rows of plain text answer
+    nothing: they have no prompt, so their targets begin with the first token, or after the one that opens every text.
     """
-    return max((each.targets for each in examples), default=0) * 3 // 2 + 8
+    return max((each.targets for each in examples if each.first_target > 1), default=0) * 3 // 2 + 8
 
 
-def answer_all(session: Session, examples: Sequence[Example], condition: str) -> list[Answer]:
-    """The answer to each example's prompt, in the examples' order, on every rank.
+def answer_all(session: Session, asked: Sequence[Question], condition: str) -> list[Answer]:
+    """The answer to each question, in their order, on every rank.
 
     Kept batches are not answered again. condition: the name under which they are kept.
     """
-    prompts = [list(each.tokens[: each.first_target]) for each in examples]
-    plan = batches([len(prompt) for prompt in prompts], session.batch_size)
+    plan = batches([len(each.prompt) for each in asked], session.batch_size)
     done = _kept_batches(session, condition)
     missing = [number for number in range(len(plan)) if number not in done]
     if done:
@@ -149,13 +177,13 @@ def answer_all(session: Session, examples: Sequence[Example], condition: str) ->
     takers = turns(session.ranks.weights or (1.0,) * session.ranks.size)
     for start in range(0, len(missing), len(takers)):
         numbers = missing[start : start + len(takers)]
-        answered = _round(session, prompts, [plan[number] for number in numbers], takers)
+        answered = _round(session, asked, [plan[number] for number in numbers], takers)
         done |= dict(zip(numbers, answered, strict=True))
         session.kept.add(condition, {number: done[number] for number in numbers})
         session.tick()
         _say_progress(session, condition, len(done) - len(numbers), len(done), len(plan))
     by_row = {row: each for number, rows in enumerate(plan) for row, each in zip(rows, done[number], strict=True)}
-    return [Answer(**by_row[row]) for row in range(len(examples))]
+    return [Answer(**by_row[row]) for row in range(len(asked))]
 
 
 def batches(prompt_lengths: Sequence[int], size: int) -> list[Rows]:
@@ -191,34 +219,31 @@ def turns(weights: Sequence[float]) -> list[int]:
 
 
 def _round(
-    session: Session, prompts: Sequence[list[int]], plan: Sequence[Rows], takers: Sequence[int]
+    session: Session, asked: Sequence[Question], plan: Sequence[Rows], takers: Sequence[int]
 ) -> list[BatchAnswers]:
     """The answers of each batch of a plan, each made by its taker. All ranks wait for each other at the end."""
     mine = []
     for rows, taker in zip(plan, takers, strict=False):  # the last round may have fewer batches than takers
         if taker == session.ranks.rank:
-            mine.append([asdict(each) for each in answer(session, [prompts[row] for row in rows])])
+            mine.append([asdict(each) for each in answer(session, [asked[row] for row in rows])])
             session.tick()
     by_rank = [iter(json.loads(data)) for data in ranks.all_gather(json.dumps(mine).encode(), session.ranks)]
     return [next(by_rank[taker]) for _, taker in zip(plan, takers, strict=False)]
 
 
-def answer(session: Session, prompts: Sequence[list[int]]) -> list[Answer]:
-    """The greedy answers to a batch of prompts."""
-    tokenizer, count = session.tokenizer, len(prompts)
+def answer(session: Session, asked: Sequence[Question]) -> list[Answer]:
+    """The greedy answers to a batch of questions."""
+    tokenizer, count = session.tokenizer, len(asked)
     # The whole batch in one piece: mlx-lm's own sizes would divide it, and so change what is computed together.
     sizes = {"prefill_batch_size": count, "completion_batch_size": count}
+    prompts = [each.prompt for each in asked]
     response = batch_generate(
-        session.network, tokenizer, list(prompts), max_tokens=session.max_tokens, return_token_ids=True, **sizes
+        session.network, tokenizer, prompts, max_tokens=session.max_tokens, return_token_ids=True, **sizes
     )
-    special = set(tokenizer.all_special_ids)
     return [
-        Answer(
-            text=tokenizer.decode(tokens, skip_special_tokens=True),
-            finish="length" if len(tokens) >= session.max_tokens else "stop",  # tokens holds no end of turn
-            special=sum(token in special for token in tokens),
-        )
-        for tokens in response.token_ids
+        # The tokens hold no end of turn.
+        answer_text.read(made, each.prompt, each.reference, session.marks, is_cut=len(made) >= session.max_tokens)
+        for made, each in zip(response.token_ids, asked, strict=True)
     ]
 
 
@@ -228,6 +253,14 @@ def _say_progress(session: Session, condition: str, before: int, after: int, tot
         _say(session, f"{condition}: {after} of {total} batches answered")
 
 
+def _say_thinking(session: Session, condition: str, answers: Sequence[Answer]) -> None:
+    """Say how many answers never came because the model was still thinking: their empty texts are scored."""
+    count = sum(each.finish == answer_text.THINKING for each in answers)
+    if count:
+        cure = "set enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens"
+        _say(session, f"{condition}: {count} of {len(answers)} answers were still thinking when they ended; {cure}")
+
+
 def _say(session: Session, line: str) -> None:
     if session.ranks.rank == 0:
         print(line, flush=True)
@@ -235,18 +268,30 @@ def _say(session: Session, line: str) -> None:
 
 def write(task: Task, losses: dict[str, Any], answers: Answers) -> None:
     """Write predictions.jsonl and losses.json; called on rank 0. losses: content of losses.json."""
-    rows = enumerate(files.read_jsonl(task.test_data))
-    lines = [prediction(row, {name: answers[name][number] for name in CONDITIONS}) for number, row in rows]
+    rows = [row for row in files.read_jsonl(task.test_data) if "text" not in row]
+    lines = [prediction(row, {name: each[number] for name, each in answers.items()}) for number, row in enumerate(rows)]
     files.write_text(task.predictions, "".join(map(files.json_line, lines)))
     files.write_json(task.losses, losses)
 
 
 def prediction(row: dict[str, Any], answers: dict[str, Answer]) -> dict[str, Any]:
-    """A line of predictions.jsonl."""
-    line: dict[str, Any] = {
-        name: row.get(name, "") for name in ("id", "partition", "asr_text", "reference_text", "source")
-    }
+    """A line of predictions.jsonl. Blanks around a text are in `raw` only, for error rates of raw texts.
+
+    A row of a chat, without hypothesis and reference, has its question and its own answer.
+    """
+    line: dict[str, Any] = {name: row.get(name, "") for name in ("id", "partition", *TEXTS, "source")}
+    raw = {name: row.get("raw", {}).get(name, line[name]) for name in TEXTS}
+    line |= {name: line[name].strip() for name in TEXTS}
     line["witness"] = row.get("witness") or {}
-    for name, answer in answers.items():
+    for name in CONDITIONS:
+        answer = answers[name]
         line |= {name: answer.text, f"{name}_finish": answer.finish, f"{name}_special": answer.special}
+        raw[name] = answer.text if answer.raw is None else answer.raw
+    if raw := {name: text for name, text in raw.items() if text != line[name]}:
+        line["raw"] = raw
+    if row.get("silent"):
+        line["silent"] = True
+    elif not line["asr_text"] and not line["reference_text"]:
+        *before, _ = row["messages"]
+        line |= {"question": before[-1]["content"] if before else "", "answer": answers[TARGET].text}
     return line

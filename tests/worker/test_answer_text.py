@@ -1,0 +1,193 @@
+"""What is scored of the tokens that a model wrote, with a real tokenizer of bytes and the marks of each family."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from thunder_train.worker.answer_text import LENGTH, STOP, THINKING, Answer, marks_of, read
+
+pytestmark = pytest.mark.mlx
+
+CONTROL = (
+    *("<pad>", "<eos>", "<|im_start|>", "<|im_end|>", "<|channel|>", "<|message|>", "<|end|>", "<|start|>"),
+    *("<|channel>", "<channel|>", "<|open|>", "<|close|>", "<|sep|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+)
+"""Tokens that decoding leaves out."""
+NAMED = {"eos_token": "<eos>", "pad_token": "<pad>"}
+PLAIN = ("<think>", "</think>")
+"""Tokens that decoding keeps, as Qwen3's: they were left in the text."""
+QWEN = "<|im_start|>user\nThe ct<|im_end|>\n<|im_start|>assistant\n"
+OFF = QWEN + "<think>\n\n</think>\n\n"
+HARMONY = "<|start|>user<|message|>The ct<|end|><|start|>assistant"
+
+
+@cache
+def tokenizer() -> Any:
+    """A tokenizer of bytes that knows these tokens, as mlx-lm wraps it."""
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_tokens([AddedToken(mark, special=mark in CONTROL, normalized=False) for mark in (*CONTROL, *PLAIN)])
+    return TokenizerWrapper(PreTrainedTokenizerFast(tokenizer_object=core, **NAMED))
+
+
+def encoded(text: str) -> list[int]:
+    """The tokens of a text."""
+    tokens: list[int] = tokenizer().encode(text, add_special_tokens=False)
+    return tokens
+
+
+def answer(text: str, prompt: str = QWEN, reference: str = "the cat", is_cut: bool = False, target: str = "") -> Answer:
+    """The answer in a text that a model wrote after a prompt. target: a row's own answer with its end of turn."""
+    marks = marks_of(tokenizer(), [encoded(target)] if target else [])
+    return read(encoded(text), encoded(prompt), reference, marks, is_cut)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("the cat", QWEN),
+        ("the cat", OFF),
+        ("<think>\n\n</think>\n\nthe cat", QWEN),
+        ("<think>A typo.</think>\n\nthe cat", QWEN),
+        ("\n<think>A typo.</think>\nthe cat\n", QWEN),
+        ("A typo.\n</think>\n\nthe cat", QWEN + "<think>\n"),
+        ("A typo.</think>the cat", QWEN),
+        ("<think>one</think><think>two</think>the cat", QWEN),
+        ("<think>one</think>the<think>two</think> cat", QWEN),
+        ("<think>one <think>two</think> three</think>the cat", QWEN),
+        ("<|channel|>final<|message|>the cat<|end|>", HARMONY),
+        ("<|channel|>final<|message|>the cat", HARMONY),
+        ("<|channel|>analysis<|message|>A typo.<|end|><|start|>assistant<|channel|>final<|message|>the cat", HARMONY),
+        ("final<|message|>the cat", HARMONY + "<|channel|>"),
+        ("the cat", HARMONY + "<|channel|>final<|message|>"),
+        ("<|channel>thought\nA typo.\n<channel|>the cat", QWEN),
+        ("A typo.<channel|>the cat", QWEN + "<|channel>thought\n"),
+        ("the cat", QWEN + "<|channel>thought\n<channel|>"),
+        ("<|open|>think<|sep|>A typo.<|close|>think<|sep|><|open|>response<|sep|>the cat<|close|>response<|sep|>", ""),
+        ("the cat<|close|>response<|sep|><|close|>message<|sep|>", "<|open|>response<|sep|>"),
+        ("A typo.<|close|>think<|sep|><|open|>response<|sep|>the cat", "<|open|>think<|sep|>"),
+        ("<|START_RESPONSE|>the cat<|END_RESPONSE|>", QWEN),
+    ],
+)
+def test_thoughts_and_headers_are_no_part_of_the_answer(text: str, prompt: str) -> None:
+    """
+    They were scored as text: "finalthe cat", or an empty block of thoughts before each answer.
+    """
+    got = answer(text, prompt)
+
+    assert ("the cat", STOP, 0) == (got.text, got.finish, got.special)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("<think>Let me see", QWEN),
+        ("Let me see", QWEN + "<think>\n"),
+        ("<think>one</think><think>Let me", QWEN),
+        ("<thi", QWEN),
+        ("[THI", QWEN),
+        ("<think>A typo.</think>", QWEN),
+        ("<|channel|>analysis<|message|>Let me see", HARMONY),
+        ("<|channel|>anal", HARMONY),
+        ("<|channel|>analysis<|message|>A typo.<|end|><|start|>assistant<|channel|>ana", HARMONY),
+        ("<|channel>thought\nLet me see", QWEN),
+        ("<|open|>think<|sep|>Let me see", ""),
+    ],
+)
+def test_an_answer_that_did_not_begin_by_the_cap_was_thinking(text: str, prompt: str) -> None:
+    """
+    Its thoughts are no answer. Counted apart, it says why every answer is empty.
+    """
+    assert Answer("", THINKING, 0) == answer(text, prompt, is_cut=True)
+
+
+def test_a_model_that_stops_inside_its_thoughts_was_thinking_too() -> None:
+    """
+    It gave no answer, and more tokens would not have helped; the cure is the same.
+    """
+    assert THINKING == answer("<think>Let me see").finish
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the cat sat", Answer("the cat sat", LENGTH, 0)),
+        ("<think>A typo.</think>\n\nthe ca", Answer("the ca", LENGTH, 0)),
+        ("the cat<think>Wait", Answer("the cat", LENGTH, 0)),
+        ("<|channel|>final", Answer("", LENGTH, 0)),
+        ("<|channel|>fin", Answer("", LENGTH, 0)),
+        ("<", Answer("<", LENGTH, 0)),
+        ("", Answer("", LENGTH, 0)),
+    ],
+)
+def test_an_answer_that_began_is_cut_like_any_other(text: str, expected: Answer) -> None:
+    """
+    It does not end, which the probe counts; but its model does not think too long.
+    """
+    assert expected == answer(text, is_cut=True)
+
+
+def test_marks_that_the_reference_holds_are_text() -> None:
+    """
+    A row about prompts may quote them: then cutting would harm a right answer.
+    """
+    quote = "Write <think> before </think> thoughts."
+
+    assert Answer(quote, STOP, 0) == answer(quote, reference=quote)
+    assert "<think>" == answer("<think>", QWEN, "<think>", is_cut=True).text
+    assert Answer("the cat", STOP, 0) == answer("the cat", QWEN + "<think>\n", reference="the <think> cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<pad><pad>", Answer("", STOP, 2)),
+        ("the <pad>cat", Answer("the cat", STOP, 1)),
+        ("<think></think>the <pad>cat<pad>", Answer("the cat", STOP, 2)),
+        ("<|im_start|>assistant\nthe cat", Answer("assistant\nthe cat", STOP, 1)),
+        ("<think><pad></think>the cat", Answer("the cat", STOP, 0)),
+    ],
+)
+def test_other_control_tokens_are_counted(text: str, expected: Answer) -> None:
+    """
+    An adapter that writes padding looks clean without it. Control tokens among thoughts are not in the answer.
+    """
+    assert expected == answer(text)
+
+
+def test_an_answer_ends_where_the_rows_end_their_turn() -> None:
+    """
+    Under a recipe's own template a turn may end before the token at which generation stops.
+    """
+    target = "the cat<|im_end|>\n<eos>"
+
+    assert Answer("the cat", STOP, 0) == answer("the cat<|im_end|>\n", target=target)
+    assert Answer("the cat", LENGTH, 0) == answer("the cat<|im_end|>\n<|im_start|>user", is_cut=True, target=target)
+    assert Answer("the cat\n<", STOP, 1) == answer("the cat<|im_end|>\n<", target="the cat<eos>")
+
+
+def test_a_control_token_after_one_answer_only_ends_no_turn() -> None:
+    """
+    It is that answer's own text, such as a letter that the vocabulary lacks.
+    """
+    marks = marks_of(tokenizer(), [encoded("the <pad><eos>"), encoded("cat<eos>"), encoded("sat <eos>")])
+
+    assert ("<eos>",) == marks.turn_ends
+
+
+@pytest.mark.parametrize(
+    ("text", "raw"),
+    [("the cat", None), (" the cat\n", " the cat\n"), ("<think></think>\n\n the cat ", "the cat "), (" ", " ")],
+)
+def test_blanks_around_an_answer_are_kept_apart(text: str, raw: str | None) -> None:
+    """
+    They are no part of what was said, but raw error rates count them. The template's line breaks are not the answer's.
+    """
+    assert Answer(text.removeprefix("<think></think>").strip(), STOP, 0, raw) == answer(text)

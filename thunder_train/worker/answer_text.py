@@ -1,0 +1,211 @@
+"""The answer in what a model wrote: without thoughts, and without the headers of a chat template's channels.
+
+Input: the tokens of an answer, with the prompt before it and the reference.  Output: `Answer`, the text that is scored.
+What a family of models writes around an answer is in THOUGHTS, CHANNELS and WRAPPERS. A mark that the reference itself
+holds is text like any other, and stays.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+STOP, LENGTH, THINKING = "stop", "length", "thinking"
+"""How an answer ended: by itself, at the cap, or before it began, inside the model's thoughts."""
+
+THOUGHTS = (
+    ("<think>", "</think>"),  # Qwen3, DeepSeek, GLM, Nemotron, Kimi K2, MiniMax
+    ("<|channel>", "<channel|>"),  # Gemma 4; its only channel is "thought"
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B
+)
+"""Marks around thoughts, for tokenizers to which mlx-lm gives no think_start and think_end of their own."""
+WRAPPERS = ("<|START_RESPONSE|>", "<|END_RESPONSE|>")
+"""Marks around an answer, which belong to the template: Command R7B's."""
+PROMPT_TOKENS = 32
+"""Tokens at the end of a prompt in which the template may have opened thoughts or a channel."""
+SHORTEST_PART = 2
+"""Fewest characters of a mark that was cut at the cap: a single "<" may be the text."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Headers of the form HEAD name BODY, each followed by text up to one of `ends` or the next header."""
+
+    head: str
+    body: str
+    ends: tuple[str, ...]
+    thoughts: str
+    """Name of the channel that holds thoughts. The text of every other channel is the answer."""
+
+
+CHANNELS = (
+    Channels("<|channel|>", "<|message|>", ("<|end|>", "<|start|>", "<|return|>", "<|call|>"), "analysis"),  # gpt-oss
+    Channels("<|open|>", "<|sep|>", ("<|close|>", "<|end_of_msg|>"), "think"),  # Kimi K3
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """text: without control tokens and outer blanks. finish: STOP, LENGTH at the cap, or THINKING, with an empty text.
+    special: number of control tokens that were removed, those of the template not counted. raw: the text with its
+    blanks, if it has some; else None.
+    """
+
+    text: str
+    finish: str
+    special: int
+    raw: str | None = None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What the answers of a run may hold besides their text.
+
+    special: ids of control tokens. turn_ends: those that end an answer, as text.
+    """
+
+    tokenizer: Any
+    special: frozenset[int]
+    turn_ends: tuple[str, ...]
+    thoughts: tuple[tuple[str, str], ...]
+    channels: tuple[Channels, ...] = CHANNELS
+    wrappers: tuple[str, ...] = WRAPPERS
+
+    def without(self, reference: str) -> "Marks":
+        """The marks that a reference does not hold: there they are text."""
+        if not any(sign in reference for sign in "<["):
+            return self
+        return replace(
+            self,
+            turn_ends=tuple(each for each in self.turn_ends if each not in reference),
+            thoughts=tuple(pair for pair in self.thoughts if not any(mark in reference for mark in pair)),
+            channels=tuple(each for each in self.channels if each.head not in reference and each.body not in reference),
+            wrappers=tuple(each for each in self.wrappers if each not in reference),
+        )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A text with its thoughts and headers removed. has_thoughts: it had some. is_open: it ended inside of them."""
+
+    text: str
+    has_thoughts: bool = False
+    is_open: bool = False
+
+
+def marks_of(tokenizer: Any, targets: Sequence[Sequence[int]] = ()) -> Marks:
+    """The marks of a tokenizer. targets: whole answers as tokens; the control tokens after all of them end a turn."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    flagged = {token for token, each in added.items() if each.special}
+    special = frozenset(tokenizer.all_special_ids) | flagged  # transformers 5 lists only named tokens in the former
+    own = (getattr(tokenizer, "think_start", None), getattr(tokenizer, "think_end", None))
+    thoughts = (*(((own[0], own[1]),) if own[0] and own[1] and own not in THOUGHTS else ()), *THOUGHTS)
+    tails = [_tail(target, tokenizer, special) for target in targets]
+    # After all of them: a single answer may end in a letter that the vocabulary lacks.
+    ends = set.intersection(*tails) if tails else set()
+    return Marks(tokenizer, special, tuple(tokenizer.decode([token]) for token in sorted(ends)), thoughts)
+
+
+def _tail(target: Sequence[int], tokenizer: Any, special: frozenset[int]) -> set[int]:
+    """The control tokens at the end of a target, blanks between them not counted."""
+    tail = set()
+    for token in reversed(target):
+        if token in special:
+            tail.add(token)
+        elif tokenizer.decode([token]).strip():
+            break
+    return tail
+
+
+def read(tokens: Sequence[int], prompt: Sequence[int], reference: str, marks: Marks, is_cut: bool = False) -> Answer:
+    """The answer in tokens. reference: the marks in it are text. is_cut: the tokens end at the cap."""
+    marks, tokenizer = marks.without(reference), marks.tokenizer
+    whole = tokenizer.decode(list(tokens), skip_special_tokens=False)
+    opening = _opened(tokenizer.decode(list(prompt[-PROMPT_TOKENS:]), skip_special_tokens=False), marks)
+    cut = _answer_in(opening + whole, marks)
+    if cut.text == whole:
+        raw = tokenizer.decode(list(tokens), skip_special_tokens=True)
+        special = sum(token in marks.special for token in tokens)
+    else:
+        raw, special = _without_control(cut.text, [tokenizer.decode([each]) for each in marks.special & set(tokens)])
+        raw = raw.lstrip()  # line breaks between a header and the answer are the template's
+    text = raw.strip()
+    is_thinking = not text and (cut.is_open or (is_cut and cut.has_thoughts))
+    if is_thinking or (is_cut and _begins_a_mark(text, marks)):
+        return Answer("", THINKING, special)
+    return Answer(text, LENGTH if is_cut else STOP, special, raw if raw != text else None)
+
+
+def _answer_in(text: str, marks: Marks) -> _Cut:
+    """A text without thoughts and headers, up to the end of its turn."""
+    has_thoughts = is_open = False
+    for channels in marks.channels:
+        if channels.head in text:
+            cut = _without_channels(text, channels)
+            text, has_thoughts, is_open = cut.text, has_thoughts or cut.has_thoughts, is_open or cut.is_open
+    for start, end in marks.thoughts:
+        cut = _without_thoughts(text, start, end)
+        text, has_thoughts, is_open = cut.text, has_thoughts or cut.has_thoughts, is_open or cut.is_open
+    for mark in marks.wrappers:
+        text = text.replace(mark, "")
+    for end in marks.turn_ends:
+        text = text.partition(end)[0]
+    return _Cut(text, has_thoughts, is_open)
+
+
+def _without_channels(text: str, channels: Channels) -> _Cut:
+    """The text of each channel but the thoughts. A header that lacks its body token has no text."""
+    first, *pieces = text.split(channels.head)
+    kept, name, has_thoughts = [_up_to(first, channels.ends)], "", False
+    for piece in pieces:
+        name, has_body, content = piece.partition(channels.body)
+        name = name.strip()
+        if has_body and name.partition(" ")[0] == channels.thoughts:
+            has_thoughts = True
+        elif has_body:
+            kept.append(_up_to(content, channels.ends))
+    # The cap may have cut the last header in its name: "anal".
+    return _Cut("".join(kept), has_thoughts, bool(name) and channels.thoughts.startswith(name))
+
+
+def _without_thoughts(text: str, start: str, end: str) -> _Cut:
+    """A text without the blocks from start to end. An end without a start closes thoughts that the prompt opened."""
+    kept, has_thoughts = "", False
+    while start in text or end in text:
+        has_thoughts = True
+        before, mark, after = min(text.partition(start), text.partition(end), key=lambda parts: len(parts[0]))
+        if mark == end:
+            kept, text = "", after
+            continue
+        kept += before
+        _, is_closed, text = after.partition(end)
+        if not is_closed:
+            return _Cut(kept, has_thoughts, is_open=True)
+    return _Cut(kept + text, has_thoughts)
+
+
+def _opened(tail: str, marks: Marks) -> str:
+    """The mark or header that a prompt ends with, "" if it ends with none. tail: the end of the prompt as text."""
+    starts = [re.escape(start) + r"\w*" for start, _ in marks.thoughts]
+    headers = [f"{re.escape(each.head)}[^<]*(?:{re.escape(each.body)})?" for each in marks.channels]
+    match = re.search(rf"({'|'.join([*starts, *headers])})\s*$", tail) if starts or headers else None
+    return match[1] if match else ""
+
+
+def _begins_a_mark(text: str, marks: Marks) -> bool:
+    """Whether a text is the beginning of a mark before thoughts, which the cap cut."""
+    return len(text) >= SHORTEST_PART and any(start.startswith(text) for start, _ in marks.thoughts)
+
+
+def _up_to(text: str, ends: Sequence[str]) -> str:
+    """The text before the first of some marks."""
+    return min((text.partition(end)[0] for end in ends), key=len)
+
+
+def _without_control(text: str, control: Sequence[str]) -> tuple[str, int]:
+    """(text without control tokens, how many it held)."""
+    if not control:
+        return text, 0
+    return re.subn("|".join(map(re.escape, sorted(control, key=len, reverse=True))), "", text)
