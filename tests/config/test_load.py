@@ -281,11 +281,11 @@ def test_every_problem_of_every_file_is_reported_at_once(project: Path) -> None:
     ] == problems(project)
 
 
-def write_manifest(project: Path, train_rows: int) -> None:
+def write_manifest(project: Path, train_rows: int, valid_rows: int = 1) -> None:
     """A dataset manifest as the data stage would have left it."""
     (project / "rows.jsonl").write_text("{}\n")
     manifest = {
-        "splits": {"train": {"rows": train_rows}},
+        "splits": {"train": {"rows": train_rows}, "valid": {"rows": valid_rows}},
         "sources": [{"files": [{"path": "rows.jsonl", "sha256": files.sha256(project / "rows.jsonl")}]}],
         "split": {"seed": 0, "valid": 0.1, "test": 0.1},
     }
@@ -303,6 +303,42 @@ def test_a_batch_larger_than_the_rows_is_refused(project: Path) -> None:
         "recipes/good.toml: train.batch_size: needs 8 rows in a step of 2 ranks, and dataset 'rows' has 5 train "
         "rows; give at most 2, or add rows"
     ] == problems(project)
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "expected"),
+    [
+        (5, "global_batch_size = 8", "global_batch_size: needs 8 rows {has} 5 train rows; give at most 5, or add rows"),
+        (1, "", "batch_size: needs 2 rows {has} 1 train rows; use fewer ranks, or add rows"),
+        (
+            5,
+            "grad_accumulation = 9",
+            "batch_size: needs 18 rows {has} 5 train rows; use fewer ranks or a smaller grad_accumulation, or add rows",
+        ),
+        (0, "", "batch_size: needs 2 rows {has} 0 train rows; add rows"),
+    ],
+)
+def test_a_hint_for_few_rows_can_be_followed(project: Path, rows: int, keys: str, expected: str) -> None:
+    """
+    No batch has 0 rows.
+    """
+    write_manifest(project, rows)
+    (project / "recipes" / "good.toml").write_text(f"{RECIPE}{keys}\n")
+
+    has = "in a step of 2 ranks, and dataset 'rows' has"
+    assert [f"recipes/good.toml: train.{expected.format(has=has)}"] == problems(project)
+
+
+def test_patience_needs_validation_rows(project: Path) -> None:
+    """
+    A training that was to stop early would run to its end.
+    """
+    write_manifest(project, train_rows=5, valid_rows=0)
+    (project / "recipes" / "good.toml").write_text(RECIPE + "patience = 3\n")
+
+    what = "counts validations, and dataset 'rows' has no validation row"
+    hint = "set it to 0, or give the dataset validation rows"
+    assert [f"recipes/good.toml: train.patience: {what}; {hint}"] == problems(project)
 
 
 @pytest.mark.parametrize("change", [lambda p: (p / "rows.jsonl").write_text("{}\n{}\n"), lambda p: None])

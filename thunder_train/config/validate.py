@@ -179,7 +179,7 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
         hint = f"correct models.{recipe.model.name}.chat_template in thunder.toml"
         problems.append(ThunderError("is missing", template, hint))
     rows = _known_rows(recipe.dataset, root)
-    too_few = batch_problems(recipe, rows) if rows is not None else []
+    too_few = split_problems(recipe, rows) if rows is not None else []
     return problems + (too_few if too_few and _is_current(recipe.dataset, root) else [])
 
 
@@ -197,6 +197,16 @@ def _gate_problems(recipe: Recipe) -> list[ThunderError]:
     return problems
 
 
+def split_problems(recipe: Recipe, rows: dict[str, int]) -> list[ThunderError]:
+    """What the training needs more rows for than a split has. rows: {split: its rows}."""
+    problems = batch_problems(recipe, rows["train"])
+    if recipe.train.patience and not rows["valid"]:
+        what = f"counts validations, and dataset {recipe.dataset.name!r} has no validation row"
+        hint = "set it to 0, or give the dataset validation rows"
+        problems.append(ThunderError(what, f"{recipe.file}: train.patience", hint))
+    return problems
+
+
 def batch_problems(recipe: Recipe, rows: int) -> list[ThunderError]:
     """A step must not need more rows than the training split has. rows: rows of train.jsonl."""
     ranks, train = len(recipe.cluster.hosts), recipe.train
@@ -205,7 +215,10 @@ def batch_problems(recipe: Recipe, rows: int) -> list[ThunderError]:
         return []
     where = f"{recipe.file}: train.{'global_batch_size' if train.global_batch_size else 'batch_size'}"
     what = f"needs {needed} rows in a step of {ranks} ranks, and dataset {recipe.dataset.name!r} has {rows} train rows"
-    return [ThunderError(what, where, f"give at most {rows * max(1, train.batch_size) // needed}, or add rows")]
+    most = rows if train.global_batch_size else rows * train.batch_size // needed
+    fewer = "use fewer ranks" if train.grad_accumulation == 1 else "use fewer ranks or a smaller grad_accumulation"
+    hint = f"give at most {most}" if most else fewer
+    return [ThunderError(what, where, f"{hint}, or add rows" if rows else "add rows")]
 
 
 def model_layers(model: Model, root: Path, stats: StatCache | None = None) -> int | None:
@@ -304,13 +317,14 @@ def _orthography_problems(dataset: Dataset, where: str) -> list[ThunderError]:
 
 
 @cache
-def _known_rows(dataset: Dataset, root: Path) -> int | None:
-    """Train rows according to the dataset's manifest; None if there is none."""
+def _known_rows(dataset: Dataset, root: Path) -> dict[str, int] | None:
+    """{split: rows} according to the dataset's manifest; None if there is none."""
     try:
-        rows = json.loads(files.read_text(_manifest(dataset, root)))["splits"]["train"]["rows"]
+        splits = json.loads(files.read_text(_manifest(dataset, root)))["splits"]
+        rows = {name: splits[name]["rows"] for name in ("train", "valid")}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return rows if isinstance(rows, int) else None
+    return rows if all(isinstance(count, int) for count in rows.values()) else None
 
 
 def _is_current(dataset: Dataset, root: Path) -> bool:

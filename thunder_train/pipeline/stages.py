@@ -78,7 +78,7 @@ def train(recipe: Recipe, out: Path, checkpoints: str) -> None:
     checkpoints: the folder from which a killed training goes on. It stays until `forget`.
     """
     run, staged, rows, digests = _run(recipe), _run(recipe, out), _split_rows(recipe), _row_digests(recipe)
-    raise_all(validate.batch_problems(recipe, rows["train"]))
+    raise_all(validate.split_problems(recipe, rows))
     if recipe.train.strategy == "tensor":
         _check_split(recipe)
     synced = _sync(recipe)

@@ -54,14 +54,15 @@ class Plan:
 class Run:
     """Everything that a training needs.
 
-    model: frozen except for its adapter. rows: of train.jsonl. row_ranks: the ranks that share the rows of a step; a
+    model: frozen except for its adapter. rows: of train.jsonl. validation: this rank's batches of valid.jsonl; None if
+    that has no row, so that no adapter is better than another. row_ranks: the ranks that share the rows of a step; a
     single one with strategy "tensor", where every rank computes all rows. save: writes a checkpoint. beat: tells the
     watchdog which step has ended. stop_asked: whether this rank asks all ranks to stop.
     """
 
     model: nn.Module
     rows: DataLoader
-    validation: list[Batch]
+    validation: list[Batch] | None
     plan: Plan
     ranks: Ranks
     row_ranks: Ranks
@@ -127,7 +128,7 @@ def train(run: Run, state: State) -> bool:
     ranks' adapters differ.
     """
     progress, patience = state.progress, run.plan.patience or math.inf
-    if progress.step == 0 and not progress.is_base_validated:
+    if run.validation is not None and progress.step == 0 and not progress.is_base_validated:
         # Without this loss the best of several adapters could be worse than none.
         progress.is_base_validated = True
         if problem := _validate(run, state):
@@ -221,6 +222,8 @@ def _after_step(run: Run, state: State) -> None:
 def _validate(run: Run, state: State) -> ThunderError | None:
     """Validate, and keep the adapter if it is the best so far. Returns why the run must end, after a checkpoint."""
     progress = state.progress
+    if run.validation is None:
+        return None
     with raising_lost_ranks(run.ranks):
         # The watchdog's limit is that of a step, and a validation may take longer.
         tick = partial(run.beat, progress.step)

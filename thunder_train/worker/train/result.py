@@ -18,12 +18,13 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
     if run.ranks.rank != 0:
         return  # all ranks hold the same adapter
     last = adapter_tensors(run.model)
-    is_best = settings.choose == "best" and bool(state.best)
+    rule = settings.choose if run.validation is not None else "last"
+    is_best = rule == "best" and bool(state.best)
     chosen = state.best if is_best else last
     adapter.write_adapter(settings.adapter_path.parent / "last", last, ready.lora)
     adapter.write_adapter(settings.adapter_path, chosen, ready.lora)
     progress = state.progress
-    if settings.choose == "best":
+    if rule == "best":
         _say_which(run, state)
     done: dict[str, Any] = {
         "steps": progress.step,
@@ -43,7 +44,7 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
         "best": None
         if progress.best_loss is None
         else {"step": progress.best_step, "loss": round(progress.best_loss, 6)},
-        "chosen": {"rule": settings.choose, "step": progress.best_step if is_best else progress.step},
+        "chosen": {"rule": rule, "step": progress.best_step if is_best else progress.step},
         "adapter": adapter.describe(settings.adapter_path, chosen),
         "environment": environment,
         **asdict(ready.counts),

@@ -54,14 +54,17 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     # With strategy "tensor" the weights stay unread until the layers are split, below: the whole model may not fit.
     base, tokenizer = model.load(settings.model, model.pinned_commit(settings.model_lock), lazy=not is_data)
     policy = tokens.Policy(settings.max_seq_len, settings.too_long, settings.train_on)
+    spoken, cache = chat.of(tokenizer, settings), settings.token_cache
+    may_be_empty = settings.valid_data.stat().st_size == 0  # else all its rows are too long, which is a mistake
     splits = {
-        name: tokens.read(path, chat.of(tokenizer, settings), policy, settings.token_cache)
-        for name, path in (("train", settings.train_data), ("valid", settings.valid_data))
+        "train": tokens.read(settings.train_data, spoken, policy, cache),
+        "valid": tokens.read(settings.valid_data, spoken, policy, cache, may_be_empty),
     }
     if identity(settings, group) != training:
         raise ThunderError("rows or model changed while they were read", "--train-data", "train again")
     rows = settings.rows_per_step(group.size if is_data else 1)
     _check_rows(len(splits["train"].examples), rows, settings.train_data)
+    _check_patience(settings, len(splits["valid"].examples))
     lora, total = _lora(settings), model.parameters(base)
     # Before the layers are split: mlx-lm's function would find no layer to adapt in a split model.
     model.add_lora(base, lora, settings.seed)
@@ -106,14 +109,16 @@ def assemble(
     if first:
         adapter.remove_old(settings.adapter_path)
         log.say(f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed")
+        if not ready.splits["valid"].examples:
+            log.say("no validation: valid.jsonl has no row, so the adapter is that of the last step")
     if last:
         log.event("resume", progress.step, f"step {progress.step}/{settings.num_iters}  goes on from here")
 
-    loaders = {name: _loader(settings, ready, name, row_ranks) for name in ("train", "valid")}
+    is_validated = bool(ready.splits["valid"].examples)
     run = Run(
         model=ready.model,
-        rows=loaders["train"],
-        validation=loaders["valid"].validation(),
+        rows=_loader(settings, ready, "train", row_ranks),
+        validation=_loader(settings, ready, "valid", row_ranks).validation() if is_validated else None,
         plan=_plan(settings),
         ranks=group,
         row_ranks=row_ranks,
@@ -161,6 +166,12 @@ def _check_rows(rows: int, needed: int, path: Path) -> None:
     if needed > rows:
         fact = f"has {rows} rows, fewer than the {needed} of one step"
         raise ThunderError(fact, where=str(path), hint="lower --batch-size or --global-batch-size, or use fewer ranks")
+
+
+def _check_patience(settings: Settings, validation_rows: int) -> None:
+    if settings.patience and not validation_rows:
+        hint = "leave it out, or give validation rows"
+        raise ThunderError(f"counts validations, and {settings.valid_data} has no row", "--patience", hint)
 
 
 def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:
