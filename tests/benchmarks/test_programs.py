@@ -21,7 +21,7 @@ def tiny(program: str) -> str:
 
 def results() -> dict[str, int]:
     """Time of every file and folder that a benchmark writes to."""
-    written = [*(PROJECT / "benchmarks").glob("*.md"), *(PROJECT / ".thunder").glob("bench*")]
+    written = [*(PROJECT / "benchmarks").glob("*.md"), PROJECT / "docs", *(PROJECT / ".thunder").glob("bench*")]
     return {str(path): path.stat().st_mtime_ns for path in written}
 
 
@@ -44,6 +44,17 @@ def test_data() -> None:
     The order of the source rows must not change the data set.
     """
     assert "1000 rows, same bytes from shuffled lines: True" in tiny("data")
+
+
+@pytest.mark.mlx
+def test_tokenizer_matrix() -> None:
+    """
+    The worker's targets are those of the template's generation prompt.
+    """
+    output = tiny("tokenizer_matrix")
+
+    assert "| tiny | equal | equal | equal | equal |" in output
+    assert "| tiny | 2.25 | 1.20 | all letters |" in output
 
 
 @pytest.mark.slow
