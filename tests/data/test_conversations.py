@@ -204,14 +204,14 @@ def test_parts_of_text_are_joined(content: Any) -> None:
         ({"role": "user", "content": 5}, "the content of a user message is a number; write it as a text"),
         ({"role": "tool", "content": {"a": 1}}, "the content of a tool message is an object; write it as a text, "
          "as its JSON"),
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "a content has a part of type "
-         "'image_url'; a model of texts cannot learn from it: leave it out, or leave out the row"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "a content has a part of "
+         "type 'image_url'; a model of texts cannot learn from it: leave it out, or leave out the row"),
         ({"role": "user", "content": [{"type": "text", "text": None, "image": "x"}]}, "a content has a part of type "
          "'image'; a model of texts cannot learn from it: leave it out, or leave out the row"),
         ({"role": "user", "content": [{"type": "text"}]}, "a part of a content lacks text; "
          'write it as {"type": "text", "text": "..."}'),
-        ({**ANSWER, "reasoning_content": "hm"}, "a message has reasoning_content; take it out, or write it into content "
-         "as the model's template does"),
+        ({**ANSWER, "reasoning_content": "hm"}, "a message has reasoning_content; take it out, or write it into "
+         "content as the model's template does"),
         ({**ANSWER, "function_call": {"name": "f"}}, "a message has function_call; write it as tool_calls, with the "
          "result in a message of role tool"),
         ({**ANSWER, "train_detail": [{}]}, "a message has train_detail; a part of an answer cannot be trained alone; "

@@ -132,11 +132,11 @@ def test_words_that_no_enum_lists_are_refused(tmp_path: Path) -> None:
 
 def test_reference_side_members_never_reach_telemetry(tmp_path: Path) -> None:
     """A prompt that shows how many errors the reference counts leaks it; the name cer_edits is enough."""
-    telemetry = {"c": 0.5, "cer_edits": 2, "score": {"edits": 3, "entropy": 0.25, "cer_edits": 1}}
+    telemetry = {"c": 0.5, "cer_edits": 2, "score": {"edits": 3, "spread": 0.25, "cer_edits": 1}}
 
-    rows, _ = report(tmp_path, [report_row(0, t=telemetry)], reference_side=("telemetry.score.edits",))
+    rows, _ = report(tmp_path, [report_row(0, t=telemetry)], telemetry=("c", "score"))
 
-    assert {"c": 0.5, "score": {"entropy": 0.25}} == rows[0].telemetry
+    assert {"c": 0.5, "score": {"spread": 0.25}} == rows[0].telemetry
 
 
 def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path: Path) -> None:

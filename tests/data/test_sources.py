@@ -182,8 +182,8 @@ def test_key_that_only_some_rows_carry_loses_the_others_by_name(tmp_path: Path) 
 
     assert ["p:s"] == [row.row_id for row in rows]
     assert [
-        ("r.jsonl", 2, "r:8524da26a0cc", "reference without a prediction"),
-        ("p.jsonl", 2, "p:c3674032d917", "prediction without a reference"),
+        ("r.jsonl", 2, "r:bd68f7fb06ad", "reference without a prediction"),
+        ("p.jsonl", 2, "p:03ec934d08c6", "prediction without a reference"),
     ] == drops(ledger)
 
 
@@ -252,12 +252,13 @@ def test_files_without_a_common_key_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_contract_fields_are_named_for_every_line(tmp_path: Path) -> None:
-    """The row contract's required fields, all problems of a file at once."""
-    incomplete = {name: value for name, value in prediction(2).items() if name not in ("split", "asr_text")}
+    """The row contract asks for a text and a key; all problems of a file at once."""
+    incomplete = {name: value for name, value in prediction(2).items() if name != "asr_text"}
 
-    assert "p.jsonl:2: lacks split, asr_text; add them\np.jsonl:3: lacks partition; add them" == mismatch(
-        tmp_path, [prediction(1), incomplete, prediction(3, partition=None)], [reference(1)]
-    )
+    assert (
+        "p.jsonl:2: lacks asr_text; add it, or name its member in `fields`\n"
+        "p.jsonl:3: Expected `str`, got `int` - at `$.partition`; correct the row"
+    ) == mismatch(tmp_path, [prediction(1), incomplete, prediction(3, partition=3)], [reference(1)])
     assert "r.jsonl:1: lacks reference_text; add them" == mismatch(tmp_path, [incomplete], [{"audio_path": "a/1.wav"}])
 
 

@@ -37,7 +37,11 @@ PREDICTION = {
 def source(**given: Any) -> Source:
     """A source; by default plain text at in.jsonl."""
     values = {"kind": "text", "path": "in.jsonl", "references": "", "evidence_kind": "smoke", "rows": "", "fields": {}}
-    return Source(**values | {"constants": {}, "enums": {}, "reference_side": (), "use": ("accepted",)} | given)
+    return Source(
+        **values
+        | {"constants": {}, "enums": {}, "reference_side": (), "use": ("accepted",), "telemetry": ("c",)}
+        | given
+    )
 
 
 def report_row(number: int, **given: Any) -> dict[str, Any]:

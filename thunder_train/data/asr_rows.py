@@ -1,21 +1,24 @@
 """The ASR row contract: a recogniser's predictions, each joined with its reference by a key.
 
-Input: prediction and reference files.  Output: rows in the order of the predictions; those without a partner are
-dropped, each by name. Predictions stream. Of the references memory holds each key and text, and a number for its place.
+Input: prediction and reference files, or predictions that have their references beside them.
+Output: rows in the order of the predictions; those without a partner are dropped, each by name. Predictions stream. Of
+the references memory holds each key and text, and a number for its place.
 """
 
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.readers import Reader, full_id, paths, place, stem
-from thunder_train.data.rows import Ledger, Row
+from thunder_train.data.rows import DEEPEST, Ledger, Row, depth, given_split, group_keys, key_text
 
 JOIN_KEYS = ("audio_path", "segment_id", "feat_id")
 """In the order in which a join tries them."""
@@ -23,31 +26,62 @@ LINE_BITS = 40
 """Low bits of a place, which hold its line; the bits above hold the number of its file."""
 NO_REFERENCE = "prediction without a reference"
 NO_PREDICTION = "reference without a prediction"
+NULL_REFERENCE = "prediction whose reference is null"
+NULL = b"\xff"
+"""Held for a reference whose text is null; no text has such bytes."""
+MOST_HYPOTHESES = 1000
+"""Most hypotheses of a row: a prompt with more fits into no model."""
+Listed = str | tuple[str | dict[str, Any], ...] | None
+"""Hypotheses, best first: texts, or objects with a text; one text stands for itself."""
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the ASR row contract. `cer_edits` is left out on purpose: it is computed from the reference."""
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of the ASR row contract: a key and a text; all else is optional.
 
-    audio_path: str
-    split: str
-    script: str
-    mode: str
-    asr_text: str
-    ctc_confidence: float
-    partition: str
-    video_id: str | int = ""
-    segment_id: str | int = ""
-    feat_id: str | int = ""
-    trajectory_scalars: dict[str, float] = {}
+    `cer_edits` is left out on purpose: it is computed from the reference.
+    """
 
-
-class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """The text that was said, written by a human."""
-
-    reference_text: str
+    asr_text: str | UnsetType | None = UNSET
+    """Null or empty: the recogniser heard nothing."""
+    hypotheses: Listed = None
+    n_best_hypotheses: Listed = None
+    """The contract's name of the same."""
+    id: str | int | float = ""
+    video_id: str | int | float = ""
     audio_path: str = ""
-    segment_id: str | int = ""
-    feat_id: str | int = ""
+    segment_id: str | int | float = ""
+    feat_id: str | int | float = ""
+    split: str = ""
+    script: str = ""
+    mode: str = ""
+    partition: str = ""
+    ctc_confidence: float | None = None
+    trajectory_scalars: dict[str, float] = {}
+    char_posteriors_summary: dict[str, Any] = {}
+    telemetry: dict[str, Any] = {}
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The text that was said, written by a human. Empty: nothing was said; null: nobody wrote it down."""
+
+    reference_text: str | None
+    audio_path: str = ""
+    segment_id: str | int | float = ""
+    feat_id: str | int | float = ""
+
+
+class Pair(Prediction, frozen=True, kw_only=True, omit_defaults=True):
+    """A prediction with its reference beside it."""
+
+    reference_text: str | UnsetType | None = UNSET
+
+
+class _Keys(msgspec.Struct):
+    """The join keys of a line, whatever they are; the rest of it is not decoded."""
+
+    audio_path: Any = None
+    segment_id: Any = None
+    feat_id: Any = None
 
 
 CANONICAL = (*Prediction.__struct_fields__, "reference_text")
@@ -55,7 +89,126 @@ CANONICAL = (*Prediction.__struct_fields__, "reference_text")
 
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """Predictions with their references; the target is the reference, or the hypothesis itself of a stable row."""
-    yield from Join(source, root, ledger).rows()
+    if source.references:
+        yield from Join(source, root, ledger).rows()
+        return
+    field_map = FieldMap(source, CANONICAL, (), is_whole=False, shape=Pair)
+    for path in paths(source.path, root):
+        reader = Predictions(path, root, field_map, source, Pair)
+        for line, row, asr in reader.rows():
+            given = row.reference_text if isinstance(row, Pair) else UNSET
+            reference, name = reader.text(line, given, "reference_text"), own_name(row)
+            if reference is None:
+                ledger.drop(path, line, full_id(path, name, row), NULL_REFERENCE)
+            elif isinstance(reference, str) and (made := reader.row(line, row, asr, name, reference)) is not None:
+                yield made
+        reader.finish(ledger)
+
+
+class Predictions(Reader):
+    """A file of predictions. shape: Prediction, or Pair if each has its reference beside it."""
+
+    def __init__(
+        self, path: str, root: Path, field_map: FieldMap, source: Source, shape: type[Prediction] = Prediction
+    ) -> None:
+        super().__init__(path, root, field_map.columns)
+        self.stem = stem(path)
+        self._map, self._source, self._shape = field_map, source, shape
+        self._missing = {"asr_text": True, "reference_text": shape is Pair}
+        """Columns of a table that no row has filled so far."""
+
+    def rows(self) -> Iterator[tuple[int, Prediction, str]]:
+        """Each prediction with its place and its hypothesis, "" if the recogniser heard nothing."""
+        for line, row in self.mapped_rows(self._map, self._shape):
+            asr = row.asr_text
+            if asr is UNSET and (listed := _listed(row)):
+                asr = _text(listed if isinstance(listed, str) else listed[0])
+            asr = self.text(line, asr, "asr_text")
+            if asr is not UNSET:
+                yield line, row, asr or ""
+
+    def text(self, line: int, value: str | UnsetType | None, name: str) -> str | UnsetType | None:
+        """A text or null; UNSET, and a problem, if the row does not have it. An empty cell of a table is null."""
+        if isinstance(value, str):
+            self._missing[name] = False
+        elif value is UNSET and self.form in (".jsonl", ".json"):
+            self.problems.add(f"lacks {name}", self.where(line), "add it, or name its member in `fields`")
+        elif value is UNSET:
+            return None
+        return value
+
+    def row(self, line: int, row: Prediction, asr: str, name: str, reference: str) -> Row | None:
+        """A row of the dataset; None, and a problem, if it holds what no prompt can show."""
+        hypotheses = self._hypotheses(line, row)
+        telemetry: dict[str, Any] = {} if row.ctc_confidence is None else {"ctc_confidence": row.ctc_confidence}
+        telemetry |= row.trajectory_scalars
+        if row.telemetry or row.char_posteriors_summary:
+            telemetry = row.char_posteriors_summary | row.telemetry | telemetry
+            if depth(telemetry) > DEEPEST:
+                what = f"telemetry is nested deeper than {DEEPEST}"
+                self.problems.add(what, self.where(line), "map its members one by one")
+                return None
+        if hypotheses is None:
+            return None
+        # A hypothesis without a text is no stable one: the row would teach to answer nothing.
+        is_stable = row.partition == "stable" and "stable" in self._source.use and bool(asr.strip())
+        return Row(
+            row_id=full_id(self.path, name, row),
+            source=self.stem,
+            file=self.path,
+            line=line,
+            evidence_kind=self._source.evidence_kind,
+            target_text=asr if is_stable else reference,
+            asr_text=asr,
+            reference_text=reference,
+            partition=row.partition,
+            telemetry=self._map.visible(telemetry, self.unused),
+            hypotheses=hypotheses,
+            keys=group_keys(row),
+            own_split=row.split,
+            given_split=given_split(self._source),
+            is_silent=not reference.strip(),
+        )
+
+    def finish(self, ledger: Ledger) -> None:
+        """As Reader.finish; a column that every row of a table lacks is a problem."""
+        for name in [name for name, is_missing in self._missing.items() if is_missing and self.count]:
+            if not self.problems.first:
+                self.problems.add(f"no row has {name}", self.path, "name its column in `fields`")
+        super().finish(ledger)
+
+    def _hypotheses(self, line: int, row: Prediction) -> tuple[str, ...] | None:
+        """The texts that the recogniser offers; None, and a problem, if there is an object without one."""
+        listed = _listed(row)
+        if not listed:
+            return ()
+        if isinstance(listed, str):
+            return (listed,)
+        if len(listed) > MOST_HYPOTHESES:
+            self.problems.add(f"has {len(listed)} hypotheses", self.where(line), f"give at most {MOST_HYPOTHESES}")
+            return None
+        texts = [_text(each) for each in listed]
+        if any(text is None for text in texts):
+            self.problems.add("has a hypothesis without a text", self.where(line), 'write texts, or {"text", "score"}')
+            return None
+        return tuple(text for text in texts if text is not None)
+
+
+def own_name(row: Prediction) -> str:
+    """The id of a row that needs no key to be joined by: its own, else what names its text most precisely."""
+    if row.id != "":
+        return key_text(row.id)
+    audio, segment, feature = row.audio_path, key_text(row.segment_id), key_text(row.feat_id)
+    return feature or ":".join(part for part in (audio.strip(), segment) if part)
+
+
+def _listed(row: Prediction) -> Listed:
+    return row.hypotheses or row.n_best_hypotheses
+
+
+def _text(hypothesis: str | dict[str, Any]) -> str | None:
+    text = hypothesis if isinstance(hypothesis, str) else hypothesis.get("text")
+    return text if isinstance(text, str) else None
 
 
 class Join:
@@ -63,7 +216,8 @@ class Join:
 
     def __init__(self, source: Source, root: Path, ledger: Ledger) -> None:
         self.source, self.root, self.ledger = source, root, ledger
-        self.field_map = FieldMap(source, CANONICAL, (), is_whole=False)
+        self.left = FieldMap(source, CANONICAL, (), is_whole=False, shape=Prediction)
+        self.right = FieldMap(source, CANONICAL, (), is_whole=False, shape=Reference)
         self.predictions, self.references = paths(source.path, root), paths(source.references, root)
         self.files = [*self.references, *self.predictions]
         self.key = self._key()
@@ -85,15 +239,15 @@ class Join:
 
     def _hold(self, path: str, number: int) -> None:
         """Read a file of references."""
-        reader, twice = self._reader(path), dict[str, list[int]]()
-        for line, row in reader.mapped_rows(self.field_map, Reference):
-            name = str(getattr(row, self.key))
+        reader, twice, key = Reader(path, self.root, self.right.columns), dict[str, list[int]](), self.key
+        for line, row in reader.mapped_rows(self.right, Reference):
+            name = key_text(getattr(row, key))
             if not name:
                 self.ledger.drop(path, line, full_id(path, "", row), NO_PREDICTION)
             elif name in self.held:
                 twice.setdefault(name, []).append(line)
             else:
-                self.held[name] = row.reference_text.encode()
+                self.held[name] = NULL if row.reference_text is None else row.reference_text.encode()
                 self.places.append(number << LINE_BITS | line)
         if twice:
             first = {name: where for name, where in zip(self.held, self.places, strict=True) if name in twice}
@@ -103,50 +257,30 @@ class Join:
 
     def _pairs(self, path: str, number: int) -> Iterator[Row]:
         """The rows of a file of predictions that have a reference."""
-        reader, held, file_stem = self._reader(path), self.held, stem(path)
-        for line, row in reader.mapped_rows(self.field_map, Prediction):
-            name = str(getattr(row, self.key))
+        reader, held, key = Predictions(path, self.root, self.left, self.source), self.held, self.key
+        for line, row, asr in reader.rows():
+            name = key_text(getattr(row, key))
             partner = held.get(name) if name else None
             if isinstance(partner, int):
                 self._add_repeated(reader, line, name, partner)
                 continue
             if name:
                 held[name] = number << LINE_BITS | line
-            if partner is None:
-                self.ledger.drop(path, line, full_id(path, name, row), NO_REFERENCE)
-            else:
-                yield self._row(row, f"{file_stem}:{name}", file_stem, partner.decode(), path, line)
+            if partner is None or partner == NULL:
+                reason = NO_REFERENCE if partner is None else NULL_REFERENCE
+                self.ledger.drop(path, line, full_id(path, name, row), reason)
+            elif (made := reader.row(line, row, asr, name, partner.decode())) is not None:
+                yield made
         reader.finish(self.ledger)
-
-    def _row(self, row: Prediction, row_id: str, source: str, reference: str, path: str, line: int) -> Row:
-        keys = {"video_id": str(row.video_id), "audio_path": row.audio_path}
-        keys |= {"segment_id": str(row.segment_id), "feat_id": str(row.feat_id)}
-        is_stable = row.partition == "stable" and "stable" in self.source.use
-        telemetry = {"ctc_confidence": row.ctc_confidence, **row.trajectory_scalars}
-        return Row(
-            row_id=row_id,
-            source=source,
-            file=path,
-            line=line,
-            evidence_kind=self.source.evidence_kind,
-            target_text=row.asr_text if is_stable else reference,
-            asr_text=row.asr_text,
-            reference_text=reference,
-            partition=row.partition,
-            telemetry=self.field_map.without_reference(telemetry),
-            keys={name: value for name, value in keys.items() if value},
-        )
 
     def _key(self) -> str:
         """The first join key that every row of both sides carries, else the first that both sides carry at all.
 
         The problems of a malformed file are raised when its rows are read.
         """
-        right = self._carried(self.references)
-        if right is None or JOIN_KEYS[0] in right[0]:  # the contract requires that key of predictions
-            return JOIN_KEYS[0]
-        left = self._carried(self.predictions)
-        if left is None:
+        right = self._carried(self.references, self.right)
+        left = self._carried(self.predictions, self.left) if right else None
+        if right is None or left is None:
             return JOIN_KEYS[0]
         for on_left, on_right in zip(left, right, strict=True):
             for key in JOIN_KEYS:
@@ -155,12 +289,12 @@ class Join:
         where, hint = f"{self.source.path}, {self.source.references}", f"give both files one of: {', '.join(JOIN_KEYS)}"
         raise ThunderError("share no join key", where=where, hint=hint)
 
-    def _carried(self, files: list[str]) -> tuple[set[str], set[str]] | None:
+    def _carried(self, files: list[str], field_map: FieldMap) -> tuple[set[str], set[str]] | None:
         """The join keys that all rows of some files carry, and those that any carries; None if a file is malformed."""
         by_all, by_any = set(JOIN_KEYS), set[str]()
         for path in files:
-            reader = self._reader(path)
-            for _, values in reader.mapped(self.field_map):
+            reader = Reader(path, self.root, field_map.columns)
+            for _, values in reader.mapped(field_map):
                 for key in JOIN_KEYS:
                     if values.get(key) in (None, ""):
                         by_all.discard(key)
@@ -169,9 +303,6 @@ class Join:
             if reader.problems.first or not reader.count:
                 return None
         return by_all, by_any
-
-    def _reader(self, path: str) -> Reader:
-        return Reader(path, self.root, self.field_map.columns)
 
     def _add_repeated(self, reader: Reader, line: int, name: str, first: int) -> None:
         also = place(*self._at(first))

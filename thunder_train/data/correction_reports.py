@@ -59,7 +59,7 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """Rows of a correction report, each translated by the source's field map."""
-    field_map = FieldMap(source, ReportRow.__struct_fields__, REPORT_FIELDS, is_whole=True)
+    field_map = FieldMap(source, ReportRow.__struct_fields__, REPORT_FIELDS, is_whole=True, shape=ReportRow)
     for path in paths(source.path, root):
         reader = Report(path, root, field_map.columns, source.rows)
         for line, row in reader.mapped_rows(field_map, ReportRow):
@@ -72,7 +72,7 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
                 ledger.drop(path, line, row_id, reason)
             else:
                 place = (path, line, row_id)
-                yield _row(source, row, place, decision, target, field_map.without_reference(row.telemetry))
+                yield _row(source, row, place, decision, target, field_map.visible(row.telemetry, reader.unused))
         reader.finish(ledger)
 
 

@@ -1,47 +1,73 @@
 """The field map of a source: which member of a row is which canonical field, which of its words means which.
 
-Input: `fields`, `constants`, `enums` and `reference_side` of a `config.dataset.Source`.  Output: canonical fields.
+Input: `fields`, `constants`, `enums`, `reference_side` and `telemetry` of a `config.dataset.Source`.
+Output: canonical fields.
 """
 
 import difflib
-from collections.abc import Collection
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
+
+import msgspec
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
+from thunder_train.data.telemetry import Allowed, knows_reference
 
 OPEN = ("telemetry", "trajectory_scalars", "witness")
 """Canonical fields that may have members of any name, mapped as `telemetry.x`."""
 BUDGET = ("edit_budget.relative", "edit_budget.floor", "edit_budget.allowed")
-REFERENCE_SIDE = ("cer_edits", "reference_text")
-"""Members of telemetry that are computed from the reference, whatever the source declares."""
+SHOWN = ("asr_text", "hypotheses", "partition", "ctc_confidence", "telemetry", "trajectory_scalars")
+"""Canonical fields that prompts show, so that none may come from the reference."""
+INDEX = re.compile(r"\[(\d{0,6})\]")
+"""`[0]`, an item of a list; `[]` is all of them."""
+ALL = "[]"
+SCALARS = ("trajectory_scalars", "char_posteriors_summary")
+"""Canonical fields whose members become members of telemetry."""
+NULLABLE = ("asr_text", "reference_text")
+"""Canonical fields in which null is a value: the recogniser heard nothing, nobody wrote the text down."""
+ABSENT = object()
+"""Where a path leads if it leads nowhere."""
 
 
 class FieldMap:
     """A source's field map. canonical: the fields of its kind; required: those that it must map.
 
     is_whole: only mapped fields count, as in reports; else a row's own fields of canonical names count too, and mapped
-    ones take precedence.  Raises ThunderError with all mistakes of the map.
+    ones take precedence. shape: the struct that the fields become; constants are read as it says, and those that it
+    lacks are left out, because they are of the other side of a join.
+    Raises ThunderError with all mistakes of the map.
     """
 
-    def __init__(self, source: Source, canonical: Collection[str], required: Collection[str], is_whole: bool) -> None:
-        raise_all(_mistakes(source, canonical, required, is_whole))
+    def __init__(
+        self,
+        source: Source,
+        canonical: Collection[str],
+        required: Collection[str],
+        is_whole: bool,
+        shape: type[msgspec.Struct] | None = None,
+    ) -> None:
+        hidden = [name for name in source.reference_side if name.partition(".")[0] in ("telemetry", *SCALARS)]
+        self.telemetry = Allowed([*map(_bare, source.telemetry)], [*map(_bare, hidden)])
+        constants, problems = _typed(source, shape)
+        raise_all([*_mistakes(source, canonical, required, is_whole), *problems])
         self._enums, self._is_whole = source.enums, is_whole
         mapped = source.fields.keys() | source.constants.keys()
         paths = source.fields | {name: name for name in source.enums if name not in mapped}
         self._paths = [(*_split(name), dotted, name) for name, dotted in paths.items()]
-        self._constants = [(*_split(name), word) for name, word in source.constants.items()]
+        self._constants = [(*_split(name), value) for name, value in constants.items()]
         self.columns = _columns([*source.fields.values()], () if is_whole else canonical)
         """Names of the columns that a table must be read for."""
-        hidden = {name.partition(".")[2] for name in source.reference_side if name.startswith("telemetry.")}
-        self._hidden = frozenset(hidden)
         self._is_all_hidden = "telemetry" in source.reference_side
 
     def applied(self, raw: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         """One row in canonical fields, and (problem, hint) for each word that its enum does not list.
 
-        A field that is null or absent in the row is left out.
+        A field that is absent in the row is left out, and so is one that is null, but for those of NULLABLE.
         """
         if not (self._paths or self._constants):
             return raw, []
@@ -49,7 +75,9 @@ class FieldMap:
         problems = []
         for head, member, dotted, name in self._paths:
             value = dig(raw, dotted)
-            if value is None:
+            if value is None or value is ABSENT:
+                if value is None and name in NULLABLE:
+                    values[name] = None
                 continue
             if name in self._enums:
                 value, unknown = _translated(value, self._enums[name])
@@ -61,17 +89,49 @@ class FieldMap:
             _put(values, head, member, value)
         return values, problems
 
-    def without_reference(self, telemetry: dict[str, Any]) -> dict[str, Any]:
-        """Telemetry without the members that know the reference, at any depth."""
-        return {} if self._is_all_hidden else _visible(telemetry, self._hidden, "")
+    def visible(self, telemetry: dict[str, Any], unused: Counter[str]) -> dict[str, Any]:
+        """Telemetry that prompts and gates may see; unused counts the other members by name."""
+        return {} if self._is_all_hidden else self.telemetry.visible(telemetry, unused)
+
+
+def _bare(name: str) -> str:
+    """The name of a member of telemetry without the field that holds it in the row."""
+    head, _, member = name.partition(".")
+    return member if member and head in ("telemetry", *SCALARS) else name
 
 
 def dig(value: Any, dotted: str) -> Any:
-    """The member at a dotted path ("" is the value itself), or None. A member whose name has dots takes precedence."""
+    """The member at a dotted path ("" is the value itself), or ABSENT. A member whose name has dots takes precedence.
+
+    An item of a list is `a[0]` or `a.0`; `a[].b` is the member b of each. A text that is a JSON list counts as one.
+    """
     if isinstance(value, dict) and dotted in value:
         return value[dotted]
-    for part in dotted.split(".") if dotted else ():
-        value = value.get(part) if isinstance(value, dict) else None
+    return _at(value, _parts(dotted))
+
+
+@cache
+def _parts(dotted: str) -> tuple[str, ...]:
+    """ "a[0].b" as ("a", "0", "b")."""
+    return tuple(INDEX.sub(lambda index: f".{index[1] or ALL}", dotted).lstrip(".").split(".")) if dotted else ()
+
+
+def _at(value: Any, parts: tuple[str, ...]) -> Any:
+    for number, part in enumerate(parts):
+        if isinstance(value, str) and value.startswith(("[", "{")):  # a cell of a table
+            try:
+                value = msgspec.json.decode(value)
+            except (ValueError, RecursionError):
+                return ABSENT
+        if isinstance(value, dict):
+            value = value.get(part, ABSENT)
+        elif isinstance(value, list) and part == ALL:
+            items = [_at(item, parts[number + 1 :]) for item in value]
+            return [item for item in items if item is not ABSENT]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return ABSENT
     return value
 
 
@@ -102,40 +162,64 @@ def _word(value: Any) -> str:
 
 
 def _columns(dotted: list[str], canonical: Collection[str]) -> frozenset[str]:
-    return frozenset({*canonical, *dotted, *(name.partition(".")[0] for name in dotted), "schema"})
+    return frozenset({*canonical, *dotted, *(_parts(name)[0] for name in dotted if name), "schema"})
 
 
-def _visible(telemetry: dict[str, Any], hidden: Collection[str], prefix: str) -> dict[str, Any]:
-    return {
-        name: _visible(value, hidden, f"{prefix}{name}.") if isinstance(value, dict) else value
-        for name, value in telemetry.items()
-        if name not in REFERENCE_SIDE and f"{prefix}{name}" not in hidden
-    }
+def _typed(source: Source, shape: type[msgspec.Struct] | None) -> tuple[Mapping[str, Any], list[ThunderError]]:
+    """The constants of a shape as its types say, "0" as a number where it needs one; and those that cannot be read."""
+    if shape is None:
+        return source.constants, []
+    types = {field.name: field.type for field in msgspec.structs.fields(shape)}
+    constants, problems = {}, []
+    for name, value in source.constants.items():
+        head, member = _split(name)
+        if head not in types:
+            continue
+        try:
+            whole = msgspec.convert({member: value} if member else value, types[head], strict=False)
+        except msgspec.ValidationError as error:
+            reason = str(error).partition(" - at ")[0].lower()
+            problems.append(ThunderError(f"constants.{name} is {quoted(value)}: {reason}", source.path, "correct it"))
+        else:
+            constants[name] = whole[member] if member else whole
+    return constants, problems
 
 
 def _mistakes(
     source: Source, canonical: Collection[str], required: Collection[str], is_whole: bool
 ) -> list[ThunderError]:
-    """Unknown names, names mapped twice, required names that nothing maps to."""
+    """Unknown names, names mapped twice, required names that nothing maps to, names that know the reference."""
     names = source.fields.keys() | source.constants.keys()
     problems = [_unknown(source, name, canonical) for name in sorted(names) if not _is_canonical(name, canonical)]
-    twice = [name for name in sorted(names) if "." in name and name.partition(".")[0] in names]
-    for name in twice:
-        what = f"maps both {name.partition('.')[0]!r} and {name!r}"
+    twice = {name: name.partition(".")[0] for name in sorted(names) if "." in name and name.partition(".")[0] in names}
+    twice |= {name: name for name in sorted(source.fields.keys() & source.constants.keys())}
+    for name, other in twice.items():
+        what = f"maps both {other!r} and {name!r}" if name != other else f"maps {name!r} twice"
         problems.append(ThunderError(what, where=source.path, hint="keep one of them"))
     filled = set(names) if is_whole else {*names, *canonical, "telemetry"}
     for name in sorted({*source.enums, *source.reference_side}):
         if name not in filled and name.partition(".")[0] not in filled:
             key = "enums" if name in source.enums else "reference_side"
             problems.append(_unknown(source, name, filled, f"{key} names {name!r}, which nothing maps to"))
-    for name, dotted in sorted(source.fields.items()):
-        member = dotted.rpartition(".")[2]
-        if name.startswith("telemetry.") and member in REFERENCE_SIDE and name not in source.reference_side:
-            what = f"{name!r} is read from {dotted!r}, which knows the reference"
-            problems.append(ThunderError(what, where=source.path, hint="take it out of `fields`"))
     missing = [name for name in required if name not in names]
     hint = "add it to `fields`"
-    return problems + [ThunderError(f"nothing maps to {name!r}", where=source.path, hint=hint) for name in missing]
+    problems += [ThunderError(f"nothing maps to {name!r}", where=source.path, hint=hint) for name in missing]
+    return problems + _leaks(source)
+
+
+def _leaks(source: Source) -> list[ThunderError]:
+    """Fields that prompts show and that are read from what knows the reference."""
+    problems = []
+    for name, dotted in sorted(source.fields.items()):
+        is_shown = name.partition(".")[0] in SHOWN and name not in source.reference_side
+        if is_shown and any(map(knows_reference, _parts(dotted))):
+            what = f"{name!r} is read from {dotted!r}, which knows the reference"
+            problems.append(ThunderError(what, where=source.path, hint="take it out of `fields`"))
+    for name in source.telemetry:
+        if any(map(knows_reference, name.split("."))):
+            what = f"telemetry names {name!r}, which knows the reference"
+            problems.append(ThunderError(what, where=source.path, hint="take it out of `telemetry`"))
+    return problems
 
 
 def _is_canonical(name: str, canonical: Collection[str]) -> bool:

@@ -30,12 +30,15 @@ from thunder_train.data.formats import (
     repeated_key,
     whole,
 )
-from thunder_train.data.rows import Ledger
+from thunder_train.data.rows import Ledger, key_text
 
 PACKED = (".gz", ".zst")
-STRUCTURED = ("messages", "trajectory_scalars", "telemetry", "witness", "edit_budget", "reason_codes")
+STRUCTURED = (
+    *("messages", "trajectory_scalars", "telemetry", "witness", "edit_budget", "reason_codes", "hypotheses"),
+    *("n_best_hypotheses", "char_posteriors_summary"),
+)
 """Fields that a cell of a CSV file may hold as JSON."""
-NUMBERS = ("trajectory_scalars", "telemetry", "edit_budget")
+NUMBERS = ("trajectory_scalars", "telemetry", "edit_budget", "char_posteriors_summary")
 """Those whose members are numbers where a cell looks like one."""
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
@@ -81,9 +84,10 @@ def place(path: str, line: int) -> str:
     return f"{path}: row {line}" if path.lower().endswith(".parquet") else f"{path}:{line}"
 
 
-def full_id(path: str, name: str | int, row: msgspec.Struct) -> str:
+def full_id(path: str, name: str | int | float, row: msgspec.Struct) -> str:
     """The id of a row in the dataset: its file's stem and its own id there, or a digest of its content."""
-    if name == "":
+    name = key_text(name)
+    if not name:
         name = hashlib.sha256(msgspec.json.encode(row, order="sorted")).hexdigest()[:12]
     return f"{stem(path)}:{name}"
 
@@ -144,7 +148,7 @@ class Reader:
                 return _from_cells(value, shape)
             return msgspec.convert(value, shape)
         except (ValueError, RecursionError):
-            given = {name: item for name, item in value.items() if item is not None}
+            given = {name: item for name, item in value.items() if item is not None or name in _nullable(shape)}
         missing = [name for name in _required(shape) if name not in given]
         if missing:
             self.problems.add(f"lacks {', '.join(missing)}", self.where(line), "add them")
@@ -194,6 +198,13 @@ class Reader:
 @cache
 def _required(shape: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(field.name for field in msgspec.structs.fields(shape) if field.required)
+
+
+@cache
+def _nullable(shape: type[msgspec.Struct]) -> frozenset[str]:
+    """Fields in which null is a value of its own."""
+    kinds = {field.name: getattr(field.type, "__args__", ()) for field in msgspec.structs.fields(shape)}
+    return frozenset(name for name, kind in kinds.items() if type(None) in kind)
 
 
 def _from_cells(value: dict[str, Any], shape: type[Shape]) -> Shape:

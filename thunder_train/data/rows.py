@@ -65,7 +65,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def group_keys(fields: Any) -> dict[str, str]:
     """The group keys among the attributes of a source's own row."""
-    return {name: str(value) for name in GROUP_KEYS if (value := getattr(fields, name)) != ""}
+    return {name: text for name in GROUP_KEYS if (value := getattr(fields, name)) != "" and (text := key_text(value))}
+
+
+def key_text(value: str | int | float) -> str:
+    """A key as a text: 7, 7.0 and "7 " are one key, for tables write whole numbers with a fraction."""
+    if isinstance(value, str):
+        return value.strip()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def given_split(source: Source) -> str:

@@ -73,7 +73,7 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
 def _simple(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """Rows that are texts and little else."""
     shape = SHAPES[source.kind]
-    field_map = FieldMap(source, shape.__struct_fields__, (), is_whole=False)
+    field_map = FieldMap(source, shape.__struct_fields__, (), is_whole=False, shape=shape)
     for path in paths(source.path, root):
         reader = Reader(path, root, field_map.columns)
         for line, values in reader.mapped(field_map):
