@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.helpers.inputs import source
 from thunder_train import ThunderError
-from thunder_train.data import correction_reports, formats, readers
+from thunder_train.data import arrow_rows, correction_reports, formats, json_rows, packed, readers
 from thunder_train.data.rows import Ledger
 
 SMALL = 2**12
@@ -17,18 +18,17 @@ SMALL = 2**12
 
 @pytest.fixture(autouse=True)
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (formats, correction_reports):
-        monkeypatch.setattr(module, "LINE_LIMIT", SMALL)
-    monkeypatch.setattr(formats, "WHOLE_LIMIT", 64 * SMALL)
-    monkeypatch.setattr(correction_reports, "VALUES_LIMIT", 1000)
+    monkeypatch.setattr(packed, "LINE_LIMIT", SMALL)
+    monkeypatch.setattr(packed, "WHOLE_LIMIT", 64 * SMALL)
+    monkeypatch.setattr(json_rows, "VALUES_LIMIT", 1000)
 
 
 def told(path: Path, rows: str = "") -> str:
     """What the reader of a file says of it."""
     name, root = path.name, path.parent
     reader = readers.Reader(name, root, ["text"])
-    if reader.form == ".json":
-        reader = correction_reports.Report(name, root, frozenset(), rows)
+    if formats.suffix(name) == ".json":
+        reader = correction_reports.Report(name, root, frozenset(), source(kind="report", rows=rows))
     with pytest.raises(ThunderError) as caught:
         _read(reader)
     return str(caught.value)
@@ -116,13 +116,13 @@ def test_a_row_group_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """
     A page is unpacked as a whole.
     """
-    monkeypatch.setattr(formats, "GROUP_LIMIT", SMALL)
+    monkeypatch.setattr(arrow_rows, "GROUP_LIMIT", SMALL)
     pq.write_table(pa.table({"text": [f"{number:09d}" for number in range(999)]}), tmp_path / "x.parquet")
 
     assert told(tmp_path / "x.parquet").startswith("x.parquet: row 1: text has more than 0 GiB in row group 0; ")
 
 
-@pytest.mark.parametrize("packed_text", [0, formats.PACKED_TEXT])
+@pytest.mark.parametrize("packed_text", [0, arrow_rows.PACKED_TEXT])
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_rows_are_the_same_however_they_are_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed_text: int, kind: pa.DataType
@@ -130,7 +130,7 @@ def test_rows_are_the_same_however_they_are_unpacked(
     """
     What is read decides the numbers of a training.
     """
-    monkeypatch.setattr(formats, "PACKED_TEXT", packed_text)
+    monkeypatch.setattr(arrow_rows, "PACKED_TEXT", packed_text)
     texts = [None if number % 7 == 0 else f"ߞߊ {number % 50}" * (number % 9) for number in range(3000)]
     table = pa.table({"text": pa.array(texts, kind), "more": [{"a": [text]} for text in texts]})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=1000, data_page_size=512)
@@ -150,5 +150,5 @@ def test_a_key_that_stands_twice_beside_the_rows_is_still_found(tmp_path: Path) 
     (tmp_path / "y.json").write_text('{"a": "x: y", "rows": [{"b": "c: d"}]}')
 
     assert "x.json: has the key 'a' twice; keep one of them" == told(tmp_path / "x.json", "rows")
-    report = correction_reports.Report("y.json", tmp_path, frozenset(), "rows")
+    report = correction_reports.Report("y.json", tmp_path, frozenset(), source(kind="report", rows="rows"))
     assert [(1, {"b": "c: d"})] == list(report.objects())

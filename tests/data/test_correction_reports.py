@@ -177,7 +177,7 @@ def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path: Path) -> None:
         (
             [CASE, 5],
             {},
-            "in.json: the file: is not a list of objects; set `rows` to the dotted path of the list of rows",
+            "in.json: [1]: is not a JSON object; correct or remove the row",
         ),
         ({"rows": []}, {"rows": "rows"}, "in.json: is empty; add rows, or remove the source"),
         (" ", {}, "in.json: is empty; add rows, or remove the source"),
@@ -245,7 +245,7 @@ def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path: Path) -> None:
         (
             [CASE],
             {"path": "in.jsonl", "rows": "a.b"},
-            "in.jsonl: rows: has no member 'a.b'; leave it out: the lines of this file are its rows",
+            "in.jsonl: a.b: is not a list of objects; leave `rows` out: the file itself is the list",
         ),
     ],
 )

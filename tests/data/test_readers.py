@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.inputs import FIELDS, PREDICTION, lines, read, read_source, refusal, write
 from thunder_train import ThunderError
-from thunder_train.data import formats, readers
+from thunder_train.data import packed, readers
 
 Pack = Callable[[bytes], bytes]
 THREE = [{"text": f"ߞߏ{number}", "id": number} for number in range(3)]
@@ -122,15 +122,16 @@ def test_colons_in_texts_are_no_repeated_keys(tmp_path: Path) -> None:
     [
         ("", "in.jsonl: is empty; add rows, or remove the source"),
         (b"\xef\xbb\xbf \n\n", "in.jsonl: is empty; add rows, or remove the source"),
-        (b'{"text": ""}\n\xff{}', "in.jsonl:2: is not UTF-8; save the file as UTF-8"),
+        (b'{"text": ""}\n\xff{}', "in.jsonl:2: is not UTF-8 but perhaps Windows-1252; save the file as UTF-8"),
         (b'{"text": "\xed\xa0\x80"}', "in.jsonl:1: is not UTF-8; save the file as UTF-8"),
-        ('{"text": ""}'.encode("utf-16"), "in.jsonl:1: is not UTF-8; save the file as UTF-8"),
+        ('{"text": ""}'.encode("utf-16-le"), "in.jsonl: is UTF-16 without its mark; save the file as UTF-8"),
         (
             '{"text": ""}\n{ߞ}',
             "in.jsonl:2:2: is not JSON: JSON is malformed: object keys must be strings; correct or remove the line",
         ),
         ('\n{"a":\n', "in.jsonl:2:6: is not JSON: Input data was truncated; correct or remove the line"),
-        ("[]", "in.jsonl:1: is not a JSON object; correct or remove the line"),
+        ("[]", "in.jsonl: is empty; add rows, or remove the source"),
+        ('{"text": ""}\n[]', "in.jsonl:2: is not a JSON object; correct or remove the line"),
         (
             '{"text": "ߞ\\ud800"}',
             "in.jsonl:1:12: holds half of a character, \\ud800; correct or remove the line",
@@ -169,9 +170,18 @@ def test_wrong_lines_are_refused_with_their_place(tmp_path: Path, content: Any, 
 
 def test_of_a_thousand_bad_lines_twenty_are_listed(tmp_path: Path) -> None:
     """An error must fit a screen, and a million of them the memory."""
-    problems = refusal(tmp_path, "[]\n" * 1000).split("\n")
+    content = "".join(f'{{"a{number}": 1, "a{number}": 2}}\n' for number in range(1000))
+
+    problems = refusal(tmp_path, content).split("\n")
 
     assert (21, "... and 980 more") == (len(problems), problems[-1])
+
+
+def test_equal_problems_are_one_line_with_their_first_places(tmp_path: Path) -> None:
+    """A file of a wrong kind is one mistake, not a thousand."""
+    expected = "in.jsonl:2, 3, 4 and 996 more: is not a JSON object; correct or remove the line"
+
+    assert expected == refusal(tmp_path, '{"text": "a"}\n' + "[]\n" * 999)
 
 
 def test_long_line_is_refused_without_holding_it(tmp_path: Path) -> None:
@@ -187,7 +197,7 @@ def test_long_line_is_refused_without_holding_it(tmp_path: Path) -> None:
         "in.jsonl.gz:1: is longer than 16 MiB; write one row a line, as short as a text\n"
         "in.jsonl.gz:2: is not a JSON object; correct or remove the line"
     )
-    assert peak < 4 * formats.LINE_LIMIT
+    assert peak < 4 * packed.LINE_LIMIT
 
 
 @pytest.mark.parametrize(("pack", "suffix"), [(gzip.compress, "gz"), (zstd, "zst")])
@@ -205,10 +215,13 @@ def test_packed_file_that_is_cut_short_is_refused(tmp_path: Path, pack: Pack, su
 
 
 def test_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path: Path) -> None:
-    """A renamed file is no packed one."""
-    what = "in.jsonl.gz:1: is cut short or damaged: Not a gzipped file (b'{\"')"
+    """Its bytes decide: text under such a name is read, anything else was damaged."""
+    what = "in.jsonl.gz: is no gzip file, as its name says"
 
-    assert f"{what}; make or copy the file again" == refusal(tmp_path, THREE, path="in.jsonl.gz")
+    assert 3 == len(read(tmp_path, THREE, path="in.jsonl.gz")[0])
+    assert f"{what}; make or copy the file again, or correct its name" == refusal(
+        tmp_path, b"\x00" + gzip.compress(lines(*THREE)), path="in.jsonl.gz"
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,12 +229,12 @@ def test_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path: Path) -> 
     [
         ("id,text\n", "in.csv: is empty; add rows, or remove the source"),
         ("id,text\n1\n\n2,a,b\n",
-         "in.csv:2: has 1 cells, the header 2; correct the row; quote a cell that holds a comma\n"
+         "in.csv:2: has 1 cell, the header 2; correct the row; quote a cell that holds a comma\n"
          "in.csv:4: has 3 cells, the header 2; correct the row; quote a cell that holds a comma"),
         ('id,text\n1,a\n2,"b\n', "in.csv:3: is not CSV: unexpected end of data; correct the quotes of this row"),
         ('id,text\n1,"a"b\n', "in.csv:2: is not CSV: ',' expected after '\"'; correct the quotes of this row"),
         ("text,text\na,b\n", "in.csv:1: has the column 'text' twice; keep one of them"),
-        (b"id,text\n1,\xff\n", "in.csv:2: is not UTF-8; save the file as UTF-8"),
+        (b"id,text\n1,\xff\n", "in.csv:2: is not UTF-8 but perhaps Windows-1252; save the file as UTF-8"),
         ("id,text\n1,\n", "in.csv:2: lacks text; add them"),
     ],
 )  # fmt: skip
@@ -261,8 +274,11 @@ def test_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
     message = refusal(tmp_path, whole[:-9], path="in.parquet")
 
-    assert message.startswith("in.parquet: row 1: is not whole Parquet: ")
-    assert message.endswith("; make or copy it again")
+    assert message.startswith("in.parquet: row 1: is damaged: ")
+    assert message.endswith("; make or copy the file again")
+    hint = "make or copy the file again, or correct its name"
+    expected = f"in.parquet: is no Parquet file, as its name says; {hint}"
+    assert expected == refusal(tmp_path, b"a,b", path="in.parquet")
 
 
 def test_parquet_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
@@ -279,31 +295,32 @@ def test_parquet_without_rows_is_refused(tmp_path: Path) -> None:
     assert "in.parquet: is empty; add rows, or remove the source" == error_of(tmp_path, path="in.parquet")
 
 
-@pytest.mark.parametrize("name", ["in.txt", "in.tsv", "in", "in.gz", "in.parquet.gz"])
-def test_format_of_another_name_is_refused(tmp_path: Path, name: str) -> None:
-    """Guessing by content would read half of some files."""
-    hint = "call it .jsonl, .json or .csv (these also .gz or .zst), or .parquet"
+@pytest.mark.parametrize("name", ["in.txt", "in", "in.gz", "in.txt.bz2"])
+def test_format_that_neither_name_nor_content_tells_is_refused(tmp_path: Path, name: str) -> None:
+    """Guessing would read half of some files. What begins as JSON is JSON."""
+    hint = "call it .jsonl, .json, .csv, .tsv or .parquet as its content is"
 
-    assert f"{name}: is of an unknown format; {hint}" == refusal(tmp_path, THREE, path=name)
+    assert f"{name}: is of an unknown format; {hint}" == refusal(tmp_path, "a,b\n1,2\n", path=name)
+    assert 3 == len(read(tmp_path, THREE, path=name)[0])
 
 
 def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     """Opening a pipe that nobody writes to would wait for ever."""
     (tmp_path / "in.jsonl").mkdir()
     os.mkfifo(tmp_path / "pipe.jsonl")
-    hint = "name a file; for those of a folder write a pattern, as folder/*.jsonl"
+    hint = 'name a file, a pattern such as folder/*.jsonl, or set kind = "folder" for a train and a valid file'
 
-    assert f"in.jsonl: is not a file; {hint}" == error_of(tmp_path, path="in.jsonl")
-    assert f"pipe.jsonl: is not a file; {hint}" == error_of(tmp_path, path="pipe.jsonl")
+    assert f"in.jsonl: is a folder; {hint}" == error_of(tmp_path, path="in.jsonl")
+    assert "pipe.jsonl: is not a file; name a file" == error_of(tmp_path, path="pipe.jsonl")
     assert "gone.jsonl: is missing; correct the source's path or add the file" == error_of(tmp_path, path="gone.jsonl")
     assert r"'in\x00.jsonl': is not a path; correct the source's path" == error_of(tmp_path, path="in\0.jsonl")
 
 
 def test_document_of_a_gigabyte_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A document is held whole while its rows are read; a small packed one may be any size."""
-    monkeypatch.setattr(formats, "WHOLE_LIMIT", 10)
+    monkeypatch.setattr(packed, "WHOLE_LIMIT", 10)
 
-    message = refusal(tmp_path, gzip.compress(b" " * 11), kind="report", path="in.json.gz", fields=FIELDS)
+    message = refusal(tmp_path, gzip.compress(b"[" + b" " * 11), kind="report", path="in.json.gz", fields=FIELDS)
 
     assert "in.json.gz: is longer than 0 MiB; write its rows as JSONL, a line each" == message
 
@@ -314,5 +331,5 @@ def test_text_of_a_file_is_whole_and_strict(tmp_path: Path) -> None:
     write(tmp_path / "b.j2", b"\n\xff")
 
     assert "a\r\n" == readers.text("a.j2", tmp_path)
-    with pytest.raises(ThunderError, match=r"^b\.j2:2: is not UTF-8; save the file as UTF-8$"):
+    with pytest.raises(ThunderError, match=r"^b\.j2:2: is not UTF-8 but perhaps Windows-1252; save the file as UTF-8$"):
         readers.text("b.j2", tmp_path)

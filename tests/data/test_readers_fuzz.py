@@ -1,7 +1,9 @@
 """Whatever a file holds, reading it gives rows or a ThunderError, and no row is lost in silence."""
 
+import bz2
 import gzip
 import json
+import lzma
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,35 @@ from hypothesis import strategies as st
 from tests.data.test_readers import Pack, zstd
 from tests.helpers.inputs import FIELDS, PREDICTION, lines, read_source, report_row
 from thunder_train import ThunderError
-from thunder_train.data import formats
+from thunder_train.data import json_rows
 from thunder_train.data.rows import Ledger, Row
 
 TURNS = [{"role": "user", "content": "ߞ"}, {"role": "assistant", "content": "ߏ"}]
 VALID: dict[str, list[dict[str, Any]]] = {
     "text": [{"text": f"ߞߏ{number}"} for number in range(3)],
     "chatml": [{"messages": TURNS, "id": number} for number in range(3)],
+    "sharegpt": [{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}] * 3,
+    "alpaca": [{"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]}] * 3,
     "completions": [{"prompt": "a:b", "completion": str(number), "x": {"y": [1.5, None]}} for number in range(3)],
     "report": [report_row(number, d=bool(number)) for number in range(3)],
     "rows": [PREDICTION | {"audio_path": f"{number}.wav", "feat_id": number} for number in range(3)],
 }
 REFERENCES = lines(*({"audio_path": f"{number}.wav", "reference_text": "ߊ"} for number in range(1, 4)))
 KINDS = st.sampled_from(sorted(VALID))
-NAMES = st.sampled_from(["in.jsonl", "in.json", "in.csv", "in.parquet", "in.jsonl.gz", "in.jsonl.zst", "in.csv.gz"])
+NAMES = st.sampled_from(
+    [
+        "in.jsonl",
+        "in.json",
+        "in.csv",
+        "in.tsv",
+        "in.parquet",
+        "in.arrow",
+        "in.jsonl.gz",
+        "in.jsonl.xz",
+        "in.csv.gz",
+        "in",
+    ]
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*PREDICTION, "text", "a"]), inner),
@@ -60,9 +77,9 @@ def outcome(content: bytes, kind: str, name: str) -> tuple[list[Row], Ledger] | 
 
 
 def assert_no_row_is_lost(content: bytes, kind: str, name: str) -> None:
-    """Each line that is not blank is a row, or is reported."""
+    """Each line that is not blank is a row, or is reported. What begins as a list is a list, and no lines."""
     result = outcome(content, kind, name)
-    if result:
+    if result and not content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
         rows, ledger = result
         count = sum(not line.isspace() for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line)
         dropped = [each for each in ledger.dropped if each.file == name]
@@ -108,14 +125,43 @@ def test_damaged_tables_are_read_or_reported(edits: Edits) -> None:
     outcome(mutated('id,text\r\n1,ߞߏ\r\n2,"a,b"\r\n'.encode(), edits), "text", "in.csv")
 
 
+@settings(max_examples=200)
+@given(KINDS, EDITS, st.sampled_from([None, 1]))
+def test_damaged_lists_are_read_or_reported(kind: str, edits: Edits, indent: int | None) -> None:
+    """A list of rows, on one line or on many."""
+    outcome(mutated(json.dumps(VALID[kind], indent=indent).encode(), edits), kind, "in.json")
+
+
+NESTED = pa.table(
+    {
+        "text": ["ߞߏ", "a", "b"],
+        "id": pa.array(["x", "y", "x"]).dictionary_encode(),
+        "audio": [{"path": "p", "bytes": b"\xff"}, None, {"path": None, "bytes": None}],
+        "split": ["train", None, "test"],
+    }
+)
+
+
 @settings(max_examples=100)
 @given(EDITS)
 def test_damaged_parquet_is_read_or_reported(edits: Edits) -> None:
     """A flipped byte in its footer, its pages or its checksums."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"text": ["ߞߏ", "a", "b"]}), sink, write_page_checksum=True)
+    pq.write_table(NESTED, sink, write_page_checksum=True)
 
     outcome(mutated(sink.getvalue().to_pybytes(), edits), "text", "in.parquet")
+
+
+@settings(max_examples=400)
+@given(EDITS, st.sampled_from(["new_stream", "new_file"]), st.sampled_from([None, "lz4", "zstd"]))
+def test_damaged_arrow_is_read_or_reported(edits: Edits, writer: str, compression: str | None) -> None:
+    """Arrow's own reader trusts offsets and lengths, which a flipped byte may make anything."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with getattr(pa.ipc, writer)(sink, NESTED.schema, options=options) as file:
+        file.write_table(NESTED)
+
+    outcome(mutated(sink.getvalue().to_pybytes(), edits), "text", "in.arrow")
 
 
 @settings(max_examples=300)
@@ -129,7 +175,15 @@ def test_any_json_gives_rows_or_an_error(values: list[Any], kind: str) -> None:
     outcome(content, kind, "in.json")
 
 
-@pytest.mark.parametrize(("pack", "suffix"), [(lambda content: gzip.compress(content, mtime=0), "gz"), (zstd, "zst")])
+@pytest.mark.parametrize(
+    ("pack", "suffix"),
+    [
+        (lambda content: gzip.compress(content, mtime=0), "gz"),
+        (zstd, "zst"),
+        (bz2.compress, "bz2"),
+        (lzma.compress, "xz"),
+    ],
+)
 def test_packed_file_is_refused_wherever_it_is_cut(pack: Pack, suffix: str) -> None:
     """Not one offset may pass for the end."""
     packed = pack(lines(*VALID["text"]))
@@ -153,7 +207,7 @@ def test_repeated_keys_are_always_found(objects: list[list[tuple[str, int]]], be
     content = f'{{"x"{before}:[{",".join(inner)}], "y": ":"}}'.encode()
     repeated = {key for pairs in objects for key, _ in pairs if [name for name, _ in pairs].count(key) > 1}
 
-    key = formats.repeated_key(content, json.loads(content))
+    key = json_rows.repeated_key(content, json.loads(content))
 
     assert key in repeated if repeated else key is None
 

@@ -128,8 +128,12 @@ def test_field_map_renames_fields_of_any_kind(tmp_path: Path) -> None:
             "has functions; write them as tools",
         ),
         ("completions", {"prompt": "a"}, "lacks completion; add them"),
-        ("completions", {"prompt": 5, "completion": ""}, "Expected `str`, got `int` - at `$.prompt`; correct the row"),
-        ("text", {"messages": TURNS}, "lacks text; add them"),
+        (
+            "completions",
+            {"prompt": 5, "completion": ""},
+            "Expected `str | array`, got `int` - at `$.prompt`; correct the row",
+        ),
+        ("text", {"messages": TURNS}, 'lacks text; its rows have messages: set kind = "chatml"'),
     ],
 )
 def test_row_of_another_shape_is_refused(tmp_path: Path, kind: str, row: dict[str, Any], expected: str) -> None:
@@ -256,7 +260,7 @@ def test_missing_contract_fields_are_named_for_every_line(tmp_path: Path) -> Non
     incomplete = {name: value for name, value in prediction(2).items() if name != "asr_text"}
 
     assert (
-        "p.jsonl:2: lacks asr_text; add it, or name its member in `fields`\n"
+        "p.jsonl:2: lacks asr_text; add them\n"
         "p.jsonl:3: Expected `str`, got `int` - at `$.partition`; correct the row"
     ) == mismatch(tmp_path, [prediction(1), incomplete, prediction(3, partition=3)], [reference(1)])
     assert "r.jsonl:1: lacks reference_text; add them" == mismatch(tmp_path, [incomplete], [{"audio_path": "a/1.wav"}])

@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
+from thunder_train.data import formats
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.readers import Reader, full_id, paths, place, stem
 from thunder_train.data.rows import DEEPEST, Ledger, Row, depth, given_split, group_keys, key_text
@@ -111,7 +112,7 @@ class Predictions(Reader):
     def __init__(
         self, path: str, root: Path, field_map: FieldMap, source: Source, shape: type[Prediction] = Prediction
     ) -> None:
-        super().__init__(path, root, field_map.columns)
+        super().__init__(path, root, field_map.columns, source)
         self.stem = stem(path)
         self._map, self._source, self._shape = field_map, source, shape
         self._missing = {"asr_text": True, "reference_text": shape is Pair}
@@ -131,8 +132,8 @@ class Predictions(Reader):
         """A text or null; UNSET, and a problem, if the row does not have it. An empty cell of a table is null."""
         if isinstance(value, str):
             self._missing[name] = False
-        elif value is UNSET and self.form in (".jsonl", ".json"):
-            self.problems.add(f"lacks {name}", self.where(line), "add it, or name its member in `fields`")
+        elif value is UNSET and self.form == formats.JSON:
+            self.add_missing([name], line)
         elif value is UNSET:
             return None
         return value
@@ -172,9 +173,9 @@ class Predictions(Reader):
 
     def finish(self, ledger: Ledger) -> None:
         """As Reader.finish; a column that every row of a table lacks is a problem."""
-        for name in [name for name, is_missing in self._missing.items() if is_missing and self.count]:
-            if not self.problems.first:
-                self.problems.add(f"no row has {name}", self.path, "name its column in `fields`")
+        missing = [name for name, is_missing in self._missing.items() if is_missing and self.count]
+        if missing and not self.problems.first and not self.add_missing_columns(missing):
+            self.problems.add(f"no row has {' or '.join(missing)}", self.path, "name the columns in `fields`")
         super().finish(ledger)
 
     def _hypotheses(self, line: int, row: Prediction) -> tuple[str, ...] | None:
@@ -239,7 +240,7 @@ class Join:
 
     def _hold(self, path: str, number: int) -> None:
         """Read a file of references."""
-        reader, twice, key = Reader(path, self.root, self.right.columns), dict[str, list[int]](), self.key
+        reader, twice, key = Reader(path, self.root, self.right.columns, self.source), dict[str, list[int]](), self.key
         for line, row in reader.mapped_rows(self.right, Reference):
             name = key_text(getattr(row, key))
             if not name:
@@ -293,7 +294,7 @@ class Join:
         """The join keys that all rows of some files carry, and those that any carries; None if a file is malformed."""
         by_all, by_any = set(JOIN_KEYS), set[str]()
         for path in files:
-            reader = Reader(path, self.root, field_map.columns)
+            reader = Reader(path, self.root, field_map.columns, self.source)
             for _, values in reader.mapped(field_map):
                 for key in JOIN_KEYS:
                     if values.get(key) in (None, ""):

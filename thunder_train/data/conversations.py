@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from thunder_train.core.text import quoted
-from thunder_train.data.formats import DECODE, first_repeated
+from thunder_train.data.json_rows import DECODE, first_repeated
 from thunder_train.data.rows import DEEPEST, depth
 
 ROLES = ("system", "user", "assistant", "tool", "developer")

@@ -12,19 +12,9 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
+from thunder_train.data import formats, json_rows
 from thunder_train.data.field_map import FieldMap
-from thunder_train.data.formats import (
-    AS_LINES,
-    DECODE,
-    LINE_LIMIT,
-    SHORTER,
-    VALUES_LIMIT,
-    Numbered,
-    count_keys,
-    fault,
-    first_repeated,
-    whole,
-)
+from thunder_train.data.json_rows import Numbered
 from thunder_train.data.readers import Reader, full_id, paths, stem
 from thunder_train.data.rows import DEEPEST, Ledger, Row, depth, group_keys
 
@@ -33,7 +23,6 @@ REPORT_FIELDS = ("asr_text", "decision", "partition")
 """Fields that a map must fill."""
 ACCEPTED = ("accept", "accepted", "admit", "admitted", "allow", "allowed", "true")
 REJECTED = ("block", "blocked", "deny", "denied", "false", "reject", "rejected")
-Members = dict[str, msgspec.Raw]
 
 
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,7 +50,7 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """Rows of a correction report, each translated by the source's field map."""
     field_map = FieldMap(source, ReportRow.__struct_fields__, REPORT_FIELDS, is_whole=True, shape=ReportRow)
     for path in paths(source.path, root):
-        reader = Report(path, root, field_map.columns, source.rows)
+        reader = Report(path, root, field_map.columns, source)
         for line, row in reader.mapped_rows(field_map, ReportRow):
             decision = _decision(row, reader, line)
             if not decision or _is_deep(row, reader, line):
@@ -79,21 +68,23 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
 class Report(Reader):
     """A file of report rows. A .json file is one document; `rows` is the dotted path of the list of rows in it."""
 
-    def __init__(self, path: str, root: Path, columns: frozenset[str], rows: str) -> None:
-        super().__init__(path, root, columns)
-        self.rows = rows
-        if rows and self.form != ".json":
+    def __init__(self, path: str, root: Path, columns: frozenset[str], source: Source) -> None:
+        super().__init__(path, root, columns, source)
+        layout = json_rows.layout(path, root) if self.form == formats.JSON else json_rows.LINES
+        self.is_document = layout == json_rows.LIST or (layout != json_rows.LINES and formats.suffix(path) == ".json")
+        if source.rows and layout == json_rows.LINES:
             hint = "leave it out: the lines of this file are its rows"
-            raise ThunderError(f"has no member {rows!r}", where=f"{path}: rows", hint=hint)
+            raise ThunderError(f"has no member {source.rows!r}", where=f"{path}: rows", hint=hint)
 
     def where(self, line: int) -> str:
         """The place of a row; in a document its index in the list, from 0."""
-        return f"{self.path}: {self.rows}[{line - 1}]" if self.form == ".json" else super().where(line)
+        rows = self.source.rows if self.source else ""
+        return f"{self.path}: {rows}[{line - 1}]" if self.is_document else super().where(line)
 
     def objects(self) -> Iterator[Numbered]:
         """Each row with its place. A `schema` of a row or of its document must be REPORT_SCHEMA."""
-        if self.form == ".json":
-            yield from self._document(whole(self.path, self.root))
+        if self.is_document:
+            yield from self._listed()
             return
         for line, value in super().objects():
             schema = value.get("schema", REPORT_SCHEMA)
@@ -101,59 +92,15 @@ class Report(Reader):
                 self._add_schema_problem(schema, self.where(line))
             yield line, value
 
-    def _document(self, content: bytes) -> Iterator[Numbered]:
-        """The rows of a document, decoded one by one: memory holds its bytes, not all of its values."""
-        listed = self._listed(content)
-        for line, raw in enumerate(listed, start=1):
+    def _listed(self) -> Iterator[Numbered]:
+        document = json_rows.Document(self.path, self.root, self.source.rows if self.source else "")
+        schema = document.around[0].get("schema", REPORT_SCHEMA) if document.around else REPORT_SCHEMA
+        if schema != REPORT_SCHEMA:
+            self._add_schema_problem(schema, f"{self.path}: schema")
+            self.problems.raise_all()
+        for number, _, value in document.items(self.problems, lambda number, _: self.where(number)):
             self.count += 1
-            if len(memoryview(raw)) > LINE_LIMIT:
-                self.problems.add(f"is longer than {LINE_LIMIT >> 20} MiB", self.where(line), SHORTER)
-                continue
-            try:
-                value = DECODE(raw)
-            except (ValueError, RecursionError) as error:
-                part = bytes(raw)
-                self.problems.keep(fault(part, self.path, 1 + content.count(b"\n", 0, content.find(part)), error))
-                continue
-            if not self.repeats(bytes(raw), value, line):
-                yield line, value
-
-    def _listed(self, content: bytes) -> list[msgspec.Raw]:
-        """The list of rows. The document around it is decoded as strictly."""
-        value = msgspec.Raw(content)
-        if not content or content.isspace():
-            return []
-        if content.count(b",") > VALUES_LIMIT:
-            raise ThunderError(f"holds more than {VALUES_LIMIT >> 20} million values", self.path, AS_LINES)
-        try:
-            keys = 0
-            is_top = True
-            for part in self.rows.split(".") if self.rows else ():
-                members = msgspec.json.decode(value, type=Members)
-                beside = sum(len(memoryview(raw)) for name, raw in members.items() if name != part)
-                if beside > LINE_LIMIT:
-                    what = f"holds more than {LINE_LIMIT >> 20} MiB beside its rows"
-                    raise ThunderError(what, self.path, "remove what is not the list of rows")
-                around = {name: DECODE(raw) for name, raw in members.items() if name != part}
-                keys += len(members) + count_keys(around) - len(around)
-                if is_top and around.get("schema", REPORT_SCHEMA) != REPORT_SCHEMA:
-                    self._add_schema_problem(around["schema"], f"{self.path}: schema")
-                    self.problems.raise_all()
-                value, is_top = members.get(part, msgspec.Raw(b"null")), False
-            listed = msgspec.json.decode(value, type=list[msgspec.Raw])
-            # As in formats.repeated_key: as many colons as keys around the list prove that no key is repeated.
-            colons = content.count(b":") - bytes(value).count(b":") if self.rows else 0
-            repeated = first_repeated(content.replace(bytes(value), b"[]", 1)) if colons != keys else None
-        except msgspec.ValidationError:
-            listed = None
-        except (ValueError, RecursionError) as error:
-            raise fault(content, self.path, 1, error) from None
-        if listed is None or not all(bytes(raw)[:1] == b"{" for raw in listed):
-            hint = "set `rows` to the dotted path of the list of rows"
-            raise ThunderError("is not a list of objects", f"{self.path}: {self.rows or 'the file'}", hint)
-        if repeated is not None:
-            raise ThunderError(f"has the key {quoted(repeated)} twice", self.path, "keep one of them")
-        return listed
+            yield number, value
 
     def _add_schema_problem(self, schema: Any, where: str) -> None:
         self.problems.add(f"unknown schema {quoted(schema)}", where, f"this version reads {REPORT_SCHEMA!r}")

@@ -1,7 +1,7 @@
 """Reads the rows of a source file strictly: every malformed byte, missing field and wrong type is an error.
 
-Input: JSONL or JSON (plain, .gz, .zst), CSV, Parquet, as others wrote them.  Output: objects or structs with their
-place. A `Reader` streams one file, and raises all its problems together at the end.
+Input: JSON lines, lists and documents, text tables, Parquet and Arrow, as others wrote them.  Output: objects or
+structs with their place. A `Reader` streams one file, and raises all its problems together at the end.
 """
 
 import hashlib
@@ -15,27 +15,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from thunder_train import ThunderError
+from thunder_train.config.dataset import Source
 from thunder_train.core import files
-from thunder_train.core.text import quoted
+from thunder_train.data import foreign, formats, json_rows, kinds
+from thunder_train.data.arrow_rows import TypedTable
+from thunder_train.data.csv_rows import Table
 from thunder_train.data.field_map import FieldMap
-from thunder_train.data.formats import (
-    DECODE,
-    Numbered,
-    Problems,
-    csv_rows,
-    fault,
-    lines,
-    not_utf8,
-    parquet_rows,
-    repeated_key,
-    whole,
-)
+from thunder_train.data.json_rows import DECODE, Numbered
+from thunder_train.data.packed import not_utf8, whole
+from thunder_train.data.problems import Problems
 from thunder_train.data.rows import Ledger, key_text
 
-PACKED = (".gz", ".zst")
 STRUCTURED = (
-    *("messages", "trajectory_scalars", "telemetry", "witness", "edit_budget", "reason_codes", "hypotheses"),
-    *("n_best_hypotheses", "char_posteriors_summary"),
+    *("messages", "conversations", "history", "tools", "trajectory_scalars", "telemetry", "witness", "edit_budget"),
+    *("reason_codes", "hypotheses", "n_best_hypotheses", "char_posteriors_summary"),
 )
 """Fields that a cell of a CSV file may hold as JSON."""
 NUMBERS = ("trajectory_scalars", "telemetry", "edit_budget", "char_posteriors_summary")
@@ -55,7 +48,8 @@ def text(path: str, root: Path) -> str:
 
 
 def paths(pattern: str, root: Path) -> list[str]:
-    """The files that match a source's path; at least one."""
+    """The files that match a source's path; at least one. Raises ThunderError for an address of another machine."""
+    foreign.refuse_address(pattern)
     matches = files.expand(pattern, root)
     if not matches:
         raise ThunderError("matches no file", where=pattern, hint="correct the source's path or add the files")
@@ -67,21 +61,9 @@ def stem(path: str) -> str:
     return Path(path).name.partition(".")[0]
 
 
-def form(path: str) -> str:
-    """The format by a file's name: `.jsonl`, `.json`, `.csv` or `.parquet`."""
-    name = Path(path)
-    suffix = Path(name.stem).suffix.lower() if name.suffix.lower() in PACKED else name.suffix.lower()
-    if suffix not in (".jsonl", ".json", ".csv", ".parquet") or (
-        suffix == ".parquet" and suffix != name.suffix.lower()
-    ):
-        hint = "call it .jsonl, .json or .csv (these also .gz or .zst), or .parquet"
-        raise ThunderError("is of an unknown format", where=path, hint=hint)
-    return suffix
-
-
 def place(path: str, line: int) -> str:
     """The place of a row for error messages."""
-    return f"{path}: row {line}" if path.lower().endswith(".parquet") else f"{path}:{line}"
+    return f"{path}: row {line}" if formats.suffix(path) in formats.TYPED_NAMES else f"{path}:{line}"
 
 
 def full_id(path: str, name: str | int | float, row: msgspec.Struct) -> str:
@@ -93,36 +75,63 @@ def full_id(path: str, name: str | int | float, row: msgspec.Struct) -> str:
 
 
 class Reader:
-    """One source file, read once from its start. columns: those to read of a table."""
+    """One source file, read once from its start.
 
-    def __init__(self, path: str, root: Path, columns: Collection[str] = ()) -> None:
-        self.path, self.root, self.columns = path, root, columns
-        self.problems = Problems()
+    columns: those to read of a typed table.  source: for the hints of its problems, and for the path of the list of
+    rows in a JSON document.
+    """
+
+    def __init__(self, path: str, root: Path, columns: Collection[str] = (), source: Source | None = None) -> None:
+        self.path, self.root, self.columns, self.source = path, root, columns, source
+        self.problems = Problems(path)
         self.count = 0
         self.unused: Counter[str] = Counter()
         """Fields that the field map does not read, and the rows that have them."""
-        self.form = form(path)
+        self.form = formats.form(path, root)
+        self.table: Table | TypedTable | None = None
+        self.is_numbered = self.form == formats.TYPED
+        """Whether rows are known by their number instead of their line."""
+        self.raw: dict[str, Any] = {}
+        """The row that was read last, as its file has it."""
 
     def where(self, line: int) -> str:
         """The place of a row for error messages."""
-        return place(self.path, line)
+        return f"{self.path}: row {line}" if self.is_numbered else f"{self.path}:{line}"
 
     def objects(self) -> Iterator[Numbered]:
         """Each object with its place; any other value is a problem."""
-        if self.form == ".csv":
-            objects = csv_rows(self.path, self.root, self.problems)
-        elif self.form == ".parquet":
-            objects = parquet_rows(self.path, self.root, self.problems, self.columns)
-        else:
-            objects = self._json_lines()
+        if self.form == formats.TABLE:
+            self.table = Table(self.path, self.root, self.problems)
+        elif self.form == formats.TYPED:
+            self.table = TypedTable(self.path, self.root, self.problems, self.columns)
+        objects = self.table.rows() if self.table else self._json()
         for item in objects:
             self.count += 1
             yield item
+
+    def _json(self) -> Iterator[Numbered]:
+        rows, layout = self.source.rows if self.source else "", json_rows.layout(self.path, self.root)
+        if layout == json_rows.LINES and rows:
+            hint = "leave it out: the lines of this file are its rows"
+            raise ThunderError(f"has no member {rows!r}", where=f"{self.path}: rows", hint=hint)
+        if layout == json_rows.LINES or (layout == json_rows.ONE_LINE and not rows):
+            return json_rows.line_rows(self.path, self.root, self.problems)
+        if layout == json_rows.OBJECT and not rows:
+            return iter([(1, json_rows.single(self.path, self.root))])
+        return self._document(json_rows.Document(self.path, self.root, rows))
+
+    def _document(self, document: json_rows.Document) -> Iterator[Numbered]:
+        self.is_numbered = not document.has_lines
+        for number, line, value in document.items(
+            self.problems, lambda number, line: self.where(number if self.is_numbered else line)
+        ):
+            yield number if self.is_numbered else line, value
 
     def mapped(self, field_map: FieldMap) -> Iterator[Numbered]:
         """Each object in canonical fields; a word that no enum lists is a problem, and its row is left out."""
         columns = field_map.columns
         for line, raw in self.objects():
+            self.raw = raw
             if names := raw.keys() - columns:
                 self.unused.update(names)
             values, problems = field_map.applied(raw)
@@ -144,20 +153,41 @@ class Reader:
         Fields that the struct does not have are ignored, null counts as absent, a cell of CSV may be a number or JSON.
         """
         try:
-            if self.form == ".csv":
+            if self.form == formats.TABLE:
                 return _from_cells(value, shape)
             return msgspec.convert(value, shape)
         except (ValueError, RecursionError):
             given = {name: item for name, item in value.items() if item is not None or name in _nullable(shape)}
         missing = [name for name in _required(shape) if name not in given]
         if missing:
-            self.problems.add(f"lacks {', '.join(missing)}", self.where(line), "add them")
+            self.add_missing(missing, line)
             return None
         try:
-            return _from_cells(given, shape) if self.form == ".csv" else msgspec.convert(given, shape)
+            return _from_cells(given, shape) if self.form == formats.TABLE else msgspec.convert(given, shape)
         except (ValueError, RecursionError) as error:
             self.problems.add(str(error), self.where(line), "correct the row")
             return None
+
+    def add_missing(self, missing: list[str], line: int) -> None:
+        """A problem for fields that a row lacks. Columns that a table lacks are the problem of the file."""
+        if not self.add_missing_columns(missing):
+            hint = kinds.hint(self.raw, missing, self.source, self.columns)
+            self.problems.add(f"lacks {', '.join(missing)}", self.where(line), hint)
+
+    def add_missing_columns(self, fields: list[str]) -> bool:
+        """Whether a table lacks the columns of some fields, which is a problem that shows its header."""
+        header = [name for name in self.table.header if name] if self.table else []
+        missing = [name for name in fields if not kinds.is_in_header(name, header, self.source)] if header else []
+        if not missing:
+            return False
+        is_text = isinstance(self.table, Table)
+        between = self.table.separator if isinstance(self.table, Table) else ", "
+        shown = f"its {'header is' if is_text else 'columns are'} {kinds.shown(header, between)}"
+        row = dict.fromkeys(header) | self.raw
+        where = f"{self.path}:1" if is_text else self.path
+        hint = kinds.hint(row, missing, self.source, self.columns, is_header=True)
+        self.problems.add(f"lacks {', '.join(missing)}; {shown}", where, hint)
+        return True
 
     def finish(self, ledger: Ledger) -> None:
         """Raise the file's problems, or note its number of rows."""
@@ -165,34 +195,9 @@ class Reader:
             self.problems.add("is empty", self.path, "add rows, or remove the source")
         self.problems.raise_all()
         ledger.rows_read[self.path] = self.count
+        if isinstance(self.table, TypedTable):  # its other columns were not read
+            self.unused = Counter({name: self.count for name in self.table.header if name not in self.columns})
         ledger.unused_in(self.path).update(self.unused)
-
-    def _json_lines(self) -> Iterator[Numbered]:
-        for number, line in lines(self.path, self.root, self.problems):
-            if line.isspace():
-                continue
-            try:
-                value = DECODE(line)
-            except (ValueError, RecursionError) as error:
-                self.problems.keep(fault(line, self.path, number, error))
-                continue
-            if value.__class__ is not dict:
-                self.problems.add("is not a JSON object", self.where(number), "correct or remove the line")
-            elif not self.repeats(line, value, number):
-                yield number, value
-
-    def repeats(self, content: bytes, value: dict[str, Any], line: int) -> bool:
-        """Whether an object has a key twice, which is a problem. content: its JSON."""
-        if content.count(b":") == len(value):  # nearly always; see repeated_key
-            return False
-        try:
-            key = repeated_key(content, value)
-        except RecursionError as error:
-            self.problems.keep(fault(content, self.path, line, error))
-            return True
-        if key is not None:
-            self.problems.add(f"has the key {quoted(key)} twice", self.where(line), "keep one of them")
-        return key is not None
 
 
 @cache

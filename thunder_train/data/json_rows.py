@@ -1,0 +1,300 @@
+"""Rows of JSON: an object a line, a list of objects, or a list inside one document.
+
+Input: a file's bytes, whatever its name is.  Output: objects with their place; every malformed byte is a problem.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from thunder_train import ThunderError
+from thunder_train.core.text import quoted
+from thunder_train.data import packed
+from thunder_train.data.packed import AS_LINES, SHORTER, lines, not_utf8
+from thunder_train.data.problems import Problems
+
+VALUES_LIMIT = 2**23
+"""Most values of a file that is read whole: each takes some 75 bytes of memory, and may be two bytes in the file."""
+DECODE = msgspec.json.Decoder().decode
+HALF = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)", re.DOTALL)
+"""Group 1: an escape that is half of a surrogate pair, without the other half."""
+AFTER = re.compile(r"trailing characters \(byte (\d+)\)")
+"""What the decoder says of bytes that follow a value."""
+NAMED = 3
+"""Members of a document that a hint names."""
+LINES, ONE_LINE, OBJECT, LIST = "lines", "one line", "object", "list"
+"""Layouts of a JSON file: an object a line; one line, whose object is a row or holds the list of rows; one object on
+several lines; a list."""
+Numbered = tuple[int, dict[str, Any]]
+"""The place of an object, from 1: its first line (JSON lines, CSV) or its number (Parquet, Arrow, a list on one line);
+and the object."""
+Members = dict[str, msgspec.Raw]
+
+
+def layout(path: str, root: Path) -> str:
+    """How a JSON file is laid out, by its first bytes."""
+    with packed.opened(path, root) as stream:
+        try:
+            first = _next_line(stream).removeprefix(packed.MARK).strip()
+            if first.startswith(b"["):
+                return LIST
+            if not first.startswith(b"{"):
+                return LINES
+            if len(first) >= packed.LINE_LIMIT:
+                return ONE_LINE
+            try:
+                DECODE(first)
+            except msgspec.DecodeError as error:
+                return OBJECT if "truncated" in str(error) else LINES
+            return LINES if _next_line(stream) else ONE_LINE
+        except (*packed.DAMAGE, RecursionError):
+            return LINES
+
+
+def single(path: str, root: Path) -> dict[str, Any]:
+    """The object of a file that is one pretty-printed object. Raises ThunderError."""
+    content = packed.whole(path, root)
+    if content.count(b",") > VALUES_LIMIT:
+        raise ThunderError(f"holds more than {VALUES_LIMIT >> 20} million values", path, AS_LINES)
+    problems = Problems(path)
+    try:
+        value: dict[str, Any] = DECODE(content)
+    except (ValueError, RecursionError) as error:
+        raise malformed(content, path, error) from None
+    repeats(content, value, path, path, problems)
+    problems.raise_all()
+    return value
+
+
+def _next_line(stream: Any) -> bytes:
+    """The next line that is not blank; b"" at the end."""
+    while line := stream.readline(packed.LINE_LIMIT + 1):
+        if line.strip(b"\xef\xbb\xbf \t\r\n"):
+            return bytes(line)
+    return b""
+
+
+def line_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
+    """The object of each line that is not blank."""
+    for number, line in lines(path, root, problems):
+        if line.isspace():
+            continue
+        try:
+            value = DECODE(line)
+        except (ValueError, RecursionError) as error:
+            problems.keep(fault(line, path, number, error))
+            continue
+        if value.__class__ is not dict:
+            problems.add("is not a JSON object", f"{path}:{number}", "correct or remove the line")
+        elif line.count(b":") == len(value) or not repeats(line, value, path, f"{path}:{number}", problems):
+            yield number, value  # as many colons as keys: nearly always; see repeated_key
+
+
+class Document:
+    """A JSON file that is read whole. rows: the dotted path of the list of rows in it; "": the file is that list.
+
+    around: the members beside that path, from the outermost object inwards.  Raises ThunderError if it is malformed.
+    """
+
+    def __init__(self, path: str, root: Path, rows: str) -> None:
+        self.path, self.rows = path, rows
+        self.content = packed.whole(path, root)
+        self.around: list[dict[str, Any]] = []
+        self.value = msgspec.Raw(self.content)
+        """The list of rows."""
+        self.listed = self._listed()
+        self.has_lines = self.content.count(b"\n") >= len(self.listed)
+        """Whether its rows lie on lines of their own."""
+
+    def items(self, problems: Problems, place: Callable[[int, int], str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """(number from 1, line, object) of each row, decoded one by one: memory holds the bytes, not all values.
+
+        place: number, line -> the place of a row for error messages.
+        """
+        start = self.content.index(bytes(self.value)) if self.rows else 0
+        line = 1 + self.content.count(b"\n", 0, start)
+        for number, raw in enumerate(self.listed, start=1):
+            part = bytes(raw)
+            at = self.content.index(part, start)
+            line += self.content.count(b"\n", start, at)
+            where, first = place(number, line), line
+            start, line = at + len(part), line + part.count(b"\n")
+            if len(part) > packed.LINE_LIMIT:
+                problems.add(f"is longer than {packed.LINE_LIMIT >> 20} MiB", where, SHORTER)
+                continue
+            try:
+                value = DECODE(part)
+            except (ValueError, RecursionError) as error:
+                problems.keep(fault(part, self.path, first, error))
+                continue
+            if value.__class__ is not dict:
+                problems.add("is not a JSON object", where, "correct or remove the row")
+            elif not repeats(part, value, self.path, where, problems):
+                yield number, first, value
+
+    def _listed(self) -> list[msgspec.Raw]:
+        """The list of rows. The document around it is decoded as strictly."""
+        content, path = self.content, self.path
+        if not content or content.isspace():
+            return []
+        if content.count(b",") > VALUES_LIMIT:
+            raise ThunderError(f"holds more than {VALUES_LIMIT >> 20} million values", path, AS_LINES)
+        keys = 0
+        try:
+            for part in self.rows.split(".") if self.rows else ():
+                members = msgspec.json.decode(self.value, type=Members)
+                keys += self._keep_members(members, part)
+                self.value = members.get(part, msgspec.Raw(b"null"))
+            listed = msgspec.json.decode(self.value, type=list[msgspec.Raw])
+            # As in repeated_key: as many colons as keys around the list prove that no key is repeated.
+            colons = content.count(b":") - bytes(self.value).count(b":") if self.rows else 0
+            repeated = first_repeated(content.replace(bytes(self.value), b"[]", 1)) if colons != keys else None
+        except msgspec.ValidationError:
+            raise self._no_list() from None
+        except (ValueError, RecursionError) as error:
+            raise malformed(self.content, self.path, error) from None
+        if self.rows and not all(bytes(memoryview(raw)[:1]) == b"{" for raw in listed):
+            raise self._no_list()
+        if repeated is not None:
+            raise ThunderError(f"has the key {quoted(repeated)} twice", path, "keep one of them")
+        return listed
+
+    def _keep_members(self, members: Members, part: str) -> int:
+        """Decode what lies beside a part of the path; the number of its keys."""
+        beside = sum(len(memoryview(raw)) for name, raw in members.items() if name != part)
+        if beside > packed.LINE_LIMIT:
+            what = f"holds more than {packed.LINE_LIMIT >> 20} MiB beside its rows"
+            raise ThunderError(what, self.path, "remove what is not the list of rows")
+        around = {name: DECODE(raw) for name, raw in members.items() if name != part}
+        self.around.append(around)
+        return len(members) + count_keys(around) - len(around)
+
+    def _no_list(self) -> ThunderError:
+        where, hint = f"{self.path}: {self.rows or 'the file'}", "set `rows` to the dotted path of the list of rows"
+        try:
+            names = list_members(DECODE(self.content))
+        except (ValueError, RecursionError) as error:
+            return malformed(self.content, self.path, error)
+        if names:
+            hint = rows_hint(names)
+        if self.rows and self.content.lstrip().startswith(b"["):
+            hint = "leave `rows` out: the file itself is the list"
+        return ThunderError("is not a list of objects", where, hint)
+
+
+def malformed(content: bytes, path: str, error: Exception) -> ThunderError:
+    """Why a file is not one JSON value: it holds several, or is not JSON."""
+    after = AFTER.search(str(error))
+    start = content[int(after[1]) :].lstrip()[:1] if after else b""
+    first = content.lstrip()[:1]
+    if start == b"{" == first:
+        line = 1 + content.count(b"\n", 0, int(after[1]) if after else 0)
+        what, hint = "begins another object: only objects of one line each may follow one another", "jq -c . FILE"
+        return ThunderError(what, f"{path}:{line}", f"write each on a line, as `{hint}` does, or as one list")
+    if start == b"[" == first:
+        return ThunderError("holds several lists", path, "write one object a line, or one list of objects")
+    return fault(content, path, 1, error)
+
+
+def list_members(document: Any) -> list[str]:
+    """Dotted paths of the lists of objects in a document, at most two levels deep."""
+    names = []
+    for name, value in document.items() if isinstance(document, dict) else ():
+        inner = value.items() if isinstance(value, dict) else ()
+        found = [(f"{name}.{member}", deeper) for member, deeper in inner]
+        names += [path for path, item in [(name, value), *found] if _is_list_of_objects(item)]
+    return names
+
+
+def rows_hint(names: list[str]) -> str:
+    """What to set for the lists that a document holds."""
+    return "set " + " or ".join(f'rows = "{name}"' for name in names[:NAMED])
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def repeats(content: bytes, value: dict[str, Any], path: str, where: str, problems: Problems) -> bool:
+    """Whether an object has a key twice, which is a problem. content: its JSON."""
+    try:
+        key = repeated_key(content, value)
+    except RecursionError as error:
+        broken = fault(content, path, 1, error)
+        problems.add(broken.what, where, broken.hint)
+        return True
+    if key is not None:
+        problems.add(f"has the key {quoted(key)} twice", where, "keep one of them")
+    return key is not None
+
+
+def repeated_key(content: bytes, value: dict[str, Any]) -> str | None:
+    """A key that some object of a JSON text has twice; decoders keep the last. value: the text, decoded.
+
+    Every key is followed by a colon, so as many colons as keys prove that none is repeated. Only when texts hold colons
+    too, the JSON is read again to make sure.
+    """
+    colons = content.count(b":")
+    if colons in (len(value), _shallow(value)) or colons == count_keys(value):
+        return None
+    spaced = any(space in content for space in (b" :", b"\t:", b"\r:", b"\n:"))
+    if not spaced and content.count(b'":') == count_keys(value):
+        return None
+    return first_repeated(content)
+
+
+def _shallow(value: dict[str, Any]) -> int:
+    """Keys of an object and of the objects in it, no deeper: nearly always all there are, and fast."""
+    return len(value) + sum([len(inner) for inner in value.values() if inner.__class__ is dict])
+
+
+def count_keys(value: Any) -> int:
+    """Keys of all objects inside a value."""
+    count, left = 0, [value]
+    while left:
+        inner = left.pop()
+        if isinstance(inner, dict):
+            count += len(inner)
+            left.extend(inner.values())
+        elif isinstance(inner, list):
+            left.extend(inner)
+    return count
+
+
+def first_repeated(content: bytes) -> str | None:
+    """The first key that an object of a JSON text has twice."""
+    repeated: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        repeated.extend(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+    json.loads(content.decode(), object_pairs_hook=look)
+    return repeated[0] if repeated else None
+
+
+def fault(content: bytes, path: str, first_line: int, error: Exception) -> ThunderError:
+    """Why bytes are not JSON, and where. first_line: the line of the file on which they start; error: the decoder's."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as wrong:
+        return not_utf8(content, wrong, path, first_line)
+    hint = "correct or remove the line"
+    if isinstance(error, RecursionError):
+        return ThunderError("is nested too deep", where=f"{path}:{first_line}", hint=hint)
+    message, _, byte = str(error).removesuffix(")").rpartition(" (byte ")
+    if isinstance(error, msgspec.ValidationError):  # a number that no float or int holds; msgspec does not say where
+        what = f"is not JSON: {str(error).partition(' - at ')[0]}"
+        return ThunderError(what, where=f"{path}:{first_line}", hint=hint)
+    before = content[: int(byte)] if message else content.rstrip()
+    what = f"is not JSON: {message or error}"
+    half = next((match for match in HALF.finditer(content) if match[1]), None)
+    if half and (not message or "surrogate" in message):
+        before, what = content[: half.start()], f"holds half of a character, {half[1].decode()}"
+    text = before.decode(errors="ignore")
+    line, column = first_line + text.count("\n"), len(text) - text.rfind("\n")
+    return ThunderError(what, where=f"{path}:{line}:{column}", hint=hint)

@@ -1,0 +1,132 @@
+"""Which kind of source fits the fields of a row, and which of its fields may be meant by a canonical one.
+
+Input: a row as its file has it, or the names of its columns.  Output: hints for errors, and the kind of a file whose
+source leaves it open.
+"""
+
+import difflib
+from collections.abc import Collection
+from typing import Any
+
+from thunder_train.config.dataset import Source
+from thunder_train.core.text import quoted
+from thunder_train.data.json_rows import list_members, rows_hint
+
+SHOWN_FIELDS = 8
+"""Fields of a row that a hint names."""
+LIKE = 0.75
+"""Least similarity, as difflib has it, of a name that a hint suggests for another."""
+TURNS = ("conversations", "messages", "conversation", "items", "dialogue", "dialog", "chat", "turns")
+OTHER_NAMES = {
+    "messages": TURNS,
+    "conversations": TURNS,
+    "prompt": ("question", "query", "instruction", "input", "source", "user", "hyp", "hypothesis", "asr_text"),
+    "completion": (
+        *("answer", "response", "output", "target", "reply", "assistant", "chosen", "ref", "reference"),
+        *("reference_text", "corrected"),
+    ),
+    "instruction": ("prompt", "question", "query"),
+    "output": ("completion", "answer", "response", "target"),
+    "text": ("content", "sentence", "transcript", "transcription", "document"),
+    "asr_text": (
+        *("pred_text", "hyp", "hypothesis", "prediction", "predicted", "pred", "best_hypo", "asr", "whisper_text"),
+        *("recognized", "source", "input"),
+    ),
+    "reference_text": (
+        *("ref", "reference", "ground_truth", "truth", "target", "gold", "transcript", "transcription", "sentence"),
+        *("normalized_text", "label", "output", "text"),
+    ),
+    "audio_path": ("audio_filepath", "audio_file", "wav", "file_name", "filename", "file", "path", "audio"),
+    "segment_id": ("utt_id", "utterance_id", "utt", "uttid", "segment", "key", "id"),
+}
+"""Canonical field -> what others call it, the likeliest first."""
+
+
+def fitting(row: dict[str, Any]) -> tuple[str, str]:
+    """The kind whose fields a row has under their own names, and those fields; ("", "") if there is none."""
+    if isinstance(turns := row.get("conversations"), list) or "conversations" in row:
+        first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
+        shape = " (from/value)" if "from" in first else " (role/content)" if "role" in first else ""
+        return "sharegpt", f"conversations{shape}"
+    for kind, fields in (
+        ("completions", ("prompt", "completion")),
+        ("chatml", ("messages",)),
+        ("alpaca", ("instruction", "output")),
+        ("nemo", ("text", "pred_text")),
+        ("rows", ("asr_text", "reference_text")),
+        ("text", ("text",)),
+    ):
+        if all(name in row for name in fields):
+            return kind, " and ".join(fields)
+    return "", ""
+
+
+def hint(
+    row: dict[str, Any],
+    missing: list[str],
+    source: Source | None,
+    known: Collection[str] = (),
+    is_header: bool = False,
+) -> str:
+    """What to do about fields that a row lacks.
+
+    known: fields that the source reads.  is_header: the row's names are a header line, which may be missing.
+    """
+    names = [name for name, value in row.items() if is_header or value is not None]
+    if not names:
+        return "add them"
+    kind, fields = fitting(row)
+    if source and kind and source.kind == "folder":
+        return f"this row has {fields}: write all rows of a file in one way"
+    if source and kind and kind != source.kind and source.kind != "report":
+        return f'its rows have {fields}: set kind = "{kind}"'
+    if "chosen" in names and "completion" in missing:
+        return 'its rows compare answers: set fields = { completion = "chosen" } to learn those'
+    meant = near(missing, names)
+    if len(meant) == len(missing):
+        return f"set {_map(meant)}"
+    if source and source.kind not in ("rows", "nemo", "report") and "asr_text" not in missing:
+        texts = near(["asr_text", "reference_text"], names)
+        if len(texts) == 2:
+            return f'set kind = "rows" and {_map(texts)}, or map {" and ".join(missing)} in fields'
+    members = list_members(row)
+    if members:
+        return rows_hint(members)
+    if is_header:
+        return "map them in fields; if that is a row, add a line with the names of the columns before it"
+    others = [name for name in names if name not in missing and name not in known]
+    return f"add them, or map them in fields; the row has {shown(others, ', ')}" if others else "add them"
+
+
+def near(missing: Collection[str], names: list[str]) -> dict[str, str]:
+    """Canonical field -> the name that is probably meant, each name once."""
+    meant: dict[str, str] = {}
+    lower = {name.lower().strip().replace(" ", "_").replace("-", "_"): name for name in reversed(names)}
+    for field in missing:
+        alike = difflib.get_close_matches(field, lower, n=1, cutoff=LIKE)
+        for other in (field, *OTHER_NAMES.get(field, ()), *alike):
+            if other in lower and lower[other] not in meant.values():
+                meant[field] = lower[other]
+                break
+    return meant
+
+
+def is_in_header(name: str, header: list[str], source: Source | None) -> bool:
+    """Whether a table has the column that a canonical field is read from."""
+    dotted = source.fields.get(name, name) if source else name
+    return dotted in header or dotted.partition(".")[0].partition("[")[0] in header
+
+
+def shown(names: list[str], between: str) -> str:
+    """Names for an error message."""
+    more = len(names) - SHOWN_FIELDS
+    return quoted(between.join(names[:SHOWN_FIELDS]))[1:-1] + (f" and {more} more" if more > 0 else "")
+
+
+def _map(meant: dict[str, str]) -> str:
+    """A field map as TOML."""
+    return "fields = { " + ", ".join(f"{field} = {_toml(name)}" for field, name in meant.items()) + " }"
+
+
+def _toml(name: str) -> str:
+    return f'"{quoted(name)[1:-1]}"'
