@@ -259,13 +259,19 @@ def test_template_runs_in_a_sandbox(tmp_path: Path) -> None:
     assert "unsafe" in refusal(tmp_path, report_rows(), "{{ ().__class__.__bases__[0].__subclasses__() }}")
 
 
-@pytest.mark.parametrize(("valid", "test", "split"), [(0.0, 0.5, "valid"), (0.5, 0.5, "train")])
-def test_empty_split_is_an_error(tmp_path: Path, valid: float, test: float, split: str) -> None:
-    """No training without rows, and no choice of a checkpoint without validation."""
+def test_a_split_that_cannot_have_a_row_is_an_error(tmp_path: Path) -> None:
+    """No choice of a checkpoint without validation, unless the dataset says that it wants none."""
+    report = [report_row(number, v="one recording") for number in range(9)]
+    recorded = source(fields={**FIELDS, "video_id": "v"})
+
     assert (
-        f"thunder.toml: datasets.nko.valid: no row of 20 fell into the {split} split; "
-        "add rows, or change valid, test or split_seed"
-    ) == refusal(tmp_path, report_rows(), valid=valid, test=test)
+        "thunder.toml: datasets.nko.valid: no row of 9 fell into the valid split; "
+        "add rows of another group, or set valid = 0: then there is no best adapter and no early stopping"
+    ) == refusal(tmp_path, report, sources=(recorded,))
+    assert [
+        "valid has no row: there is no best adapter and no early stopping",
+        "test has no row: nothing is scored",
+    ] == built(tmp_path, report, sources=(recorded,), valid=0, test=0)["notes"]
 
 
 def test_two_rows_with_one_id_are_an_error(tmp_path: Path) -> None:

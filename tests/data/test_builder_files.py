@@ -25,7 +25,7 @@ def test_every_dropped_row_is_listed_with_its_place(tmp_path: Path) -> None:
     assert [
         {"file": "in.json", "id": "in:a", "line": 21, "reason": "empty hypothesis"},
         {"file": "in.json", "id": "in:b", "line": 22, "reason": "stray script in the reference"},
-        {"file": "in.json", "id": "in:c", "line": 23, "reason": "exact duplicate"},
+        {"file": "in.json", "id": "in:c", "line": 23, "reason": "exact duplicate", "also_at": "in.json:3"},
     ] == files.read_jsonl(tmp_path / "out" / "dropped.jsonl")
 
 

@@ -2,6 +2,7 @@
 
 from array import array
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,14 +11,17 @@ from thunder_train.data.splits import SPLITS, Assignment, assign, fraction, repe
 Line = tuple[str, str, str, dict[str, str]]
 
 
-def assigned(rows: list[Line]) -> Assignment:
-    """rows: (id, split, content, {key: value}) in plain values."""
+def assigned(rows: list[Line], given: str = "", unfit: str = "") -> Assignment:
+    """rows: (id, split, content, {key: value}) in plain values; given, unfit: letters that are ids of such rows."""
     ids = [row[0] for row in rows]
-    splits = array("B", [SPLITS.index(row[1]) for row in rows])
+    splits = np.array([SPLITS.index(row[1]) for row in rows], np.uint8)
     contents = array("q", [hash(row[2]) for row in rows])
     names = sorted({key for row in rows for key in row[3]})
     keys = {key: array("q", [hash(row[3][key]) if key in row[3] else 0 for row in rows]) for key in names}
-    return assign(ids, splits, contents, keys)
+    is_given = np.array([row[0] in [*given] for row in rows], bool)
+    return assign(
+        ids, splits, contents, keys, is_given, {i: "silent" for i, row in enumerate(rows) if row[0] in [*unfit]}
+    )
 
 
 def test_a_text_in_two_splits_stays_in_the_more_protected_one() -> None:
@@ -35,6 +39,7 @@ def test_a_text_in_two_splits_stays_in_the_more_protected_one() -> None:
 
     assert {0: "its text is also in the test split", 1: "its text is also in the test split"} == result.reasons
     assert [False, False, True, True] == result.kept.tolist()
+    assert {0: 2, 1: 2} == result.partners
 
 
 def test_rows_without_a_key_share_nothing() -> None:
@@ -80,6 +85,78 @@ def test_ids_of_different_rows_are_counted() -> None:
     ]
 
     assert {"a": 2} == repeated_ids([row[0] for row in rows], assigned(rows))
+
+
+def test_given_rows_stay_and_drop_others_from_train_alone() -> None:
+    """
+    A published test set is scored whole, or its scores compare with nobody's. The train row that leaks is named.
+    """
+    rows: list[Line] = [
+        ("a", "train", "1", {"text": "x"}),
+        ("b", "valid", "2", {"text": "x"}),
+        ("c", "test", "3", {"text": "x"}),
+        ("d", "test", "3", {"text": "x"}),
+        ("e", "train", "3", {}),
+        ("f", "train", "5", {}),
+    ]
+
+    result = assigned(rows, given="bcd")
+
+    assert {0: "its text is also in the test split", 4: "exact duplicate of a row of test"} == result.reasons
+    assert ({0: 2, 4: 2}, {1: ("text", 2)}) == (result.partners, result.overlaps)
+
+
+def test_rows_by_hash_give_way_to_given_rows_of_any_split() -> None:
+    """
+    Of a leak between test rows by hash and a given validation set, the given set stays whole.
+    """
+    rows: list[Line] = [
+        ("a", "test", "1", {"text": "x"}),
+        ("b", "valid", "2", {"text": "x"}),
+        ("c", "valid", "3", {"text": "x"}),
+        ("d", "test", "4", {"text": "y"}),
+        ("e", "test", "5", {"text": "y"}),
+    ]
+
+    assert {0: "its text is also in the valid split"} == assigned(rows, given="be").reasons
+
+
+def test_equal_given_rows_get_ids_of_their_own() -> None:
+    """
+    Predictions are kept by id; which of the equal rows is first decides nothing.
+    """
+    rows: list[Line] = [("b", "test", "1", {}), ("a", "test", "2", {}), ("b", "test", "1", {}), ("b", "test", "1", {})]
+
+    result = assigned(rows, given="ab")
+
+    assert ({}, {2: "b#2", 3: "b#3"}) == (result.reasons, result.new_ids)
+    assert ([1, 0, 2, 3], {}) == (result.order.tolist(), repeated_ids([row[0] for row in rows], result))
+    assert {"b": 2} == repeated_ids(["b", "b"], assigned([("b", "test", "1", {}), ("b", "test", "2", {})], given="b"))
+
+
+def test_equal_rows_given_to_valid_and_test_are_an_overlap() -> None:
+    """
+    Also where the dataset groups by nothing that they share.
+    """
+    rows: list[Line] = [("a", "valid", "1", {}), ("b", "test", "1", {})]
+
+    result = assigned(rows, given="ab")
+
+    assert ({}, {0: ("whole content", 1)}) == (result.reasons, result.overlaps)
+
+
+def test_unfit_rows_are_kept_in_test_alone() -> None:
+    """
+    A model that answers silence must be seen to; it must not learn from it, nor be chosen by it.
+    """
+    rows: list[Line] = [
+        ("a", "train", "1", {}),
+        ("b", "valid", "1", {}),
+        ("c", "test", "1", {}),
+        ("d", "valid", "2", {}),
+    ]
+
+    assert {0: "silent", 1: "silent", 3: "silent"} == assigned(rows, given="d", unfit="abcd").reasons
 
 
 Group = tuple[int, int, int]

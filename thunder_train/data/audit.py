@@ -91,13 +91,12 @@ def _near(collected: Collected, assigned: Assignment, near: NearDuplicates) -> d
 
 def _example(collected: Collected, assigned: Assignment, row: int) -> dict[str, Any]:
     """A row as the page shows it."""
-    example: dict[str, Any] = msgspec.json.decode(collected.lines.read(row))
-    number = collected.decisions.get(row)
-    decision = "" if number is None else msgspec.json.decode(collected.decision_lines.read(number))["decision"]
+    example: dict[str, Any] = msgspec.json.decode(collected.line(row))
+    decision = collected.decision(row, is_test=True) or {"decision": ""}
     return {
         **{key: example[key] for key in ("id", "partition", "asr_text", "reference_text", "messages")},
         "split": SPLITS[assigned.splits[row]],
-        "decision": decision,
+        "decision": decision["decision"],
         "edits": Levenshtein.distance(example["asr_text"], example["reference_text"]),
         "target_text": example["messages"][-1]["content"],
     }

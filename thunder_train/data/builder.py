@@ -5,7 +5,8 @@ Output: the files of core.paths.DATA: splits sorted by id, decisions.jsonl, drop
 Rows stream through: memory holds a few bytes of each, and their lines wait on disk (collect.py).
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 from thunder_train import ThunderError, raise_some
 from thunder_train.config.dataset import Dataset, Source
 from thunder_train.core import files
-from thunder_train.data import near_duplicates, spelling, splits
+from thunder_train.data import given_splits, near_duplicates, spelling, splits
 from thunder_train.data.collect import Collected, LineSpool, Watch
+from thunder_train.data.given_splits import Plan
 from thunder_train.data.near_duplicates import NearDuplicates
 from thunder_train.data.rows import Dropped, Ledger
-from thunder_train.data.splits import SPLITS, Assignment
+from thunder_train.data.splits import SPLITS, TEST, TRAIN, VALID, Assignment
 
-SCHEMA = "thunder.dataset/2"
+SCHEMA = "thunder.dataset/3"
 FIRST_DROPPED = 3
 """Dropped rows that an error about too many of them names."""
 Audit = Callable[[Collected, Assignment, NearDuplicates, dict[str, Any]], str]
@@ -32,20 +34,38 @@ Handed in, so that a change of the page does not change the code hash of the row
 def build(dataset: Dataset, root: Path, out: Path, code: str, audit: Audit, watch: Watch = iter) -> dict[str, Any]:
     """Write the dataset's files into out and return its manifest. code: a hash of the code that decides the rows.
 
-    Nothing is written if there is a leak, a repeated id, too many dropped rows, or no row in train or valid.
+    Nothing is written if there is a leak, a repeated id, too many dropped rows, or no row in train or a wanted valid.
     """
     with LineSpool(out) as lines, LineSpool(out) as decision_lines:
         collected = Collected(dataset, root, lines, decision_lines, watch)
-        assigned = splits.assign(collected.ids, collected.splits, collected.contents, collected.keys)
+        plan = given_splits.plan(collected.columns, dataset)
+        assigned, moves = given_splits.filled(plan, lambda rows: _assigned(collected, rows, plan))
+        collected.rename(assigned.new_ids)
         for row, reason in assigned.reasons.items():
-            collected.ledger.drop(*collected.place(row), reason)
-        raise_some(_problems(collected, assigned))
+            partner = assigned.partners.get(row)
+            also_at = "" if partner is None else _at(collected, partner)
+            collected.ledger.drop(*collected.place(row), reason, also_at)
+        raise_some(_problems(collected, plan, assigned))
         _write_rows(collected, assigned, out)
         near = _near_duplicates(collected, assigned)
         manifest = _manifest(collected, assigned, out, near, code)
+        manifest["split"] |= _split_facts(plan, assigned, moves)
+        notes = [*plan.notes, *moves, *_notes(collected, assigned)]
+        manifest |= {name: value for name, value in _remarks(collected, notes).items() if value}
         files.write_text(out / "audit.json", audit(collected, assigned, near, manifest))
     files.write_json(out / "manifest.json", manifest)
     return manifest
+
+
+def _assigned(collected: Collected, rows: "splits.Numbers", plan: Plan) -> Assignment:
+    """rows: (n,) the split of each."""
+    return splits.assign(collected.ids, rows, collected.contents, collected.keys, plan.given, collected.unfit)
+
+
+def _at(collected: Collected, row: int) -> str:
+    """data/rows.jsonl:12."""
+    file, line, _ = collected.place(row)
+    return f"{files.portable(file)}:{line}"
 
 
 def _write_rows(collected: Collected, assigned: Assignment, out: Path) -> None:
@@ -53,15 +73,22 @@ def _write_rows(collected: Collected, assigned: Assignment, out: Path) -> None:
     order = assigned.order
     for index, name in enumerate(SPLITS):
         rows = order[assigned.rows(index)[order]].tolist()
-        files.write_lines(out / f"{name}.jsonl", map(collected.lines.read, rows))
-    decisions = (collected.decisions[row] for row in order[assigned.kept[order]].tolist() if row in collected.decisions)
-    files.write_lines(out / "decisions.jsonl", map(collected.decision_lines.read, decisions))
+        files.write_lines(out / f"{name}.jsonl", map(collected.line, rows))
+    files.write_lines(out / "decisions.jsonl", _decision_lines(collected, assigned))
     files.write_lines(out / "dropped.jsonl", map(_dropped_line, sorted(collected.ledger.dropped)))
+
+
+def _decision_lines(collected: Collected, assigned: Assignment) -> Iterator[bytes]:
+    """decisions.jsonl, sorted by id."""
+    for row in assigned.order[assigned.kept[assigned.order]].tolist():
+        decision = collected.decision(row, is_test=bool(assigned.splits[row] == TEST))
+        if decision is not None:
+            yield files.json_line(decision).encode()
 
 
 def _dropped_line(dropped: Dropped) -> bytes:
     row = {"file": files.portable(dropped.file), "line": dropped.line, "id": dropped.row_id, "reason": dropped.reason}
-    return files.json_line(row).encode()
+    return files.json_line(row | ({"also_at": dropped.also_at} if dropped.also_at else {})).encode()
 
 
 def _near_duplicates(collected: Collected, assigned: Assignment) -> NearDuplicates:
@@ -75,7 +102,7 @@ def _near_duplicates(collected: Collected, assigned: Assignment) -> NearDuplicat
     return replace(near, examples=examples)
 
 
-def _problems(collected: Collected, assigned: Assignment) -> list[ThunderError]:
+def _problems(collected: Collected, plan: Plan, assigned: Assignment) -> list[ThunderError]:
     """Everything for which the dataset is refused."""
     where, kept = f"thunder.toml: datasets.{collected.dataset.name}", int(assigned.kept.sum())
     hint = "give each row its own id and each source its own file name"
@@ -83,14 +110,16 @@ def _problems(collected: Collected, assigned: Assignment) -> list[ThunderError]:
         ThunderError(f"{count} rows are called {name!r}", f"{where}.sources", hint)
         for name, count in splits.repeated_ids(collected.ids, assigned).items()
     ]
-    problems += collected.composer.problems
+    problems += [*plan.problems, *collected.composer.problems]
     if table := collected.composer.table:
         for source, texts in sorted(collected.composer.spelling.items()):
             problems += spelling.contradictions(texts, table, f"{where}.orthography: source {source}")
-    for index, name in enumerate(SPLITS[:2]):
-        if not assigned.rows(index).any():
-            hint = "add rows, or change valid, test or split_seed"
-            problems.append(ThunderError(f"no row of {kept} fell into the {name} split", f"{where}.valid", hint))
+    hints = {TRAIN: "add rows for it, of other groups than those of valid and test"}
+    hints[VALID] = "add rows of another group, or set valid = 0: then there is no best adapter and no early stopping"
+    for split, hint in hints.items():
+        if split in plan.shares and not assigned.rows(split).any():
+            what = f"no row of {kept} fell into the {SPLITS[split]} split"
+            problems.append(ThunderError(what, f"{where}.valid", hint))
     return problems + _too_many_dropped(collected.ledger, kept, collected.dataset.max_dropped, f"{where}.max_dropped")
 
 
@@ -145,6 +174,56 @@ def _manifest(collected: Collected, assigned: Assignment, out: Path, near: NearD
         "dropped": collected.ledger.reasons(),
         "near_duplicates": near.count,
     }
+
+
+def _split_facts(plan: Plan, assigned: Assignment, moves: list[str]) -> dict[str, Any]:
+    """What the manifest says of rows that are in a split for another reason than their hash."""
+    facts: dict[str, Any] = {"rule": " ".join([splits.RULE, *(f"; {move}" for move in moves)]).replace(" ;", ";")}
+    is_given = ~plan.divided & assigned.kept
+    if is_given.any():
+        facts["given"] = {name: int((is_given & assigned.rows(index)).sum()) for index, name in enumerate(SPLITS)}
+    return facts
+
+
+def _notes(collected: Collected, assigned: Assignment) -> list[str]:
+    """What a person should know of the dataset besides its figures, a sentence each."""
+    notes = [f"{what} ({counted(count, 'row')})" for what, count in sorted(collected.ledger.notes.items())]
+    shared = Counter(key for key, _ in assigned.overlaps.values())
+    for key, count in sorted(shared.items()):
+        row, other = next((row, other) for row, (each, other) in assigned.overlaps.items() if each == key)
+        notes.append(
+            f"{counted(count, 'row')} given to valid share their {key} with rows given to test and stay; "
+            f"the first: {_at(collected, row)} and {_at(collected, other)}"
+        )
+    if assigned.new_ids:
+        notes.append(f"{counted(len(assigned.new_ids), 'equal row')} of given splits stay and have #2, #3 in their ids")
+    if not assigned.rows(VALID).any():
+        notes.append("valid has no row: there is no best adapter and no early stopping")
+    if not assigned.rows(TEST).any():
+        notes.append("test has no row: nothing is scored")
+    return notes
+
+
+def _remarks(collected: Collected, notes: list[str]) -> dict[str, Any]:
+    """Members of the manifest that are there only if they hold something."""
+    unused: Counter[str] = sum(collected.ledger.unused.values(), Counter())
+    texts = collected.composer.spelling
+    return {
+        "notes": notes,
+        "unused_fields": {name: unused[name] for name in sorted(unused)},
+        "invisible_characters": {
+            source: {
+                spelling.described(each): texts[source].invisible[each] for each in sorted(texts[source].invisible)
+            }
+            for source in sorted(texts)
+            if texts[source].invisible
+        },
+    }
+
+
+def counted(count: int, what: str) -> str:
+    """1 row, 1,200 rows."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _source(source: Source, collected: Collected) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Input: a `config.dataset.Dataset`.  Output: `Collected`, from which builder.py makes the splits.
 """
 
+import marshal
 import os
 import tempfile
 from array import array
@@ -13,14 +14,14 @@ from typing import Any
 
 import msgspec
 
-from thunder_train.config.dataset import Dataset
-from thunder_train.core import files
-from thunder_train.data import examples, near_duplicates, sources, splits, statistics
+from thunder_train.config.dataset import Dataset, Source
+from thunder_train.data import examples, given_splits, near_duplicates, sources, statistics
 from thunder_train.data.rows import Ledger, Row
-from thunder_train.data.splits import SPLITS
 
 Watch = Callable[[Iterable[Row]], Iterator[Row]]
 """Passes rows on unchanged, and may show how many there were."""
+SILENT_REFERENCE, SILENT_HYPOTHESIS = "nothing was said", "the recogniser heard nothing"
+"""Why rows are not trained on, unless train_on_silence says so."""
 
 
 class LineSpool:
@@ -63,62 +64,109 @@ class LineSpool:
 class Collected:
     """The n usable rows, in order of reading: lines in the spools, and columns of a few bytes for each row.
 
-    ids: n names; splits, contents, keys: as `splits.assign` takes them; ledger: rows that were dropped, and why.
+    ids: n names; contents, keys, unfit: as `splits.assign` takes them; columns: what decides the splits; ledger: rows
+    that were dropped, and why.
     """
 
     def __init__(self, dataset: Dataset, root: Path, lines: LineSpool, decision_lines: LineSpool, watch: Watch) -> None:
-        self.dataset, self.root, self.lines, self.decision_lines = dataset, root, lines, decision_lines
+        self.dataset, self.root, self._lines, self._decision_lines = dataset, root, lines, decision_lines
         self.ledger, self.statistics, self.sketch = Ledger(), statistics.Statistics(), near_duplicates.Sketch()
         self.composer = examples.Composer(dataset, root)
         self.ids: list[str] = []
-        self.decisions: dict[int, int] = {}
-        """Row -> its number in decision_lines."""
-        self.splits, self.contents = array("B"), array("q")
+        self._decision_of = array("i")
+        """Number of each row's line in decision_lines, from 1; negative if only a test row needs it; 0 for none."""
+        self.columns = given_splits.Columns(dataset)
+        self.contents = array("q")
         self.keys = {key: array("q") for key in dataset.group_keys}
+        self.unfit: dict[int, str] = {}
         self._files: list[str] = []
         self._file_of, self._line_of = array("H"), array("I")
         self._encode = msgspec.json.Encoder().encode
+        self._new_ids: dict[int, str] = {}
         for source in dataset.sources:
             for row in watch(sources.read(source, root, self.ledger)):
-                self._take(row)
+                self._take(row, source)
         lines.flush()
         decision_lines.flush()
 
-    def _take(self, row: Row) -> None:
+    def _take(self, row: Row, source: Source) -> None:
         example = self.composer.compose(row)
         if isinstance(example, str):
             self.ledger.drop(row.file, row.line, row.row_id, example)
             return
-        number, dataset = len(self.ids), self.dataset
-        self.lines.add(msgspec.json.format(self._encode(example), indent=0) + b"\n")
+        number = len(self.ids)
+        self._lines.add(msgspec.json.format(self._encode(example), indent=0) + b"\n")
         self.ids.append(row.row_id)
         if not self._files or self._files[-1] != row.file:
             self._files.append(row.file)
         self._file_of.append(len(self._files) - 1)
         self._line_of.append(row.line)
-        place = splits.fraction(dataset.split_seed, example.group)
-        self.splits.append(splits.split_of(place, dataset.valid, dataset.test))
+        may_be_test = self.columns.add(row, source, example.group)
         # Python's own hash has 64 bits and differs between processes; here it is only compared within one.
-        self.contents.append(hash((example.messages, example.reference_text)))
-        text = near_duplicates.normal(example.reference_text or example.messages[-1].content)
+        self.contents.append(hash(self._encode(_content(example))))
+        text = near_duplicates.normal(_text(example))
         for key, column in self.keys.items():
             value = text if key == examples.TEXT else row.keys.get(key)
             column.append(hash(value) if value else 0)
         self.sketch.add(text)
         self.statistics.add(number, row, example)
-        is_judged = bool(row.telemetry) and SPLITS[self.splits[number]] == "test"  # a gate may ask for it
-        if row.decision or row.witness or row.edit_budget or is_judged:
-            self.decisions[number] = len(self.decision_lines)
-            self.decision_lines.add(files.json_line(_decision(row)).encode())
+        if not row.is_given and not self.dataset.train_on_silence and (row.is_silent or not example.asr_text):
+            self.unfit[number] = SILENT_REFERENCE if row.is_silent else SILENT_HYPOTHESIS
+        self._take_decision(row, may_be_test)
+
+    def _take_decision(self, row: Row, may_be_test: bool) -> None:
+        """Keep what a gate decided, or may ask for: telemetry of test rows, which are known only after the last row."""
+        is_decided = bool(row.decision or row.witness or row.edit_budget)
+        if not is_decided and not (may_be_test and row.telemetry):
+            self._decision_of.append(0)
+            return
+        # As JSON it would take longer than the rest of the row, and most of these lines are never written.
+        self._decision_lines.add(marshal.dumps(_decision(row)))
+        count = len(self._decision_lines)
+        self._decision_of.append(count if is_decided else -count)
+
+    def rename(self, new_ids: dict[int, str]) -> None:
+        """Give rows another id."""
+        self._new_ids = new_ids
+        for row, name in new_ids.items():
+            self.ids[row] = name
 
     def place(self, number: int) -> tuple[str, int, str]:
         """File, line and id of a row."""
         return self._files[self._file_of[number]], self._line_of[number], self.ids[number]
 
+    def line(self, number: int) -> bytes:
+        """A row as a line of its split."""
+        line = self._lines.read(number)
+        if number not in self._new_ids:
+            return line
+        example = msgspec.json.decode(line) | {"id": self._new_ids[number]}
+        return msgspec.json.format(self._encode(example), indent=0) + b"\n"
+
+    def decision(self, number: int, is_test: bool) -> dict[str, Any] | None:
+        """A row of decisions.jsonl; None for a row without one."""
+        count = self._decision_of[number]
+        if count == 0 or (count < 0 and not is_test):
+            return None
+        # Not untrusted: this process wrote it into a file that nobody else has.
+        decision: dict[str, Any] = marshal.loads(self._decision_lines.read(abs(count) - 1))  # noqa: S302
+        return decision | {"id": self.ids[number]}
+
     def text(self, number: int) -> str:
-        """The text that near-duplicates are searched by: a row's reference, or its answer if it has none."""
-        example = msgspec.json.decode(self.lines.read(number), type=examples.Example)
-        return example.reference_text or example.messages[-1].content
+        """The text that duplicates are searched by."""
+        return _text(msgspec.json.decode(self._lines.read(number), type=examples.Example))
+
+
+def _text(example: examples.Example) -> str:
+    """A row's reference; without one all of its text but the system message, for many questions have one answer."""
+    if example.reference_text:
+        return example.reference_text
+    return "\n".join([message.content for message in example.messages if message.role != "system"])
+
+
+def _content(example: examples.Example) -> tuple[Any, ...]:
+    """All that a row teaches."""
+    return (example.messages, example.reference_text)
 
 
 def _decision(row: Row) -> dict[str, Any]:

@@ -96,6 +96,8 @@ class Dropped(msgspec.Struct, frozen=True, order=True):
     line: int
     row_id: str
     reason: str
+    also_at: str = ""
+    """File and line of the row because of which it is dropped."""
 
 
 class Ledger:
@@ -115,9 +117,9 @@ class Ledger:
         """The unused fields of a file, to be counted."""
         return self.unused.setdefault(file, Counter())
 
-    def drop(self, file: str, line: int, row_id: str, reason: str) -> None:
+    def drop(self, file: str, line: int, row_id: str, reason: str, also_at: str = "") -> None:
         """Note that a row is not used, and why."""
-        self.dropped.append(Dropped(file, line, row_id, reason))
+        self.dropped.append(Dropped(file, line, row_id, reason, also_at))
 
     def reasons(self) -> dict[str, int]:
         """Dropped rows by reason."""

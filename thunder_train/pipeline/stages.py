@@ -38,7 +38,9 @@ READ_LOGS = "read the lines above"
 def data(dataset: Dataset, out: Path, code: str) -> None:
     """A dataset's rows and manifest. code: version of the code that decides the rows, for the manifest."""
     progress = partial(counted, label=f"data:{dataset.name}")
-    builder.build(dataset, PROJECT, out / paths.dataset(dataset.name), code, audit.build, progress)
+    built = builder.build(dataset, PROJECT, out / paths.dataset(dataset.name), code, audit.build, progress)
+    for note in built.get("notes", ()):
+        speaker.say(f"data:{dataset.name}: {note}")
 
 
 def audit_page(dataset: Dataset, out: Path) -> None:
