@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.evaluations import limits, prediction
-from thunder_train.evaluate.collapse import BEHAVIOURS, Answer, behaviour, faults, loops, problems
+from thunder_train.evaluate.collapse import BEHAVIOURS, Answer, behaviour, faults, loops, problems, thinking
 
 HYPOTHESIS, REFERENCE = "ߊ ߓߍ ߕߊߡߊ", "ߊ ߓߍ ߕߊߡߌ"
 PHRASE = "ߡߎߞߊߣ ߊߣߌ ߛߍߜߌߣ "
@@ -149,3 +149,77 @@ def test_a_collapsed_base_model_is_no_problem() -> None:
 def test_no_rows_are_no_collapse() -> None:
     """A dataset may have no test split."""
     assert {"base": NONE | {"rows": 0}, "adapter": NONE | {"rows": 0}, "collapsed": []} == behaviour([], limits())
+
+
+ENGLISH = "Two students cleaned a heavy suitcase near the station."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Yes.", "No, no.", "OK", "I see.", "2", "Ha ha ha.", "It is 10:30.", "Café, s'il vous plaît", "A.", "naïve"),
+        *("Bye-bye, bye-bye!", "www.example.org", "100,000", "hmm...", "ʻOkina", "\uff2f\uff2b"),
+    ],
+)
+def test_short_english_answers_are_normal(text: str) -> None:
+    """Rows of a real recogniser are often one word; accents, fullwidth letters and raised letters are Latin, too."""
+    assert [] == kinds(text, asr=f"{text[:-1]}x y", ref=f"{text}!")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Two students cleaned a heavy suitcase near the station.", []),
+        ("Two stdents", []),
+        ("ߌߊ ߞߊ", ["wrong_script"]),
+        ("the the the the the the", ["loop"]),
+        (ENGLISH * 3, ["over_long"]),
+    ],
+)
+def test_rows_of_latin_script_are_judged_as_others(text: str, expected: list[str]) -> None:
+    """The probe knows no script by name: what hypothesis and reference use is right."""
+    assert expected == kinds(text, asr="Twos tudents cleaned a heavy sutcase near the station.", ref=ENGLISH)
+
+
+def test_japanese_may_mix_its_scripts() -> None:
+    """A reference in kana may be answered in kanji: both are Japanese."""
+    assert [] == kinds("木に登る", asr="きに のぼる", ref="きに登る")
+    assert ["wrong_script"] == kinds("나무에", asr="きに のぼる", ref="きに登る")
+
+
+def thinkers(base: int, adapter: int) -> list[dict[str, Any]]:
+    """12 predictions, so many of which were still thinking when they ended."""
+    texts = [("" if at < base else REFERENCE, "" if at < adapter else REFERENCE) for at in range(12)]
+    ends = {True: "stop", False: "thinking"}
+    return [
+        prediction(HYPOTHESIS, REFERENCE, *pair)
+        | {"base_finish": ends[bool(pair[0])], "adapter_finish": ends[bool(pair[1])]}
+        for pair in texts
+    ]
+
+
+def test_answers_that_were_still_thinking_are_counted_apart() -> None:
+    """They did not end, but they are not empty: a longer answer, or a switch of the template, would show them."""
+    counted = behaviour(thinkers(12, 1), limits())
+
+    assert NONE | {"over_long": 12, "rows": 12, "thinking": 12} == counted["base"]
+    assert NONE | {"over_long": 1, "rows": 12, "thinking": 1} == counted["adapter"]
+    assert [
+        "12 of 12 answers of the base were still thinking when they ended; set enable_thinking = false in "
+        "[models.NAME.template] or raise evaluate.max_tokens",
+        "1 of 12 answers of the adapter were still thinking when they ended; set enable_thinking = false in "
+        "[models.NAME.template] or raise evaluate.max_tokens",
+    ] == thinking(counted)
+    assert [] == thinking(behaviour(thinkers(0, 0), limits()))
+
+
+def test_an_adapter_that_thinks_too_long_gets_the_cure() -> None:
+    """The limit of answers that do not end is exceeded; that it thinks says why."""
+    counted = behaviour(thinkers(0, 12), limits())
+
+    assert (
+        "recipes/nko.toml: evaluate.probe.max_over_long: the adapter has collapsed: 12 of 12 answers (100.0%) do not "
+        "end; the limit is 5.0%; 12 of 12 answers of the adapter were still thinking when they ended; set "
+        "enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens; read "
+        "logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise the limit"
+    ) == str(problems(counted, limits(), "recipes/nko.toml")[0])

@@ -253,3 +253,43 @@ def test_five_rows_at_most_and_equal_ones_by_id() -> None:
     rows = [prediction(f"ߊ{number}", f"ߊ{number}", "", "ߊ") for number in range(7)]
 
     assert [f"ߊ{number}-ߊ{number}" for number in range(5)] == [each["id"] for each in shown(rows[::-1])["worst"]]
+
+
+def spaced(asr: str = " ߊ", base: str = "ߊ", adapter: str = "ߊ") -> dict[str, Any]:
+    """A prediction whose texts had blanks around them, as the worker writes it."""
+    raw = {
+        name: text for name, text in {"asr_text": asr, "base": base, "adapter": adapter}.items() if text.strip() != text
+    }
+    return prediction(asr.strip(), "ߊ", base.strip(), adapter.strip()) | {"raw": raw}
+
+
+def test_blanks_around_a_text_are_no_edits() -> None:
+    """An adapter that only strips Whisper's leading blank has repaired nothing, and the gate has nothing to accept."""
+    evaluation = scored([spaced()])
+
+    assert (0.0, 0.0) == (line(evaluation, "baseline")["cer"], line(evaluation, "adapter_gated")["cer"])
+    assert (0, {"nothing to change": 1}) == (
+        line(evaluation, "adapter_blind")["changed"],
+        evaluation["gate"]["reasons"],
+    )
+
+
+def test_raw_profiles_count_the_texts_as_they_came() -> None:
+    """Raw is raw: a blank before the hypothesis is an edit, and so is one before an answer."""
+    evaluation = scored([spaced(adapter="ߊ ")])
+    rates = {each["name"]: each["cer"] for each in evaluation["profiles"]}
+
+    expected = {"baseline": 1.0, "base_blind": 0.0, "adapter_blind": 1.0, "adapter_gated": 1.0, "oracle_gated": 1.0}
+    assert expected == rates["cer-codepoint-raw-per-row"]
+    assert dict.fromkeys(expected, 0.0) == rates["cer-codepoint-nfc-pooled"] == rates["cer-spaceless-raw-pooled"]
+
+
+def test_under_a_raw_profile_the_gate_still_accepts_no_blank() -> None:
+    """So an adapter that only strips blanks cannot be promoted under any profile."""
+    rows = [spaced(), spaced() | {"id": "2"}]
+    evaluation = scored(rows, settings(profile="cer-codepoint-raw-per-row"))
+
+    assert (1.0, 0.0, 1.0) == tuple(
+        line(evaluation, name)["cer"] for name in ("baseline", "adapter_blind", "adapter_gated")
+    )
+    assert (2, 0) == tuple(line(evaluation, "adapter_blind")[name] for name in ("n", "changed"))

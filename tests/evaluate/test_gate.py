@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.gates import DIGITS, HYPOTHESIS, PROPOSAL, WHERE, WITNESS, policy, prediction
+from tests.helpers.gates import DIGITS, HYPOTHESIS, LOOP, PROPOSAL, WHERE, WITNESS, external, policy, prediction
 from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.evaluate import gate
@@ -217,3 +217,37 @@ def test_a_damaged_file_is_an_error_with_its_line(tmp_path: Path, line: int, old
         gate.read(path)
 
     assert f"{path}:{line}: {expected}; run `./doit evaluate:smoke`" == str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "proposal", "expected"),
+    [
+        ("", "", ("reject", gate.UNCHANGED)),
+        ("", "ߊߓ", ("accept", gate.WITHIN)),
+        ("", "ߊ ߓ", ("reject", gate.OVER)),
+        ("ߊ", "", ("reject", gate.EMPTY)),
+    ],
+)
+def test_an_empty_hypothesis_is_decided_like_any_other(
+    hypothesis: str, proposal: str, expected: tuple[str, str]
+) -> None:
+    """A recogniser may have heard nothing: the floor of the budget allows two letters there, and no text is erased."""
+    ruling = gate.rule("boundary", hypothesis, proposal, policy())
+
+    assert expected == (ruling.verdict, ruling.reason)
+
+
+def test_an_external_gate_gets_empty_texts(tmp_path: Path) -> None:
+    """Its verdict on them is final, too."""
+    rows = [prediction("a", "ߊ ߓ ߕ", asr_text=""), prediction("b", "", asr_text="ߊ")]
+    judged = gate.judge(rows, external(tmp_path, LOOP), WHERE)
+
+    assert [("", "ߊ ߓ ߕ"), ("ߊ", "")] == [(each["hypothesis"], each["final"]) for each in judged.decisions]
+
+
+def test_without_a_row_to_judge_there_is_a_header(tmp_path: Path) -> None:
+    """A dataset may have no test rows, or a chat's only; the file says what would have decided."""
+    files.write_text(tmp_path / gate.FILE, gate.as_jsonl(gate.judge([], policy(), WHERE)))
+
+    assert [] == (read := gate.read(tmp_path / gate.FILE)).decisions
+    assert (0, "builtin") == (read.header["rows"], read.header["gate"]["kind"])

@@ -296,3 +296,38 @@ def test_evidence_of_another_provenance_cannot_promote(given: dict[str, str], sh
     assert [f"The provenance of the evidence is {shown}; the deployment's is radio."] == reasons(
         dataset=DATASET | given, limits=limits
     )
+
+
+def unscored(**rows: int) -> list[str]:
+    """The reasons against a run whose evaluation scored no row. rows: of its test split, by kind."""
+    evaluation = changed(EVALUATION, "rows", {"scored": 0, **rows})
+    evaluation["conditions"], asked = [], rows["test"] - rows.get("text", 0)
+    evaluation["probe"]["adapter"]["rows"] = asked
+    judged = asked - rows.get("chat", 0)
+    evaluation["gate"] |= {"accepted": 0, "rejected": judged, "witnesses": {"valid": judged}}
+    return reasons(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ({"test": 0}, "the dataset has none"),
+        ({"test": 6}, "all 6 are rows without a reference"),
+        ({"test": 6, "chat": 6}, "all 6 are answers to a chat"),
+        ({"test": 6, "text": 6}, "all 6 are plain text"),
+        ({"test": 6, "text": 2, "chat": 3}, "all 6 are answers to a chat or plain text or rows without a reference"),
+    ],
+)
+def test_without_a_scored_row_one_reason_says_why(rows: dict[str, int], why: str) -> None:
+    """A dataset may have test = 0, or rows that have no error rate: six unknown figures would hide it."""
+    assert [f"No test row was scored: {why}."] == unscored(**rows)
+
+
+def test_unstated_evidence_is_never_enough() -> None:
+    """Who declares nothing has promised nothing; the reason says where to declare it."""
+    dataset = changed(DATASET, "sources.0.evidence_kind", "unstated") | {"evidence_kinds": ["unstated"]}
+
+    assert [
+        "The evidence is unstated; only real evidence can promote an adapter.",
+        'A source does not state its evidence; if people checked it, set evidence_kind = "real" there.',
+    ] == reasons(dataset=dataset)

@@ -24,6 +24,10 @@ BEHAVIOURS = {
     "over_long": "do not end",
 }
 """Kind of degenerate answer -> predicate for reports. Each kind has a limit max_<kind> in [evaluate.probe]."""
+THINKING = "thinking"
+"""Finish of an answer that ended inside the model's thoughts, and the name of its counter, which is left out at 0. Such
+an answer does not end, so it counts as over_long, too.
+"""
 CONTROL = re.compile(
     r"<(?:pad|unk|bos|eos|mask|s|/s|unused\d+|start_of_turn|end_of_turn)>|<\|[^|<>]*\|>|\[(?:PAD|UNK)\]"
 )
@@ -34,6 +38,8 @@ LONGEST_UNIT = 60
 """Maximum length of a repeated unit in code points; observed ones are up to a short sentence long."""
 GRAM, FEW_GRAMS = 4, 0.3
 """An answer cut at max_tokens is also a loop if a smaller share of its 4-grams of code points is distinct."""
+JAPANESE = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC")
+"""Scripts that one Japanese text mixes: a row in one of them may be answered in another."""
 FOREIGN = 0.25
 """Maximum share of letters in a script that neither the hypothesis nor the reference uses."""
 LONG_TIMES, LONG_MORE = 2, 10
@@ -45,11 +51,17 @@ class Answer(NamedTuple):
 
     text: str
     finish: str
-    """stop, or length if the limit of tokens ended it."""
+    """stop, length if the limit of tokens ended it, or THINKING."""
     special: int
     """Number of control tokens in it."""
     hypothesis: str
+    """In a chat, the question."""
     reference: str
+    """In a chat, the row's own answer."""
+    is_silent: bool = False
+    """Whether nothing was said: then an empty answer is right."""
+    is_chat: bool = False
+    """Whether an answer may be of any length, and hold any text."""
 
 
 def behaviour(predictions: list[dict[str, Any]], limits: Probe) -> dict[str, Any]:
@@ -61,9 +73,24 @@ def behaviour(predictions: list[dict[str, Any]], limits: Probe) -> dict[str, Any
 def problems(counts: dict[str, Any], limits: Probe, where: str) -> list[ThunderError]:
     """An error for each limit that the adapter exceeds. counts: from `behaviour`. where: the recipe's file."""
     hint = "read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise the limit"
+    sentences = thinking(counts)
     return [
-        ThunderError(f"the adapter has collapsed: {what}", f"{where}: evaluate.probe.{key}", hint)
+        ThunderError(
+            f"the adapter has collapsed: {what}",
+            f"{where}: evaluate.probe.{key}",
+            "; ".join([*sentences, hint]) if key == "max_over_long" else hint,
+        )
         for key, what in _exceeded(counts["adapter"], limits)
+    ]
+
+
+def thinking(counts: dict[str, Any]) -> list[str]:
+    """A sentence for each model that was still thinking when answers ended, with what to do. counts: as above."""
+    return [
+        f"{counts[model][THINKING]} of {counts[model]['rows']} answers of the {model} were still thinking when they "
+        "ended; set enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens"
+        for model in MODELS
+        if counts[model].get(THINKING)
     ]
 
 
@@ -74,14 +101,16 @@ def faults(answer: Answer) -> list[str]:
     """
     text, given = answer.text, (answer.hypothesis, answer.reference)
     longest = LONG_TIMES * max(map(len, given)) + LONG_MORE
-    is_cut = answer.finish == "length"
+    is_cut, is_thinking = answer.finish == "length", answer.finish == THINKING
+    is_right_silence = answer.is_silent and not text.strip()
+    has_control = not answer.is_chat and CONTROL.search(text) and not any(map(CONTROL.search, given))
     has = {
-        "empty": not text.strip(),
-        "pad": answer.special > 0 or (CONTROL.search(text) and not any(map(CONTROL.search, given))),
+        "empty": not (text.strip() or is_right_silence or is_thinking),
+        "pad": answer.special > 0 or has_control,
         "loop": (loops(text) or (is_cut and has_few_grams(text))) and not any(map(loops, given)),
-        "copied": nfc(text) == nfc(answer.hypothesis),
+        "copied": nfc(text) == nfc(answer.hypothesis) and not (is_right_silence or is_thinking),
         "wrong_script": _is_foreign(text, given),
-        "over_long": is_cut or len(text) > longest,
+        "over_long": is_cut or is_thinking or (not answer.is_chat and len(text) > longest),
     }
     return [name for name, fact in has.items() if fact]
 
@@ -109,16 +138,20 @@ def has_few_grams(text: str) -> bool:
 def _answers(predictions: list[dict[str, Any]], model: str) -> Iterable[Answer]:
     for row in predictions:
         answer = (row[model], row[f"{model}_finish"], row[f"{model}_special"])
-        yield Answer(*answer, row["asr_text"], row["reference_text"])
+        if "question" in row:
+            yield Answer(*answer, row["question"], row["answer"], is_chat=True)
+        else:
+            yield Answer(*answer, row["asr_text"], row["reference_text"], is_silent=row.get("silent", False))
 
 
 def _counts(answers: Iterable[Answer]) -> dict[str, int]:
-    rows, counts = 0, dict.fromkeys(BEHAVIOURS, 0)
+    rows, unfinished, counts = 0, 0, dict.fromkeys(BEHAVIOURS, 0)
     for answer in answers:
         rows += 1
+        unfinished += answer.finish == THINKING
         for name in faults(answer):
             counts[name] += 1
-    return counts | {"rows": rows}
+    return counts | {"rows": rows} | ({THINKING: unfinished} if unfinished else {})
 
 
 def _exceeded(counts: dict[str, int], limits: Probe) -> list[tuple[str, str]]:
@@ -147,5 +180,11 @@ def _scripts(text: str) -> list[str]:
 @lru_cache(maxsize=4096)
 def _script(character: str) -> str:
     """The first word of a letter's Unicode name, such as NKO or LATIN; "" for any other character."""
-    is_letter = unicodedata.category(character)[0] == "L"
-    return unicodedata.name(character, "unnamed").partition(" ")[0] if is_letter else ""
+    if unicodedata.category(character)[0] != "L":
+        return ""
+    word, _, rest = unicodedata.name(character, "unnamed").partition(" ")
+    if word in ("FULLWIDTH", "HALFWIDTH"):
+        word = rest.partition(" ")[0]
+    if word == "MODIFIER":
+        return ""  # apostrophes and raised letters, which belong to many scripts
+    return "JAPANESE OR CHINESE" if word in JAPANESE else word

@@ -1,8 +1,9 @@
 """Scores of a run's predictions under each condition: the content of eval.json.
 
 Input: predictions.jsonl, the losses that the worker measured, and the gate's decisions.  Output: error rates by
-condition and partition, degenerate answers, confused letters and example rows.  Only rows with a reference are scored.
-The profile chosen in [evaluate] decides; the rates under all profiles are reported beside it.
+condition and partition, degenerate answers, confused letters and example rows.  Only rows with a reference are scored;
+that of a silent row is empty.  The profile chosen in [evaluate] decides; the rates under all profiles are reported
+beside it.
 """
 
 import math
@@ -15,7 +16,7 @@ from rapidfuzz.distance import Editops, Levenshtein
 
 from thunder_train.config.evaluate import Evaluate
 from thunder_train.core.text import clusters, nfc
-from thunder_train.evaluate import collapse, error_rates, gate
+from thunder_train.evaluate import chat_answers, collapse, error_rates, gate, silence
 from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, count, weighed
 
 SCHEMA = "thunder.eval/2"
@@ -33,10 +34,18 @@ Prediction = dict[str, Any]
 
 @dataclass(frozen=True)
 class Text:
-    """The text of one row under one condition. is_accepted: the gate's verdict; None if no gate is asked."""
+    """The text of one row under one condition. is_accepted: the gate's verdict; None if no gate is asked.
+
+    raw: the text with the blanks around it, where it has some.
+    """
 
     text: str
     is_accepted: bool | None = None
+    raw: str | None = None
+
+    def under(self, profile: Profile) -> str:
+        """The text that a profile counts: raw is raw."""
+        return self.raw if profile.is_raw and self.raw is not None else self.text
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def judge(
     where: the recipe's key, for errors of an external gate.
     """
     rows = [row | {"telemetry": decisions.get(row["id"], {}).get("telemetry", {})} for row in predictions]
-    judged = gate.judge(rows, settings.gate, where)
+    judged = gate.judge([row for row in rows if not chat_answers.is_chat(row)], settings.gate, where)
     return judged, evaluate(rows, judged, losses, settings, losses["adapter_sha256"])
 
 
@@ -75,12 +84,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """The content of eval.json. Without a row that has a reference, "conditions" is empty.
 
-    judged: the gate's decisions on the predictions.  losses: {"base", "adapter", "environment"}.
-    adapter_sha256: of the adapter file that gave the answers.
+    judged: the gate's decisions on the predictions that are no chat.  losses: {"base", "adapter", "environment"}, and
+    "text_rows", the number of rows that have no question.  adapter_sha256: of the adapter file that gave the answers.
+    Members about rows that a dataset has not are left out.
     """
-    rows = [row for row in predictions if row["reference_text"].strip()]
+    rows = [row for row in predictions if row["reference_text"].strip() or silence.is_silent(row)]
     texts, profile = conditions(rows, judged, settings), PROFILES[settings.profile]
     finals = [each.text for each in texts["adapter_gated"]]
+    chat = chat_answers.compared(predictions, MODELS)
+    silent = silence.invented(rows, {name: [text.text for text in each] for name, each in texts.items()})
+    unasked = losses.get("text_rows", 0)
+    kinds = {"silent": silent.get("rows"), "chat": chat.get("rows"), "text": unasked}
+    counts = {"test": len(predictions) + unasked, "scored": len(rows)}
     return {
         "schema": SCHEMA,
         "adapter_sha256": adapter_sha256,
@@ -88,12 +103,14 @@ def evaluate(
         "environment": losses["environment"],
         "profile": error_rates.described(profile),
         "profiles": [_rates(rows, texts, each) for each in PROFILES.values()],
-        "rows": {"test": len(predictions), "scored": len(rows)},
+        "rows": counts | {kind: count for kind, count in kinds.items() if count},
         "conditions": _table(rows, texts, settings),
         "probe": collapse.behaviour(predictions, settings.probe),
         "gate": gate.summary(judged),
-        "confusions": confusions((row["asr_text"], row["reference_text"]) for row in rows),
+        "confusions": confusions((row["asr_text"], row["reference_text"]) for row in rows if row["reference_text"]),
         "examples": extremes(rows, finals, profile),
+        **({"silence": silent} if silent else {}),
+        **({"chat": chat} if chat else {}),
     }
 
 
@@ -106,12 +123,24 @@ def conditions(rows: list[Prediction], judged: gate.Judged, settings: Evaluate) 
     by_id = {each["id"]: each for each in judged.decisions}
     decisions = [by_id[row["id"]] for row in rows]
     return {
-        "baseline": [Text(row["asr_text"]) for row in rows],
-        "base_blind": [Text(row["base"]) for row in rows],
-        "adapter_blind": [Text(row["adapter"]) for row in rows],
-        "adapter_gated": [Text(each["final"], each["verdict"] == gate.ACCEPT) for each in decisions],
+        "baseline": [_text(row, "asr_text") for row in rows],
+        "base_blind": [_text(row, "base") for row in rows],
+        "adapter_blind": [_text(row, "adapter") for row in rows],
+        "adapter_gated": [
+            _gated(row, each["final"], each["verdict"] == gate.ACCEPT)
+            for row, each in zip(rows, decisions, strict=True)
+        ],
         "oracle_gated": [_oracle(row, each, settings) for row, each in zip(rows, decisions, strict=True)],
     }
+
+
+def _text(row: Prediction, name: str) -> Text:
+    return Text(row[name], raw=row.get("raw", {}).get(name))
+
+
+def _gated(row: Prediction, final: str, is_accepted: bool) -> Text:
+    """The text after a gate, with the blanks of the text that it is."""
+    return Text(final, is_accepted, row.get("raw", {}).get("adapter" if is_accepted else "asr_text"))
 
 
 def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate) -> Text:
@@ -123,28 +152,32 @@ def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate) -> Te
     """
     hypothesis = row["asr_text"]
     if settings.gate.command:
-        profile, text = PROFILES[settings.profile], decision["final"]
-        is_harmful = _count(row, text, profile).edits > _count(row, hypothesis, profile).edits
-        is_accepted = decision["verdict"] == gate.ACCEPT and not is_harmful
-    else:
-        text = _towards(hypothesis, row["reference_text"], gate.edit_budget(hypothesis, settings.gate))
-        is_accepted = gate.rule(row["partition"], hypothesis, text, settings.gate).verdict == gate.ACCEPT
-    return Text(text if is_accepted else hypothesis, is_accepted)
+        profile, final = PROFILES[settings.profile], _gated(row, decision["final"], decision["verdict"] == gate.ACCEPT)
+        is_harmful = _edits(row, final, profile) > _edits(row, _text(row, "asr_text"), profile)
+        is_accepted = bool(final.is_accepted) and not is_harmful
+        return _gated(row, final.text if is_accepted else hypothesis, is_accepted)
+    text = _towards(hypothesis, row["reference_text"], gate.edit_budget(hypothesis, settings.gate))
+    is_accepted = gate.rule(row["partition"], hypothesis, text, settings.gate).verdict == gate.ACCEPT
+    return Text(text, True) if is_accepted else _gated(row, hypothesis, False)
 
 
 def _towards(text: str, reference: str, budget: int) -> str:
     """The text after the first `budget` edits of a shortest edit path to the reference, which is not blank.
 
     The gate rejects blank texts. If the first edits give one, the last of them is replaced by the next edit that writes
-    a character other than white space.
+    a character other than white space; where there is none, as towards the empty reference of a silent row, one letter
+    of the text stays.
     """
     text, reference = nfc(text), nfc(reference)
     edits: list[Any] = list(Levenshtein.editops(text, reference))
     edited = _applied(edits[:budget], text, reference)
-    if budget == 0 or edited.strip():
+    if not edits or budget == 0 or edited.strip():
         return edited
-    letter = next(edit for edit in edits[budget:] if edit.tag != "delete" and reference[edit.dest_pos].strip())
-    return _applied([*edits[: budget - 1], letter], text, reference)
+    writes = (edit for edit in edits[budget:] if edit.tag != "delete" and reference[edit.dest_pos].strip())
+    if letter := next(writes, None):
+        return _applied([*edits[: budget - 1], letter], text, reference)
+    last = max((at for at, character in enumerate(text) if character.strip()), default=-1)
+    return _applied([edit for edit in edits if edit.src_pos != last][:budget], text, reference)
 
 
 def _applied(edits: list[Any], text: str, reference: str) -> str:
@@ -164,14 +197,15 @@ def _counted(rows: list[Prediction], texts: dict[str, list[Text]], profile: Prof
     counted: dict[str, list[Counted]] = {condition: [] for condition in texts}
     for row, of_row in zip(rows, zip(*texts.values(), strict=True), strict=True):
         # Several conditions often have the same text: each different text is counted once.
-        counts = {text: _count(row, text, profile) for text in {each.text for each in of_row}}
+        reference = _text(row, "reference_text").under(profile)
+        counts = {text: count(text, reference, profile) for text in {each.under(profile) for each in of_row}}
         for condition, each in zip(texts, of_row, strict=True):
-            counted[condition].append(counts[each.text])
+            counted[condition].append(counts[each.under(profile)])
     return counted
 
 
-def _count(row: Prediction, text: str, profile: Profile) -> Counted:
-    return count(text, row["reference_text"], profile)
+def _edits(row: Prediction, text: Text, profile: Profile) -> int:
+    return count(text.under(profile), _text(row, "reference_text").under(profile), profile).edits
 
 
 def _table(rows: list[Prediction], texts: dict[str, list[Text]], settings: Evaluate) -> list[dict[str, Any]]:
@@ -278,8 +312,8 @@ def extremes(rows: list[Prediction], finals: list[str], profile: Profile) -> dic
 def _example(row: Prediction, final: str, profile: Profile) -> dict[str, Any]:
     return {name: row[name] for name in ("id", "partition", "asr_text", "reference_text", "adapter")} | {
         "final": final,
-        "edits_before": _count(row, row["asr_text"], profile).edits,
-        "edits_after": _count(row, row["adapter"], profile).edits,
+        "edits_before": _edits(row, _text(row, "asr_text"), profile),
+        "edits_after": _edits(row, _text(row, "adapter"), profile),
     }
 
 

@@ -46,6 +46,11 @@ class Profile:
     clamp: bool = False
     """Whether the rate of a row is limited to 1 (per-row averages only)."""
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether texts are counted as they came, the blanks around them included."""
+        return self.normalisation == "none"
+
 
 class Counted(NamedTuple):
     """One row under one profile. edits: insertions, deletions and substitutions; length: units of the reference."""

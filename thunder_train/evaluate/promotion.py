@@ -18,6 +18,8 @@ CONDITION = "adapter_gated"
 BASELINE = "baseline"
 EVIDENCE = "real"
 """The only accepted kind. No recipe can change it: other rows show nothing about a real recogniser."""
+UNSTATED = "unstated"
+"""The kind of a source that declares none."""
 ENVIRONMENT = ("mlx", "mlx_lm", "platform", "python")
 """Parts of the environment that done.json must record."""
 
@@ -77,6 +79,8 @@ def _evidence(dataset: Facts, limits: Promotion) -> Iterator[str]:
     kinds = sorted(map(str, declared)) or ["unknown"]
     if kinds != [EVIDENCE]:
         yield f"The evidence is {', '.join(kinds)}; only {EVIDENCE} evidence can promote an adapter."
+    if UNSTATED in kinds:
+        yield f'A source does not state its evidence; if people checked it, set evidence_kind = "{EVIDENCE}" there.'
     provenance = dataset.get("provenance") or "unknown"
     if limits.provenance not in ("", provenance):
         yield f"The provenance of the evidence is {provenance}; the deployment's is {limits.provenance}."
@@ -100,14 +104,32 @@ def _references(evaluation: Facts, limits: Promotion) -> Iterator[str]:
     """Whether enough test rows were scored, and all of them."""
     rows = evaluation.get("rows", {})
     scored, test = _count(rows.get("scored")) or 0, _count(rows.get("test")) or 0
+    if _is_unscored(evaluation):
+        yield f"No test row was scored: {_why_unscored(rows)}."
+        return
     if scored < limits.min_rows:
         yield f"{scored} test rows were scored; the limit is {limits.min_rows}."
     if scored != test:
         yield f"{test - scored} of {test} test rows have no reference."
 
 
+def _is_unscored(evaluation: Facts) -> bool:
+    """Whether the evaluation states that it scored no row; an evaluation without that count is judged as any other."""
+    return _count(evaluation.get("rows", {}).get("scored")) == 0
+
+
+def _why_unscored(rows: Facts) -> str:
+    test, chat, text = (_count(rows.get(kind)) or 0 for kind in ("test", "chat", "text"))
+    if not test:
+        return "the dataset has none"
+    kinds = {"answers to a chat": chat, "plain text": text, "rows without a reference": test - chat - text}
+    return f"all {test} are " + " or ".join(kind for kind, count in kinds.items() if count > 0)
+
+
 def _scores(evaluation: Facts, limits: Promotion) -> Iterator[str]:
     """Whether the gated adapter is better than the baseline on all scored rows."""
+    if _is_unscored(evaluation):
+        return  # said once, by _references
     gated, baseline = _line(evaluation, CONDITION), _line(evaluation, BASELINE)
     scored = evaluation.get("rows", {}).get("scored")
     if not gated or gated.get("n") != scored or baseline.get("n") != scored:
@@ -129,8 +151,8 @@ def _scores(evaluation: Facts, limits: Promotion) -> Iterator[str]:
 
 def _behaviour(evaluation: Facts) -> Iterator[str]:
     """Whether the answers were checked on all test rows, and no limit is exceeded."""
-    probe = evaluation.get("probe", {})
-    if "collapsed" not in probe or probe.get("adapter", {}).get("rows") != evaluation.get("rows", {}).get("test"):
+    probe, rows = evaluation.get("probe", {}), evaluation.get("rows", {})
+    if "collapsed" not in probe or probe.get("adapter", {}).get("rows") != _without(rows, "text"):
         yield "The adapter was not checked for degenerate answers on all test rows."
     for sentence in probe.get("collapsed", []):
         yield f"The adapter has collapsed: {sentence}."
@@ -138,7 +160,7 @@ def _behaviour(evaluation: Facts) -> Iterator[str]:
 
 def _decisions(evaluation: Facts, limits: Promotion) -> Iterator[str]:
     """Whether the gate decided on each row and, where required, gave a valid witness."""
-    gate, test = evaluation.get("gate", {}), evaluation.get("rows", {}).get("test")
+    gate, test = evaluation.get("gate", {}), _without(evaluation.get("rows", {}), "text", "chat")
     verdicts = [_count(gate.get(verdict)) for verdict in ("accepted", "rejected")]
     decided = sum(count or 0 for count in verdicts)
     if None in verdicts or decided != test:
@@ -191,6 +213,12 @@ def _line(evaluation: Facts, condition: str) -> Facts:
         if (line.get("condition"), line.get("partition")) == (condition, "all")
     ]
     return lines[0] if len(lines) == 1 else {}
+
+
+def _without(rows: Facts, *kinds: str) -> int | None:
+    """Test rows that are not of these kinds: a row of plain text has no answer, a row of a chat nothing to correct."""
+    test = _count(rows.get("test"))
+    return None if test is None else test - sum(_count(rows.get(kind)) or 0 for kind in kinds)
 
 
 def _number(value: Any) -> float | None:
