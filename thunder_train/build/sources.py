@@ -4,10 +4,7 @@ doit orders a task after the ones that make its file dependencies, if both write
 when the tasks are loaded. `order` does so for patterns, folders and other spellings too, also on the first build.
 """
 
-import fnmatch
-import itertools
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,26 +71,7 @@ def _made(sources: Sources, targets: list[tuple[str, str]]) -> Iterator[tuple[st
     """Each path that a task makes, written as the sources write it, and the name of the task."""
     for given in (*sources.paths, *sources.patterns):
         full = os.path.abspath(given)
-        parts, start = full.split("/"), _before_marks(full)
+        start = files.before_marks(full)
         for target, name in targets:
-            is_near = target.startswith(start) or start.startswith(target)
-            if is_near and _reaches(parts, target.split("/")):
+            if (target.startswith(start) or start.startswith(target)) and files.reaches(full, target):
                 yield given if target == full else target if os.path.isabs(given) else os.path.relpath(target), name
-
-
-def _before_marks(pattern: str) -> str:
-    """A pattern up to its first special character."""
-    return re.split(f"[{re.escape(files.PATTERN_MARKS)}]", pattern, maxsplit=1)[0]
-
-
-def _reaches(pattern: list[str], names: list[str]) -> bool:
-    """Whether a path, part by part, matches a pattern or is a folder in which files may match it, as glob does."""
-    if not (names and pattern):
-        return not names
-    first, *rest = pattern
-    if first == "**":
-        shown = itertools.takewhile(lambda name: not name.startswith("."), names)
-        return any(_reaches(rest, names[count:]) for count in range(len([*shown]) + 1))
-    is_hidden = names[0].startswith(".") and not first.startswith(".")
-    is_same = names[0] == first or (fnmatch.fnmatchcase(names[0], first) and not is_hidden)
-    return is_same and _reaches(rest, names[1:])

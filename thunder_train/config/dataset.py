@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from thunder_train.config.fields import (
+    REPO,
+    REVISION,
     SEED_MAX,
     mapping,
     nested,
@@ -46,8 +48,17 @@ class Source:
         choices=KINDS,
     )
     path: str = text(
-        help="The file, or a pattern such as data/sources/part-*.jsonl; for rows: the predictions", minlength=1
+        help="The file, a pattern such as data/sources/part-*.jsonl, or the folder of a dataset as the library "
+        "`datasets` saves it or the hub lays it out; for rows: the predictions",
+        minlength=1,
     )
+    repo: str = text(
+        help='A dataset of the Hugging Face hub as "owner/name", in which path and references lie; its commit is '
+        'pinned in data/NAME/manifest.json. "" for files of this machine',
+        pattern=REPO,
+        default="",
+    )
+    revision: str = text(help="repo: branch, tag or commit; another one pins anew", pattern=REVISION, default="main")
     references: str = text(
         help='rows: the references, a file or a pattern; "" if each prediction has its reference beside it', default=""
     )

@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import io
+import itertools
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -192,6 +195,34 @@ def expand(pattern: str, root: str | os.PathLike[str]) -> list[str]:
     return sorted(
         name for name in glob.glob(pattern, root_dir=root, recursive=True) if os.path.isfile(Path(root, name))
     )
+
+
+def before_marks(pattern: str) -> str:
+    """A pattern up to its first special character."""
+    return re.split(f"[{re.escape(PATTERN_MARKS)}]", pattern, maxsplit=1)[0]
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether `expand` would list this path for the pattern, if it is a file."""
+    return _match(pattern.split("/"), path.split("/"), is_above=False)
+
+
+def reaches(pattern: str, path: str) -> bool:
+    """Whether `expand` would list this path, if it is a file, or files below it, if it is a folder."""
+    return _match(pattern.split("/"), path.split("/"), is_above=True)
+
+
+def _match(pattern: list[str], names: list[str], is_above: bool) -> bool:
+    """Whether a path matches a pattern, part by part. is_above: a path of which only the beginning is there will do."""
+    if not (names and pattern):
+        return not names and (is_above or not any(part != "**" for part in pattern))
+    first, *rest = pattern
+    if first == "**":
+        shown = itertools.takewhile(lambda name: not name.startswith("."), names)
+        return any(_match(rest, names[count:], is_above) for count in range(len([*shown]) + 1))
+    is_hidden = names[0].startswith(".") and not first.startswith(".")
+    is_same = names[0] == first or (fnmatch.fnmatchcase(names[0], first) and not is_hidden)
+    return is_same and _match(rest, names[1:], is_above)
 
 
 def is_inside(path: Any) -> bool:

@@ -27,7 +27,7 @@ TAKEN: dict[str, frozenset[str]] = {
     ),
     "dataset.sources": frozenset(
         {"kind", "path", "references", "evidence_kind", "rows", "fields", "constants", "enums", "reference_side", "use"}
-        | {"split", "telemetry"}
+        | {"split", "telemetry", "repo", "revision"}
     ),
     "dataset.orthography_table": frozenset({"letters", "marks", "shared", "marks_per_letter", "ratios", "invisible"}),
     "dataset.orthography_table.ratios": frozenset({"of", "among", "low", "high"}),
