@@ -3,9 +3,10 @@
 The prompt is what the template renders of the messages before the answer, with its generation prompt and the same
 arguments. The row is what it renders of all messages up to the answer. The targets are what follows the prompt in the
 row. Where the two part inside the header of the answer (an empty block of thoughts that only the generation prompt
-has), the targets are the answer and what the template writes after it.
+has), the targets are the rest of the row from there on.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -50,10 +51,6 @@ EQUAL, REFUSED, IMPOSSIBLE, DIFFERENT = "equal", "refused", "not possible", "DIF
 """IMPOSSIBLE: we refuse, and the template itself rejects the row or rewrites history."""
 
 
-CLOSED_THOUGHTS = ("</think>", "<think></think>", "<think>\n\n</think>")
-"""Headers of an answer without thoughts that begin its targets, where the prompt does not hold them already."""
-
-
 class ImpossibleError(Exception):
     """The template itself cannot render the row as a prompt and its continuation."""
 
@@ -93,30 +90,25 @@ def expected(tokenizer: Any, case: Case, stops: set[str]) -> list[Target]:
 
 def _turn(tokenizer: Any, case: Case, turn: int, stops: set[str]) -> Target:
     render = _renderer(tokenizer, case)
-    before, prompt = render(case.messages[:turn], False), render(case.messages[:turn], True)
-    row = render(case.messages[: turn + 1], False)
-    is_rewritten = not _is_start(prompt if row.startswith(prompt) else before, row)
-    start = len(prompt) if row.startswith(prompt) else _start(prompt, row, case.messages[turn]["content"].strip())
+    prompt, row = render(case.messages[:turn], True), render(case.messages[: turn + 1], False)
+    content, asked = (case.messages[i]["content"].strip() for i in (turn, turn - 1))
+    same = len(prompt) if row.startswith(prompt) else _same(tokenizer, prompt, row)
+    if same < len(prompt) and (not content or content not in row):
+        raise ImpossibleError("the template does not write the answer's text")
+    is_rewritten = same < prompt.rfind(asked) + len(asked)
+    start = row.rindex(content) if is_rewritten else min(same, row.rindex(content)) if content else same
     text = _ended(row[start:], stops)
-    if not row.startswith(prompt) and _opens_thoughts(prompt) and "</think>" not in text:
+    if _opens_thoughts(prompt) and same < len(prompt) and "</think>" not in text:
         raise ImpossibleError("the generation prompt opens thoughts, which the row does not close")
     if case.train_on == "all" and not render(case.messages, False).startswith(row[:start] + text):
         is_rewritten = True
     return Target(prompt, text, is_rewritten)
 
 
-def _start(prompt: str, row: str, content: str) -> int:
-    """Where the targets begin in a row that parts from the prompt in the answer's header, or before it."""
-    if not content or content not in row:
-        raise ImpossibleError("the template does not write the answer's text")
-    same = next((i for i, pair in enumerate(zip(prompt, row, strict=False)) if pair[0] != pair[1]), len(row))
-    answer = row.rindex(content)
-    between = row[same:answer]
-    return same if "<" in between and between.strip() in CLOSED_THOUGHTS else answer
-
-
-def _is_start(text: str, row: str) -> bool:
-    return row.startswith(text.rstrip())
+def _same(tokenizer: Any, prompt: str, row: str) -> int:
+    """Characters of the tokens with which both texts begin."""
+    pairs = zip(_encoded(tokenizer, prompt), _encoded(tokenizer, row), strict=False)
+    return len(tokenizer.decode([one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]))
 
 
 def _opens_thoughts(prompt: str) -> bool:
