@@ -9,6 +9,7 @@ from typing import Any
 from tests.helpers.evaluations import limits
 from tests.helpers.project_copy import PROJECT
 from thunder_train.config import load
+from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.project import Recipe
 from thunder_train.core import files
 from thunder_train.evaluate import conditions, gate
@@ -54,19 +55,29 @@ def metrics(steps: int) -> list[dict[str, Any]]:
     return [*events, {"event": "save", "seconds": 0.5, "step": steps}]
 
 
-def finished(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -> Recipe:
-    """A run's folder below root, up to the evaluation, and the templates; its recipe."""
+def finished(
+    root: Path,
+    texts: list[tuple[str, ...]] = TEXTS,
+    steps: int = 4,
+    rows: list[dict[str, Any]] | None = None,
+    given: Evaluate | None = None,
+    **losses: Any,
+) -> Recipe:
+    """A run's folder below root, up to the evaluation, and the templates; its recipe.
+
+    rows: of predictions.jsonl, instead of the texts. given: another [evaluate]. losses: changed members of losses.json.
+    """
     recipe = smoke(root)
     run, data = root / "runs" / recipe.name, root / "data" / recipe.dataset.name
     shutil.copytree(PROJECT / "templates", root / "templates")
-    rows = predictions(texts)
-    judged = gate.judge(rows, recipe.evaluate.gate, "recipes/smoke.toml")
-    losses = {
-        model: {"valid": {"loss": loss, "perplexity": 99.5, "tokens": 77, "dropped": 0}}
+    rows = predictions(texts) if rows is None else rows
+    measured: dict[str, Any] = {
+        model: {split: {"loss": loss, "perplexity": 99.5, "tokens": 77, "dropped": 0} for split in ("valid", "test")}
         for model, loss in (("base", 6.25), ("adapter", 1.5))
     }
-    settings = replace(recipe.evaluate, probe=limits())  # the recipe's own limits allow everything
-    scored = conditions.evaluate(rows, judged, {**losses, "environment": {"mlx": "0.32.4"}}, settings, SHA)
+    settings = replace(given or recipe.evaluate, probe=limits())  # the recipe's own limits allow everything
+    measured |= {"environment": {"mlx": "0.32.4"}, "adapter_sha256": SHA} | losses
+    judged, scored = conditions.judge(rows, {}, measured, settings, "recipes/smoke.toml")
     for name, value in (("eval.json", scored), ("preflight.json", PREFLIGHT), ("adapter/done.json", done(steps))):
         files.write_json(run / name, value)
     files.write_text(run / "predictions.jsonl", "".join(map(files.json_line, rows)))
@@ -82,9 +93,9 @@ def finished(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -
     return recipe
 
 
-def reported(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4) -> Path:
+def reported(root: Path, texts: list[tuple[str, ...]] = TEXTS, steps: int = 4, **given: Any) -> Path:
     """report.html of such a run, written, with promotion.json, report.md and manifest.json beside it."""
-    recipe = finished(root, texts, steps)
+    recipe = finished(root, texts, steps, **given)
     run, folder, results = root / "runs" / recipe.name, root / "templates", run_report.gather(recipe, root)
     decision = run_report.decide(results)
     files.write_json(run / "promotion.json", decision)

@@ -127,9 +127,10 @@ def test_a_run_without_references_has_pages_too(tmp_path: Path) -> None:
     blind = [(partition, asr, "", base, adapter) for partition, asr, _, base, adapter in recipes.TEXTS]
     text = recipes.reported(tmp_path, texts=blind).read_text(encoding="utf-8")
 
-    assert "<p>No row could be scored.</p>" in text
+    assert "<p>No test row was scored: all 6 are rows without a reference. <small>" in text
     assert 'id="cer-title"' not in text
-    assert "No row could be scored." in (tmp_path / RUN / "report.md").read_text(encoding="utf-8")
+    sentence = "\nNo test row was scored: all 6 are rows without a reference.\n"
+    assert sentence in (tmp_path / RUN / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_collapse_is_reported_in_words(tmp_path: Path) -> None:

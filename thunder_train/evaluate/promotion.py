@@ -105,7 +105,7 @@ def _references(evaluation: Facts, limits: Promotion) -> Iterator[str]:
     rows = evaluation.get("rows", {})
     scored, test = _count(rows.get("scored")) or 0, _count(rows.get("test")) or 0
     if _is_unscored(evaluation):
-        yield f"No test row was scored: {_why_unscored(rows)}."
+        yield why_unscored(rows)
         return
     if scored < limits.min_rows:
         yield f"{scored} test rows were scored; the limit is {limits.min_rows}."
@@ -118,12 +118,12 @@ def _is_unscored(evaluation: Facts) -> bool:
     return _count(evaluation.get("rows", {}).get("scored")) == 0
 
 
-def _why_unscored(rows: Facts) -> str:
+def why_unscored(rows: Facts) -> str:
+    """The reason why no test row was scored, as a sentence. rows: their numbers, from eval.json."""
     test, chat, text = (_count(rows.get(kind)) or 0 for kind in ("test", "chat", "text"))
-    if not test:
-        return "the dataset has none"
     kinds = {"answers to a chat": chat, "plain text": text, "rows without a reference": test - chat - text}
-    return f"all {test} are " + " or ".join(kind for kind, count in kinds.items() if count > 0)
+    found = " or ".join(kind for kind, count in kinds.items() if count > 0)
+    return f"No test row was scored: {f'all {test} are {found}' if test else 'the dataset has none'}."
 
 
 def _scores(evaluation: Facts, limits: Promotion) -> Iterator[str]:

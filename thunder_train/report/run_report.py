@@ -106,7 +106,7 @@ def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLAT
         },
         "by_partition": [line for line in lines if line["partition"] != ALL],
         "conditions": CONDITIONS,
-        "behaviours": collapse.BEHAVIOURS,
+        "behaviours": behaviours(results.evaluation),
         "environment": ", ".join(f"{name} {value}" for name, value in sorted(results.done["environment"].items())),
         "figures": figures(results),
         "code_points": code_points,
@@ -117,14 +117,25 @@ def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLAT
 def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
     """The values that both templates use."""
     overall = [line for line in results.evaluation["conditions"] if line["partition"] == ALL]
+    evaluation, dataset = results.evaluation, results.recipe.dataset
+    counts = evaluation["rows"]
     return {
         "recipe": results.recipe,
         "run_id": results.run_id,
+        "has_hypotheses": bool(counts["scored"] or dataset.templates),
+        "is_judged": bool(results.decisions),
+        "silence": evaluation.get("silence"),
+        "chat": evaluation.get("chat"),
+        "text_rows": counts.get("text", 0),
+        "losses": losses_shown(evaluation),
+        "unscored": "" if counts["scored"] else promotion.why_unscored(counts),
+        "rate_name": rate_name(evaluation),
+        "thinking": collapse.thinking(evaluation["probe"]),
         "data": results.dataset,
         "evidence": results.dataset["evidence_kinds"],
         "preflight": results.preflight,
         "done": results.done,
-        "evaluation": results.evaluation,
+        "evaluation": evaluation,
         "promotion": decision,
         "overall": overall,
         "accepted": results.accepted,
@@ -132,6 +143,28 @@ def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
         "tokens_per_second": tokens_per_second(results.metrics),
         "flags": [(flag, shlex.quote(str(value))) for flag, value in scripts.launch_flags(results.recipe)],
     }
+
+
+def losses_shown(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The losses at the head of a report: {"name", "base", "adapter"}; of the test rows where no row validates."""
+    split, name = ("valid", "Validation loss")
+    if evaluation["losses"]["adapter"]["valid"]["loss"] is None:
+        split, name = ("test", "Test loss")
+    return {"name": name} | {model: evaluation["losses"][model][split]["loss"] for model in collapse.MODELS}
+
+
+def rate_name(evaluation: dict[str, Any]) -> str:
+    """The short name of the error rate that decides."""
+    return "WER" if evaluation["profile"]["unit"] == "word" else "CER"
+
+
+def behaviours(evaluation: dict[str, Any]) -> dict[str, str]:
+    """Counter of the probe -> predicate, for the counters that this evaluation has."""
+    names = {**collapse.BEHAVIOURS, collapse.THINKING: "were still thinking when they ended"}
+    if not evaluation["rows"]["scored"] and "chat" in evaluation:
+        names["copied"] = "copy the question"
+    probe = evaluation["probe"]
+    return {name: what for name, what in names.items() if any(name in probe[model] for model in collapse.MODELS)}
 
 
 def tokens_per_second(metrics: list[dict[str, Any]]) -> float:
@@ -182,14 +215,15 @@ def _rates(evaluation: dict[str, Any]) -> Markup:
         for line in evaluation["conditions"]
         if line["partition"] == ALL and line["cer"] is not None
     ]
-    return plots.intervals(Labels("cer", "Character error rate by condition", "error rate"), rows)
+    unit = "Word" if rate_name(evaluation) == "WER" else "Character"
+    return plots.intervals(Labels("cer", f"{unit} error rate by condition", "error rate"), rows)
 
 
 def _histograms(results: Results) -> dict[str, Markup]:
     """Lengths of hypotheses and final texts, and their edit distances to the references."""
     finals = {each["id"]: each["final"] for each in results.decisions}
-    rows = ((row["asr_text"], finals[row["id"]], row["reference_text"]) for row in results.predictions)
-    texts = [tuple(map(nfc, row)) for row in rows]
+    judged = [row for row in results.predictions if row["id"] in finals]  # no gate is asked about a chat
+    texts = [tuple(map(nfc, (row["asr_text"], finals[row["id"]], row["reference_text"]))) for row in judged]
     lengths = [[len(before) for before, _, _ in texts], [len(after) for _, after, _ in texts]]
     scored = [each for each in texts if each[2].strip()]
     edits = [

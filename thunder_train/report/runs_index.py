@@ -81,9 +81,7 @@ def _text(value: Any) -> str:
 def _row(name: str, run: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A line of the table."""
     rates = {
-        line["condition"]: line["cer"] if line["cer"] is None else float(line["cer"])
-        for line in run["metrics"]["conditions"]
-        if line["partition"] == "all"
+        line["condition"]: _rate(line["cer"]) for line in run["metrics"]["conditions"] if line["partition"] == "all"
     }
     home = quote(os.fsencode(folder.name))  # a folder may be called javascript:...
     return {
@@ -93,8 +91,13 @@ def _row(name: str, run: dict[str, Any], folder: Path) -> dict[str, Any]:
         "run_id": visible(run["run_id"]),
         "decision": visible(run["promotion"]["decision"]),
         "rates": [(condition, rates.get(condition)) for condition in CONDITIONS],
-        "loss": float(run["metrics"]["evaluation"]["adapter"]["valid"]["loss"]),
+        "loss": _rate(run["metrics"]["evaluation"]["adapter"]["valid"]["loss"]),
         "dataset": visible(run["recipe"]["dataset"]["name"]),
         "model": visible(run["recipe"]["model"]["name"]),
         "profile": visible(run["metrics"]["profile"]["name"]),
     }
+
+
+def _rate(value: Any) -> float | None:
+    """A number of a manifest; None where there were no rows."""
+    return None if value is None else float(value)

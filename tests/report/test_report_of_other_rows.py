@@ -1,0 +1,148 @@
+"""The pages of a run whose rows are silent, a chat, plain text or missing: no figure is wrong, no word out of place."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import evaluations, recipes
+from tests.helpers.audits import Page
+from thunder_train.report import run_report, runs_index
+
+NOTHING = {"loss": None, "perplexity": None, "tokens": 0, "dropped": 0}
+SOME = {"loss": 1.25, "perplexity": 3.49, "tokens": 77, "dropped": 0}
+ENDS = {"base_finish": "stop", "adapter_finish": "stop", "base_special": 0, "adapter_special": 0}
+CHAT = [
+    {"id": f"chat:{number}", "partition": "", "asr_text": "", "reference_text": "", "source": "chat", "witness": {}}
+    | {"question": f"What is {number} and\n1?", "answer": f"It is {number + 1}.", "base": "", "adapter": text}
+    | ENDS
+    for number, text in enumerate(["It is 1.", "It is three.", recipes.HOSTILE])
+]
+
+
+def pages(root: Path, is_chat: bool = False, **given: Any) -> tuple[str, str, dict[str, Any]]:
+    """(report.html, report.md, promotion.json) of a run. is_chat: its dataset has no prompt template."""
+    recipe = recipes.finished(root, **given)
+    results = run_report.gather(recipe, root)
+    if is_chat:
+        recipe = replace(recipe, dataset=replace(recipe.dataset, templates=()))
+        results = replace(results, recipe=recipe)
+    decision = run_report.decide(results)
+    folder = root / "templates"
+    html, markdown = (page(results, decision, folder) for page in (run_report.html_page, run_report.markdown_page))
+    assert all(f'<h2 id="{name}">' in html for name in re.findall(r'<a href="#(\w+)">', html))
+    assert "None" not in Page(html).text.replace("None.", "")
+    return html, markdown, decision
+
+
+def test_a_chat_has_answers_and_no_word_of_recognisers(tmp_path: Path) -> None:
+    """
+    Nothing was recognised and no gate was asked: tables of error rates would be empty, and their words misleading.
+    """
+    html, markdown, _ = pages(tmp_path, is_chat=True, rows=CHAT)
+    page = Page(html)
+
+    assert "No test row was scored: all 3 are answers to a chat." in page.text
+    assert "Of 3 answers, 0 of the base and 1 of the adapter are equal to the row's own." in page.text
+    assert "copy the question" in page.text
+    assert recipes.HOSTILE in page.text
+    assert "- answers equal to the rows' own: 0 of the base, 1 of the adapter, of 3\n" in markdown
+    for text in (page.text, markdown):
+        assert not re.search("recogniser|hypothes|CER|gate accepts|proposals", text.partition("Promotion decision")[0])
+
+
+def test_a_run_without_test_rows_says_so_once(tmp_path: Path) -> None:
+    """
+    test = 0 is allowed; the reader must not look for the scores.
+    """
+    html, markdown, decision = pages(
+        tmp_path, rows=[], **{model: {"valid": SOME, "test": NOTHING} for model in ("base", "adapter")}
+    )
+
+    assert "<p>No test row was scored: the dataset has none. <small>" in html
+    assert "\nNo test row was scored: the dataset has none.\n" in markdown
+    assert ["No test row was scored: the dataset has none."] == [
+        reason for reason in decision["reasons"] if "rows were scored" in reason or "row was scored" in reason
+    ]
+
+
+def test_a_run_without_validation_rows_shows_the_loss_of_the_test_rows(tmp_path: Path) -> None:
+    """
+    valid = 0 is allowed; then no figure has a validation loss.
+    """
+    results = {model: {"valid": NOTHING, "test": SOME} for model in ("base", "adapter")}
+    recipe = recipes.finished(tmp_path, **results)
+    found = run_report.gather(recipe, tmp_path)
+    found.done["losses"]["valid"], found.done["best"] = [], None
+    decision = run_report.decide(found)
+    html = run_report.html_page(found, decision, tmp_path / "templates")
+    markdown = run_report.markdown_page(found, decision, tmp_path / "templates")
+
+    assert "<dt>Test loss, base to adapter</dt>" in html
+    assert "The dataset has no validation rows: the adapter is that of the last step" in html
+    assert "- validation loss: unknown, the dataset has no validation rows\n" in markdown
+    assert "- test loss, base to adapter: 1.2500 to 1.2500\n" in markdown
+
+
+def test_the_index_shows_a_run_without_losses(tmp_path: Path) -> None:
+    """
+    One such run must not be called unreadable.
+    """
+    nothing = {model: {"valid": NOTHING, "test": NOTHING} for model in ("base", "adapter")}
+    recipes.reported(tmp_path, rows=[], **nothing)
+    text = runs_index.build(tmp_path)
+
+    assert "Unreadable manifests" not in text
+    line = next(line for line in text.splitlines() if line.startswith('<tr><th scope="row" data-value="smoke"'))
+    assert ["–"] * 4 == re.findall(r'<td class="n" data-value="">(.*?)</td>', line)
+
+
+def test_silence_has_a_table_of_inventions(tmp_path: Path) -> None:
+    """
+    The rate alone does not show them.
+    """
+    row = evaluations.prediction("", "", "ߊߓ", "ߊ") | {"silent": True}
+    html, markdown, _ = pages(tmp_path, rows=[row, evaluations.prediction("ߊ", "ߋ", "ߊ", "ߋ")])
+
+    assert "2 of 2 rows have a reference" in html
+    assert "; that of 1 is empty, because nothing was said." in html
+    assert '<tr><th scope="row">base_blind</th><td class="n">1</td><td class="n">2</td></tr>' in html
+    assert "Error rates on 2 of 2 test rows, 1 of them silent, profile" in markdown
+    head = "\n\n| condition | silent rows with a text, of 1 | invented code points |\n|---|---|---|\n"
+    assert f"{head}| baseline | 0 | 0 |\n" in markdown
+
+
+def test_a_model_that_was_still_thinking_is_named(tmp_path: Path) -> None:
+    """
+    Its answers are empty for a reason that a recipe can change.
+    """
+    rows = [row | {"base": "", "base_finish": "thinking"} for row in recipes.predictions(recipes.TEXTS)]
+    html, markdown, _ = pages(tmp_path, rows=rows)
+    sentence = "6 of 6 answers of the base were still thinking when they ended; set enable_thinking = false in "
+
+    assert f"<p><strong>{sentence}[models.NAME.template] or raise evaluate.max_tokens.</strong></p>" in html
+    assert '<th scope="row">were still thinking when they ended</th><td class="n">6</td><td class="n">0</td>' in html
+    assert sentence in markdown.replace("\\", "")
+
+
+def test_rows_of_plain_text_are_named(tmp_path: Path) -> None:
+    """
+    They are test rows, but nobody answered them.
+    """
+    html, markdown, _ = pages(tmp_path, rows=[], text_rows=4)
+
+    assert "<p>4 of the test rows are plain text: they have a loss and no answer.</p>" in html
+    assert "- rows of plain text, which have a loss and no answer: 4\n" in markdown
+
+
+@pytest.mark.parametrize(("profile", "name"), [("wer-nfc-pooled", "WER"), ("cer-codepoint-nfc-pooled", "CER")])
+def test_the_rate_has_the_name_of_its_unit(tmp_path: Path, profile: str, name: str) -> None:
+    """
+    Whoever counts words must not read CER above the column.
+    """
+    html, markdown, _ = pages(tmp_path, given=evaluations.settings(profile=profile))
+
+    assert f"<dt>{name} of the recogniser</dt>" in html
+    assert f"| condition | {name} | interval |" in markdown
