@@ -16,7 +16,8 @@ from thunder_train.core.process import command
 from thunder_train.core.text import printable
 
 NANO_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+WEIGHTS = "model*.safetensors"
+WANTED = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 """Files of a repository that mlx-lm reads; none is code or a pickle."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SETTINGS = ("layers", "width", "heads", "kv_heads", "hidden", "seed")
@@ -97,7 +98,7 @@ def _cached_config(model: Model, project: Path) -> Path:
 
 def problems(folder: Path, name: str) -> list[ThunderError]:
     """Why the model in a folder cannot be trained here; empty if it can. name: the user's name for it."""
-    from thunder_train.core import model_files  # late: it needs msgspec, and a no-op build reads no model
+    from thunder_train.core import model_files, supported_models  # late: it needs msgspec, and a no-op build reads none
 
     if not folder.is_dir():
         return [ThunderError("is not a folder", where=name, hint="give the folder of an mlx-lm model in thunder.toml")]
@@ -105,7 +106,7 @@ def problems(folder: Path, name: str) -> list[ThunderError]:
     if unreadable:
         return unreadable
     present = _files(folder, every=True)
-    weights = [path for path in present if path.suffix == ".safetensors"]
+    weights = [path.name for path in present if path.suffix == ".safetensors"]
     pickled = [path.name for path in present if path.suffix in PICKLES]
     has_config = folder / "config.json" in present
     if weights and not pickled and not has_config:
@@ -120,7 +121,24 @@ def problems(folder: Path, name: str) -> list[ThunderError]:
         names = printable(", ".join(pickled))
         what = f"holds PyTorch weights ({names}): a pickle can run any code, and MLX does not read it"
         return [ThunderError(what, where=name, hint=convert)]
-    return [] if weights else [ThunderError("holds no *.safetensors weights", where=name, hint=convert)]
+    if not weights:
+        return [ThunderError("holds no *.safetensors weights", where=name, hint=convert)]
+    return [*supported_models.problems(config, name), *_weights_problems(folder, weights, name)]
+
+
+def _weights_problems(folder: Path, weights: list[str], name: str) -> list[ThunderError]:
+    """A problem for weights under names that mlx-lm does not read, and for a download that stopped half way."""
+    read = [each for each in weights if Path(each).match(WEIGHTS)]
+    if not read:
+        what = f"holds {printable(', '.join(weights))}, and mlx-lm reads only files named {WEIGHTS}"
+        return [ThunderError(what, name, "give the folder of the whole model; rename its only file model.safetensors")]
+    index = folder / "model.safetensors.index.json"
+    named = set(files.read_json(index)["weight_map"].values()) if index.is_file() else set()
+    missing = sorted(named - set(read)) if named & set(read) else []  # an index of other files is not read
+    if not missing:
+        return []
+    what = f"lacks {len(missing)} of the {len(named)} files that its index names, first {missing[0]}"
+    return [ThunderError(what, name, "download the model again")]
 
 
 def _files(folder: Path, every: bool = False) -> list[Path]:
@@ -149,6 +167,7 @@ def _download(model: Model, lock: Path) -> tuple[Path, str]:
     try:
         revision = pinned(model, lock)
         bars = console.download_bars()
+        _refuse_by_config(model, snapshot_download(model.repo, revision=revision, allow_patterns=["config.json"]))
         folder = Path(snapshot_download(model.repo, revision=revision, allow_patterns=list(WANTED), tqdm_class=bars))
     except GatedRepoError:
         hint = f"accept its licence on its page and set HF_TOKEN, as `hf auth login` does ({model.repo})"
@@ -157,10 +176,21 @@ def _download(model: Model, lock: Path) -> tuple[Path, str]:
         raise ThunderError(f"{model.repo} has no revision {model.revision!r}", where, "look at its page") from None
     except RepositoryNotFoundError:
         raise ThunderError(f"no repository is named {model.repo!r}", where, "check its owner and name") from None
+    except ThunderError:
+        raise
     except Exception as error:  # the hub's client raises a dozen kinds when there is no network
         what = f"{model.repo} is not in the local cache and cannot be fetched ({str(error).splitlines()[0]})"
         raise ThunderError(what, where, f"connect once and run `./doit model:{model.name}`") from error
     return folder, folder.name
+
+
+def _refuse_by_config(model: Model, folder: str) -> None:
+    """Raise every reason against a model that its config.json tells, before gigabytes of weights are fetched."""
+    from thunder_train.core import model_files, supported_models  # late, as in `problems`
+
+    path = Path(folder) / "config.json"
+    if path.is_file():
+        raise_all(supported_models.problems(model_files.config(path), model.repo))
 
 
 def pinned(model: Model, lock: Path) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from thunder_train import ThunderError, raise_all
+from thunder_train.core import supported_models
 from thunder_train.core.text import quoted
 
 SMALL_LIMIT = 16 * 2**20
@@ -24,7 +25,7 @@ DEEPEST = 32
 LARGE = (".safetensors",)
 VOCABULARIES = ("tokenizer.json", "vocab.json", ".model", ".txt")
 CODE = ("auto_map", "model_file")
-"""Keys that name a Python file of the folder: transformers or mlx-lm would run it."""
+"""Keys that name a Python file of the folder: transformers or mlx-lm would run it if they were asked to trust it."""
 AGAIN = "download the model again, or correct the file"
 
 Word = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\\Z")]
@@ -62,7 +63,7 @@ class Config(msgspec.Struct):
     torch_dtype: str | None = None
     dtype: str | None = None
     eos_token_id: Tokens = None
-    quantization: dict[str, Quantization | int | str | bool | None] | None = None
+    quantization: dict[str, Quantization | int | float | str | bool | list[Any] | None] | None = None
     quantization_config: dict[str, Any] | None = None
     text_config: "Config | None" = None
 
@@ -146,8 +147,9 @@ def read(path: Path, schema: type[Shape], where: str) -> tuple[dict[str, Any], S
     if _depth(value) > DEEPEST:
         raise ThunderError(f"is nested deeper than {DEEPEST}", where, AGAIN)
     parts = [value, value.get("text_config")] if isinstance(value, dict) else []
-    for key in (key for key in CODE for part in parts if isinstance(part, dict) and part.get(key) is not None):
-        what = f"needs code from its own repository to load ({key}), which Thunder Train never runs"
+    maps = [(key, part[key]) for key in CODE for part in parts if isinstance(part, dict) and part.get(key) is not None]
+    if maps and not _builds_without(value, maps, path):
+        what = f"needs code from its own repository to load ({maps[0][0]}), which Thunder Train never runs"
         raise ThunderError(what, where, "use a model whose architecture mlx-lm has itself")
     try:
         return value, msgspec.convert(value, schema)
@@ -155,6 +157,20 @@ def read(path: Path, schema: type[Shape], where: str) -> tuple[dict[str, Any], S
         what, _, key = str(error).partition(" - at ")
         key = key.strip("`").removeprefix("$").removeprefix(".")
         raise ThunderError(what[:1].lower() + what[1:], f"{where}: {key}" if key else where, AGAIN) from None
+
+
+def _builds_without(config: dict[str, Any], maps: list[tuple[str, Any]], path: Path) -> bool:
+    """Whether a config.json only says with which code transformers would build a model that mlx-lm builds with its own.
+
+    maps: the keys that name code. With that code in the folder nothing is read: what is not there cannot be run.
+    """
+    names = [
+        name for key, named in maps for name in (named if key == "auto_map" and isinstance(named, dict) else [key])
+    ]
+    is_elsewhere = (
+        isinstance(config, dict) and path.name == "config.json" and {*CODE, "AutoTokenizer"}.isdisjoint(names)
+    )
+    return is_elsewhere and supported_models.has(config) and not any(path.parent.glob("*.py"))
 
 
 def problems(folder: Path, name: str) -> list[ThunderError]:

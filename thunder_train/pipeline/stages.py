@@ -25,7 +25,8 @@ from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder
 from thunder_train.evaluate import collapse, conditions, gate
-from thunder_train.launch.scripts import model_flags, rendered
+from thunder_train.launch import fit
+from thunder_train.launch.scripts import rendered
 from thunder_train.report import run_report
 from thunder_train.reproduce import manifest as manifests
 
@@ -81,8 +82,7 @@ def train(recipe: Recipe, out: Path, checkpoints: str) -> None:
     """
     run, staged, rows, digests = _run(recipe), _run(recipe, out), _split_rows(recipe), _row_digests(recipe)
     raise_all(validate.split_problems(recipe, rows))
-    if recipe.train.strategy == "tensor":
-        _check_split(recipe)
+    _check_layers(recipe)
     synced = _sync(recipe)
     if recipe.cluster.is_remote and (synced.has_changed or not _is_valid(run / "preflight.json")):
         files.write_json(run / "preflight.json", preflight.preflight(recipe, run / "logs" / "check"))
@@ -157,13 +157,17 @@ def _is_valid(preflight_file: Path) -> bool:
     return age_s < PREFLIGHT_VALID_S and not files.read_json(preflight_file)["notes"]
 
 
-def _check_split(recipe: Recipe) -> None:
-    """Refuse a model that the ranks cannot split before any rank starts; the ranks themselves check a hub model."""
-    if recipe.model.kind == "hub":
+def _check_layers(recipe: Recipe) -> None:
+    """Refuse a model that cannot get such an adapter, or that the ranks cannot split, before any rank starts.
+
+    Every layer of every model can get LoRA, so without a wish of its own a training need not wait for this.
+    """
+    train = recipe.train
+    if train.strategy == "data" and train.fine_tune_type == "lora" and not train.lora_keys:
         return
-    folder = dict(model_flags(recipe))["--model"]
-    flags = ["--config", f"{folder}/config.json", "--ranks", str(len(recipe.cluster.hosts)), "--check-split"]
-    argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *flags]
+    config = models.config_file(recipe.model, PROJECT)
+    flags = ["--config", str(config), "--ranks", str(len(recipe.cluster.hosts)), "--check"]
+    argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *fit.worker_flags(recipe), *flags]
     command(argv, where=f"model {recipe.model.name!r}", hint=READ_LOGS)
 
 

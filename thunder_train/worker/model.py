@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files, hub_cache, model_files
+from thunder_train.core import files, hub_cache, model_files, supported_models
 
 ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
 """The layers that mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
@@ -61,6 +62,7 @@ def load(name: str, revision: str, lazy: bool = False) -> tuple[nn.Module, Any]:
         mx.disable_compile()
     folder = locate(name, revision)
     model_files.check(folder, name)
+    raise_all(supported_models.problems(model_files.config(folder / "config.json"), f"--model {name}"))
     with loading("mlx-lm cannot load it", f"--model {name}"):
         model, tokenizer = mlx_lm.utils.load(
             str(folder), NO_CODE, lazy=lazy, trust_remote_code=NO_CODE["trust_remote_code"]
@@ -112,7 +114,7 @@ def add_lora(model: nn.Module, lora: Lora, seed: int) -> None:
 
     Raises ThunderError for more layers than there are, unknown keys, and an adapter without parameters.
     """
-    raise_all(_layer_problems(model, lora))
+    raise_all(layer_problems(model, lora))
     model.freeze()  # linear_to_lora_layers does not: norms and unquantised weights would be trained too
     # Just before the adapters are drawn: they must be equal on all ranks, which never exchange weights.
     mx.random.seed(seed)
@@ -121,23 +123,57 @@ def add_lora(model: nn.Module, lora: Lora, seed: int) -> None:
         raise ThunderError("no parameter would be trained", where="--lora-keys", hint="leave it empty for all layers")
 
 
-def _layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
-    problems = []
-    if not 1 <= lora.num_layers <= len(model.layers):
-        fact = f"must be from 1 to the model's {len(model.layers)} layers, not {lora.num_layers}"
+def layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
+    """Every reason why the model cannot get this adapter. Reads shapes only, so a lazily built model computes nothing.
+
+    mlx-lm reads 0 layers as all layers and ignores unknown keys silently.
+    """
+    problems, blocks = [], len(model.layers)
+    if not 1 <= lora.num_layers <= blocks:
+        fact = f"must be from 1 to the model's {blocks} layers, not {lora.num_layers}"
         problems.append(ThunderError(fact, where="--num-layers"))
-    names = adaptable_names(model.layers)
-    for key in sorted(set(lora.keys) - names):  # mlx-lm ignores unknown keys silently
-        near = difflib.get_close_matches(key, sorted(names), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use some of: {', '.join(sorted(names))}"
-        problems.append(ThunderError(f"no layer is called {key!r}", where="--lora-keys", hint=hint))
-    if lora.kind == "dora":
-        odd = {module.bits for _, module in model.named_modules() if isinstance(module, nn.QuantizedLinear)} & {3, 5, 6}
-        if odd:  # mlx-lm's DoRA takes packed width * (32 // bits) for the input width, which is wrong for these
-            hint = "use fine_tune_type lora, or a base of 4 or 8 bits"
-            fact = f"DoRA is not supported on a base of {odd.pop()} bits"
-            problems.append(ThunderError(fact, "--fine-tune-type", hint))
-    return problems
+    trained = model.layers[-lora.num_layers :] if 1 <= lora.num_layers <= blocks else model.layers
+    names, everywhere = adaptable_names(trained), adaptable_names(model.layers)
+    for key in sorted(set(lora.keys) - names):
+        if key in everywhere:  # hybrid models have several kinds of blocks
+            nearest = max(number for number, block in enumerate(model.layers) if key in adaptable_names([block]))
+            fact, hint = (
+                f"none of the last {lora.num_layers} layers has {key!r}",
+                f"set num_layers to {blocks - nearest}",
+            )
+        else:
+            near = difflib.get_close_matches(key, sorted(names), n=1)
+            fact = f"no layer is called {key!r}"
+            hint = f"did you mean {near[0]!r}?" if near else f"use some of: {', '.join(sorted(names))}"
+        problems.append(ThunderError(fact, where="--lora-keys", hint=hint))
+    return problems + (_dora_problems(trained, lora) if lora.kind == "dora" else [])
+
+
+def _dora_problems(blocks: list[nn.Module], lora: Lora) -> list[ThunderError]:
+    """A problem for each kind of layer that would get an adapter and that mlx-lm's DoRA cannot compute."""
+    reasons = {name: reason for name, module in adaptable(blocks) if (reason := _without_dora(module))}
+    possible = sorted(adaptable_names(blocks) - set(reasons))
+    asked = {name: reason for name, reason in reasons.items() if not lora.keys or name in lora.keys}
+    keys = f", or lora_keys = {json.dumps(possible)}" if possible else ""
+    return [
+        ThunderError(
+            f"DoRA is not supported on {reason}, as {next(name for name in asked if asked[name] == reason)}",
+            "--fine-tune-type",
+            f'set fine_tune_type = "lora"{keys}',
+        )
+        for reason in dict.fromkeys(asked.values())
+    ]
+
+
+def _without_dora(module: nn.Module) -> str:
+    """What mlx-lm's DoRA cannot be put on; "" if it can."""
+    if isinstance(module, (SwitchLinear, QuantizedSwitchLinear)):
+        return "layers of experts"
+    if isinstance(module, nn.QuantizedLinear) and module.bits not in supported_models.DORA_BITS:
+        return f"layers of {module.bits} bits"
+    if isinstance(module, nn.QuantizedEmbedding):
+        return "quantised embeddings"
+    return f"layers of type {type(module).__name__}" if hasattr(module, "to_lora") else ""
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
@@ -150,14 +186,17 @@ def checkpoint_blocks(model: nn.Module) -> None:
         grad_checkpoint(block)
 
 
+def adaptable(blocks: list[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Name inside its block, and module, of each layer that can get an adapter."""
+    for block in blocks:
+        for name, module in block.named_modules():
+            if name and (hasattr(module, "to_lora") or isinstance(module, ADAPTABLE)):
+                yield name, module
+
+
 def adaptable_names(blocks: list[nn.Module]) -> set[str]:
     """Names, inside a block, of the layers that can get an adapter."""
-    return {
-        name
-        for block in blocks
-        for name, module in block.named_modules()
-        if name and (hasattr(module, "to_lora") or isinstance(module, ADAPTABLE))
-    }
+    return {name for name, _ in adaptable(blocks)}
 
 
 def trainable(model: nn.Module) -> dict[str, mx.array]:
@@ -191,17 +230,19 @@ def build(config: dict[str, Any]) -> nn.Module:
         if config.get("tie_word_embeddings", True) and hasattr(model, "sanitize"):
             model.sanitize({})  # Gemma, for one, ties the output layer only when it finds no lm_head among the weights
         if quantization := config.get("quantization"):
-            _quantize(model, quantization)
+            _quantize(model, quantization, _quantized_layers(quantization))
+        elif settings := supported_models.packing(config):
+            _quantize(model, _read_as(settings), _packed_layers(settings))
     return model
 
 
-def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
+def _quantize(model: nn.Module, quantization: dict[str, Any], choose: Callable[[str, nn.Module], Any]) -> None:
     nn.quantize(
         model,
         group_size=quantization["group_size"],
         bits=quantization["bits"],
         mode=quantization.get("mode", "affine"),
-        class_predicate=_quantized_layers(quantization),
+        class_predicate=choose,
     )
 
 
@@ -212,5 +253,32 @@ def _quantized_layers(quantization: dict[str, Any]) -> Callable[[str, nn.Module]
         if path in quantization:
             return quantization[path]
         return hasattr(module, "to_quantized") and module.weight.shape[-1] % quantization["group_size"] == 0
+
+    return choose
+
+
+def _read_as(settings: dict[str, Any]) -> dict[str, Any]:
+    """mlx-lm's table for weights that another tool packed, as its loader makes it."""
+    method, form = settings.get("quant_method"), str(settings.get("format"))
+    if method == "awq":
+        return {"group_size": settings.get("group_size", 128), "bits": settings.get("bits", 4)}
+    if method == "modelopt" or form.startswith("nvfp4"):
+        return {"group_size": 16, "bits": 4, "mode": "nvfp4"}
+    if method == "compressed-tensors" and form == "pack-quantized":
+        return {"group_size": 32, "bits": 4}
+    is_four = method == "mxfp4" or form.startswith("mxfp4")
+    return {"group_size": 32, "bits": 4, "mode": "mxfp4"} if is_four else {"group_size": 32, "bits": 8, "mode": "mxfp8"}
+
+
+def _packed_layers(settings: dict[str, Any]) -> Callable[[str, nn.Module], Any]:
+    """Chooses the layers that another tool packed; its config names those that it did not pack, embeddings never."""
+    left_out = [str(name).removeprefix("model.layers.*.") for name in settings.get("modules_to_not_convert") or []]
+    method = settings.get("quant_method")
+    if method == "bitnet" or (method == "fp8" and not supported_models.is_mxfp8(settings)):  # unpacked, or own layers
+        return lambda path, module: False
+
+    def choose(path: str, module: nn.Module) -> Any:
+        is_linear = isinstance(module, (nn.Linear, SwitchLinear)) and not path.endswith("lm_head")
+        return is_linear and not any(name in path for name in left_out) and hasattr(module, "to_quantized")
 
     return choose

@@ -23,6 +23,21 @@ DENSE: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 DENSE |= {"torch_dtype": "float32", "eos_token_id": 5, "bos_token_id": 2}
+MOE: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 97,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "moe_intermediate_size": 64,
+    "norm_topk_prob": True,
+}
 SHAPES: dict[str, dict[str, Any]] = {
     "llama, wide": DENSE
     | {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 256, "intermediate_size": 700}
@@ -260,14 +275,35 @@ def test_counting_from_the_config_agrees_with_the_loaded_model(folder: Path) -> 
     assert (total, model.trainable_parameters(loaded)) == (result["parameters"], result["trainable_parameters"])
 
 
-def test_check_split_refuses_a_model_that_the_ranks_cannot_split(tmp_path: Path) -> None:
+def test_check_refuses_a_model_that_the_ranks_cannot_split(tmp_path: Path) -> None:
     """
     The pipeline imports no mlx, so it runs this program before any rank starts.
     """
-    program, flags = "thunder_train.worker.inspect.fit", ["--config", str(GEMMA), "--check-split"]
-    done, refused = (python(program, [*flags, "--ranks", ranks], tmp_path) for ranks in ("2", "3"))
+    program, chosen = "thunder_train.worker.inspect.fit", flags(Path("adapter"), strategy="tensor")
+    given = ["--config", str(GEMMA), "--check", *chosen]
+    done, refused = (python(program, [*given, "--ranks", ranks], tmp_path) for ranks in ("2", "3"))
 
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     assert (2, "") == (refused.returncode, refused.stdout)
     expected = "--strategy tensor: 8 query heads cannot be split over 3 ranks; use 2 or 4 or 8 ranks"
     assert refused.stderr.startswith(expected)
+
+
+def test_check_names_each_layer_that_cannot_get_the_adapter(tmp_path: Path) -> None:
+    """
+    Otherwise the ranks would find out one after another, with the whole model in memory.
+    """
+    config = {**DENSE, "model_type": "qwen3_moe", **MOE}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    chosen = flags(Path("adapter"), fine_tune_type="dora", lora_keys="mlp.switch_mlp.up_proj,self_attn.qproj")
+
+    done = python(
+        "thunder_train.worker.inspect.fit", [*chosen, "--config", "config.json", "--check", "--ranks", "1"], tmp_path
+    )
+
+    keys = '["mlp.gate", "self_attn.k_proj", "self_attn.o_proj", "self_attn.q_proj", "self_attn.v_proj"]'
+    assert [
+        "--lora-keys: no layer is called 'self_attn.qproj'; did you mean 'self_attn.q_proj'?",
+        "--fine-tune-type: DoRA is not supported on layers of experts, as mlp.switch_mlp.up_proj; "
+        f'set fine_tune_type = "lora", or lora_keys = {keys}',
+    ] == done.stderr.splitlines()

@@ -1,8 +1,8 @@
 """Estimates what a training needs, from config.json and the flags of launch.sh: memory, message sizes, time of a step.
 
 Reads no weights. Activation memory is a formula with measured factors (memory.py); seconds come from a short
-measurement on this machine (step_seconds.py). Writes one JSON object, schema thunder.fit/1. With --check-split it only
-checks that the ranks can split the model.
+measurement on this machine (step_seconds.py). Writes one JSON object, schema thunder.fit/1. With --check it only checks
+that the model can get the adapter, and that the ranks can split it if they are to.
 """
 
 import math
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from thunder_train.worker.batching.plan import Pass
     from thunder_train.worker.inspect.memory import ModelSizes
+    from thunder_train.worker.model import Lora
 
 USABLE_BYTES = round(0.75 * 16e9)
 """Memory of a 16 GB Mac that a training can use: macOS lets the GPU have about three quarters."""
@@ -108,8 +109,7 @@ def report(
     split_problems = tensor_parallel.problems(network, ranks) if ranks > 1 else []
     if settings.strategy == "tensor":
         raise_all(split_problems)
-    lora = model.Lora(settings.num_layers, settings.lora_rank, keys=settings.lora_keys, kind=settings.fine_tune_type)
-    model.add_lora(network, lora, settings.seed)
+    model.add_lora(network, lora(settings), settings.seed)
     training = Training(network, model_sizes(config), settings, ranks, row_tokens)
     strategies = ["data", "tensor"] if ranks > 1 and not split_problems else ["data"]
     workloads = {name: training.workload(name) for name in strategies}
@@ -179,11 +179,20 @@ def advice(peaks: Mapping[str, int], split_problems: list[str]) -> str:
     return f"does not fit a 16 GB Mac with the {' or '.join(peaks)} strategy{why}: {smaller}"
 
 
-def check_split(config: dict[str, Any], ranks: int) -> None:
-    """Raise ThunderError if the tensor strategy cannot split a model over this number of ranks."""
+def check(config: dict[str, Any], settings: Settings, ranks: int) -> None:
+    """Raise every reason why a model cannot get the adapter, or cannot be split over the ranks if they share it."""
     from thunder_train.worker import model, tensor_parallel
 
-    raise_all(tensor_parallel.problems(model.build(config), ranks))
+    network = model.build(config)
+    split_problems = tensor_parallel.problems(network, ranks) if settings.strategy == "tensor" else []
+    raise_all([*split_problems, *model.layer_problems(network, lora(settings))])
+
+
+def lora(settings: Settings) -> "Lora":
+    """The adapter, as far as it decides shapes."""
+    from thunder_train.worker.model import Lora
+
+    return Lora(settings.num_layers, settings.lora_rank, keys=settings.lora_keys, kind=settings.fine_tune_type)
 
 
 def main(argv: list[str]) -> None:
@@ -197,15 +206,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--memory-only", action="store_true", help="do not measure the time of a step")
     result = parser.add_mutually_exclusive_group(required=True)
     result.add_argument("--output", type=Path, help="JSON file to write")
-    result.add_argument("--check-split", action="store_true", help="fail if the ranks cannot split the model")
+    result.add_argument("--check", action="store_true", help="fail if the model cannot be trained like that")
     flags, rest = parser.parse_known_args(argv)
     hint = "run `./doit model`"
-    if flags.check_split:
-        check_split(model_files.config(flags.config, hint), flags.ranks)
+    settings, config = parse(rest), model_files.config(flags.config, hint)
+    if flags.check:
+        check(config, settings, flags.ranks)
         return
-    settings = parse(rest)
     row_tokens = flags.row_tokens or settings.max_seq_len
-    config = model_files.config(flags.config, hint)
     files.write_json(flags.output, report(config, settings, flags.ranks, row_tokens, not flags.memory_only))
 
 

@@ -1,0 +1,133 @@
+"""Tiny folders of base models as users have them: quantised, of experts, or as Hugging Face has them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WIDTH, EXPERTS = 64, 4
+_DENSE = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "eos_token_id": 5,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {**_DENSE, "model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+    "qwen3": {**_DENSE, "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": True},
+    "qwen3_moe": {
+        **_DENSE,
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "num_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 64,
+        "norm_topk_prob": True,
+    },
+    "mixtral": {
+        **_DENSE,
+        "model_type": "mixtral",
+        "architectures": ["MixtralForCausalLM"],
+        "num_local_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+    },
+    "gpt_oss": {
+        **_DENSE,
+        "model_type": "gpt_oss",
+        "architectures": ["GptOssForCausalLM"],
+        "num_local_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 64,
+    },
+}
+"""config.json by family, without the size of the vocabulary: that is the nano tokenizer's."""
+Weights = dict[str, Any]
+
+
+def make(
+    folder: Path,
+    family: str,
+    *,
+    quantized: dict[str, Any] | None = None,
+    predicate: Callable[[str, Any], Any] | None = None,
+    as_hugging_face: bool = False,
+    shards: int = 1,
+    **config: Any,
+) -> Path:
+    """A folder with random weights and the nano tokenizer.
+
+    quantized: bits, group_size and mode, as mlx_lm.convert takes them; predicate: those of single layers.
+    as_hugging_face: experts are separate tensors, and a tied output layer is among them, as transformers saves them.
+    """
+    import mlx.core as mx
+    from mlx.utils import tree_flatten, tree_unflatten
+    from mlx_lm.utils import _get_classes, quantize_model
+
+    from thunder_train.worker import nano
+
+    mx.disable_compile()
+    vocabulary = nano.characters()
+    values = {**CONFIGS[family], "vocab_size": len(vocabulary), **config}
+    model_class, arguments = _get_classes(values)
+    model = model_class(arguments.from_dict(values))
+    model.update(tree_unflatten([(name, _drawn(mx, name, leaf)) for name, leaf in tree_flatten(model.parameters())]))
+    if quantized is not None:
+        given = {"group_size": 32, "bits": 4, **quantized}
+        model, values = quantize_model(model, values, **given, quant_predicate=predicate)
+    weights = dict(tree_flatten(model.parameters()))
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder, _hugging_face(values, weights) if as_hugging_face else weights, shards)
+    for name, table in {
+        "config.json": values,
+        "tokenizer.json": nano.tokenizer(vocabulary),
+        "tokenizer_config.json": nano.tokenizer_config(),
+    }.items():
+        (folder / name).write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def _drawn(mx: Any, name: str, leaf: Any) -> Any:
+    from thunder_train.worker import nano
+
+    return mx.array(nano.draw(name, leaf.shape)) if leaf.ndim > 1 else leaf
+
+
+def _hugging_face(config: dict[str, Any], weights: Weights) -> Weights:
+    named: Weights = {}
+    words = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+    for name, leaf in weights.items():
+        if match := re.fullmatch(r"(.*)\.switch_mlp\.(\w+)\.weight", name):
+            word = words[match[2]] if config["model_type"] == "mixtral" else match[2]
+            named |= {f"{match[1]}.experts.{expert}.{word}.weight": leaf[expert] for expert in range(leaf.shape[0])}
+        else:
+            named[name] = leaf
+    if config["tie_word_embeddings"]:
+        named["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    return named
+
+
+def _save(folder: Path, weights: Weights, shards: int) -> None:
+    import mlx.core as mx
+
+    if shards == 1:
+        mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+        return
+    names = sorted(weights)
+    files = {number: f"model-{number + 1:05d}-of-{shards:05d}.safetensors" for number in range(shards)}
+    for number, file in files.items():
+        part = {name: weights[name] for name in names[number::shards]}
+        mx.save_safetensors(str(folder / file), part, {"format": "pt"})
+    index = {name: files[at % shards] for at, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
