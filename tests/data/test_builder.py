@@ -169,12 +169,12 @@ def test_marks_in_another_order_are_the_same_text(tmp_path: Path) -> None:
 
 
 def test_rows_that_teach_nothing_are_dropped_and_counted(tmp_path: Path) -> None:
-    """An empty answer would teach silence; an empty hypothesis would teach invention."""
+    """An answer to nothing would teach invention, and an empty one silence."""
     report = [*report_rows(), report_row(0, n="a", h=" "), report_row(0, n="b", d=False, h="", r=" ")]
 
     manifest = built(tmp_path, report, sources=(source(use=("accepted", "corrected")),))
 
-    assert {"empty hypothesis": 1, "empty target": 1} == manifest["dropped"]
+    assert {"the recogniser heard nothing": 1, "nothing was said": 1} == manifest["dropped"]
 
 
 def test_empty_test_split_is_allowed(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_empty_test_split_is_allowed(tmp_path: Path) -> None:
 
 
 def test_conversations_are_written_as_they_are(tmp_path: Path) -> None:
-    """ChatML from elsewhere keeps its own system text and needs no template values."""
+    """ChatML from elsewhere needs no template, and gets the dataset's system message if it has none."""
     lines = [
         {"id": str(n), "messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}
         for n in range(20)
@@ -195,25 +195,26 @@ def test_conversations_are_written_as_they_are(tmp_path: Path) -> None:
     built(tmp_path, [], sources=(source(kind="chatml", path="c.jsonl", fields={}),), orthography="")
 
     messages = {row["id"]: row["messages"] for split in written(tmp_path).values() for row in split}
-    assert {f"c:{line['id']}": line["messages"] for line in lines} == messages
+    system = {"role": "system", "content": "Correct."}
+    assert {f"c:{line['id']}": [system, *line["messages"]] for line in lines} == messages
 
 
 # Refusals
 
 
-def test_reference_in_the_prompt_is_an_error(tmp_path: Path) -> None:
-    """A model that sees the answer learns to copy it, and every score is wrong."""
-    assert (
-        "thunder.toml: datasets.nko.template: the prompt of in:02 holds its reference; "
-        "take it out of the system text, the template or the telemetry"
-    ) == refusal(tmp_path, report_rows(), "Like «ߢߌ»: {{ asr_text }}")
+def test_words_of_the_template_are_no_leak(tmp_path: Path) -> None:
+    """They are the same for every row, and know the reference of none, even where it is one of them."""
+    assert {} == built(tmp_path, report_rows(), "Like «ߢߌ»: {{ asr_text }}")["dropped"]
 
 
 def test_reference_in_telemetry_is_an_error(tmp_path: Path) -> None:
-    """A field map can carry the reference into telemetry; the prompt is what counts."""
+    """A model that sees the answer learns to copy it; a field map can carry it into telemetry."""
     report = [row | {"t": {"c": row["r"] if row["n"] == "05" else ""}} for row in report_rows()]
 
-    assert "the prompt of in:05 holds its reference" in refusal(tmp_path, report, "{{ asr_text }} {{ telemetry.c }}")
+    assert (
+        "thunder.toml: datasets.nko.template: the prompt of in:05 holds its reference; "
+        "take it out of the telemetry or the partition"
+    ) == refusal(tmp_path, report, "{{ asr_text }} {{ telemetry.c }}")
 
 
 def test_reference_within_the_hypothesis_is_no_leak(tmp_path: Path) -> None:
@@ -235,12 +236,13 @@ def test_reference_is_found_as_words_only(tmp_path: Path) -> None:
     [
         (
             "{{ reference_text }}",
-            "prompt.j2: row in:00: 'reference_text' is undefined; a prompt may use asr_text, partition and telemetry",
+            "prompt.j2: row in:00: 'reference_text' is undefined; "
+            "a prompt may use asr_text, hypotheses, partition and telemetry",
         ),
         (
             "{{ telemetry.speed }}",
-            "prompt.j2: row in:00: 'dict object' has no attribute 'speed'; "
-            "a prompt may use asr_text, partition and telemetry",
+            "prompt.j2:1: shows telemetry.speed, which no source lets prompts see; if it is known without the "
+            'reference, add telemetry = ["speed"] to its source; else take it out',
         ),
         (
             "\n{% if %}",

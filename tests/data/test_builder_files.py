@@ -23,7 +23,7 @@ def test_every_dropped_row_is_listed_with_its_place(tmp_path: Path) -> None:
     built(tmp_path, report)
 
     assert [
-        {"file": "in.json", "id": "in:a", "line": 21, "reason": "empty hypothesis"},
+        {"file": "in.json", "id": "in:a", "line": 21, "reason": "the recogniser heard nothing"},
         {"file": "in.json", "id": "in:b", "line": 22, "reason": "stray script in the reference"},
         {"file": "in.json", "id": "in:c", "line": 23, "reason": "exact duplicate", "also_at": "in.json:3"},
     ] == files.read_jsonl(tmp_path / "out" / "dropped.jsonl")
@@ -77,14 +77,14 @@ def test_too_many_dropped_rows_fail_the_stage(tmp_path: Path) -> None:
     """
     A field that was renamed upstream must not quietly halve a dataset.
     """
-    report = [*report_rows(), *(report_row(n, n=f"x{n}", h="") for n in range(5))]
+    report = [*report_rows(), *(report_row(n, n=f"x{n}", f="") for n in range(5))]
 
     with pytest.raises(ThunderError) as error:
         built(tmp_path, report, max_dropped=0.1)
 
     assert (
-        "thunder.toml: datasets.nko.max_dropped: 5 of 25 rows were dropped (empty hypothesis: 5), and at most 10% may "
-        "be; correct them, or raise it; the first: in.json:21, in.json:22, in.json:23"
+        "thunder.toml: datasets.nko.max_dropped: 5 of 25 rows were dropped (accepted without a final text: 5), and "
+        "at most 10% may be; correct them, or raise it; the first: in.json:21, in.json:22, in.json:23"
     ) == str(error.value)
 
 

@@ -260,8 +260,7 @@ def test_missing_contract_fields_are_named_for_every_line(tmp_path: Path) -> Non
     incomplete = {name: value for name, value in prediction(2).items() if name != "asr_text"}
 
     assert (
-        "p.jsonl:2: lacks asr_text; add them\n"
-        "p.jsonl:3: Expected `str`, got `int` - at `$.partition`; correct the row"
+        "p.jsonl:2: lacks asr_text; add them\np.jsonl:3: Expected `str`, got `int` - at `$.partition`; correct the row"
     ) == mismatch(tmp_path, [prediction(1), incomplete, prediction(3, partition=3)], [reference(1)])
     assert "r.jsonl:1: lacks reference_text; add them" == mismatch(tmp_path, [incomplete], [{"audio_path": "a/1.wav"}])
 

@@ -103,15 +103,15 @@ class Collected:
         self._line_of.append(row.line)
         may_be_test = self.columns.add(row, source, example.group)
         # Python's own hash has 64 bits and differs between processes; here it is only compared within one.
-        self.contents.append(hash(self._encode(_content(example))))
+        self.contents.append(hash(self._encode(example.taught)))
         text = near_duplicates.normal(_text(example))
         for key, column in self.keys.items():
             value = text if key == examples.TEXT else row.keys.get(key)
             column.append(hash(value) if value else 0)
         self.sketch.add(text)
         self.statistics.add(number, row, example)
-        if not row.is_given and not self.dataset.train_on_silence and (row.is_silent or not example.asr_text):
-            self.unfit[number] = SILENT_REFERENCE if row.is_silent else SILENT_HYPOTHESIS
+        if not row.is_given and not self.dataset.train_on_silence and (example.silent or not example.asr_text):
+            self.unfit[number] = SILENT_REFERENCE if example.silent else SILENT_HYPOTHESIS
         self._take_decision(row, may_be_test)
 
     def _take_decision(self, row: Row, may_be_test: bool) -> None:
@@ -161,12 +161,9 @@ def _text(example: examples.Example) -> str:
     """A row's reference; without one all of its text but the system message, for many questions have one answer."""
     if example.reference_text:
         return example.reference_text
+    if example.text:
+        return example.text
     return "\n".join([message.content for message in example.messages if message.role != "system"])
-
-
-def _content(example: examples.Example) -> tuple[Any, ...]:
-    """All that a row teaches."""
-    return (example.messages, example.reference_text)
 
 
 def _decision(row: Row) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 Input: `rows.Row`.  Output: `Example`, or why the row is not used.
 """
 
-import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Dataset
-from thunder_train.core import templates
 from thunder_train.core.text import nfc
-from thunder_train.data import leak_check, orthography, readers
+from thunder_train.data import conversations, leak_check, orthography
+from thunder_train.data.prompts import Prompts
 from thunder_train.data.rows import GROUP_KEYS, Row
 from thunder_train.data.spelling import Spelling
 
@@ -20,14 +21,18 @@ TEXT = "text"
 """The group key whose value is the text of a row itself."""
 
 
-class Message(msgspec.Struct, frozen=True):
-    """One turn."""
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One turn. weight: 0 for an answer that must not be trained on."""
 
     content: str
+    name: str = ""
     role: str
+    tool_call_id: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    weight: int = 1
 
 
-class Example(msgspec.Struct, frozen=True):
+class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One row of a split, as it is written. Fields are in the order of their names, as in every file of the project."""
 
     asr_text: str
@@ -35,25 +40,48 @@ class Example(msgspec.Struct, frozen=True):
     id: str
     messages: tuple[Message, ...]
     partition: str
+    raw: dict[str, str] = {}
+    """asr_text and reference_text as they were read, where they differ: for error rates of raw texts."""
     reference_text: str
+    silent: bool = False
+    """A reference was given and is empty: nothing was said."""
     source: str
+    text: str = ""
+    """All of a row of plain text, which has no messages."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Schemas of the functions that the answers may call."""
+
+    @property
+    def answer(self) -> str:
+        """What the model shall write."""
+        return self.messages[-1].content if self.messages else self.text
+
+    @property
+    def taught(self) -> tuple[Any, ...]:
+        """All that a row teaches: rows in which it is equal are duplicates."""
+        return self.messages, self.reference_text, self.text, self.tools
 
 
 class Composer:
-    """Makes the examples of a dataset.
-
-    problems: leaks so far, which the builder raises together; spelling: statistics of the answers, by source.
-    """
+    """Makes the examples of a dataset. spelling: statistics of the answers, by source."""
 
     def __init__(self, dataset: Dataset, root: Path) -> None:
-        self.problems: list[ThunderError] = []
         self.spelling: dict[str, Spelling] = {}
         self.table = orthography.of_dataset(dataset)
         self._dataset = dataset
         self._where = f"thunder.toml: datasets.{dataset.name}"
-        self._templates = [templates.prompt(readers.text(path, root), path) for path in dataset.templates]
-        self._values = [dict(template.globals) for template in self._templates]
-        self._system = (Message(nfc(dataset.system), "system"),) if dataset.system else ()
+        self._prompts = Prompts(dataset, root)
+        self._given_prompts = leak_check.GivenPrompts()
+        self._leaks: list[str] = []
+        self._system = (Message(content=nfc(dataset.system), role="system"),) if dataset.system else ()
+
+    @property
+    def problems(self) -> list[ThunderError]:
+        """The leaks of all rows so far."""
+        rendered, given = f"{self._where}.template", f"{self._where}.sources"
+        leaks = [(row_id, rendered, "take it out of the telemetry or the partition") for row_id in self._leaks]
+        leaks += [(row_id, given, "take it out of the messages") for row_id in self._given_prompts.leaks()]
+        return [ThunderError(f"the prompt of {row_id} holds its reference", *rest) for row_id, *rest in leaks]
 
     def compose(self, row: Row) -> Example | str:
         """The example, or the reason to drop the row."""
@@ -61,29 +89,33 @@ class Composer:
         asr = spelling.cleaned(row.asr_text, is_prose)
         reference = spelling.cleaned(row.reference_text, is_prose)
         target = reference if row.target_text == row.reference_text else spelling.cleaned(row.target_text, is_prose)
-        if not target.strip():
+        is_silent = not is_prose and not reference and (row.is_silent or row.reference_text != "")
+        if not target.strip() and not is_silent and not _is_call(row):
             return "empty target"
-        if not row.is_given and not asr.strip():
-            return "empty hypothesis"
         if reason := spelling.unfit(row.row_id, asr, reference, target, is_prose) or _unfit_message(row, self.table):
             return reason
-        spelling.add(row.target_text)
-        example = Example(
+        if row.target_text:
+            spelling.add(row.target_text)
+        heard = (asr, *[spelling.cleaned(each, is_prose) for each in row.hypotheses])
+        messages = self._given(row, heard, reference) if is_prose else self._rendered(row, heard, reference, target)
+        raw = {}
+        if asr != row.asr_text:
+            raw["asr_text"] = row.asr_text
+        if reference != row.reference_text:
+            raw["reference_text"] = row.reference_text
+        return Example(
             asr_text=asr,
             group=self._group(row),
             id=row.row_id,
-            messages=tuple(Message(spelling.cleaned(each["content"], True), each["role"]) for each in row.messages)
-            or self._messages(row, asr, target),
+            messages=messages,
             partition=row.partition,
+            raw=raw,
             reference_text=reference,
+            silent=is_silent,
             source=row.source,
+            text=target if row.is_text else "",
+            tools=row.tools,
         )
-        prompt = [message.content for message in example.messages[:-1]]
-        if leak_check.holds_reference(prompt, example.reference_text, example.asr_text):
-            what = f"the prompt of {example.id} holds its reference"
-            hint = "take it out of the system text, the template or the telemetry"
-            self.problems.append(ThunderError(what, f"{self._where}.template", hint))
-        return example
 
     def _spelling_of(self, source: str) -> Spelling:
         spelling = self.spelling.get(source)
@@ -98,24 +130,62 @@ class Composer:
                 return value
         return row.row_id
 
-    def _messages(self, row: Row, asr: str, target: str) -> tuple[Message, ...]:
-        """System, user and assistant turns. The template sees hypothesis-side fields only."""
-        # By a checksum of the id, so that appended rows do not change the template of others.
-        number = zlib.crc32(row.row_id.encode()) % len(self._templates)
-        template, values = self._templates[number], self._values[number]
-        values.update(asr_text=asr, partition=row.partition, telemetry=row.telemetry)
-        try:  # as template.render does, but without copying its globals for each row: half of the time
-            user = "".join(template.root_render_func(template.new_context(values, shared=True)))
-        except Exception as error:  # a template is the user's code and may raise anything
-            hint = "a prompt may use asr_text, partition and telemetry"
-            raise ThunderError(f"row {row.row_id}: {error}", self._dataset.templates[number], hint) from None
-        return (*self._system, Message(nfc(user), "user"), Message(target, "assistant"))
+    def _rendered(self, row: Row, heard: tuple[str, ...], reference: str, target: str) -> tuple[Message, ...]:
+        """System, user and assistant turns. The template sees hypothesis-side fields. heard: asr_text, then others."""
+        telemetry = row.telemetry
+        user = self._prompts.render(
+            row.row_id,
+            asr_text=heard[0],
+            hypotheses=heard[1:] or heard,
+            partition=row.partition,
+            telemetry=telemetry,
+        )
+        if reference in user:
+            # What else is in the prompt are the template's own words, which know no row, and numbers.
+            shown = [text for text in leak_check.texts_of([telemetry, row.partition]) if text in user]
+            if leak_check.holds_reference(shown, reference, heard):
+                self._leaks.append(row.row_id)
+        answer = Message(content=target, role="assistant")
+        return (*self._system, Message(content=nfc(user), role="user"), answer)
+
+    def _given(self, row: Row, heard: tuple[str, ...], reference: str) -> tuple[Message, ...]:
+        """The conversation of a row, after the dataset's system message if it has none; () for plain text."""
+        cleaned = self._spelling_of(row.source).cleaned
+        messages = tuple(
+            Message(
+                content=cleaned(each["content"], True),
+                name=each.get("name", ""),
+                role=each["role"],
+                tool_call_id=each.get("tool_call_id", ""),
+                tool_calls=tuple(_cleaned(call, cleaned) for call in each.get("tool_calls", ())),
+                weight=each.get("weight", 1),
+            )
+            for each in row.messages
+        )
+        self._given_prompts.add(row.row_id, [message.content for message in messages[:-1]], reference, heard)
+        has_system = row.is_text or conversations.is_instructed(row.messages)
+        return messages if has_system else (*self._system, *messages)
+
+
+def _cleaned(value: Any, clean: Callable[[str, bool], str]) -> Any:
+    """A call of a tool with all its texts cleaned."""
+    if isinstance(value, str):
+        return clean(value, True)
+    if isinstance(value, dict):
+        return {name: _cleaned(item, clean) for name, item in value.items()}
+    return [_cleaned(item, clean) for item in value] if isinstance(value, list) else value
+
+
+def _is_call(row: Row) -> bool:
+    """Whether the answer is a call of tools, which needs no text."""
+    return bool(row.messages) and "tool_calls" in row.messages[-1]
 
 
 def _unfit_message(row: Row, table: orthography.Orthography | None) -> str:
-    """A fault in a question of a conversation, as a reason to drop it, or "". A question may be in any script."""
+    """A fault in a message before the answer, as a reason to drop the row, or "". A question may be in any script."""
     for message in row.messages[:-1]:
+        is_trained = message["role"] == "assistant" and message.get("weight") != 0
         text = orthography.cleaned(message["content"], table, is_prose=True)
-        for fault in orthography.faults(text, None, is_prose=True):
-            return f"{fault} in a {message['role']} message"
+        for fault in orthography.faults(text, table if is_trained else None, is_prose=True):
+            return f"{fault} in an earlier answer" if is_trained else f"{fault} in a {message['role']} message"
     return ""

@@ -16,18 +16,16 @@ import msgspec
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
-from thunder_train.data.telemetry import Allowed, knows_reference
+from thunder_train.data.telemetry import FIELDS, Allowed, knows_reference
 
-OPEN = ("telemetry", "trajectory_scalars", "witness")
+OPEN = ("telemetry", "trajectory_scalars", "char_posteriors_summary", "witness")
 """Canonical fields that may have members of any name, mapped as `telemetry.x`."""
 BUDGET = ("edit_budget.relative", "edit_budget.floor", "edit_budget.allowed")
-SHOWN = ("asr_text", "hypotheses", "partition", "ctc_confidence", "telemetry", "trajectory_scalars")
+SHOWN = ("asr_text", "hypotheses", "n_best_hypotheses", "partition", "ctc_confidence", *FIELDS)
 """Canonical fields that prompts show, so that none may come from the reference."""
 INDEX = re.compile(r"\[(\d{0,6})\]")
 """`[0]`, an item of a list; `[]` is all of them."""
 ALL = "[]"
-SCALARS = ("trajectory_scalars", "char_posteriors_summary")
-"""Canonical fields whose members become members of telemetry."""
 NULLABLE = ("asr_text", "reference_text")
 """Canonical fields in which null is a value: the recogniser heard nothing, nobody wrote the text down."""
 ABSENT = object()
@@ -51,8 +49,7 @@ class FieldMap:
         is_whole: bool,
         shape: type[msgspec.Struct] | None = None,
     ) -> None:
-        hidden = [name for name in source.reference_side if name.partition(".")[0] in ("telemetry", *SCALARS)]
-        self.telemetry = Allowed([*map(_bare, source.telemetry)], [*map(_bare, hidden)])
+        self._telemetry = Allowed.of(source)
         constants, problems = _typed(source, shape)
         raise_all([*_mistakes(source, canonical, required, is_whole), *problems])
         self._enums, self._is_whole = source.enums, is_whole
@@ -91,13 +88,7 @@ class FieldMap:
 
     def visible(self, telemetry: dict[str, Any], unused: Counter[str]) -> dict[str, Any]:
         """Telemetry that prompts and gates may see; unused counts the other members by name."""
-        return {} if self._is_all_hidden else self.telemetry.visible(telemetry, unused)
-
-
-def _bare(name: str) -> str:
-    """The name of a member of telemetry without the field that holds it in the row."""
-    head, _, member = name.partition(".")
-    return member if member and head in ("telemetry", *SCALARS) else name
+        return {} if self._is_all_hidden else self._telemetry.visible(telemetry, unused)
 
 
 def dig(value: Any, dotted: str) -> Any:

@@ -44,9 +44,9 @@ class Statistics:
     def add(self, number: int, row: Row, example: Example) -> None:
         """Count a row. number: the count of rows before it."""
         asr, reference = example.asr_text, example.reference_text
-        self.lengths.append(sum([len(message.content) for message in example.messages]))
+        self.lengths.append(sum([len(message.content) for message in example.messages]) + len(example.text))
         self.hypotheses.append(len(asr))
-        self.answers.append(len(example.messages[-1].content))
+        self.answers.append(len(example.answer))
         self.references.append(len(reference))
         self.edits.append(Levenshtein.distance(asr, reference) if reference and asr else NO_EDITS)
         for kind, word in zip(KINDS, (row.source, row.partition, row.decision, row.evidence_kind), strict=True):

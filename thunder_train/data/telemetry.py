@@ -10,6 +10,8 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any
 
+from thunder_train.config.dataset import Source
+
 HYPOTHESIS_SIDE = frozenset(
     # The row contract, and the trajectory behind its partitions.
     {"ctc_confidence", "velocity", "jerk", "commitment", "uncertainty", "transition_pressure", "recovery_margin"}
@@ -26,6 +28,16 @@ _REFERENCE_SIDE = re.compile(
     r"[wcsm]er(_.*)?|edits?(_.*)?|(.*_)?(edits|edit_distance|correct)|references?(_.*)?|refs?(_.*)?|levenshtein(_.*)?"
     r"|(ground_?)?truth(_.*)?|gold(_.*)?|oracle(_.*)?"
 )
+
+
+FIELDS = ("telemetry", "trajectory_scalars", "char_posteriors_summary")
+"""Canonical fields whose members are the telemetry of a row."""
+
+
+def _bare(name: str) -> str:
+    """The name of a member of telemetry without the field that holds it in the row."""
+    head, _, member = name.partition(".")
+    return member if member and head in FIELDS else name
 
 
 @cache
@@ -46,6 +58,12 @@ class Allowed:
         self.declared, self.hidden = frozenset(declared), frozenset(hidden)
         passing = HYPOTHESIS_SIDE | {name for name in self.declared if not knows_reference(name)}
         self._plain = frozenset(passing - self.hidden)
+
+    @classmethod
+    def of(cls, source: Source) -> "Allowed":
+        """What a source declares."""
+        hidden = [name for name in source.reference_side if name.partition(".")[0] in FIELDS]
+        return cls([*map(_bare, source.telemetry)], [*map(_bare, hidden)])
 
     def visible(self, telemetry: dict[str, Any], unused: Counter[str]) -> dict[str, Any]:
         """The allowed members, at any depth; unused counts the others."""
