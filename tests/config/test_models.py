@@ -1,10 +1,11 @@
 """The keys of [models.NAME] that say how messages become text."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.config.conftest import PROJECT, problems
+from tests.config.conftest import PROJECT, RECIPE, problems
 from thunder_train.config.load import load
 
 NANO = '[models.nano]\nkind = "nano"\n'
@@ -81,3 +82,39 @@ def test_a_template_that_is_not_there_is_told_before_anything_runs(project: Path
 
     hint = "correct models.nano.chat_template in thunder.toml"
     assert [f"templates/chat/none.jinja: is missing; {hint}"] == problems(project)
+
+
+@pytest.mark.parametrize(
+    ("config", "keys", "expected"),
+    [
+        (
+            {"num_experts": 8},
+            "",
+            "DoRA is not supported on layers of experts, which model 'nano' has; "
+            'set it to "lora", or lora_keys to other layers, as ["self_attn.q_proj"]',
+        ),
+        (
+            {"quantization": {"group_size": 64, "bits": 3}},
+            "",
+            "DoRA is not supported on layers of 3 bits, which model 'nano' has; set it to \"lora\"",
+        ),
+        ({"num_experts": 8}, 'lora_keys = ["self_attn.q_proj"]\n', ""),
+        ({"num_experts": 1, "quantization": {"group_size": 64, "bits": 4}}, "", ""),
+        ({"quantization": {"group_size": 64, "bits": 3, "model.x": {"group_size": 64, "bits": 4}}}, "", ""),
+    ],
+)
+def test_dora_on_what_it_cannot_compute_is_told_at_once(
+    project: Path, config: dict[str, object], keys: str, expected: str
+) -> None:
+    """
+    mlx-lm has no DoRA for experts, and computes a wrong width for 3, 5 and 6 bits.
+    """
+    (project / "base").mkdir()
+    (project / "base/config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 4, **config}))
+    (project / "thunder.toml").write_text(PROJECT.replace(NANO, '[models.nano]\nkind = "path"\npath = "base"\n'))
+    (project / "recipes/good.toml").write_text(f'{RECIPE}fine_tune_type = "dora"\n{keys}')
+
+    if expected:
+        assert [f"recipes/good.toml: train.fine_tune_type: {expected}"] == problems(project)
+    else:
+        assert "dora" == load(project).recipes["good"].train.fine_tune_type

@@ -173,7 +173,7 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
         ThunderError(what, f"{recipe.file}: train.{key}", hint)
         for key, what, hint in contradictions(recipe.train, _as_toml)
     ]
-    problems += _gate_problems(recipe)
+    problems += _gate_problems(recipe) + _dora_problems(recipe, root, stats)
     template = recipe.model.chat_template
     if files.is_inside(template) and not (root / template).is_file():
         hint = f"correct models.{recipe.model.name}.chat_template in thunder.toml"
@@ -181,6 +181,31 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
     rows = _known_rows(recipe.dataset, root)
     too_few = split_problems(recipe, rows) if rows is not None else []
     return problems + (too_few if too_few and _is_current(recipe.dataset, root) else [])
+
+
+def _dora_problems(recipe: Recipe, root: Path, stats: StatCache | None) -> list[ThunderError]:
+    """A problem for DoRA on all layers of a base that has some which it cannot compute, where its config.json is here.
+
+    With lora_keys the layers' names decide, which a worker knows; the stage asks it before any rank starts.
+    """
+    config = root / recipe.model.path / "config.json"
+    if recipe.train.fine_tune_type != "dora" or recipe.train.lora_keys or recipe.model.kind != "path":
+        return []
+    if not config.is_file():
+        return []
+    reason = stats.memo("without_dora", str(config), _without_dora) if stats else _without_dora(config)
+    if not reason:
+        return []
+    what = f"DoRA is not supported on {reason}, which model {recipe.model.name!r} has"
+    hint = 'set it to "lora"'
+    hint += ', or lora_keys to other layers, as ["self_attn.q_proj"]' if "experts" in reason else ""
+    return [ThunderError(what, f"{recipe.file}: train.fine_tune_type", hint)]
+
+
+def _without_dora(config: Path) -> str:
+    from thunder_train.core import model_files  # late, as in `_layers`
+
+    return model_files.without_dora(config)
 
 
 def _gate_problems(recipe: Recipe) -> list[ThunderError]:

@@ -131,6 +131,18 @@ def config(path: Path, hint: str = AGAIN) -> dict[str, Any]:
     return value
 
 
+def without_dora(path: Path) -> str:
+    """What of a model mlx-lm's DoRA cannot compute according to its config.json alone; "" if nothing is known."""
+    value, values = read(path, Config, str(path))
+    tables = [each for each in (values.quantization or {}).values() if isinstance(each, Quantization)]
+    bits = (values.quantization or {}).get("bits")
+    if supported_models.has_experts(value):
+        return "layers of experts"
+    if not tables and isinstance(bits, int) and bits not in supported_models.DORA_BITS:
+        return f"layers of {bits} bits"
+    return ""
+
+
 def layers(path: Path) -> int | None:
     """Transformer layers according to a config.json; None if it does not say. Raises ThunderError."""
     _, values = read(path, Config, str(path))
