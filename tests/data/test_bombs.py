@@ -75,7 +75,7 @@ def test_a_line_without_an_end_is_one_problem_and_the_next_line_is_read(tmp_path
     """
     The rest of the line is skipped in pieces, so that memory holds one.
     """
-    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b"a" * 20 * SMALL + b'\n{"text": 1}\n['))
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b"{" + b"a" * 20 * SMALL + b'\n{"text": 1}\n['))
 
     problems = told(tmp_path / "x.jsonl.gz").splitlines()
 

@@ -1,6 +1,7 @@
 """The keys of [datasets.NAME] and its sources: type, bounds, unit, default and help of each, stated only here."""
 # ruff: noqa: RUF009  (a call per key is how keys are declared)
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ PROMPTED = ("report", "rows", "nemo")
 """Those whose rows hold no prompt: a template of the dataset makes it."""
 UNSTATED = "unstated"
 """The evidence kind of a source that declares none; no result on such rows can be a GO."""
+FOLDER_FILES = "[TVDEtvde][reav][aslv]*"
+"""Pattern of the files in a folder of kind folder: train, valid, val, dev, eval, test, and few others."""
 SPLIT_KEYS = ("video_id", "audio_path", "segment_id", "feat_id", "text")
 
 
@@ -43,8 +46,8 @@ class Source:
         help="rows: the row contract, predictions and references; nemo: a NeMo manifest with text and pred_text; "
         "report: a correction report; chatml: messages as OpenAI and axolotl write them; sharegpt: conversations; "
         "alpaca: instruction, input, output; completions: prompt, completion; folder: train, valid and test of mlx-lm; "
-        "text: plain text, without a prompt. The file name says whether it is JSON, JSONL, CSV or Parquet; JSON may be "
-        "compressed as .gz or .zst",
+        "text: plain text, without a prompt. Files are JSON (lines, a list, a document), CSV of any separator, TSV, "
+        "Parquet or Arrow; texts may be packed as .gz, .zst, .bz2 or .xz",
         choices=KINDS,
     )
     path: str = text(
@@ -73,7 +76,10 @@ class Source:
         choices=("", "train", "valid", "test", "row", "divide"),
         default="",
     )
-    rows: str = text(help='report: dotted path to the list of rows; "" if the file itself is the list', default="")
+    rows: str = text(
+        help='Dotted path to the list of rows in a JSON document; "" if the file is that list, or has a row a line',
+        default="",
+    )
     fields: dict[str, str] = mapping(
         help="Canonical field = dotted path inside a row, with [0] for the first item of a list"
     )
@@ -99,6 +105,14 @@ class Source:
         choices=("accepted", "corrected", "unchanged", "stable"),
         default=("accepted",),
     )
+
+
+def source_files(kind: str, path: str, references: str = "") -> list[str]:
+    """Paths and patterns of the files that a source reads: of a folder, the pattern of its files."""
+    if kind == "folder":
+        escaped = re.sub(r"[*?\[]", r"[\g<0>]", path.rstrip("/"))
+        path = f"{escaped}/{FOLDER_FILES}"
+    return [each for each in (path, references) if each]
 
 
 @dataclass(init=False, repr=False, eq=False)

@@ -13,7 +13,7 @@ from typing import Any
 
 from thunder_train import ThunderError
 from thunder_train.config import fields
-from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset
+from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset, source_files
 from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
 from thunder_train.config.train import contradictions
@@ -360,7 +360,7 @@ def _is_current(dataset: Dataset, root: Path) -> bool:
         names = {
             name
             for source in dataset.sources
-            for path in (source.path, source.references)
+            for path in source_files(source.kind, source.path, source.references)
             for name in files.expand(path, root)
         }
         split = {"seed": dataset.split_seed, "valid": dataset.valid, "test": dataset.test}

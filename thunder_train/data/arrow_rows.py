@@ -173,4 +173,5 @@ def _plain(value: Any, name: str) -> Any:
         return [_plain(inner, name) for inner in value]
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise _NoJsonError(f"{name} holds {value if isinstance(value, float) else f'a {type(value).__name__}'}")
+    shown = value if isinstance(value, float) else "bytes" if isinstance(value, bytes) else f"a {type(value).__name__}"
+    raise _NoJsonError(f"{name} holds {shown}")

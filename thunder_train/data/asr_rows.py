@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
-from thunder_train.data import formats
+from thunder_train.data import formats, kinds
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.readers import Reader, full_id, paths, place, stem
 from thunder_train.data.rows import DEEPEST, Ledger, Row, depth, given_split, group_keys, key_text
@@ -133,7 +133,9 @@ class Predictions(Reader):
         if isinstance(value, str):
             self._missing[name] = False
         elif value is UNSET and self.form == formats.JSON:
-            self.add_missing([name], line)
+            others = [other for other in self._missing if not kinds.is_in_header(other, [*self.raw], self.source)]
+            needed = ("asr_text", "reference_text") if self._shape is Pair else ("asr_text",)
+            self.add_missing([other for other in needed if other == name or other in others], line)
         elif value is UNSET:
             return None
         return value

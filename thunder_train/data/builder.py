@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_some
-from thunder_train.config.dataset import Dataset, Source
+from thunder_train.config.dataset import Dataset, Source, source_files
 from thunder_train.core import files
 from thunder_train.data import given_splits, near_duplicates, spelling, splits
 from thunder_train.data.collect import Collected, LineSpool, Watch
@@ -230,8 +230,9 @@ def _source(source: Source, collected: Collected) -> dict[str, Any]:
     """One source as declared, and its files as read."""
     read = [
         {**_file(path, collected.root), "rows": collected.ledger.rows_read.get(path, 0)}
-        for pattern in (source.path, source.references)
+        for pattern in source_files(source.kind, source.path, source.references)
         for path in files.expand(pattern, collected.root)
+        if source.kind != "folder" or path in collected.ledger.rows_read
     ]
     declared = {"kind": source.kind, "evidence_kind": source.evidence_kind, "path": files.portable(source.path)}
     return {**declared, "files": read}

@@ -33,7 +33,7 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     keeps = source.split != "divide"
     name = Path(source.path.rstrip("/")).name
     for split, paths in found(source, root).items():
-        label = f"{name}-{split}".replace(".", "_")
+        label = f"{name}-{split}".replace(".", "_").lstrip("-")
         for path in paths:
             kind = _kind(source, path, root)
             yield from simple_rows.read(source, path, root, ledger, kind, label, split if keeps else "")

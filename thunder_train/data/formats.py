@@ -6,7 +6,8 @@ Input: a file.  Output: its format by its first bytes, and by its name where sev
 from pathlib import Path
 
 from thunder_train import ThunderError
-from thunder_train.data import packed
+from thunder_train.core.text import quoted
+from thunder_train.data import foreign, packed
 
 JSON, TABLE, TYPED = "json", "table", "typed"
 JSON_NAMES = (".jsonl", ".json", ".ndjson", ".jsonlines", ".jl")
@@ -21,7 +22,12 @@ def form(path: str, root: Path) -> str:
     name = suffix(path)
     if head.startswith(TYPED_STARTS) or (name in TYPED_NAMES and not head):
         return TYPED
-    if head.lstrip()[:1] in (b"{", b"[") or name in JSON_NAMES:
+    start = head.lstrip()
+    if start[:1] in (b"{", b"[") or name in JSON_NAMES:
+        if start and start[:1] not in (b"{", b"[") and not foreign.is_binary(head):
+            line = quoted(start.partition(b"\n")[0].decode(errors="replace").strip())
+            hint = "write an object a line or a list of objects; call it .csv or .tsv if it is a table"
+            raise ThunderError(f"is not JSON: it begins with {line}", where=path, hint=hint)
         return JSON
     if name in TYPED_NAMES:
         what = f"is no {'Parquet' if name == '.parquet' else 'Arrow'} file, as its name says"

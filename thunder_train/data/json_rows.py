@@ -188,8 +188,8 @@ class Document:
 
 def malformed(content: bytes, path: str, error: Exception) -> ThunderError:
     """Why a file is not one JSON value: it holds several, or is not JSON."""
-    after = AFTER.search(str(error))
-    start = content[int(after[1]) :].lstrip()[:1] if after else b""
+    after = AFTER.search(str(error))  # it names the byte behind the first one that follows
+    start = content[int(after[1]) - 1 :][:1] if after else b""
     first = content.lstrip()[:1]
     if start == b"{" == first:
         line = 1 + content.count(b"\n", 0, int(after[1]) if after else 0)

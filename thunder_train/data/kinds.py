@@ -41,6 +41,9 @@ OTHER_NAMES = {
 }
 """Canonical field -> what others call it, the likeliest first."""
 
+PAIRS = {"rows": ("asr_text", "reference_text"), "completions": ("prompt", "completion")}
+"""Kind -> its two texts."""
+
 
 def fitting(row: dict[str, Any]) -> tuple[str, str]:
     """The kind whose fields a row has under their own names, and those fields; ("", "") if there is none."""
@@ -82,20 +85,42 @@ def hint(
         return f'its rows have {fields}: set kind = "{kind}"'
     if "chosen" in names and "completion" in missing:
         return 'its rows compare answers: set fields = { completion = "chosen" } to learn those'
-    meant = near(missing, names)
-    if len(meant) == len(missing):
-        return f"set {_map(meant)}"
-    if source and source.kind not in ("rows", "nemo", "report") and "asr_text" not in missing:
-        texts = near(["asr_text", "reference_text"], names)
-        if len(texts) == 2:
-            return f'set kind = "rows" and {_map(texts)}, or map {" and ".join(missing)} in fields'
+    mapped = _mapped(row, names, missing, source)
+    if mapped:
+        return mapped
     members = list_members(row)
     if members:
         return rows_hint(members)
     if is_header:
         return "map them in fields; if that is a row, add a line with the names of the columns before it"
-    others = [name for name in names if name not in missing and name not in known]
+    others = [name for name in paths(row) if name not in missing and name not in known]
+    if len(row) > 1 and all(isinstance(value, dict) for value in row.values()):
+        return "write a list of rows instead of an object that holds them by name, or map them in fields"
     return f"add them, or map them in fields; the row has {shown(others, ', ')}" if others else "add them"
+
+
+def _mapped(row: dict[str, Any], names: list[str], missing: list[str], source: Source | None) -> str:
+    """A field map that fills the missing fields, perhaps of another kind; "" if no names are alike."""
+    meant = near(missing, names)
+    has_lists = any(_is_texts(row[name]) for field, name in meant.items() if field in ("prompt", "completion"))
+    if len(meant) == len(missing) and not has_lists:
+        return f"set {_map(meant, row)}"
+    kind = source.kind if source else "report"
+    others = {
+        "rows": kind not in ("rows", "nemo", "report") and "asr_text" not in missing,
+        "completions": kind in ("chatml", "sharegpt", "alpaca", "text") and not has_lists,
+    }
+    for other in (name for name, is_likely in others.items() if is_likely):
+        texts = near(PAIRS[other], names)
+        if len(texts) == len(PAIRS[other]):
+            return f'set kind = "{other}" and {_map(texts, row)}, or map {" and ".join(missing)} in fields'
+    return ""
+
+
+def paths(row: dict[str, Any]) -> list[str]:
+    """The fields of a row, those of objects in it as dotted paths."""
+    pairs = ((name, value if isinstance(value, dict) and value else {"": None}) for name, value in row.items())
+    return [f"{name}.{member}".rstrip(".") for name, members in pairs for member in members]
 
 
 def near(missing: Collection[str], names: list[str]) -> dict[str, str]:
@@ -123,9 +148,16 @@ def shown(names: list[str], between: str) -> str:
     return quoted(between.join(names[:SHOWN_FIELDS]))[1:-1] + (f" and {more} more" if more > 0 else "")
 
 
-def _map(meant: dict[str, str]) -> str:
-    """A field map as TOML."""
-    return "fields = { " + ", ".join(f"{field} = {_toml(name)}" for field, name in meant.items()) + " }"
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def _map(meant: dict[str, str], row: dict[str, Any]) -> str:
+    """A field map as TOML. A list of texts is not asr_text, but all hypotheses."""
+    fields = {
+        "hypotheses" if field == "asr_text" and _is_texts(row[name]) else field: name for field, name in meant.items()
+    }
+    return "fields = { " + ", ".join(f"{field} = {_toml(name)}" for field, name in fields.items()) + " }"
 
 
 def _toml(name: str) -> str:

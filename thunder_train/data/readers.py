@@ -180,12 +180,12 @@ class Reader:
         missing = [name for name in fields if not kinds.is_in_header(name, header, self.source)] if header else []
         if not missing:
             return False
-        is_text = isinstance(self.table, Table)
-        between = self.table.separator if isinstance(self.table, Table) else ", "
-        shown = f"its {'header is' if is_text else 'columns are'} {kinds.shown(header, between)}"
         row = dict.fromkeys(header) | self.raw
-        where = f"{self.path}:1" if is_text else self.path
-        hint = kinds.hint(row, missing, self.source, self.columns, is_header=True)
+        if isinstance(self.table, Table):
+            where, shown = f"{self.path}:1", f"its header is {kinds.shown(header, self.table.separator)}"
+        else:
+            where, shown = self.path, f"its columns are {kinds.shown(kinds.paths(row), ', ')}"
+        hint = kinds.hint(row, missing, self.source, self.columns, is_header=isinstance(self.table, Table))
         self.problems.add(f"lacks {', '.join(missing)}; {shown}", where, hint)
         return True
 

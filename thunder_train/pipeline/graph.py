@@ -13,7 +13,7 @@ from thunder_train.build import accepted
 from thunder_train.build.environment import COMPARED
 from thunder_train.build.key import STATS, Reads, Stage, View
 from thunder_train.build.sources import Sources
-from thunder_train.config.dataset import Dataset
+from thunder_train.config.dataset import Dataset, source_files
 from thunder_train.config.project import Cluster, Model, Recipe, deciding, operational, section
 from thunder_train.core import code_hash, files, paths, revisions
 
@@ -25,7 +25,7 @@ CHAT = ("chat_template", "template", "end_answers")
 
 def data(dataset: Dataset) -> Stage:
     """Sources -> rows and their manifest."""
-    given = [path for source in dataset.sources for path in (source.path, source.references) if path]
+    given = [path for each in dataset.sources for path in source_files(each.kind, each.path, each.references)]
     patterns = [path for path in given if files.is_pattern(path)]
     one_each = [path for path in given if not files.is_pattern(path)]
     return Stage(

@@ -15,6 +15,7 @@ from typing import Any
 
 from thunder_train import ThunderError
 from thunder_train.config import load
+from thunder_train.config.dataset import source_files
 from thunder_train.config.project import SECRETS
 from thunder_train.config.toml_io import as_toml, read_toml
 from thunder_train.core import files, hub_cache, paths, process
@@ -117,7 +118,7 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
     dataset, entries = run["recipe"]["dataset"], [*run["inputs"]["templates"], *run["inputs"]["sources"]]
     names = [entry["path"] for entry in entries]
     declared = list(dataset["templates"])
-    declared += [source[key] for source in dataset["sources"] for key in ("path", "references")]
+    declared += [path for each in dataset["sources"] for path in _source_files(each)]
     unhashed = {path for path in declared if path and not any(_matches(path, name) for name in names)}
     problems = [ThunderError("has no sha256 in the manifest", path) for path in sorted(unhashed)]
     named_today = _named_today(dataset["name"], root)
@@ -153,8 +154,14 @@ def _named_today(dataset: str, root: Path) -> list[str]:
     table = _current_table(root, "datasets", dataset)
     sources = [source for source in _list(table.get("sources")) if isinstance(source, dict)]
     declared = [table.get("template"), *_list(table.get("templates"))]
-    declared += [source.get(key) for source in sources for key in ("path", "references")]
+    declared += [path for source in sources for path in _source_files(source)]
     return [file for pattern in declared if isinstance(pattern, str) for file in files.expand(pattern, root)]
+
+
+def _source_files(source: dict[str, Any]) -> list[str]:
+    """Paths and patterns of a source's table."""
+    kind, path, references = (str(source.get(key, "")) for key in ("kind", "path", "references"))
+    return source_files(kind, path, references)
 
 
 def _current_file(path: str, named_today: list[str], root: Path) -> Path:
