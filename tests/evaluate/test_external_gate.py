@@ -26,7 +26,7 @@ from tests.helpers.gates import (
 from tests.helpers.project_copy import PROJECT, wait_for
 from thunder_train import ThunderError
 from thunder_train.core import process
-from thunder_train.evaluate import external_gate, gate
+from thunder_train.evaluate import external_gate, gate, replay
 
 HINT = "correct the gate; docs/gate.md describes the answers it must give"
 SAY = """
@@ -84,6 +84,19 @@ def test_a_gate_gets_only_fields_without_the_reference(tmp_path: Path) -> None:
         *map(json.loads, requests)
     ]
     assert [None, {"ctc_confidence": 0.9}] == [each.get("telemetry") for each in judged.decisions]
+
+
+def test_a_gate_gets_the_telemetry_that_a_source_declares(tmp_path: Path) -> None:
+    """
+    A recogniser may have scores of its own; replay shows a gate the same ones.
+    """
+    telemetry = {"rover": {"score": 0.5, "votes": {"top": 3}, "cer_text": "SECRET"}, "mine": 1, "cer_edits": 3}
+    gate_file = external(tmp_path, LOOP)
+    judged = gate.judge([prediction("a", telemetry=telemetry)], gate_file, WHERE, {"rover.score", "rover.votes"})
+
+    assert {"rover.score": 0.5, "rover.votes.top": 3} == judged.decisions[0]["telemetry"]
+    (tmp_path / gate.FILE).write_text(gate.as_jsonl(judged), encoding="utf-8")
+    assert [] == replay.replay(tmp_path, gate_file)
 
 
 def test_a_gate_gets_no_variable_but_the_usual_and_the_named_ones(

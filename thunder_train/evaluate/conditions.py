@@ -8,7 +8,7 @@ beside it.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,14 +64,15 @@ def judge(
     losses: dict[str, Any],
     settings: Evaluate,
     where: str,
+    declared: Collection[str] = (),
 ) -> tuple[gate.Judged, dict[str, Any]]:
     """Run the gate on the predictions and score them: (the gate's decisions, the content of eval.json).
 
     decisions: id -> line of the dataset's decisions.jsonl; only its telemetry is used. losses: content of losses.json.
-    where: the recipe's key, for errors of an external gate.
+    where: the recipe's key, for errors of an external gate. declared: telemetry that sources let a gate see.
     """
     rows = [row | {"telemetry": decisions.get(row["id"], {}).get("telemetry", {})} for row in predictions]
-    judged = gate.judge([row for row in rows if not chat_answers.is_chat(row)], settings.gate, where)
+    judged = gate.judge([row for row in rows if not chat_answers.is_chat(row)], settings.gate, where, declared)
     return judged, evaluate(rows, judged, losses, settings, losses["adapter_sha256"])
 
 

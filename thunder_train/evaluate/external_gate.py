@@ -11,6 +11,7 @@ import selectors
 import shlex
 import subprocess
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -30,7 +31,7 @@ TELEMETRY = frozenset(
     {"ctc_confidence", "mean_entropy", "velocity", "jerk", "commitment", "uncertainty", "transition_pressure"}
     | {"recovery_margin", "phase_stiffness", "novelty", "stability"}
 )
-"""Telemetry of the recogniser that a gate may see, by the names of the row format."""
+"""Telemetry of the recogniser that a gate may see, by the names of the row format; a source may declare others."""
 VERDICTS = ("accept", "reject")
 REASON_CHARACTERS = 500
 ROW_BYTES, SPARE_BYTES = 4096, 1 << 20
@@ -74,12 +75,30 @@ class _Pipes(NamedTuple):
     stderr: IO[bytes]
 
 
-def request(prediction: dict[str, Any]) -> dict[str, Any]:
-    """The request for one prediction: its fields of FIELDS, and its finite numbers of TELEMETRY."""
+def request(prediction: dict[str, Any], declared: Collection[str] = ()) -> dict[str, Any]:
+    """The request for one prediction: its fields of FIELDS, and its finite numbers of TELEMETRY or of declared names.
+
+    declared: names of telemetry, dotted where one lies in another, as `rover.score`; each counts for all below it.
+    """
     fields: dict[str, Any] = {name: prediction[source] for name, source in FIELDS.items()}
-    telemetry = prediction.get("telemetry") or {}
-    numbers = {name: telemetry[name] for name in sorted(TELEMETRY & set(telemetry)) if _is_number(telemetry[name])}
+    allowed = TELEMETRY.union(declared)
+    telemetry = sorted(_numbers(prediction.get("telemetry") or {}))
+    numbers = {name: value for name, value in telemetry if not allowed.isdisjoint(_with_those_above(name))}
     return {**fields, "telemetry": numbers} if numbers else fields
+
+
+def _numbers(telemetry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """(dotted name, finite number) of each number of telemetry, at any depth."""
+    for name, value in telemetry.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif _is_number(value):
+            yield prefix + name, value
+
+
+def _with_those_above(name: str) -> list[str]:
+    """`a.b.c` -> [`a`, `a.b`, `a.b.c`]"""
+    return [name[:end] for end in (*(at for at, letter in enumerate(name) if letter == "."), len(name))]
 
 
 def programs(command: tuple[str, ...], root: Path = Path()) -> dict[str, str]:

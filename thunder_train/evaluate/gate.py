@@ -6,6 +6,7 @@ docs/gate.md describes the policy and the file.
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -84,13 +85,14 @@ class _Decision(msgspec.Struct):
     """External gates only: why the witness was left out."""
 
 
-def judge(predictions: list[dict[str, Any]], gate: Gate, where: str) -> Judged:
+def judge(predictions: list[dict[str, Any]], gate: Gate, where: str, declared: Collection[str] = ()) -> Judged:
     """Decide on every proposal. An external gate is run in the current folder, which is the project's.
 
     predictions: lines of predictions.jsonl; only the fields that external_gate.request selects are read.
-    where: the recipe's key, for errors.  Raises ThunderError if any row cannot be decided.
+    where: the recipe's key, for errors.  declared: names of telemetry that a source lets a gate see.  Raises
+    ThunderError if any row cannot be decided.
     """
-    requests = sorted(map(external_gate.request, predictions), key=lambda request: request["id"])
+    requests = sorted((external_gate.request(row, declared) for row in predictions), key=lambda request: request["id"])
     repeated = [name for name, count in Counter(request["id"] for request in requests).items() if count > 1]
     if repeated:
         what = f"{len(repeated)} ids occur in several rows, first {repeated[0]!r}"

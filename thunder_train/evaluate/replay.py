@@ -47,7 +47,8 @@ def replay(run: Path, settings: Gate) -> list[str]:
             return [*differences, "no row was decided again: the recipe names no external gate"]
     else:
         settings = _builtin(policy, settings, path)
-    again = gate.judge([_prediction(each) for each in judged.decisions], settings, str(path))
+    shown = {name for each in judged.decisions for name in each.get("telemetry") or {}}  # chosen when it was judged
+    again = gate.judge([_prediction(each) for each in judged.decisions], settings, str(path), shown)
     return differences + _header_differences(judged.header, again.header) + _row_differences(judged, again)
 
 

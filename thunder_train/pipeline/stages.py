@@ -23,7 +23,7 @@ from thunder_train.config.toml_io import resolved_toml
 from thunder_train.core import files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
-from thunder_train.data import audit, builder
+from thunder_train.data import audit, builder, telemetry
 from thunder_train.evaluate import collapse, conditions, gate
 from thunder_train.launch import fit
 from thunder_train.launch.scripts import rendered
@@ -191,7 +191,8 @@ def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> Non
     decisions = files.read_jsonl(Path(paths.dataset(recipe.dataset.name)) / "decisions.jsonl")
     recorded = {row["id"]: row for row in decisions}
     rows, where = files.read_jsonl(predictions), f"{recipe.file}: evaluate.gate.command"
-    judged, evaluation = conditions.judge(rows, recorded, files.read_json(losses), recipe.evaluate, where)
+    declared = {name for source in recipe.dataset.sources for name in telemetry.Allowed.of(source).declared}
+    judged, evaluation = conditions.judge(rows, recorded, files.read_json(losses), recipe.evaluate, where, declared)
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
     files.write_json(staged / "eval.json", evaluation)
     problems = collapse.problems(evaluation["probe"], recipe.evaluate.probe, recipe.file)
