@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.audits import Page, example, page
+from tests.helpers.audits import Page, example, message, page
 from thunder_train.core import html
 from thunder_train.core.html import Shown
 from thunder_train.core.text import UNSEEN_IN_LINES
@@ -31,7 +31,7 @@ def test_no_row_can_add_markup() -> None:
     """
     Rows are untrusted, wherever the page shows them.
     """
-    row = example(id=HOSTILE, partition=HOSTILE, asr_text=HOSTILE, messages=[{"role": HOSTILE, "content": HOSTILE}])
+    row = example(id=HOSTILE, partition=HOSTILE, asr_text=HOSTILE, messages=[message(HOSTILE, HOSTILE)])
     plain, hostile = Page(page()), Page(page(examples=[row], counts={"source": {HOSTILE: {"train": 4}}}))
 
     assert plain.tags >= hostile.tags
@@ -86,7 +86,7 @@ def test_any_text_leaves_the_page_whole(rows: list[tuple[str, str, str, str]]) -
     Tags stay balanced, each text reads as it is written, N'Ko keeps its direction, and the page can be written.
     """
     examples = [
-        example(id=name, asr_text=old, reference_text=new, messages=[{"role": "user", "content": content}])
+        example(id=name, asr_text=old, reference_text=new, messages=[message("user", content)])
         for name, old, new, content in rows
     ]
     read = Page(page(dropped={name: 1 for name, *_ in rows}, examples=examples).encode().decode())

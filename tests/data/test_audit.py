@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.audits import EMPTY, TEMPLATE, Page, example, facts, page
+from tests.helpers.audits import EMPTY, TEMPLATE, Page, example, facts, message, page
 from thunder_train import ThunderError
 from thunder_train.data import audit
 
@@ -31,19 +31,21 @@ def test_the_page_says_what_is_in_the_dataset() -> None:
         "</thead>",
         "<tbody>",
         _counts("<i>not stated</i>", 2, 1, 3),
-        _counts("accepted", 1, 0, 1),
+        _counts("accepted", 1, "none", 1),
         "</tbody>",
     ] == text[text.index('<tr><th scope="col">Decision') :].splitlines()[:6]
     dropped = [line for line in text.splitlines() if "a.jsonl:7" in line or "exact duplicate" in line]
     assert [
-        '<tr><th scope="row">empty target</th><td class="n">2</td><td>a.jsonl:7 a:7</td></tr>',
+        '<tr><th scope="row">empty target</th><td class="n">2</td><td>'
+        '<div><a href="../../a.jsonl#L7">a.jsonl:7</a> a:7</div>'
+        "<div>b.jsonl:1 b:1, because of a.jsonl:9</div></td></tr>",
         '<tr><th scope="row">exact duplicate</th><td class="n">1</td><td></td></tr>',
     ] == dropped
     assert '<tr><th scope="row">doubled marks</th><td class="n">1,200</td></tr>' in text
     assert "1 pair of rows in different splits have nearly the same text." in text
 
 
-def _counts(name: str, *counts: int) -> str:
+def _counts(name: str, *counts: int | str) -> str:
     cells = "".join(f'<td class="n">{count}</td>' for count in counts)
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
@@ -86,7 +88,7 @@ def test_hypothesis_and_reference_stand_side_by_side_with_their_changes_marked()
         ({"target_text": "ߊߟߐ"}, "<i>the hypothesis, unchanged</i>"),
         ({"target_text": "ߊߟߐ", "reference_text": "ߊߟߐ"}, "<i>the hypothesis, unchanged</i>"),
         ({"target_text": "ߋߟߐ"}, f"{BDI}<ins>ߋ</ins>ߟߐ</bdi>"),
-        ({"asr_text": "", "reference_text": "", "target_text": "text"}, "text"),
+        ({"asr_text": "", "target_text": "text"}, "text"),
         ({"target_text": ""}, "<i>empty</i>"),
     ],
 )
@@ -104,7 +106,7 @@ def test_the_answer_is_told_by_what_it_changes(changes: dict[str, str], answer: 
         ("histograms", "Characters of the answer: no rows to measure."),
         ("dropped", "No row was dropped."),
         ("orthography_findings", "Nothing unusual was counted."),
-        ("near_duplicates", "0 pairs of rows in different splits have nearly the same text."),
+        ("near_duplicates", "None: no two rows of different splits have nearly the same text."),
         ("examples", "There is no row to show."),
     ],
 )
@@ -114,6 +116,113 @@ def test_an_empty_part_is_said_in_words(part: str, sentence: str) -> None:
     """
     assert sentence in Page(page(**{part: EMPTY[part]})).text
     assert sentence in Page(audit.page(EMPTY, TEMPLATE)).text
+
+
+def test_what_a_reader_must_know_stands_before_the_figures() -> None:
+    """
+    Which rows were given to a split, and what is disabled, decide what the figures mean.
+    """
+    text = page(notes=["test has no row: nothing is scored"], given={"train": 2, "valid": 0})
+
+    assert text.index("nothing is scored") < text.index("<h2>Splits</h2>")
+    assert ['<td class="n">3</td><td class="n">2</td>', '<td class="n">1</td><td class="n">none</td>'] == [
+        line[line.index("<td") :][: line[line.index("<td") :].index('<td class="n">', 25)]
+        for line in text.splitlines()
+        if "%</td>" in line
+    ]
+    assert "<h2>Notes</h2>" not in page()
+
+
+def test_characters_that_nobody_sees_are_named() -> None:
+    """
+    By code point and name, with how many there are and a row to look at.
+    """
+    stray = {"source": "gate", "letter": "\u0301", "name": "U+0301 COMBINING ACUTE ACCENT", "used": 0, "dropped": 3}
+    text = page(
+        stray_letters=[stray | {"row_id": "gate:4"}],
+        invisible_characters={"gate": {"U+200B ZERO WIDTH SPACE": 7}},
+        unused_fields={"mood": 9},
+    )
+
+    assert (
+        '<tr><th scope="row"><bdi>◌\u0301</bdi> <small>U+0301 COMBINING ACUTE ACCENT</small></th><td class="n">3</td>'
+        '<td class="n">none</td><td>gate:4</td></tr>'
+    ) in text
+    assert '<tr><th scope="row">U+200B ZERO WIDTH SPACE</th><td>gate</td><td class="n">7</td></tr>' in text
+    assert '<tr><th scope="row">mood</th><td class="n">9</td></tr>' in text
+
+
+def test_a_conversation_is_shown_with_its_calls_its_masks_and_its_tools() -> None:
+    """
+    A row of a chat has no hypothesis: what the model reads and what it learns is all there is.
+    """
+    call = {"name": "weather", "id": "c1", "arguments": {"city": "Ségou"}}
+    messages = [
+        message("assistant", "", calls=[call]),
+        message("tool", "21", name="weather", tool_call_id="c1"),
+        message("assistant", "Hm.", is_trained=False),
+        message("assistant", "21 °C"),
+    ]
+    row = example(asr_text="", reference_text="", partition="", decision="", messages=messages, tools=[{"name": "<b>"}])
+
+    text = page(examples=[row | {"more_messages": 2}])
+
+    assert "<p>Split train</p>" in text
+    assert "calls weather (c1): <bdi>{&#34;city&#34;: &#34;Ségou&#34;}</bdi>" in text
+    assert "<dt>tool weather, answer to call c1</dt>\n<dd><div>21</div></dd>" in text
+    assert "<dt>assistant, not trained on (weight 0)</dt>" in text
+    assert "… and 2 more messages" in text
+    assert "1 tool that the model may call" in text
+    assert not re.search("Hypothesis|Reference|edit|<b>", text[text.index("<h2>Examples") :])
+
+
+def test_plain_text_is_shown_as_text() -> None:
+    """
+    It has no prompt and no roles.
+    """
+    text = page(examples=[example(asr_text="", reference_text="", target_text="a\nb", messages=[], is_text=True)])
+
+    assert '<dl class="talk"><dt>Text</dt><dd><div>a</div><div>b</div></dd></dl>' in text
+    assert "The conversation" not in text
+
+
+def test_each_line_and_cell_has_the_direction_of_its_text() -> None:
+    """
+    Arabic, Hebrew and N'Ko begin at the right, in tables and in conversations that mix languages.
+    """
+    lines = "שלום\nhello\nߊߟ\n\n12 سلام"
+    text = page(
+        counts={"partition": {"سلام": {"train": 4}}},
+        dropped_examples={"empty target": [{"file": "أ.jsonl", "line": 7, "id": "a:7", "also_at": "", "href": ""}]},
+        examples=[example(id="ߊ:1", messages=[message("user", lines)])],
+    )
+
+    rtl = '<div dir="rtl">'
+    assert f"<dd>{rtl}<bdi>שלום</bdi></div><div>hello</div>{rtl}{BDI}ߊߟ</bdi></div><div></div>{rtl}" in text
+    assert '<th scope="row" dir="rtl"><bdi>سلام</bdi></th>' in text
+    assert f"{rtl}<bdi>أ.jsonl</bdi>:7" in text
+    assert f'<h3 dir="rtl">{BDI}ߊ:1</bdi></h3>' in text
+
+
+def test_a_split_without_rows_is_said_to_have_none() -> None:
+    """
+    A row of zeros would read as lengths that were measured.
+    """
+    splits = facts()["splits"] | {"test": {"rows": 0, "characters": {"min": 0, "median": 0, "max": 0, "total": 0}}}
+
+    assert '<th scope="row">test</th><td class="n">none</td><td colspan="6"></td></tr>' in page(splits=splits)
+
+
+def test_without_a_recogniser_there_are_no_words_of_one() -> None:
+    """
+    In a dataset of conversations nothing has a hypothesis, a decision or an error rate.
+    """
+    counts = {"source": {"chat": {"train": 4}}, "partition": {"": {"train": 4}}, "decision": {"": {"train": 4}}}
+    row = example(asr_text="", reference_text="", partition="", decision="")
+
+    text = page(cer={"train": None, "valid": None}, counts=counts, examples=[row])
+
+    assert not re.search("CER|ypothes|Rows by decision|Rows by partition|Decision", text)
 
 
 def test_a_search_that_stopped_early_says_so() -> None:
@@ -146,7 +255,8 @@ def test_the_page_needs_nothing_else() -> None:
     text = page()
 
     assert not re.search(r"https?:|src=|url\(|@import|<script|<link", text)
-    assert ["manifest.json", "dropped.jsonl", "dropped.jsonl"] == re.findall('href="(.*?)"', text)
+    links = re.findall('href="(.*?)"', text)
+    assert ["manifest.json", "dropped.jsonl", "dropped.jsonl", "../../a.jsonl#L7"] == links
 
 
 def test_a_template_that_is_gone_or_wrong_is_told_by_its_name(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_an_empty_split_takes_the_nearest_groups() -> None:
     assert {"train": 9, "valid": 3, "test": 1} == Counter(placed)
     assert [
         "no group fell into train by its hash, so the nearest 10 groups went there",
-        "no group fell into test by its hash, so the nearest 1 group went there",
+        "no group fell into test by its hash, so the nearest group went there",
     ] == notes
 
 

@@ -151,7 +151,7 @@ def test_signs_that_mean_something_in_a_class_are_written_with_a_backslash() -> 
         ({"shared": r"\s."}, "shared: lets U+0009 through (line break or tab); leave it out: no text may hold it"),
         (
             {"marks": "\u0300-\uffff"},
-            "marks: lets U+061C through (invisible character); leave it out: no text may hold it",
+            "marks: lets U+2028 through (line break or tab); leave it out: no text may hold it",
         ),
         ({"marks_per_letter": [0.5, 0.1]}, "marks_per_letter: wrong bounds: 0.5 to 0.1; give 0 <= low <= high <= 4"),
         (
@@ -251,6 +251,17 @@ def test_with_a_table_a_conversation_loses_invisible_characters_but_no_blanks() 
     The table is declared for all texts of the dataset; a code block ends in a line break.
     """
     assert " a\n" == cleaned(" a\u200b\n", table("remove"), is_prose=True)
+
+
+def test_a_range_may_hold_invisible_characters() -> None:
+    """
+    Those of Arabic do. What becomes of them is said elsewhere.
+    """
+    arabic = {"letters": r"\u0600-\u06ff"}
+    strict = from_table("arabic", arabic | {"invisible": "drop"}, "here")
+
+    assert "\u0633" == cleaned("\u0633\u061c", from_table("arabic", arabic, "here"))
+    assert ("invisible character U+061C",) == faults("\u0633\u061c", strict)
 
 
 def test_a_table_may_drop_or_keep_texts_with_invisible_characters() -> None:

@@ -13,6 +13,13 @@ VOID = {"meta", "br"}
 NKO = re.compile("[\u07c0-\u07ff]")
 
 
+def message(role: str, content: str, **changes: Any) -> dict[str, Any]:
+    """One message of a row."""
+    return {
+        "role": role, "content": content, "name": "", "tool_call_id": "", "calls": [], "is_trained": True, **changes
+    }  # fmt: skip
+
+
 def example(**changes: Any) -> dict[str, Any]:
     """One row as the examples of a page hold it."""
     row = {
@@ -23,7 +30,12 @@ def example(**changes: Any) -> dict[str, Any]:
         "asr_text": "ߊߟߐ",
         "reference_text": "ߊߟߎ",
         "target_text": "ߊߟߎ",
-        "messages": [{"role": "user", "content": "Mend: ߊߟߐ"}, {"role": "assistant", "content": "ߊߟߎ"}],
+        "messages": [message("user", "Mend: ߊߟߐ"), message("assistant", "ߊߟߎ")],
+        "more_messages": 0,
+        "tools": [],
+        "more_tools": 0,
+        "is_text": False,
+        "is_silent": False,
         "edits": 1,
     }
     return row | changes
@@ -34,6 +46,11 @@ def facts(**changes: Any) -> dict[str, Any]:
     return {
         "dataset": "tiny",
         "orthography": "bridge-toneless",
+        "notes": [],
+        "given": {},
+        "unused_fields": {},
+        "invisible_characters": {},
+        "stray_letters": [],
         "splits": {"valid": {"rows": 1, "characters": SPREAD}, "train": {"rows": 3, "characters": SPREAD}},
         "counts": {
             "source": {"gate": {"train": 3, "valid": 1}},
@@ -42,7 +59,12 @@ def facts(**changes: Any) -> dict[str, Any]:
         "histograms": {"characters of the answer": [[0, 9, 8], [10, 19, 2], [20, 29, 0]]},
         "cer": {"train": 0.31251, "valid": None},
         "dropped": {"exact duplicate": 1, "empty target": 2},
-        "dropped_examples": {"empty target": [{"file": "a.jsonl", "line": 7, "id": "a:7"}]},
+        "dropped_examples": {
+            "empty target": [
+                {"file": "a.jsonl", "line": 7, "id": "a:7", "also_at": "", "href": "../../a.jsonl#L7"},
+                {"file": "b.jsonl", "line": 1, "id": "b:1", "also_at": "a.jsonl:9", "href": ""},
+            ]
+        },
         "orthography_findings": [{"what": "doubled marks", "count": 1200}],
         "near_duplicates": {
             "count": 1,

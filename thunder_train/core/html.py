@@ -1,13 +1,15 @@
 """HTML pages of untrusted text, from Jinja templates.
 
 Input: a template and its values.  Output: a page in which every value is escaped. A template shows a text through the
-filter `shown` or `shown_lines` or the function `compared`. These spell out each character that would hide or reorder
+filter `shown`, `shown_lines` or `lines` or the function `compared`. These spell out each character that would hide or reorder
 others (`\\u202e`), and make a run of each stretch of N'Ko, which goes from right to left, so that the words around it
 keep their order.
 """
 
+import json
 import re
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -59,7 +61,9 @@ def page(template: Path, values: dict[str, Any]) -> str:
 
     loader = FileSystemLoader(template.parent)
     sandbox = templates.environment(loader=loader, autoescape=True, **templates.BLOCKS)
-    sandbox.filters.update(shown=shown, shown_lines=shown_lines, number=number)
+    sandbox.filters.update(
+        shown=shown, shown_lines=shown_lines, lines=lines, direction=direction, number=number, escaped_json=escaped_json
+    )
     sandbox.globals.update(compared=compared)
     return templates.render(sandbox, template, values) + "\n"
 
@@ -79,6 +83,37 @@ def shown_lines(text: str) -> Shown:
         end = match.end()
     stretches.append(kept[end:])
     return Shown([Run(_kind(each), _parts(each, unseen=UNSEEN_IN_LINES)) for each in stretches if each], more)
+
+
+def direction(text: Any) -> str:
+    """The direction in which a text begins: "rtl" if its first letter is of Arabic, Hebrew, N'Ko or the like."""
+    for letter in str(text):
+        kind = unicodedata.bidirectional(letter)
+        if kind in ("R", "AL"):
+            return "rtl"
+        if kind == "L":
+            break
+    return "ltr"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a text, with a direction of its own."""
+
+    direction: str
+    shown: Shown
+
+
+def lines(text: str) -> list[Line]:
+    """The lines of a message, each as `shown_lines`; the last one says how many characters are left out."""
+    kept, more = _cut(text)
+    listed = [Line(direction(line), shown_lines(line)) for line in kept.split("\n")]
+    return [*listed[:-1], Line(listed[-1].direction, replace(listed[-1].shown, more=more))]
+
+
+def escaped_json(value: Any) -> str:
+    """A value of a row as JSON."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def compared(before: str, after: str) -> tuple[Shown, Shown]:

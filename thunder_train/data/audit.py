@@ -5,8 +5,10 @@ Input: the collected rows, their splits, near-duplicates and the manifest of a d
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from rapidfuzz.distance import Levenshtein
@@ -20,6 +22,12 @@ from thunder_train.data.splits import SPLITS, Assignment
 
 EXAMPLES = 5
 """Dropped rows that the page names for each reason."""
+MESSAGES, TOOLS = 40, 20
+"""Most messages and tools of one row that the page shows; it says how many it leaves out."""
+STRAYS = 100
+"""Most stray letters that the page lists."""
+LINED = (".jsonl", ".csv", ".tsv", ".txt")
+"""Files whose rows are lines, so that a link can name one."""
 
 
 def build(collected: Collected, assigned: Assignment, near: NearDuplicates, manifest: dict[str, Any]) -> str:
@@ -43,7 +51,12 @@ def facts(collected: Collected, assigned: Assignment, near: NearDuplicates, mani
     return {
         "dataset": collected.dataset.name,
         "orthography": collected.dataset.orthography,
+        "notes": manifest.get("notes", []),
         "splits": manifest["splits"],
+        "given": manifest["split"].get("given", {}),
+        "unused_fields": manifest.get("unused_fields", {}),
+        "invisible_characters": manifest.get("invisible_characters", {}),
+        "stray_letters": _stray_letters(collected),
         "counts": collected.statistics.counts(assigned),
         "histograms": collected.statistics.histograms(assigned),
         "cer": {name: split["cer"] for name, split in manifest["splits"].items()},
@@ -61,13 +74,27 @@ def page(facts: dict[str, Any], template: Path = Path("templates/audit.html.j2")
 
 
 def _dropped(collected: Collected) -> dict[str, list[dict[str, Any]]]:
-    """The first few dropped rows of each reason."""
+    """The first few dropped rows of each reason. href: from the folder of the page to the row's file, "" for none."""
     examples: dict[str, list[dict[str, Any]]] = {}
+    up = "../" * len(Path(paths.dataset(collected.dataset.name)).parts)
     for row in sorted(collected.ledger.dropped):
         listed = examples.setdefault(row.reason, [])
         if len(listed) < EXAMPLES:
-            listed.append({"file": files.portable(row.file), "line": row.line, "id": row.row_id})
+            line = f"#L{row.line}" if row.file.endswith(LINED) else ""
+            href = f"{up}{quote(row.file)}{line}" if files.is_inside(row.file) else ""
+            place = {"file": files.portable(row.file), "line": row.line, "id": row.row_id}
+            listed.append(place | {"also_at": row.also_at, "href": href})
     return examples
+
+
+def _stray_letters(collected: Collected) -> list[dict[str, Any]]:
+    """Letters that the orthography does not list, by source, the most frequent first."""
+    listed = [
+        {"source": source, "letter": letter, "name": spelling.described(letter)} | asdict(stray)
+        for source, texts in sorted(collected.composer.spelling.items())
+        for letter, stray in texts.stray_letters.items()
+    ]
+    return sorted(listed, key=lambda row: (-row["dropped"], -row["used"], row["source"], row["letter"]))[:STRAYS]
 
 
 def _findings(collected: Collected) -> list[dict[str, Any]]:
@@ -93,13 +120,31 @@ def _example(collected: Collected, assigned: Assignment, row: int) -> dict[str, 
     """A row as the page shows it."""
     example: dict[str, Any] = msgspec.json.decode(collected.line(row))
     decision = collected.decision(row, is_test=True) or {"decision": ""}
+    messages, tools = example["messages"], example.get("tools", [])
+    answer = example.get("text", messages[-1]["content"] if messages else "")
     return {
-        **{key: example[key] for key in ("id", "partition", "asr_text", "reference_text", "messages")},
+        **{key: example[key] for key in ("id", "partition", "asr_text", "reference_text")},
+        "messages": [_message(each) for each in messages[:MESSAGES]],
+        "more_messages": max(0, len(messages) - MESSAGES),
+        "tools": tools[:TOOLS],
+        "more_tools": max(0, len(tools) - TOOLS),
+        "is_text": "text" in example,
+        "is_silent": example.get("silent", False),
         "split": SPLITS[assigned.splits[row]],
         "decision": decision["decision"],
         "edits": Levenshtein.distance(example["asr_text"], example["reference_text"]),
-        "target_text": example["messages"][-1]["content"],
+        "target_text": answer,
     }
+
+
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with all members that the page asks for."""
+    calls = [
+        {"name": call["function"]["name"], "arguments": call["function"]["arguments"], "id": call.get("id", "")}
+        for call in message.get("tool_calls", ())
+    ]
+    names = {name: message.get(name, "") for name in ("role", "content", "name", "tool_call_id")}
+    return names | {"calls": calls, "is_trained": message.get("weight", 1) != 0}
 
 
 def _values(facts: dict[str, Any]) -> dict[str, Any]:
@@ -110,13 +155,27 @@ def _values(facts: dict[str, Any]) -> dict[str, Any]:
     return {
         "dataset": facts["dataset"],
         "orthography": facts["orthography"],
+        "notes": facts["notes"],
+        "given": facts["given"],
+        "unused_fields": sorted(facts["unused_fields"].items()),
+        "invisible_characters": [
+            (source, name, count)
+            for source, counts in sorted(facts["invisible_characters"].items())
+            for name, count in sorted(counts.items())
+        ],
+        "stray_letters": facts["stray_letters"],
         "total": total,
         "split_names": splits,
         "splits": [
             (name, rows[name], _share(rows[name], total), facts["splits"][name]["characters"], facts["cer"].get(name))
             for name in splits
         ],
-        "counts": [(title.replace("_", " "), _table(table, splits)) for title, table in facts["counts"].items()],
+        "has_cer": any(rate is not None for rate in facts["cer"].values()),
+        "counts": [
+            (title.replace("_", " "), _table(table, splits))
+            for title, table in facts["counts"].items()
+            if set(table) != {""}  # no row says anything
+        ],
         "histograms": [(title, _bars(bins)) for title, bins in facts["histograms"].items()],
         "dropped": [
             (reason, count, facts["dropped_examples"].get(reason, []))

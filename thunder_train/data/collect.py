@@ -158,11 +158,14 @@ class Collected:
 
 
 def _text(example: examples.Example) -> str:
-    """A row's reference; without one all of its text but the system message, for many questions have one answer."""
-    if example.reference_text:
-        return example.reference_text
-    if example.text:
-        return example.text
+    """A row's reference; without one the answer to its hypothesis, or all of a conversation but the system message.
+
+    Many questions have one answer, so the answer alone does not make two conversations one.
+    """
+    if example.reference_text or example.text:
+        return example.reference_text or example.text
+    if example.asr_text or example.silent:
+        return example.answer
     return "\n".join([message.content for message in example.messages if message.role != "system"])
 
 

@@ -206,7 +206,7 @@ def filled(plan: Plan, assign: Callable[["Numbers"], Assignment]) -> tuple[Assig
         for movable in (plan.divided, plan.spare) if split == VALID else (plan.divided,):
             if moved := _moved(plan, assigned, split, share, movable, assign):
                 assigned, groups = moved
-                what = f"{groups} group{'' if groups == 1 else 's'}"
+                what = f"{groups} groups" if groups > 1 else "group"
                 notes.append(f"no group fell into {SPLITS[split]} by its hash, so the nearest {what} went there")
                 break
     return assigned, notes

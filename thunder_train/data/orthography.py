@@ -33,7 +33,7 @@ BANNED = {
     INVISIBLE: CONTROLS + BIDI_CONTROLS,
     BREAK: r"\t-\r\x85\u2028\u2029",
 }
-"""Reason -> class content of the characters that no table may list, worst first."""
+"""Reason -> class content of the characters that no text may hold, worst first."""
 REASONS = (*BANNED, STRAY)
 """All reasons of `faults`, worst first."""
 NAMED = (INVISIBLE, BREAK)
@@ -72,8 +72,9 @@ class Orthography:
 
     @cached_property
     def suspects(self) -> re.Pattern[str]:
-        """A character that is neither letter, mark, shared nor space."""
-        return re.compile(f"[^{self.letters}{self.marks}{self.shared} ]")
+        """A character that is neither letter, mark, shared nor space, or an invisible one that shall be seen."""
+        others = f"[^{self.letters}{self.marks}{self.shared} ]"
+        return re.compile(f"{others}|{UNSEEN.pattern}" if self.invisible == DROP else others)
 
     @cached_property
     def mark_set(self) -> tuple[str, ...]:
@@ -173,8 +174,10 @@ def _class_problems(content: str, where: str) -> Iterator[ThunderError]:
         hint = r"write what is between [ and ] in a regex, such as 'a-z\u00e0-\u00ff'"
         yield ThunderError(f"is not a character class: {content!r} ({error})", where=where, hint=hint)
         return
-    if match := pattern.search("".join(_members("".join(BANNED.values())))):
-        reason = next(reason for reason, banned in BANNED.items() if re.match(f"[{banned}]", match[0]))
+    # A range such as that of Arabic may hold invisible characters: `invisible` says what becomes of them.
+    banned = {reason: members for reason, members in BANNED.items() if reason != INVISIBLE}
+    if match := pattern.search("".join(_members("".join(banned.values())))):
+        reason = next(reason for reason, members in banned.items() if re.match(f"[{members}]", match[0]))
         what = f"lets U+{ord(match[0]):04X} through ({reason.removesuffix(' U+FFFD')})"
         yield ThunderError(what, where=where, hint="leave it out: no text may hold it")
 

@@ -25,7 +25,7 @@ KINDS = ("source", "partition", "decision", "evidence_kind")
 BINS = 20
 """Most bars of a histogram."""
 NO_EDITS = -1
-"""Edits of a row without a hypothesis or a reference."""
+"""Edits of a row without a hypothesis or a reference; a recogniser's row has both, though they may be empty."""
 
 
 class Statistics:
@@ -48,7 +48,8 @@ class Statistics:
         self.hypotheses.append(len(asr))
         self.answers.append(len(example.answer))
         self.references.append(len(reference))
-        self.edits.append(Levenshtein.distance(asr, reference) if reference and asr else NO_EDITS)
+        is_measured = (asr and reference) or (not row.is_given and (reference or example.silent))
+        self.edits.append(Levenshtein.distance(asr, reference) if is_measured else NO_EDITS)
         for kind, word in zip(KINDS, (row.source, row.partition, row.decision, row.evidence_kind), strict=True):
             words = self._words[kind]
             self._kinds[kind].append(words.setdefault(word, len(words)))
@@ -90,8 +91,9 @@ class Statistics:
         import numpy as np
 
         edits = np.asarray(self.edits, np.int64)
+        hypotheses = np.asarray(self.hypotheses, np.int64)
         columns = {
-            "characters of the hypothesis": np.asarray(self.hypotheses, np.int64)[assigned.kept],
+            "characters of the hypothesis": hypotheses[assigned.kept & ((hypotheses > 0) | (edits != NO_EDITS))],
             "characters of the answer": np.asarray(self.answers, np.int64)[assigned.kept],
             "edit distance, hypothesis to reference": edits[assigned.kept & (edits != NO_EDITS)],
         }
@@ -105,19 +107,32 @@ class Statistics:
         rates: dict[str, float | None] = {}
         for split, name in enumerate(SPLITS):
             rows = assigned.rows(split) & (edits != NO_EDITS)
-            rates[name] = round(int(edits[rows].sum()) / int(lengths[rows].sum()), 4) if rows.any() else None
+            total = int(lengths[rows].sum())
+            rates[name] = round(int(edits[rows].sum()) / total, 4) if total else None
         return rates
 
     def typical_rows(self, assigned: Assignment, each: int = 4) -> list[int]:
-        """Rows with the fewest, the median and the most edits, `each` of them; of equal ones those with a small id."""
+        """Rows with the fewest, the median and the most edits, `each` of them; of equal ones those with a small id.
+
+        Of rows without edits the shortest, the median and the longest: `each` of them if there are no others, else one.
+        """
         import numpy as np
 
-        edits = np.asarray(self.edits, np.int64)
-        rows = assigned.order[(assigned.kept & (edits != NO_EDITS))[assigned.order]]
-        rows = rows[np.argsort(edits[rows], kind="stable")]
-        middle = max(0, len(rows) // 2 - each // 2)
-        picked = [*rows[:each].tolist(), *rows[middle : middle + each].tolist(), *rows[-each:].tolist()]
-        return list(dict.fromkeys(picked))
+        edits, kept = np.asarray(self.edits, np.int64), assigned.order[assigned.kept[assigned.order]]
+        is_measured = edits[kept] != NO_EDITS
+        measured = _low_middle_high(kept[is_measured], edits, each)
+        lengths = np.asarray(self.lengths, np.int64)
+        return measured + _low_middle_high(kept[~is_measured], lengths, 1 if measured else each)
+
+
+def _low_middle_high(rows: "Numbers", values: "Numbers", each: int) -> list[int]:
+    """Of rows in some order those with the lowest, the median and the highest values, `each` of them, once each."""
+    import numpy as np
+
+    rows = rows[np.argsort(values[rows], kind="stable")]
+    middle = max(0, len(rows) // 2 - each // 2)
+    picked = [*rows[:each].tolist(), *rows[middle : middle + each].tolist(), *rows[-each:].tolist()]
+    return list(dict.fromkeys(picked))
 
 
 def histogram(values: "Numbers") -> list[list[int]]:
