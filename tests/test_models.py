@@ -55,6 +55,14 @@ def model_folder(folder: Path, config: object, *names: str) -> Path:
             ],
         ),
         ({"model_type": "llama"}, [], [f"base: holds no *.safetensors weights; {CONVERT}"]),
+        (
+            {"model_type": "llama"},
+            ["consolidated.safetensors"],
+            [
+                "base: holds consolidated.safetensors, and mlx-lm reads only files named model*.safetensors; "
+                "give the folder of the whole model; rename its only file model.safetensors"
+            ],
+        ),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused(
@@ -101,6 +109,30 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, make: object, expe
     make(tmp_path / "m")  # type: ignore[operator]
 
     assert [expected] == [str(problem) for problem in models.problems(tmp_path / "m", "base")]
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        (
+            ["model-1-of-3.safetensors"],
+            [
+                "base: lacks 2 of the 3 files that its index names, first model-2-of-3.safetensors; download the model again"
+            ],
+        ),
+        ([f"model-{number}-of-3.safetensors" for number in (1, 2, 3)], []),
+        (["model.safetensors"], []),
+    ],
+)
+def test_a_download_that_stopped_half_way_is_told(tmp_path: Path, present: list[str], expected: list[str]) -> None:
+    """
+    mlx-lm would name every tensor that is missing. It reads no index, so that of other files does not matter.
+    """
+    folder = model_folder(tmp_path, {"model_type": "llama"}, *present)
+    index = {f"w{number}": f"model-{number}-of-3.safetensors" for number in (1, 2, 3)}
+    files.write_json(folder / "model.safetensors.index.json", {"weight_map": index})
+
+    assert expected == [str(problem) for problem in models.problems(folder, "base")]
 
 
 def test_a_path_model_is_locked_by_the_hash_of_every_file_that_is_read(tmp_path: Path) -> None:
@@ -196,3 +228,22 @@ def test_a_hub_model_s_config_is_asked_for_alone(tmp_path: Path, monkeypatch: py
     what = "the config.json of owner/name at main is not in the local cache"
     hint = "fetch it alone: `.venv/bin/hf download owner/name config.json --revision main`"
     assert f"thunder.toml: models.tiny: {what}; {hint}" == str(caught.value)
+
+
+def test_a_hub_model_that_mlx_lm_lacks_is_refused_before_its_weights_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    They may have hundreds of gigabytes.
+    """
+    asked: list[list[str]] = []
+
+    def snapshot(repo: str, revision: str, allow_patterns: list[str], **_: object) -> str:
+        asked.append(allow_patterns)
+        return str(model_folder(tmp_path / "snapshot", {"model_type": "llama9"}))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+
+    with pytest.raises(ThunderError, match=r"^owner/name: mlx-lm .* has no model_type 'llama9'; it has llama"):
+        models.build(replace(NANO, kind="hub", repo="owner/name"), tmp_path, tmp_path / "out")
+    assert [["config.json"]] == asked

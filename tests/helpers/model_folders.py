@@ -131,3 +131,38 @@ def _save(folder: Path, weights: Weights, shards: int) -> None:
         mx.save_safetensors(str(folder / file), part, {"format": "pt"})
     index = {name: files[at % shards] for at, name in enumerate(names)}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+def make_awq(folder: Path, group: int = 32) -> Path:
+    """A llama whose blocks AutoAWQ packed into 4 bits: value, zero and scale of each group of inputs."""
+    import mlx.core as mx
+    import numpy as np
+
+    settings = {"quant_method": "awq", "bits": 4, "group_size": group, "version": "gemm", "zero_point": True}
+    make(folder, "llama", quantization_config=settings, torch_dtype="float16")
+    weights: Weights = {}
+    for name, leaf in mx.load(str(folder / "model.safetensors")).items():
+        if not name.endswith("_proj.weight"):
+            weights[name] = leaf.astype(mx.float16)
+            continue
+        outputs, inputs = leaf.shape
+        groups = np.array(leaf).reshape(outputs, inputs // group, group)
+        low, scales = groups.min(-1), (groups.max(-1) - groups.min(-1)) / 15
+        zeros = np.round(-low / scales)
+        values = np.clip(np.round(groups / scales[..., None] + zeros[..., None]), 0, 15).reshape(outputs, inputs)
+        base = name.removesuffix(".weight")
+        weights[f"{base}.qweight"] = mx.array(_in_words(values.T))
+        weights[f"{base}.qzeros"] = mx.array(_in_words(zeros.T))
+        weights[f"{base}.scales"] = mx.array(scales.T.astype(np.float16))
+    _save(folder, weights, 1)
+    return folder
+
+
+def _in_words(values: Any) -> Any:
+    """Eight columns of 4 bits in each word, in AutoAWQ's order."""
+    import numpy as np
+
+    words = np.zeros((values.shape[0], values.shape[1] // 8), np.uint32)
+    for place, column in enumerate((0, 2, 4, 6, 1, 3, 5, 7)):
+        words |= values[:, column::8].astype(np.uint32) << (4 * place)
+    return words.view(np.int32)
