@@ -117,7 +117,8 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, make: object, expe
         (
             ["model-1-of-3.safetensors"],
             [
-                "base: lacks 2 of the 3 files that its index names, first model-2-of-3.safetensors; download the model again"
+                "base: lacks 2 of the 3 files that its index names, first model-2-of-3.safetensors; "
+                "download the model again"
             ],
         ),
         ([f"model-{number}-of-3.safetensors" for number in (1, 2, 3)], []),

@@ -7,6 +7,7 @@ import pytest
 
 from thunder_train.core import supported_models
 
+NOT_READ = f"does not read; {supported_models.UNPACKED}"
 HERE = f"mlx-lm {version('mlx-lm')}"
 ANOTHER = "use a model of a type that mlx-lm has, or install an mlx-lm that has this one"
 
@@ -47,12 +48,12 @@ def test_what_mlx_lm_builds_is_no_problem(config: dict[str, Any]) -> None:
         ),
         (
             {"model_type": "llama", "quantization_config": {"bits": 4}},
-            f"base: its quantization_config names no quant_method, which {HERE} does not read; {supported_models.UNPACKED}",
+            f"base: its quantization_config names no quant_method, which {HERE} {NOT_READ}",
         ),
         (
             {"model_type": "llama", "quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}},
-            f"base: its weights are packed by 'modelopt' with 'FP8', which {HERE} does not read for a model of its type; "
-            f"{supported_models.UNPACKED}",
+            f"base: its weights are packed by 'modelopt' with 'FP8', which {HERE} "
+            f"{NOT_READ.replace(';', ' for a model of its type;')}",
         ),
     ],
 )
