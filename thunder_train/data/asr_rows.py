@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
-from thunder_train.data import formats, kinds
+from thunder_train.data import formats, json_rows, kinds, packed
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.readers import Reader, full_id, paths, place, stem
 from thunder_train.data.rows import DEEPEST, Ledger, Row, depth, given_split, group_keys, key_text
@@ -85,6 +85,7 @@ class _Keys(msgspec.Struct):
     feat_id: Any = None
 
 
+DECODE_KEYS = msgspec.json.Decoder(_Keys).decode
 CANONICAL = (*Prediction.__struct_fields__, "reference_text")
 
 
@@ -122,6 +123,10 @@ class Predictions(Reader):
         """Each prediction with its place and its hypothesis, "" if the recogniser heard nothing."""
         for line, row in self.mapped_rows(self._map, self._shape):
             asr = row.asr_text
+            if asr.__class__ is str:  # nearly all
+                self._missing["asr_text"] = False
+                yield line, row, asr
+                continue
             if asr is UNSET and (listed := _listed(row)):
                 asr = _text(listed if isinstance(listed, str) else listed[0])
             asr = self.text(line, asr, "asr_text")
@@ -142,7 +147,7 @@ class Predictions(Reader):
 
     def row(self, line: int, row: Prediction, asr: str, name: str, reference: str) -> Row | None:
         """A row of the dataset; None, and a problem, if it holds what no prompt can show."""
-        hypotheses = self._hypotheses(line, row)
+        hypotheses = self._hypotheses(line, row) if row.hypotheses or row.n_best_hypotheses else ()
         telemetry: dict[str, Any] = {} if row.ctc_confidence is None else {"ctc_confidence": row.ctc_confidence}
         telemetry |= row.trajectory_scalars
         if row.telemetry or row.char_posteriors_summary:
@@ -156,7 +161,7 @@ class Predictions(Reader):
         # A hypothesis without a text is no stable one: the row would teach to answer nothing.
         is_stable = row.partition == "stable" and "stable" in self._source.use and bool(asr.strip())
         return Row(
-            row_id=full_id(self.path, name, row),
+            row_id=f"{self.stem}:{name}" if name else full_id(self.path, "", row),
             source=self.stem,
             file=self.path,
             line=line,
@@ -183,10 +188,8 @@ class Predictions(Reader):
     def _hypotheses(self, line: int, row: Prediction) -> tuple[str, ...] | None:
         """The texts that the recogniser offers; None, and a problem, if there is an object without one."""
         listed = _listed(row)
-        if not listed:
-            return ()
-        if isinstance(listed, str):
-            return (listed,)
+        if listed is None or isinstance(listed, str):
+            return (listed,) if listed else ()
         if len(listed) > MOST_HYPOTHESES:
             self.problems.add(f"has {len(listed)} hypotheses", self.where(line), f"give at most {MOST_HYPOTHESES}")
             return None
@@ -295,17 +298,36 @@ class Join:
     def _carried(self, files: list[str], field_map: FieldMap) -> tuple[set[str], set[str]] | None:
         """The join keys that all rows of some files carry, and those that any carries; None if a file is malformed."""
         by_all, by_any = set(JOIN_KEYS), set[str]()
-        for path in files:
-            reader = Reader(path, self.root, field_map.columns, self.source)
-            for _, values in reader.mapped(field_map):
-                for key in JOIN_KEYS:
-                    if values.get(key) in (None, ""):
-                        by_all.discard(key)
-                    else:
-                        by_any.add(key)
-            if reader.problems.first or not reader.count:
-                return None
+        try:
+            for path in files:
+                is_empty = True
+                for values in self._key_values(path, field_map):
+                    is_empty = False
+                    for key, value in zip(JOIN_KEYS, values, strict=True):
+                        if value in (None, ""):
+                            by_all.discard(key)
+                        else:
+                            by_any.add(key)
+                if is_empty:
+                    return None
+        except (ValueError, RecursionError, ThunderError):
+            return None
         return by_all, by_any
+
+    def _key_values(self, path: str, field_map: FieldMap) -> Iterator[tuple[Any, ...]]:
+        """The values of JOIN_KEYS in each row. Raises ValueError, RecursionError or ThunderError."""
+        declared = {*self.source.fields, *self.source.constants, *self.source.enums}
+        reader = Reader(path, self.root, field_map.columns, self.source)
+        is_plain = reader.form == formats.JSON and not self.source.rows and not declared & {*JOIN_KEYS}
+        if is_plain and json_rows.layout(path, self.root) == json_rows.LINES:
+            for _, line in packed.lines(path, self.root, reader.problems):
+                if not line.isspace():
+                    keys = DECODE_KEYS(line)  # in a quarter of the time that the whole row would take
+                    yield keys.audio_path, keys.segment_id, keys.feat_id
+        else:
+            for _, row in reader.mapped(field_map):
+                yield row.get(JOIN_KEYS[0]), row.get(JOIN_KEYS[1]), row.get(JOIN_KEYS[2])
+        reader.problems.raise_all()
 
     def _add_repeated(self, reader: Reader, line: int, name: str, first: int) -> None:
         also = place(*self._at(first))

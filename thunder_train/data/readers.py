@@ -132,8 +132,9 @@ class Reader:
         columns = field_map.columns
         for line, raw in self.objects():
             self.raw = raw
-            if names := raw.keys() - columns:
-                self.unused.update(names)
+            if not columns.issuperset(raw):
+                for name in raw.keys() - columns:
+                    self.unused[name] += 1
             values, problems = field_map.applied(raw)
             for what, hint in problems:
                 self.problems.add(what, self.where(line), hint)
@@ -196,7 +197,7 @@ class Reader:
         self.problems.raise_all()
         ledger.rows_read[self.path] = self.count
         if isinstance(self.table, TypedTable):  # its other columns were not read
-            self.unused = Counter({name: self.count for name in self.table.header if name not in self.columns})
+            self.unused.update({name: self.count for name in self.table.header if name not in self.columns})
         ledger.unused_in(self.path).update(self.unused)
 
 

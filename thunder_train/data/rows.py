@@ -65,12 +65,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def group_keys(fields: Any) -> dict[str, str]:
     """The group keys among the attributes of a source's own row."""
-    return {name: text for name in GROUP_KEYS if (value := getattr(fields, name)) != "" and (text := key_text(value))}
+    keys = {}
+    for name in GROUP_KEYS:
+        value = getattr(fields, name)
+        text = value.strip() if value.__class__ is str else key_text(value)
+        if text:
+            keys[name] = text
+    return keys
 
 
 def key_text(value: str | int | float) -> str:
     """A key as a text: 7, 7.0 and "7 " are one key, for tables write whole numbers with a fraction."""
-    if isinstance(value, str):
+    if value.__class__ is str:
         return value.strip()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

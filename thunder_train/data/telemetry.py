@@ -30,6 +30,7 @@ _REFERENCE_SIDE = re.compile(
 )
 
 
+_SCALARS = frozenset({float, int, str, bool, type(None)})
 FIELDS = ("telemetry", "trajectory_scalars", "char_posteriors_summary")
 """Canonical fields whose members are the telemetry of a row."""
 
@@ -67,7 +68,7 @@ class Allowed:
 
     def visible(self, telemetry: dict[str, Any], unused: Counter[str]) -> dict[str, Any]:
         """The allowed members, at any depth; unused counts the others."""
-        if telemetry.keys() <= self._plain and not any(isinstance(item, dict | list) for item in telemetry.values()):
+        if self._plain.issuperset(telemetry) and _SCALARS.issuperset(map(type, telemetry.values())):
             return telemetry
         return self._members(telemetry, "", False, unused)
 
