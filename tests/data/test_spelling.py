@@ -151,6 +151,18 @@ def test_invisible_characters_are_counted_whatever_becomes_of_them() -> None:
     assert ({"\u200b": 2, "\ufeff": 1}, {"\u200f": 1, "\0": 1}) == (counted.invisible, chat.invisible)
 
 
+def test_removed_blanks_are_counted() -> None:
+    """
+    A reader who compares the rows with their source must not wonder. A conversation keeps its blanks.
+    """
+    counted = Spelling(None)
+    for text in (" a", "a\u3000", "\n", "a b", ""):
+        counted.cleaned(text)
+    counted.cleaned(" a", is_prose=True)
+
+    assert [{"what": "texts with blanks around them, which are removed", "count": 3}] == findings(counted)
+
+
 def test_stray_letters_are_counted_with_a_row_that_has_them() -> None:
     """
     A Cyrillic letter looks as its Latin twin: only its name and a row show where it came from.

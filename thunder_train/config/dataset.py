@@ -182,7 +182,7 @@ class Dataset:
     test: float = real(help="Test rows", unit="share of groups", low=0.0, high=0.9, default=0.1)
     group_keys: tuple[str, ...] = texts(
         help="Rows that share a value of one of these fields go to the same split; the first field that a row has "
-        "names its group. text: the answer without marks, spaces and punctuation",
+        "names its group. text: the reference, or all that is said, without marks, spaces and punctuation",
         choices=SPLIT_KEYS,
         default=SPLIT_KEYS,
     )

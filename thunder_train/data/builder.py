@@ -192,11 +192,12 @@ def _notes(collected: Collected, assigned: Assignment) -> list[str]:
     for key, count in sorted(shared.items()):
         row, other = next((row, other) for row, (each, other) in assigned.overlaps.items() if each == key)
         notes.append(
-            f"{counted(count, 'row')} given to valid share their {key} with rows given to test and stay; "
-            f"the first: {_at(collected, row)} and {_at(collected, other)}"
+            f"{counted(count, 'row')} given to valid {'has' if count == 1 else 'have'} the {key} of rows given to test "
+            f"and stay; the first: {_at(collected, row)} and {_at(collected, other)}"
         )
     if assigned.new_ids:
-        notes.append(f"{counted(len(assigned.new_ids), 'equal row')} of given splits stay and have #2, #3 in their ids")
+        ids = counted(len(assigned.new_ids), "id")
+        notes.append(f"equal rows inside a given split stay: {ids} got #2, #3 or higher at the end")
     if not assigned.rows(VALID).any():
         notes.append("valid has no row: there is no best adapter and no early stopping")
     if not assigned.rows(TEST).any():

@@ -172,7 +172,7 @@ def _notes_of_words(columns: Columns, dataset: Dataset, counts: "Numbers", own: 
             'split = "row" in a source keeps it'
         )
     if columns.words and len(own) < 2:
-        notes.append(f"the splits {_listed(columns.words)} of rows are not used: they are divided by hash")
+        notes.append(f"own splits of rows that mean none here are not used: {_listed(columns.words)}")
     return notes
 
 

@@ -63,13 +63,14 @@ class Counts:
 class Spelling:
     """Counts over many texts, added as they were read, before NFC. Without a table only NFC is counted.
 
-    invisible: invisible characters of the texts given to `cleaned`, and how many there were; stray_letters: rows
-    with letters that the table does not list.
+    invisible: invisible characters of the texts given to `cleaned`, and how many there were; blanks: those of these
+    texts that had blanks around them; stray_letters: rows with letters that the table does not list.
     """
 
     def __init__(self, table: Orthography | None) -> None:
         self.table = table
         self.invisible: Counter[str] = Counter()
+        self.blanks = 0
         self.stray_letters: dict[str, Stray] = {}
         self._counts = Counts()
         self._waiting: list[str] = []
@@ -78,7 +79,9 @@ class Spelling:
         self._others = re.compile(f"[^{table.letters}{table.marks} \\n]" if table else "(?!)")
 
     def cleaned(self, text: str, is_prose: bool = False) -> str:
-        """`orthography.cleaned`, and the invisible characters counted, also those that stay."""
+        """`orthography.cleaned`, and what it removes counted, and the invisible characters that stay."""
+        if not is_prose and (text[:1].isspace() or text[-1:].isspace()):
+            self.blanks += 1
         if not text.isprintable():
             self.invisible.update(UNSEEN.findall(text))
         return orthography.cleaned(text, self.table, is_prose)
@@ -163,6 +166,7 @@ def findings(spelling: Spelling) -> list[dict[str, str | int]]:
     """What was counted and not refused, for the audit: {"what", "count"}, only what occurs."""
     counts = spelling.counts()
     listed = {
+        "texts with blanks around them, which are removed": spelling.blanks,
         "texts whose marks NFC puts in order": counts.mark_order,
         "texts that NFC changes otherwise": counts.not_nfc - counts.mark_order,
         "doubled marks": counts.doubled,
