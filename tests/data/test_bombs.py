@@ -1,6 +1,7 @@
 """What a small file unpacks to is bounded, and each bound is one error that names file, line and limit."""
 
 import gzip
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from tests.helpers.inputs import source
 from thunder_train import ThunderError
 from thunder_train.data import arrow_rows, correction_reports, formats, json_rows, packed, readers
+from thunder_train.data.problems import Problems
 from thunder_train.data.rows import Ledger
 
 SMALL = 2**12
@@ -20,7 +22,8 @@ SMALL = 2**12
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "LINE_LIMIT", SMALL)
     monkeypatch.setattr(packed, "WHOLE_LIMIT", 64 * SMALL)
-    monkeypatch.setattr(json_rows, "VALUES_LIMIT", 1000)
+    monkeypatch.setattr(json_rows, "PIECE", SMALL // 4)
+    monkeypatch.setattr(json_rows, "MOST_IN_PIECE", SMALL + SMALL // 4)
 
 
 def told(path: Path, rows: str = "") -> str:
@@ -40,14 +43,19 @@ def _read(reader: readers.Reader) -> None:
 
 
 AS_LINES = "write its rows as JSONL, a line each"
+SHORTER = "write one row a line, as short as a text"
 
 
 @pytest.mark.parametrize(
     ("content", "rows", "expected"),
     [
         (b"[" + b" " * 64 * SMALL + b"]", "", f"x.json.gz: is longer than 0 MiB; {AS_LINES}"),
-        (b"[" + b"0," * 1001 + b"0]", "", f"x.json.gz: holds more than 0 million values; {AS_LINES}"),
-        (b"[" + b"{}," * 1001 + b"{}]", "", f"x.json.gz: holds more than 0 million values; {AS_LINES}"),
+        (b"[" + b"0," * SMALL + b"0]", "", f"x.json.gz: holds more than 0 MiB without the end of a row; {SHORTER}"),
+        (
+            b'{"a":\n' + b"[" * SMALL + b"]" * SMALL + b"}",
+            "rows",
+            "x.json.gz:1: is nested too deep; correct or remove the line",
+        ),
         (
             b'{"rows": [{}], "junk": "' + b"a" * SMALL + b'"}',
             "rows",
@@ -152,3 +160,21 @@ def test_a_key_that_stands_twice_beside_the_rows_is_still_found(tmp_path: Path) 
     assert "x.json: has the key 'a' twice; keep one of them" == told(tmp_path / "x.json", "rows")
     report = correction_reports.Report("y.json", tmp_path, frozenset(), source(kind="report", rows="rows"))
     assert [(1, {"b": "c: d"})] == list(report.objects())
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("rows", ["", "a.b"])
+def test_items_of_a_long_list_have_their_lines(tmp_path: Path, indent: int | None, rows: str) -> None:
+    """
+    The list is looked at in pieces, which may end in a text or in an object inside a row.
+    """
+    inner = [{"c": "},{ }, \n", "d": [{"e": number}, {}]} for number in range(300)]
+    content = json.dumps({"z": [1], "a": {"b": inner}} if rows else inner, indent=indent)
+    (tmp_path / "x.json").write_text(content)
+    document = json_rows.Document("x.json", tmp_path, rows)
+    items = list(document.items(Problems(), lambda number, line: f"{number} {line}"))
+
+    assert [(number, value) for number, _, value in items] == [*enumerate(inner, start=1)]
+    lines = content.splitlines()
+    assert all(not indent or lines[line - 1].strip() == "{" for _, line, _ in items)
+    assert bool(indent) == document.has_lines

@@ -94,7 +94,7 @@ class Report(Reader):
 
     def _listed(self) -> Iterator[Numbered]:
         document = json_rows.Document(self.path, self.root, self.source.rows if self.source else "")
-        schema = document.around[0].get("schema", REPORT_SCHEMA) if document.around else REPORT_SCHEMA
+        schema = document.around.get("schema", REPORT_SCHEMA)
         if schema != REPORT_SCHEMA:
             self._add_schema_problem(schema, f"{self.path}: schema")
             self.problems.raise_all()

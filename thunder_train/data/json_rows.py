@@ -3,6 +3,7 @@
 Input: a file's bytes, whatever its name is.  Output: objects with their place; every malformed byte is a problem.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -24,6 +25,14 @@ HALF = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F].
 """Group 1: an escape that is half of a surrogate pair, without the other half."""
 AFTER = re.compile(r"trailing characters \(byte (\d+)\)")
 """What the decoder says of bytes that follow a value."""
+CLOSE = re.compile(rb"\}\s*,")
+"""Where an object of a list may end."""
+PIECE = 2**22
+"""Bytes of a list whose items are looked at together."""
+STEP = 2**20
+MOST_IN_PIECE = packed.LINE_LIMIT + PIECE + STEP
+"""Most bytes of a piece, whose last item may be long."""
+BLANK = b" \t\r\n"
 NAMED = 3
 """Members of a document that a hint names."""
 LINES, ONE_LINE, OBJECT, LIST = "lines", "one line", "object", "list"
@@ -32,7 +41,6 @@ several lines; a list."""
 Numbered = tuple[int, dict[str, Any]]
 """The place of an object, from 1: its first line (JSON lines, CSV) or its number (Parquet, Arrow, a list on one line);
 and the object."""
-Members = dict[str, msgspec.Raw]
 
 
 def layout(path: str, root: Path) -> str:
@@ -97,17 +105,17 @@ def line_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
 class Document:
     """A JSON file that is read whole. rows: the dotted path of the list of rows in it; "": the file is that list.
 
-    around: the members beside that path, from the outermost object inwards.  Raises ThunderError if it is malformed.
+    around: the document without its rows.  Raises ThunderError if it is malformed.
     """
 
     def __init__(self, path: str, root: Path, rows: str) -> None:
         self.path, self.rows = path, rows
         self.content = packed.whole(path, root)
-        self.around: list[dict[str, Any]] = []
-        self.value = msgspec.Raw(self.content)
-        """The list of rows."""
-        self.listed = self._listed()
-        self.has_lines = self.content.count(b"\n") >= len(self.listed)
+        self.around: dict[str, Any] = {}
+        self.start, end = self._span() if self.content.strip(BLANK) else (0, 0)
+        self.pieces = _pieces(self.content, self.start, end, path)
+        self.first_piece = next(self.pieces, (b"", []))
+        self.has_lines = self.first_piece[0].count(b"\n") >= len(self.first_piece[1]) > 0
         """Whether its rows lie on lines of their own."""
 
     def items(self, problems: Problems, place: Callable[[int, int], str]) -> Iterator[tuple[int, int, dict[str, Any]]]:
@@ -115,68 +123,58 @@ class Document:
 
         place: number, line -> the place of a row for error messages.
         """
-        start = self.content.index(bytes(self.value)) if self.rows else 0
-        line = 1 + self.content.count(b"\n", 0, start)
-        for number, raw in enumerate(self.listed, start=1):
-            part = bytes(raw)
-            at = self.content.index(part, start)
-            line += self.content.count(b"\n", start, at)
-            where, first = place(number, line), line
-            start, line = at + len(part), line + part.count(b"\n")
-            if len(part) > packed.LINE_LIMIT:
-                problems.add(f"is longer than {packed.LINE_LIMIT >> 20} MiB", where, SHORTER)
-                continue
-            try:
-                value = DECODE(part)
-            except (ValueError, RecursionError) as error:
-                problems.keep(fault(part, self.path, first, error))
-                continue
-            if value.__class__ is not dict:
-                problems.add("is not a JSON object", where, "correct or remove the row")
-            elif not repeats(part, value, self.path, where, problems):
-                yield number, first, value
+        number, line = 0, 1 + self.content.count(b"\n", 0, self.start)
+        for piece, listed in itertools.chain([self.first_piece], self.pieces):
+            start = 0
+            for raw in listed:
+                part = bytes(raw)
+                at = piece.index(part, start)
+                number, line = number + 1, line + piece.count(b"\n", start, at)
+                where, first = place(number, line), line
+                start, line = at + len(part), line + part.count(b"\n")
+                value = _object(part, self.path, where, first, problems)
+                if value is not None:
+                    yield number, first, value
+            line += piece.count(b"\n", start)
 
-    def _listed(self) -> list[msgspec.Raw]:
-        """The list of rows. The document around it is decoded as strictly."""
-        content, path = self.content, self.path
-        if not content or content.isspace():
-            return []
-        if content.count(b",") > VALUES_LIMIT:
-            raise ThunderError(f"holds more than {VALUES_LIMIT >> 20} million values", path, AS_LINES)
-        keys = 0
+    def _span(self) -> tuple[int, int]:
+        """Where the list of rows is: behind its first bracket, before its last. The document around it is decoded."""
+        content = self.content
         try:
+            value = msgspec.json.decode(content, type=msgspec.Raw)
             for part in self.rows.split(".") if self.rows else ():
-                members = msgspec.json.decode(self.value, type=Members)
-                keys += self._keep_members(members, part)
-                self.value = members.get(part, msgspec.Raw(b"null"))
-            listed = msgspec.json.decode(self.value, type=list[msgspec.Raw])
-            # As in repeated_key: as many colons as keys around the list prove that no key is repeated.
-            colons = content.count(b":") - bytes(self.value).count(b":") if self.rows else 0
-            repeated = first_repeated(content.replace(bytes(self.value), b"[]", 1)) if colons != keys else None
+                # Only this member is looked at: a document may have any number of others.
+                holder = msgspec.defstruct("Holder", [("rows", msgspec.Raw, msgspec.field(name=part))])
+                value = msgspec.json.decode(value, type=holder).rows  # type: ignore[attr-defined]
         except msgspec.ValidationError:
             raise self._no_list() from None
         except (ValueError, RecursionError) as error:
-            raise malformed(self.content, self.path, error) from None
-        if self.rows and not all(bytes(memoryview(raw)[:1]) == b"{" for raw in listed):
+            raise malformed(content, self.path, error) from None
+        if bytes(memoryview(value)[:64]).lstrip()[:1] != b"[":
             raise self._no_list()
-        if repeated is not None:
-            raise ThunderError(f"has the key {quoted(repeated)} twice", path, "keep one of them")
-        return listed
+        if not self.rows:
+            return content.index(b"[") + 1, content.rindex(b"]")
+        listed = bytes(value)
+        self._keep_around(content.replace(listed, b"[]", 1))
+        start = content.index(listed)
+        return start + 1, start + len(listed) - 1
 
-    def _keep_members(self, members: Members, part: str) -> int:
-        """Decode what lies beside a part of the path; the number of its keys."""
-        beside = sum(len(memoryview(raw)) for name, raw in members.items() if name != part)
-        if beside > packed.LINE_LIMIT:
+    def _keep_around(self, envelope: bytes) -> None:
+        if len(envelope) > packed.LINE_LIMIT:
             what = f"holds more than {packed.LINE_LIMIT >> 20} MiB beside its rows"
             raise ThunderError(what, self.path, "remove what is not the list of rows")
-        around = {name: DECODE(raw) for name, raw in members.items() if name != part}
-        self.around.append(around)
-        return len(members) + count_keys(around) - len(around)
+        problems = Problems(self.path)
+        try:
+            self.around = DECODE(envelope)
+        except (ValueError, RecursionError) as error:
+            raise fault(envelope, self.path, 1, error) from None
+        repeats(envelope, self.around, self.path, self.path, problems)
+        problems.raise_all()
 
     def _no_list(self) -> ThunderError:
         where, hint = f"{self.path}: {self.rows or 'the file'}", "set `rows` to the dotted path of the list of rows"
         try:
-            names = list_members(DECODE(self.content))
+            names = list_members(DECODE(self.content)) if self.content.count(b",") <= VALUES_LIMIT else []
         except (ValueError, RecursionError) as error:
             return malformed(self.content, self.path, error)
         if names:
@@ -184,6 +182,46 @@ class Document:
         if self.rows and self.content.lstrip().startswith(b"["):
             hint = "leave `rows` out: the file itself is the list"
         return ThunderError("is not a list of objects", where, hint)
+
+
+def _pieces(content: bytes, start: int, end: int, path: str) -> Iterator[tuple[bytes, list[msgspec.Raw]]]:
+    """The items between start and end in pieces: bytes with what lies between the items, and each item of them.
+
+    A list of two-byte items takes forty times its bytes when all are looked at together. A piece ends where an object
+    ends; if that object lies in another, or in a text, the piece is no JSON and goes on to the next end.
+    """
+    while start < end:
+        look = start + PIECE
+        while True:
+            close = CLOSE.search(content, look, end) if look < end else None
+            stop, following = (close.start() + 1, close.end()) if close else (end, end)
+            if stop - start > MOST_IN_PIECE:
+                raise ThunderError(f"holds more than {MOST_IN_PIECE >> 20} MiB without the end of a row", path, SHORTER)
+            try:
+                listed = msgspec.json.decode(b"[%b]" % content[start:stop], type=list[msgspec.Raw])
+                break
+            except (ValueError, RecursionError) as error:
+                if close is None:
+                    raise malformed(content, path, error) from None
+                look = stop + min(STEP, (stop - start) // 16)  # a text may hold any number of such ends
+        yield content[start:following], listed
+        start = following
+
+
+def _object(part: bytes, path: str, where: str, line: int, problems: Problems) -> dict[str, Any] | None:
+    """The object of an item of a list; None, and a problem, if it is none."""
+    if len(part) > packed.LINE_LIMIT:
+        problems.add(f"is longer than {packed.LINE_LIMIT >> 20} MiB", where, SHORTER)
+        return None
+    try:
+        value = DECODE(part)
+    except (ValueError, RecursionError) as error:
+        problems.keep(fault(part, path, line, error))
+        return None
+    if value.__class__ is not dict:
+        problems.add("is not a JSON object", where, "correct or remove the row")
+        return None
+    return None if repeats(part, value, path, where, problems) else value
 
 
 def malformed(content: bytes, path: str, error: Exception) -> ThunderError:
