@@ -218,7 +218,7 @@ def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path: Path) -> None:
             {"enums": {"decision": {"yes": "accepted"}}},
             f"in.json: [0]: decision '{'a' * 79}... is in no enum; list it in enums.decision beside yes",
         ),
-        ([report_row(0, h=5)], {}, "in.json: [0]: Expected `str`, got `int` - at `$.asr_text`; correct the row"),
+        ([report_row(0, h=5)], {}, "in.json: [0]: asr_text is a number, not a text; write it in quotes"),
         (
             [CASE],
             {"fields": FIELDS | {"asr_txt": "h", "witness.token": "w", "witness": "w", "edit_budget.flor": "b"}},

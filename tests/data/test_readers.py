@@ -251,7 +251,7 @@ def test_csv_cell_that_is_no_number_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "p.csv", "\n".join([head, *cells]))
 
     assert (
-        "p.csv:2: Expected `float | null`, got `str` - at `$.ctc_confidence`; correct the row\n"
+        "p.csv:2: ctc_confidence is a text, not a number; correct the row\n"
         "p.csv:3: ctc_confidence is not a number; correct the row"
     ) == error_of(tmp_path, kind="rows", path="p.csv", references="r.csv")
 

@@ -131,7 +131,7 @@ def test_field_map_renames_fields_of_any_kind(tmp_path: Path) -> None:
         (
             "completions",
             {"prompt": 5, "completion": ""},
-            "Expected `str | array`, got `int` - at `$.prompt`; correct the row",
+            "prompt is a number, not a text or a list; write it in quotes",
         ),
         ("text", {"messages": TURNS}, 'lacks text; its rows have messages: set kind = "chatml"'),
     ],
@@ -260,7 +260,7 @@ def test_missing_contract_fields_are_named_for_every_line(tmp_path: Path) -> Non
     incomplete = {name: value for name, value in prediction(2).items() if name != "asr_text"}
 
     assert (
-        "p.jsonl:2: lacks asr_text; add them\np.jsonl:3: Expected `str`, got `int` - at `$.partition`; correct the row"
+        "p.jsonl:2: lacks asr_text; add them\np.jsonl:3: partition is a number, not a text; write it in quotes"
     ) == mismatch(tmp_path, [prediction(1), incomplete, prediction(3, partition=3)], [reference(1)])
     assert "r.jsonl:1: lacks reference_text; add them" == mismatch(tmp_path, [incomplete], [{"audio_path": "a/1.wav"}])
 

@@ -135,7 +135,7 @@ class Predictions(Reader):
 
     def text(self, line: int, value: str | UnsetType | None, name: str) -> str | UnsetType | None:
         """A text or null; UNSET, and a problem, if the row does not have it. An empty cell of a table is null."""
-        if isinstance(value, str):
+        if value is not UNSET:
             self._missing[name] = False
         elif value is UNSET and self.form == formats.JSON:
             others = [other for other in self._missing if not kinds.is_in_header(other, [*self.raw], self.source)]

@@ -6,6 +6,7 @@ structs with their place. A `Reader` streams one file, and raises all its proble
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -33,6 +34,17 @@ STRUCTURED = (
 """Fields that a cell of a CSV file may hold as JSON."""
 NUMBERS = ("trajectory_scalars", "telemetry", "edit_budget", "char_posteriors_summary")
 """Those whose members are numbers where a cell looks like one."""
+WRONG_TYPE = re.compile(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+?)((?:\[\.\.\.\])*)`")
+"""What the decoder says of a value of a wrong type, in a field or inside it."""
+NAMES = {
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+"""Types as the decoder calls them, in words."""
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
@@ -166,7 +178,8 @@ class Reader:
         try:
             return _from_cells(given, shape) if self.form == formats.TABLE else msgspec.convert(given, shape)
         except (ValueError, RecursionError) as error:
-            self.problems.add(str(error), self.where(line), "correct the row")
+            what, hint = _worded(str(error))
+            self.problems.add(what, self.where(line), "correct the row" if self.form == formats.TABLE else hint)
             return None
 
     def add_missing(self, missing: list[str], line: int) -> None:
@@ -195,10 +208,31 @@ class Reader:
         if not (self.count or self.problems.first):
             self.problems.add("is empty", self.path, "add rows, or remove the source")
         self.problems.raise_all()
+        is_again = self.path in ledger.rows_read
         ledger.rows_read[self.path] = self.count
         if isinstance(self.table, TypedTable):  # its other columns were not read
             self.unused.update({name: self.count for name in self.table.header if name not in self.columns})
-        ledger.unused_in(self.path).update(self.unused)
+        unused = ledger.unused_in(self.path)
+        if is_again:  # a file with both texts, read for each: unused is what neither of them uses
+            for name in unused.keys() - self.unused:
+                del unused[name]
+        else:
+            unused.update(self.unused)
+
+
+def _worded(error: str) -> tuple[str, str]:
+    """A decoder's message of a wrong type in words, and a hint."""
+    match = WRONG_TYPE.fullmatch(error)
+    if not match:
+        return error, "correct the row"
+    needed, given, path, inside = match.groups()
+    kinds = [NAMES.get(kind, kind) for kind in needed.split(" | ") if kind != "null"]
+    name = f"a member of {path}" if inside else path
+    if given == "str" and {"int", "float"} & {*needed.split(" | ")}:
+        hint = "write it without quotes"
+    else:
+        hint = "write it in quotes" if given in ("int", "float") and "str" in needed else "correct the row"
+    return f"{name} is {NAMES.get(given, given)}, not {' or '.join(dict.fromkeys(kinds))}", hint
 
 
 @cache
