@@ -44,8 +44,8 @@ def encoded(text: str) -> list[int]:
 
 
 def answer(text: str, prompt: str = QWEN, reference: str = "the cat", is_cut: bool = False, target: str = "") -> Answer:
-    """The answer in a text that a model wrote after a prompt. target: a row's own answer with its end of turn."""
-    marks = marks_of(tokenizer(), [encoded(target)] if target else [])
+    """The answer in a text that a model wrote after a prompt. target: "the cat" as a row's chat template renders it."""
+    marks = marks_of(tokenizer(), [(encoded(target), "the cat")] if target else [])
     return read(encoded(text), encoded(prompt), reference, marks, is_cut)
 
 
@@ -143,6 +143,8 @@ def test_marks_that_the_reference_holds_are_text() -> None:
     assert Answer(quote, STOP, 0) == answer(quote, reference=quote)
     assert "<think>" == answer("<think>", QWEN, "<think>", is_cut=True).text
     assert Answer("the cat", STOP, 0) == answer("the cat", QWEN + "<think>\n", reference="the <think> cat")
+    assert quote == answer(f"</think>{quote}", QWEN + "<think>", quote, target="</think>the cat<eos>").text
+    assert f"{quote} END" == answer(f"{quote} END", reference=f"{quote} END", target="the cat END<eos>").text
 
 
 @pytest.mark.parametrize(
@@ -173,13 +175,54 @@ def test_an_answer_ends_where_the_rows_end_their_turn() -> None:
     assert Answer("the cat\n<", STOP, 1) == answer("the cat<|im_end|>\n<", target="the cat<eos>")
 
 
-def test_a_control_token_after_one_answer_only_ends_no_turn() -> None:
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("</mm:think>the cat[e~[\n", "A typo.</mm:think>the cat[e~["),
+        (" to=user<|message|>the cat<|eot|><eos>", " to=user<|message|>the cat<|eot|>"),
+        ("<|content|>the cat<|end|>", "<|content|>the cat<|end|>\n<|begin|>user"),
+        ("all\nthe cat<eos>", "all\nthe cat"),
+        ("\nthe cat\n</assistant>\n<eos>", "the cat\n</assistant>\n"),
+        ("the cat END<eos>", "the cat END"),
+        ("the cat END<eos>", "the cat"),
+        ("<think>\n\n</think>\n\nthe cat<eos>", "<think>A typo.</think>the cat"),
+    ],
+)
+def test_what_the_template_writes_around_the_rows_answers_is_no_part_of_one(target: str, text: str) -> None:
     """
-    It is that answer's own text, such as a letter that the vocabulary lacks.
+    No table knows every template; the rows show what theirs writes.
     """
-    marks = marks_of(tokenizer(), [encoded("the <pad><eos>"), encoded("cat<eos>"), encoded("sat <eos>")])
+    assert Answer("the cat", STOP, 0) == answer(text, target=target)
 
-    assert ("<eos>",) == marks.turn_ends
+
+def test_words_of_a_template_are_cut_at_the_ends_only() -> None:
+    """
+    A template that ends answers with a word must not cut that word out of a text.
+    """
+    assert "THE END of all cats" == answer("THE END of all cats END", target="the cat END<eos>").text
+    assert "one for all\ncats" == answer("all\none for all\ncats", target="all\nthe cat<eos>").text
+
+
+def test_one_row_shows_nothing_about_a_template() -> None:
+    """
+    What follows a single answer may be a part of it, as a call of a tool.
+    """
+    rows = [("first cat<eos>", "first"), ("second<eos>", "second"), ("third <eos>", "third"), ("</think><eos>", "x")]
+    marks = marks_of(tokenizer(), [(encoded(target), text) for target, text in rows])
+
+    assert ("", "") == (marks.header, marks.trailer)
+    assert ("", "") == ((unknown := marks_of(tokenizer(), [(encoded("cat"), "dog")])).header, unknown.trailer)
+
+
+def test_thoughts_that_the_prompt_opens_but_no_row_closes_are_answers() -> None:
+    """
+    Such a template teaches to answer there; read as thoughts, every answer of the adapter would be empty.
+    """
+    prompt = QWEN + "<think>\n\n"
+
+    assert Answer("the cat", STOP, 0) == answer("the cat\n<|im_end|>\n", prompt, target="the cat\n<|im_end|>\n")
+    assert Answer("the cat", STOP, 0) == answer("A typo.</think>the cat", prompt, target="the cat\n<|im_end|>\n")
+    assert THINKING == answer("A typo.", prompt, target="</think>the cat<|im_end|>").finish
 
 
 @pytest.mark.parametrize(

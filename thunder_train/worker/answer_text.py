@@ -1,11 +1,13 @@
 """The answer in what a model wrote: without thoughts, and without the headers of a chat template's channels.
 
 Input: the tokens of an answer, with the prompt before it and the reference.  Output: `Answer`, the text that is scored.
-What a family of models writes around an answer is in THOUGHTS, CHANNELS and WRAPPERS. A mark that the reference itself
-holds is text like any other, and stays.
+What a template writes around an answer is found in the rows' own answers; what a family of models may write besides, as
+a base does that was not trained on them, is in THOUGHTS, CHANNELS and WRAPPERS. A mark that the reference itself holds
+is text like any other, and stays.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +27,8 @@ WRAPPERS = ("<|START_RESPONSE|>", "<|END_RESPONSE|>")
 """Marks around an answer, which belong to the template: Command R7B's."""
 PROMPT_TOKENS = 32
 """Tokens at the end of a prompt in which the template may have opened thoughts or a channel."""
+EXAMPLES = 32
+"""Most rows in which a template's header is looked for: those with the longest answers."""
 SHORTEST_PART = 2
 """Fewest characters of a mark that was cut at the cap: a single "<" may be the text."""
 
@@ -63,23 +67,26 @@ class Answer:
 class Marks:
     """What the answers of a run may hold besides their text.
 
-    special: ids of control tokens. turn_ends: those that end an answer, as text.
+    special: ids of control tokens. header, trailer: what the chat template writes before and after each answer of the
+    rows, end of sequence left out. may_open: whether a prompt that ends in thoughts leaves it to the answer to close
+    them.
     """
 
     tokenizer: Any
     special: frozenset[int]
-    turn_ends: tuple[str, ...]
-    thoughts: tuple[tuple[str, str], ...]
+    header: str = ""
+    trailer: str = ""
+    may_open: bool = True
+    thoughts: tuple[tuple[str, str], ...] = THOUGHTS
     channels: tuple[Channels, ...] = CHANNELS
     wrappers: tuple[str, ...] = WRAPPERS
 
     def without(self, reference: str) -> "Marks":
         """The marks that a reference does not hold: there they are text."""
-        if not any(sign in reference for sign in "<["):
-            return self
         return replace(
             self,
-            turn_ends=tuple(each for each in self.turn_ends if each not in reference),
+            header="" if reference.startswith(self.header) else self.header,
+            trailer="" if reference.endswith(self.trailer) else self.trailer,
             thoughts=tuple(pair for pair in self.thoughts if not any(mark in reference for mark in pair)),
             channels=tuple(each for each in self.channels if each.head not in reference and each.body not in reference),
             wrappers=tuple(each for each in self.wrappers if each not in reference),
@@ -95,42 +102,56 @@ class _Cut:
     is_open: bool = False
 
 
-def marks_of(tokenizer: Any, targets: Sequence[Sequence[int]] = ()) -> Marks:
-    """The marks of a tokenizer. targets: whole answers as tokens; the control tokens after all of them end a turn."""
+def marks_of(tokenizer: Any, rows: Sequence[tuple[Sequence[int], str]] = ()) -> Marks:
+    """The marks of a tokenizer and its chat template. rows: their own answers, as the template's tokens and as text."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     flagged = {token for token, each in added.items() if each.special}
     special = frozenset(tokenizer.all_special_ids) | flagged  # transformers 5 lists only named tokens in the former
     own = (getattr(tokenizer, "think_start", None), getattr(tokenizer, "think_end", None))
     thoughts = (*(((own[0], own[1]),) if own[0] and own[1] and own not in THOUGHTS else ()), *THOUGHTS)
-    tails = [_tail(target, tokenizer, special) for target in targets]
-    # After all of them: a single answer may end in a letter that the vocabulary lacks.
-    ends = set.intersection(*tails) if tails else set()
-    return Marks(tokenizer, special, tuple(tokenizer.decode([token]) for token in sorted(ends)), thoughts)
+    around = [_around(tokens, text.strip(), tokenizer) for tokens, text in _longest(rows)]
+    headers, trailers = [[pair[at] for pair in around if pair] for at in (0, 1)]
+    header, trailer = _common(headers), _common(trailers)
+    # Nemotron's prompt opens thoughts that its rows never close: their answers are no thoughts.
+    may_open = not headers or any(end in header for _, end in thoughts) or any(each.body in header for each in CHANNELS)
+    return Marks(tokenizer, special, header, trailer, may_open, thoughts)
 
 
-def _tail(target: Sequence[int], tokenizer: Any, special: frozenset[int]) -> set[int]:
-    """The control tokens at the end of a target, blanks between them not counted."""
-    tail = set()
-    for token in reversed(target):
-        if token in special:
-            tail.add(token)
-        elif tokenizer.decode([token]).strip():
-            break
-    return tail
+def _common(texts: Sequence[str]) -> str:
+    """The text that more than half of some texts are; "" if there is none."""
+    text, count = max(Counter(texts).items(), key=lambda item: item[1], default=("", 0))
+    return text if 2 * count > len(texts) else ""
+
+
+def _longest(rows: Sequence[tuple[Sequence[int], str]]) -> list[tuple[Sequence[int], str]]:
+    """The rows with the longest answers: a short one may stand in the template's own words, too."""
+    return sorted((row for row in rows if row[1].strip()), key=lambda row: -len(row[1]))[:EXAMPLES]
+
+
+def _around(tokens: Sequence[int], text: str, tokenizer: Any) -> tuple[str, str] | None:
+    """What stands before and after a text in tokens, blanks and the end of sequence left out; None if it is not there.
+
+    The template may have changed the text, as Qwen3's does if it holds a mark of thoughts.
+    """
+    ends = tokenizer.eos_token_ids
+    before, has_text, after = tokenizer.decode(
+        [token for token in tokens if token not in ends], skip_special_tokens=False
+    ).rpartition(text)
+    return (before.strip(), after.strip()) if has_text else None
 
 
 def read(tokens: Sequence[int], prompt: Sequence[int], reference: str, marks: Marks, is_cut: bool = False) -> Answer:
     """The answer in tokens. reference: the marks in it are text. is_cut: the tokens end at the cap."""
     marks, tokenizer = marks.without(reference), marks.tokenizer
     whole = tokenizer.decode(list(tokens), skip_special_tokens=False)
-    opening = _opened(tokenizer.decode(list(prompt[-PROMPT_TOKENS:]), skip_special_tokens=False), marks)
-    cut = _answer_in(opening + whole, marks)
+    tail = tokenizer.decode(list(prompt[-PROMPT_TOKENS:]), skip_special_tokens=False)
+    opening = _opened(tail, marks) if marks.may_open else ""
+    cut = _answer_in(opening + whole, marks, reference)
     if cut.text == whole:
         raw = tokenizer.decode(list(tokens), skip_special_tokens=True)
         special = sum(token in marks.special for token in tokens)
     else:
         raw, special = _without_control(cut.text, [tokenizer.decode([each]) for each in marks.special & set(tokens)])
-        raw = raw.lstrip()  # line breaks between a header and the answer are the template's
     text = raw.strip()
     is_thinking = not text and (cut.is_open or (is_cut and cut.has_thoughts))
     if is_thinking or (is_cut and _begins_a_mark(text, marks)):
@@ -138,9 +159,10 @@ def read(tokens: Sequence[int], prompt: Sequence[int], reference: str, marks: Ma
     return Answer(text, LENGTH if is_cut else STOP, special, raw if raw != text else None)
 
 
-def _answer_in(text: str, marks: Marks) -> _Cut:
+def _answer_in(whole: str, marks: Marks, reference: str) -> _Cut:
     """A text without thoughts and headers, up to the end of its turn."""
-    has_thoughts = is_open = False
+    text, has_thoughts = _after_header(whole, marks.header, reference)
+    is_open = False
     for channels in marks.channels:
         if channels.head in text:
             cut = _without_channels(text, channels)
@@ -150,9 +172,37 @@ def _answer_in(text: str, marks: Marks) -> _Cut:
         text, has_thoughts, is_open = cut.text, has_thoughts or cut.has_thoughts, is_open or cut.is_open
     for mark in marks.wrappers:
         text = text.replace(mark, "")
-    for end in marks.turn_ends:
-        text = text.partition(end)[0]
-    return _Cut(text, has_thoughts, is_open)
+    if text != whole:
+        text = text.lstrip()  # line breaks between a header and the answer are the template's
+    return _Cut(_before_trailer(text, marks.trailer, reference), has_thoughts, is_open)
+
+
+def _after_header(text: str, header: str, reference: str) -> tuple[str, bool]:
+    """(text after a header, whether something stands before it).
+
+    Words, such as "all", and marks that the reference holds are a header at the start only.
+    """
+    if _is_mark(header) and header in text and header not in reference:
+        before, _, after = text.rpartition(header)
+        return after, bool(before.strip())
+    start = text.lstrip()
+    return (start.removeprefix(header) if header and start.startswith(header) else text), False
+
+
+def _before_trailer(text: str, trailer: str, reference: str) -> str:
+    """The text before a trailer and its blanks. Words, and marks that the reference holds, are one at the end only."""
+    if not trailer:
+        return text
+    if _is_mark(trailer) and trailer not in reference:
+        before, is_there, _ = text.partition(trailer)
+        return before.rstrip() if is_there else text
+    end = text.rstrip()
+    return end.removesuffix(trailer).rstrip() if end.endswith(trailer) else text
+
+
+def _is_mark(text: str) -> bool:
+    """Whether a text can hardly be a part of an answer."""
+    return any(sign in text for sign in "<[|")
 
 
 def _without_channels(text: str, channels: Channels) -> _Cut:

@@ -54,6 +54,12 @@ class Question:
     target: list[int]
 
     @property
+    def own_answer(self) -> tuple[list[int], str]:
+        """The row's answer in tokens and as text; that of a call of tools is "", as the template writes the call."""
+        answer = self.row["messages"][-1]
+        return self.target, "" if answer.get("tool_calls") else str(answer.get("content") or "")
+
+    @property
     def reference(self) -> str:
         """The right answer, as far as the row has one."""
         return str(self.row.get("reference_text") or self.row["messages"][-1].get("content") or "")
@@ -89,7 +95,7 @@ def evaluate(task: Task, adapter: Path, group: Ranks, tick: Callable[[], None]) 
     asked = questions(files.read_jsonl(task.test_data), splits["test"])
     max_tokens = task.max_tokens or cap([*splits["train"], *splits["valid"]])
     kept = KeptAnswers(task.partial if group.rank == 0 else None, inputs)
-    marks = answer_text.marks_of(tokenizer, [each.target for each in asked])
+    marks = answer_text.marks_of(tokenizer, [each.own_answer for each in asked])
     session = Session(network, tokenizer, marks, max_tokens, task.batch_size, group, kept, tick)
     losses: dict[str, Any] = {
         "max_tokens": max_tokens,
