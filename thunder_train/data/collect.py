@@ -103,7 +103,7 @@ class Collected:
         self._line_of.append(row.line)
         may_be_test = self.columns.add(row, source, example.group)
         # Python's own hash has 64 bits and differs between processes; here it is only compared within one.
-        self.contents.append(hash(self._encode(example.taught)))
+        self.contents.append(self._hash(example.taught))
         text = near_duplicates.normal(_text(example))
         for key, column in self.keys.items():
             value = text if key == examples.TEXT else row.keys.get(key)
@@ -114,6 +114,13 @@ class Collected:
             self.unfit[number] = SILENT_REFERENCE if example.silent else SILENT_HYPOTHESIS
         self._take_decision(row, may_be_test)
 
+    def _hash(self, taught: tuple[Any, ...]) -> int:
+        """Of all that a row teaches. Calls and tools, as JSON, have no hash; other rows take a third of the time."""
+        try:
+            return hash(taught)
+        except TypeError:
+            return hash(self._encode(taught))
+
     def _take_decision(self, row: Row, may_be_test: bool) -> None:
         """Keep what a gate decided, or may ask for: telemetry of test rows, which are known only after the last row."""
         is_decided = bool(row.decision or row.witness or row.edit_budget)
@@ -121,7 +128,8 @@ class Collected:
             self._decision_of.append(0)
             return
         # As JSON it would take longer than the rest of the row, and most of these lines are never written.
-        self._decision_lines.add(marshal.dumps(_decision(row)))
+        has_more = is_decided or row.proposal_text or row.proposal_source or row.reason_codes
+        self._decision_lines.add(marshal.dumps(_decision(row) if has_more else {"telemetry": row.telemetry}))
         count = len(self._decision_lines)
         self._decision_of.append(count if is_decided else -count)
 
@@ -150,7 +158,7 @@ class Collected:
             return None
         # Not untrusted: this process wrote it into a file that nobody else has.
         decision: dict[str, Any] = marshal.loads(self._decision_lines.read(abs(count) - 1))  # noqa: S302
-        return decision | {"id": self.ids[number]}
+        return NO_DECISION | decision | {"id": self.ids[number]}
 
     def text(self, number: int) -> str:
         """The text that duplicates are searched by."""
@@ -169,15 +177,19 @@ def _text(example: examples.Example) -> str:
     return "\n".join([message.content for message in example.messages if message.role != "system"])
 
 
+NO_DECISION: dict[str, Any] = {
+    "id": "",
+    "decision": "",
+    "reason_codes": (),
+    "edit_budget": {},
+    "proposal_text": "",
+    "proposal_source": "",
+    "telemetry": {},
+    "witness": {},
+}
+"""A line of decisions.jsonl: what is known of a row without its reference, and what a gate decided."""
+
+
 def _decision(row: Row) -> dict[str, Any]:
-    """A line of decisions.jsonl: what is known of a row without its reference, and what a gate decided."""
-    return {
-        "id": row.row_id,
-        "decision": row.decision,
-        "reason_codes": row.reason_codes,
-        "edit_budget": row.edit_budget,
-        "proposal_text": row.proposal_text,
-        "proposal_source": row.proposal_source,
-        "telemetry": row.telemetry,
-        "witness": row.witness,
-    }
+    """The line of a row, but for its id."""
+    return {name: getattr(row, name) for name in NO_DECISION if name != "id"}

@@ -37,6 +37,7 @@ ALIKE = re.compile(rf"\s*({'|'.join(WORDS)})(?![a-z])", re.IGNORECASE)
 DIVIDED, OWN, HEARD, NONE, UNKNOWN = 3, 4, 7, 8, 9
 """Codes of rows, after those of SPLITS for rows that are given to one: divided as the source says; OWN + split: a word
 of the row's own, which may count or not; HEARD: the recogniser was trained on it; no word; another word."""
+NEVER_TEST = frozenset({TRAIN, VALID, HEARD, OWN + TRAIN, OWN + VALID})
 RECOGNISED = ("rows", "nemo")
 """Kinds of sources in which `split` is that of the recogniser's training."""
 TRIED = 8
@@ -50,6 +51,7 @@ class Columns:
 
     def __init__(self, dataset: Dataset) -> None:
         self._seed = dataset.split_seed
+        self._known: dict[tuple[str, ...], int] = {}
         self.places, self.codes = array("d"), array("B")
         """The place of each row's group in [0, 1), and a code of it."""
         self.words: Counter[str] = Counter()
@@ -59,10 +61,15 @@ class Columns:
 
     def add(self, row: Row, source: Source, group: str) -> bool:
         """Note a row. Returns whether it may fall into the test split."""
-        code = self._code(row, source)
+        key = (row.given_split, row.own_split, source.split, source.kind)
+        code = self._known.get(key)
+        if code is None:
+            code = self._code(row, source)
+            if row.own_split in WORDS or (not row.own_split and source.split != "row"):  # other words are counted
+                self._known[key] = code
         self.places.append(fraction(self._seed, group))
         self.codes.append(code)
-        return code not in (TRAIN, VALID, HEARD, OWN + TRAIN, OWN + VALID)
+        return code not in NEVER_TEST
 
     def _code(self, row: Row, source: Source) -> int:
         if row.given_split or source.split in SPLITS:

@@ -80,10 +80,13 @@ class Spelling:
 
     def cleaned(self, text: str, is_prose: bool = False) -> str:
         """`orthography.cleaned`, and what it removes counted, and the invisible characters that stay."""
-        if not is_prose and (text[:1].isspace() or text[-1:].isspace()):
-            self.blanks += 1
-        if not text.isprintable():
-            self.invisible.update(UNSEEN.findall(text))
+        if not is_prose:
+            bare = text.strip()
+            self.blanks += len(bare) != len(text)
+            text = bare
+        if text.isprintable():  # as orthography.cleaned, which most texts need not be given to
+            return nfc(text)
+        self.invisible.update(UNSEEN.findall(text))
         return orthography.cleaned(text, self.table, is_prose)
 
     def unfit(self, row_id: str, hypothesis: str, reference: str, answer: str, is_prose: bool = False) -> str:

@@ -68,7 +68,7 @@ class Assignment:
 
 def fraction(seed: int, group: str) -> float:
     """The place of a group in [0, 1), fixed by seed and name alone: the first 52 bits of a sha256."""
-    return int(hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()[:13], 16) / 16**13
+    return (int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:7], "big") >> 4) / 16**13
 
 
 def split_of(place: float, valid: float, test: float) -> int:
