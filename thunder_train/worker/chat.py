@@ -1,11 +1,13 @@
 """How messages become text: a tokenizer's chat template, or the recipe's, with its arguments.
 
-A template comes with a model, from anyone. transformers renders it in Jinja's immutable sandbox.
+A template comes with a model, from anyone. transformers compiles it for Jinja's immutable sandbox.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,68 +15,91 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from thunder_train import ThunderError
+from thunder_train import ThunderError, raise_all
+from thunder_train.core.text import escaped
 from thunder_train.worker.args import Inputs
 
 TODAY = "2024-07-26"
-"""The date that a template is told. A fixed one: the same row gives the same tokens on every day."""
+"""The date that a template is given. A fixed one: the same row gives the same tokens on every day."""
 DEFAULTS = MappingProxyType({"enable_thinking": False, "thinking": False})
-"""Arguments of every template: rows hold no thoughts, so the model must not be taught to leave them out."""
+"""Arguments of every template. Rows hold no thoughts, so a model that may think would be trained not to."""
 LARGEST = 1_000_000
 """Most bytes of a template file."""
+LONGEST_REASON = 300
+"""Most characters of a template's own error that a message quotes."""
+SPELLED = re.compile(
+    r"<\|[^<>|\s'\"{}]+\|?>|<[^<>|\s'\"{}]+\|>|<｜[^<>｜\s'\"{}]+｜>|</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>"
+)
+"""How the templates of model families spell control tokens."""
+COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+SHOWN = 6
+"""Most control tokens of a vocabulary that a hint names."""
 
 
 @dataclass(frozen=True)
 class Chat:
     """A tokenizer with its chat template.
 
-    template: the text of the recipe's, "" for the tokenizer's own. arguments: what it is told besides messages and
-    tools. end_answers: whether an answer that the template does not end gets the end-of-sequence token.
+    template: the text of the recipe's, "" for the tokenizer's own. arguments: what the template is given besides
+    messages and tools. end_answers: whether an answer that it does not end gets the end-of-sequence token.
     """
 
     tokenizer: Any
     template: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     end_answers: bool = True
+    openings: list[str] = field(default_factory=list, compare=False, repr=False)
+    """What generation prompts were seen to have after the header of an answer, as an empty block of thoughts."""
 
-    def text(self, messages: Sequence[Mapping[str, Any]], where: str, *, is_prompt: bool, tools: Any = None) -> str:
+    def text(self, messages: Sequence[Mapping[str, Any]], *, is_prompt: bool, tools: Any = None) -> str:
         """Messages as text. is_prompt: the model's turn is opened at the end.
 
         Raises ThunderError without a template, and for whatever goes wrong in it.
         """
         if not self.template and not self.tokenizer.has_chat_template:
-            hint = (
-                "set chat_template in [models.NAME], as templates/chat/chatml.jinja, or use an instruction-tuned model"
-            )
+            hint = "set chat_template in [models.NAME] to a file of templates/chat, or use an instruction-tuned model"
             raise ThunderError("the tokenizer has no chat template", where="--model", hint=hint)
         try:
             return self._render(list(messages), is_prompt, tools)
         except Exception as error:  # a template may divide by zero, count too far, or call itself for ever
-            raise ThunderError(
-                f"the chat template rejects it: {error}", where=where, hint="change its roles"
-            ) from error
+            reason = escaped(" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+            raise ThunderError(f"the chat template rejects it: {reason}", hint="change its roles") from error
 
     def _render(self, messages: list[Mapping[str, Any]], is_prompt: bool, tools: Any) -> str:
-        arguments = {**DEFAULTS, **self.arguments}
         if not self.template and self._has_own_renderer:  # Python code of mlx-lm or of the tokenizer's class
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=is_prompt, tokenize=False, tools=tools, **arguments
-                )
-            )
+            given = {"add_generation_prompt": is_prompt, "tokenize": False, "tools": tools}
+            return str(self.tokenizer.apply_chat_template(messages, **given, **DEFAULTS, **self.arguments))
         # Not apply_chat_template: it replaces every function among the arguments, so that the date could not be fixed,
-        # and it takes some arguments of the template for its own.
+        # and takes some names of arguments for its own.
         template = _compile_jinja_template(self.template or self.tokenizer.get_chat_template(None, tools))
-        given = {**self.tokenizer.special_tokens_map, "strftime_now": self._strftime_now, **arguments}
         return str(
-            template.render(messages=messages, tools=tools, documents=None, add_generation_prompt=is_prompt, **given)
+            template.render(
+                messages=messages,
+                tools=tools,
+                documents=None,
+                add_generation_prompt=is_prompt,
+                strftime_now=self._strftime_now,
+                **self.tokenizer.special_tokens_map,
+                **{**DEFAULTS, **self.arguments},
+            )
         )
 
-    @property
+    @cached_property
+    def wrapped(self) -> Any:
+        """The tokenizer of transformers inside mlx-lm's."""
+        inner = vars(self.tokenizer).get("_tokenizer")
+        return inner if isinstance(inner, PreTrainedTokenizerBase) else self.tokenizer
+
+    @cached_property
     def _has_own_renderer(self) -> bool:
-        wrapped = getattr(self.tokenizer, "_tokenizer", self.tokenizer)
-        is_replaced = type(wrapped).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
+        is_replaced = type(self.wrapped).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
         return is_replaced or getattr(self.tokenizer, "_chat_template", None) is not None
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """The texts of the tokens at which a generation stops."""
+        texts = (self.tokenizer.decode([token]) for token in sorted(self.tokenizer.eos_token_ids))
+        return tuple(text for text in texts if text)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text that a template gave. It begins with <bos> already, so none is added."""
@@ -85,9 +110,15 @@ class Chat:
 
 
 def of(tokenizer: Any, inputs: Inputs) -> Chat:
-    """The tokenizer with the template and arguments that flags give. Raises ThunderError for an unreadable file."""
+    """The tokenizer with the template and the arguments that flags give.
+
+    Raises ThunderError for a file that cannot be read, and for one with control tokens that the vocabulary lacks.
+    """
     template = _read(inputs.chat_template) if inputs.chat_template else ""
-    return Chat(tokenizer, template, inputs.template_arguments(), inputs.end_answers)
+    arguments = inputs.template_arguments()
+    problems = _missing_tokens(template, tokenizer, str(inputs.chat_template)) + _date_problems(arguments)
+    raise_all(problems)
+    return Chat(tokenizer, template, arguments, inputs.end_answers)
 
 
 def _read(path: Path) -> str:
@@ -100,3 +131,24 @@ def _read(path: Path) -> str:
     if not text.strip() or len(data) > LARGEST:
         raise ThunderError(f"is no chat template: it has {len(data)} bytes", where=str(path), hint=hint)
     return text
+
+
+def _missing_tokens(template: str, tokenizer: Any, path: str) -> list[ThunderError]:
+    """A control token that the vocabulary lacks would become several tokens of text, which mean nothing to the base."""
+    words = dict.fromkeys(SPELLED.findall(COMMENT.sub("", template)))
+    missing = [word for word in words if len(tokenizer.encode(word, add_special_tokens=False)) != 1]
+    if not missing:
+        return []
+    present = ", ".join(sorted(map(str, tokenizer.all_special_tokens))[:SHOWN])
+    what = f"writes {', '.join(missing)}, which the vocabulary of the model has not as one token"
+    hint = f"write it with control tokens of the vocabulary ({present}), or use templates/chat/plain.jinja"
+    return [ThunderError(escaped(what), where=path, hint=escaped(hint))]
+
+
+def _date_problems(arguments: Mapping[str, Any]) -> list[ThunderError]:
+    try:
+        date.fromisoformat(str(arguments.get("today", TODAY)))
+    except ValueError:
+        fact = f"today is {escaped(repr(arguments['today']))}"
+        return [ThunderError(fact, where="--template-args", hint=f'write a date, as "{TODAY}"')]
+    return []

@@ -1,6 +1,5 @@
 """Rows to tokens, and which of them are trained on."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +58,13 @@ def test_every_row_without_a_target_is_named(tmp_path: Path, nano_chat: Any) -> 
     empty, open_ended = row(1, "ߞߊ"), row(2, "ߞߊ")
     empty["messages"][-1]["content"] = ""
     open_ended["messages"].pop()
-    path = write_rows(tmp_path / "rows.jsonl", [empty, row(3, "ߞߋ"), open_ended, {"text": "no chat"}])
+    path = write_rows(tmp_path / "rows.jsonl", [empty, row(3, "ߞߋ"), open_ended, {"a": "no chat"}])
 
     with pytest.raises(ThunderError) as caught:
         tokens.read(path, nano_chat, tokens.Policy(100))
 
     expected = [
-        f"{path}:1: has no target: the last message is not an answer; end it with an answer",
-        f"{path}:3: has no target: the last message is not an answer; end it with an answer",
+        f"{path}: has no target: the last message is not an answer (2 rows: lines 1, 3); end it with an answer",
         f"{path}:4: has no `messages` with role and content; write ChatML rows",
     ]
     assert expected == str(caught.value).split("\n")
@@ -133,23 +131,26 @@ def test_every_answer_is_trained_on_if_the_recipe_says_so(tokenizer: Any, nano_c
     assert 1 == every.tokens.count(tokenizer.bos_token_id)
 
 
-def test_a_template_that_changes_earlier_answers_trains_on_the_last_alone(tokenizer: Any) -> None:
+def test_an_answer_that_the_template_rewrites_later_is_trained_on_after_its_own_prompt(
+    tmp_path: Path, tokenizer: Any
+) -> None:
     """
-    The model would learn to write another text than it reads once the conversation goes on.
+    In the row's own text the model would read "x", but after its prompt it writes "()x": so each answer gets a row.
     """
     from thunder_train.worker.batching import tokens
     from thunder_train.worker.chat import Chat
 
-    talk = chat("q", "x", "r", "yz")
-    made = tokens.example(talk, Chat(tokenizer, FORGETTING), "x:1", "last")
-    with pytest.raises(ThunderError) as caught:
-        tokens.example(talk, Chat(tokenizer, FORGETTING), "x:1", "all")
+    path = write_rows(tmp_path / "rows.jsonl", [chat("q", "x", "r", "yz"), chat("s", "w")])
+    made = tokens.tokenise(path, Chat(tokenizer, FORGETTING), "all")
+    last = tokens.read_all(path, Chat(tokenizer, FORGETTING), "last")
 
     end = "<end_of_turn>"
-    assert f"uq{end}ax{end}ur{end}a()yz{end}" == tokenizer.decode(made.tokens)
-    assert ((10, 15),) == made.spans
-    expected = "x:1: the chat template changes earlier answers, or does not end them; "
-    assert expected + "set train_on to last, or fix the template" == str(caught.value)
+    texts = [f"uq{end}a()x{end}", f"uq{end}ax{end}ur{end}a()yz{end}", f"us{end}a()w{end}"]
+    assert texts == [tokenizer.decode(each.tokens) for each in made.examples]
+    targets = [tokenizer.decode(each.tokens[each.first_target :]) for each in made.examples]
+    assert [f"()x{end}", f"()yz{end}", f"()w{end}"] == targets
+    assert (0, 0, 1) == made.lines
+    assert list(made.examples[1:]) == last
 
 
 def test_an_earlier_answer_without_text_is_refused_where_it_would_be_trained_on(nano_chat: Any) -> None:
@@ -215,161 +216,3 @@ def test_answers_that_fit_stay_together_when_a_later_one_is_split(tmp_path: Path
     assert (whole.spans[:1], whole.tokens[: whole.spans[0][1]]) == (first.spans, first.tokens)
     assert whole.targets - 4 == split.targets
     assert (1, 1) == (split.dropped, split.split)
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often a row was rendered."""
-    from thunder_train.worker.batching import tokens
-
-    calls: list[int] = []
-    render = tokens.render
-
-    def counting(*given: Any, **named: Any) -> list[int]:
-        calls.append(1)
-        return render(*given, **named)
-
-    monkeypatch.setattr(tokens, "render", counting)
-    return calls
-
-
-def test_tokens_made_once_are_read_from_disk(tmp_path: Path, nano_chat: Any, counted: list[int]) -> None:
-    """
-    Two ranks, a resumed run and an evaluation see the same rows, and none waits for the template again.
-    """
-    from thunder_train.worker.batching import tokens
-
-    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ"), chat("ߊ", "ߋߌ", "ߍ", "ߎ")])
-    made = tokens.read_all(path, nano_chat, "all", tmp_path / "cache")
-    rendered = len(counted)
-
-    assert (
-        made == tokens.read_all(path, nano_chat, "all", tmp_path / "cache") == tokens.read_all(path, nano_chat, "all")
-    )
-    assert 2 * rendered == len(counted)
-
-
-def test_other_rows_settings_or_templates_are_other_tokens(
-    tmp_path: Path, tokenizer: Any, nano_chat: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    Tokens of another row or template would be trained on without any sign.
-    """
-    from thunder_train.worker.batching import tokens
-
-    cache, path = tmp_path / "cache", tmp_path / "rows.jsonl"
-    write_rows(path, [row(1, "ߞߊ")])
-    tokens.read_all(path, nano_chat, "last", cache)
-    tokens.read_all(path, nano_chat, "all", cache)
-    monkeypatch.setattr(tokenizer._tokenizer, "chat_template", tokenizer.chat_template.replace("model", "user"))
-    tokens.read_all(path, nano_chat, "last", cache)
-    write_rows(path, [row(1, "ߞߋ")])
-    tokens.read_all(path, nano_chat, "last", cache)
-    monkeypatch.setattr(tokens, "CODE", 0)
-    tokens.read_all(path, nano_chat, "last", cache)
-
-    assert 5 == len(list(cache.iterdir()))
-
-
-def test_rows_that_change_while_they_are_read_are_not_cached(
-    tmp_path: Path, nano_chat: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    Their tokens would stand for the rows of before, in every later training.
-    """
-    from thunder_train.worker.batching import tokens
-
-    path, render = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ")]), tokens.render
-
-    def swapping(*given: Any, **named: Any) -> list[int]:
-        write_rows(path, [row(1, "ߞߋ")])
-        return render(*given, **named)
-
-    monkeypatch.setattr(tokens, "render", swapping)
-    tokens.read_all(path, nano_chat, "last", tmp_path / "cache")
-
-    assert not (tmp_path / "cache").exists()
-
-
-def test_damaged_tokens_are_made_again(tmp_path: Path, nano_chat: Any, counted: list[int]) -> None:
-    """
-    A flipped bit is a wrong token, and a truncated file must not stop the training.
-    """
-    from thunder_train.worker.batching import tokens
-
-    cache, path = tmp_path / "cache", write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ")])
-    made = tokens.read_all(path, nano_chat, "last", cache)
-    (kept,) = cache.iterdir()
-    good = kept.read_bytes()
-    for damaged in (good[:-1], good[:-1] + bytes([good[-1] ^ 1]), b""):
-        kept.write_bytes(damaged)
-        assert made == tokens.read_all(path, nano_chat, "last", cache)
-        assert good == kept.read_bytes()
-    assert 2 * 4 == len(counted)
-
-
-def test_a_file_without_rows_is_refused_again_the_second_time(tmp_path: Path, nano_chat: Any) -> None:
-    """
-    An empty list of tokens is not cached, or reading it would fail.
-    """
-    from thunder_train.worker.batching import tokens
-
-    path = write_rows(tmp_path / "rows.jsonl", [])
-    for _ in range(2):
-        with pytest.raises(ThunderError, match="holds no row to use"):
-            tokens.read(path, nano_chat, tokens.Policy(100), tmp_path / "cache")
-
-
-def test_a_template_that_writes_the_date_gives_the_same_tokens_every_day(tokenizer: Any) -> None:
-    """
-    Llama 3's template does; with today's date a resumed training would be another one.
-    """
-    from thunder_train.worker.batching import tokens
-    from thunder_train.worker.chat import Chat
-
-    messages = [{"role": "user", "content": "x"}]
-    dated = "{{ strftime_now('%d %b %Y') }}"
-
-    assert "26 Jul 2024" == tokenizer.decode(tokens.render(messages, Chat(tokenizer, dated), "row", answer=False))
-    chosen = Chat(tokenizer, dated, {"today": "2025-01-31"})
-    assert "31 Jan 2025" == tokenizer.decode(tokens.render(messages, chosen, "row", answer=False))
-
-
-def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path: Path, nano_chat: Any) -> None:
-    """
-    It is a user's mistake, so there is no traceback.
-    """
-    from thunder_train.worker.batching import tokens
-
-    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ")])
-    with pytest.raises(ThunderError) as caught:
-        tokens.read_all(path, nano_chat, "last", path / "cache")
-
-    assert str(caught.value).startswith(f"{path}/cache/")
-    assert str(caught.value).endswith(": cannot be written: Not a directory; free or unlock it")
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ 1 / 0 }}",
-        "{% for i in range(999999) %}{% endfor %}",
-        "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
-        "{{ messages.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.clear() }}",
-        "{{ ''.join([1]) }}",
-        "{{ messages[9].role }}",
-    ],
-)
-def test_a_template_that_fails_or_reaches_for_python_is_one_line(tokenizer: Any, template: str) -> None:
-    """
-    A chat template comes with a model, from anyone; transformers renders it in Jinja's immutable sandbox.
-    """
-    from thunder_train.worker.batching import tokens
-    from thunder_train.worker.chat import Chat
-
-    wrapper = copy.deepcopy(tokenizer)
-    wrapper.chat_template = template
-
-    with pytest.raises(ThunderError, match=r"^row: the chat template rejects it: "):
-        tokens.render([{"role": "user", "content": "x"}], Chat(wrapper), "row", answer=False)

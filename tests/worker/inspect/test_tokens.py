@@ -210,7 +210,7 @@ def test_unusable_rows_are_counted_by_problem_and_some_are_named(report_of: Repo
     open_ended: Row = row(2, "ߞߊ")
     empty["messages"][-1]["content"] = ""
     open_ended["messages"].pop()
-    result = report_of([empty, row(3, "ߞߋ"), open_ended, {"text": "no chat"}])
+    result = report_of([empty, row(3, "ߞߋ"), open_ended, {"chat": "none"}])
     split = result["splits"]["train"]
     path = split["path"]
 
@@ -335,7 +335,7 @@ def test_an_error_of_the_model_is_listed_once_and_not_for_each_row(folder: Path,
         tokens.report(settings, tokens.load(settings), 1, 0)
 
     expected = (
-        "--model: the tokenizer has no chat template; set chat_template in [models.NAME], as "
-        "templates/chat/chatml.jinja, or use an instruction-tuned model"
+        "--model: the tokenizer has no chat template; set chat_template in [models.NAME] to a file of templates/chat, "
+        "or use an instruction-tuned model"
     )
     assert expected == str(caught.value)

@@ -1,36 +1,28 @@
 """Rows of train.jsonl or valid.jsonl as tokens, and which tokens are targets: the answers, with their end of turn.
 
-A span (start, end) holds token positions, end excluded.
-
-Tokens are cached on disk, in FOLDER/KEY.tokens: 32 bytes of sha256, then a safetensors file. The key is a hash of
-everything that decides the tokens. A damaged file counts as missing.
+A span (start, end) holds token positions, end excluded. targets.py finds the answers in a row's text, encoding.py their
+tokens, read_back.py checks these; token_cache.py keeps them.
 """
 
-import functools
-import hashlib
-import itertools
-import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import numpy as np
-import safetensors.numpy
-import transformers
-
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
-from thunder_train.worker.chat import DEFAULTS, TODAY, Chat
+from thunder_train.worker.batching import encoding, targets, token_cache
+from thunder_train.worker.batching.read_back import HINTS, NOTHING, ReadBack
+from thunder_train.worker.batching.targets import Passage
+from thunder_train.worker.batching.token_cache import Cached
+from thunder_train.worker.chat import Chat
 
-CODE = 1
-"""Part of the cache's key. Raise it when this module makes other tokens of the same row."""
-DIGEST = 32
-"""Bytes of the checksum of a cached file."""
-
-Row = tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]]
-"""Row id, tokens, spans of targets: an Example in the cache."""
+TOGETHER = 1000
+"""Rows that are encoded together, on all cores."""
+LINES = 10
+"""Most lines that a message about many rows names."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +46,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one file. dropped: rows with an answer that is left out, too long; split: rows cut into several."""
+    """The rows of one file. dropped: rows with an answer that is left out, too long; split: rows cut into several.
+
+    notes: what the chat template leaves out of them.
+    """
 
     examples: tuple[Example, ...]
     dropped: int
     split: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -82,17 +78,34 @@ class Policy:
     train_on: str = "last"
 
 
+@dataclass(frozen=True)
+class Tokenised:
+    """All rows of a file in tokens, of any length. lines: of each example its line in the file, counted from 0; a line
+    has several where each of its answers follows a prompt of its own.
+
+    notes: (what the chat template leaves out, rows). problems: (line, error without a place) of each unusable row.
+    lost: errors of all rows whose tokens are not their answers. answers: those that were read back.
+    """
+
+    examples: tuple[Example, ...]
+    lines: tuple[int, ...]
+    notes: tuple[tuple[str, int], ...] = ()
+    problems: tuple[tuple[int, ThunderError], ...] = ()
+    lost: tuple[ThunderError, ...] = ()
+
+
 def read(path: Path, chat: Chat, policy: Policy, cache: Path | None = None, may_be_empty: bool = False) -> Split:
     """The rows of a JSONL file in tokens, none longer than the policy allows. cache: folder of cached tokens.
 
     Raises ThunderError listing every row that cannot be trained on, and unless may_be_empty for a file without usable
     rows.
     """
-    examples = read_all(path, chat, policy.train_on, cache)
-    long = [each for each in examples if len(each.tokens) > policy.max_seq_len]
+    rows = tokenise(path, chat, policy.train_on, cache)
+    _raise_problems(rows, path)
+    long = [each for each in rows.examples if len(each.tokens) > policy.max_seq_len]
     if long and policy.too_long == "refuse":
         raise _too_long(long, path, policy.max_seq_len)
-    split = _cut(examples, policy)
+    split = _cut(rows.examples, policy, described(rows.notes))
     if not split.examples and not may_be_empty:
         raise ThunderError("holds no row to use", where=str(path), hint="run `./doit data`, or raise --max-seq-len")
     return split
@@ -100,19 +113,145 @@ def read(path: Path, chat: Chat, policy: Policy, cache: Path | None = None, may_
 
 def read_all(path: Path, chat: Chat, train_on: str = "last", cache: Path | None = None) -> list[Example]:
     """Every row of a JSONL file in tokens, of any length. Raises ThunderError listing every unusable row."""
-    place = cache_path(cache, path, chat, {"code": CODE, "train_on": train_on})
-    if place and (cached := load(place)):
-        return [Example(*each) for each in cached]
-    examples, problems = [], []
-    for number, row in enumerate(files.read_jsonl(path, hint="run `./doit data`"), start=1):
-        try:
-            examples.append(example(row, chat, f"{path}:{number}", train_on))
-        except ThunderError as problem:
-            problems.append(problem)
-    raise_all(problems)
-    if place and place == cache_path(cache, path, chat, {"code": CODE, "train_on": train_on}):  # not swapped since
-        save(place, [(each.row_id, each.tokens, each.spans) for each in examples])
-    return examples
+    rows = tokenise(path, chat, train_on, cache)
+    _raise_problems(rows, path)
+    return list(rows.examples)
+
+
+def _raise_problems(rows: Tokenised, path: Path) -> None:
+    raise_all(grouped(rows.problems, path) + list(rows.lost))
+
+
+def tokenise(path: Path, chat: Chat, train_on: str = "last", cache: Path | None = None) -> Tokenised:
+    """Every row of a JSONL file in tokens, of any length. Raises ThunderError if the model is at fault.
+
+    The ranks of a machine, an evaluation and `doit tokens` share what is cached.
+    """
+    place = token_cache.path_of(cache, path, chat)
+    with token_cache.alone(place) if place else nullcontext():
+        cached = token_cache.load(place) if place else None
+        if cached and (cached.is_whole or train_on == "last"):
+            return _from_cache(cached, train_on)
+        rows, is_whole = _tokenised(path, chat, train_on)
+        # A file that was swapped since has another name.
+        if place and not rows.problems and not rows.lost and place == token_cache.path_of(cache, path, chat):
+            kept = zip(rows.lines, rows.examples, strict=True)
+            content = tuple((line, each.row_id, each.tokens, each.spans) for line, each in kept)
+            token_cache.save(place, Cached(content, is_whole, rows.notes))
+    return rows
+
+
+def _from_cache(cached: Cached, train_on: str) -> Tokenised:
+    examples = [Example(*row[1:]) for row in cached.rows]
+    lines = [row[0] for row in cached.rows]
+    if train_on == "last":
+        last = {line: number for number, line in enumerate(lines)}.values()
+        examples = [Example(examples[i].row_id, examples[i].tokens, examples[i].spans[-1:]) for i in last]
+        lines = [lines[i] for i in last]
+    return Tokenised(tuple(examples), tuple(lines), cached.notes)
+
+
+def _tokenised(path: Path, chat: Chat, train_on: str) -> tuple[Tokenised, bool]:
+    """(the rows of a file, whether every answer is a target)."""
+    rows = files.read_jsonl(path, hint="run `./doit data`")
+    check = ReadBack(chat)
+    notes, problems = Counter[str](), list[tuple[int, ThunderError]]()
+    examples, lines = list[Example](), list[int]()
+    for start in range(0, len(rows), TOGETHER):
+        part = []
+        for line, row in enumerate(rows[start : start + TOGETHER], start=start):
+            try:
+                found, left_out = _passages(row, chat, train_on)
+            except ThunderError as problem:
+                if problem.where:  # the model's fault, not this row's
+                    raise
+                problems.append((line, problem))
+                continue
+            notes.update(set(left_out))
+            part += [(line, _row_id(row, f"{path}:{line + 1}"), each) for each in found]
+        for line, each in _examples(part, chat, check, problems):
+            lines.append(line)
+            examples.append(each)
+    is_whole = train_on == "all" or not any(_has_several_answers(row) for row in rows)
+    found_rows = Tokenised(
+        tuple(examples), tuple(lines), tuple(notes.items()), tuple(problems), tuple(check.problems(path))
+    )
+    return found_rows, is_whole
+
+
+def _passages(row: Any, chat: Chat, train_on: str) -> tuple[list[Passage], list[str]]:
+    found = targets.passages(row, chat, train_on)
+    try:
+        for each in found[0]:
+            each.text.encode()
+    except UnicodeEncodeError:
+        raise ThunderError("holds half of a character (a lone surrogate)", hint="correct the source") from None
+    return found
+
+
+def _examples(
+    part: Sequence[tuple[int, str, Passage]], chat: Chat, check: ReadBack, problems: list[tuple[int, ThunderError]]
+) -> Iterator[tuple[int, Example]]:
+    """(line, example) of each passage, read back. part: line, row id and passage of each."""
+    answers, tokens = list[tuple[str, str]](), list[tuple[int, ...]]()
+    encoded = encoding.encode([passage for _, _, passage in part], chat)
+    for (line, row_id, passage), (ids, spans) in zip(part, encoded, strict=True):
+        if spans[-1][0] >= spans[-1][1]:
+            problems.append((line, ThunderError(NOTHING, hint=HINTS[NOTHING])))
+            continue
+        for (start, end), (first, last) in zip(passage.targets, spans, strict=True):
+            is_longer = passage.adds_end and end == len(passage.text)
+            answers.append((row_id, passage.text[start:end]))
+            # The first token of a plain text may be no target.
+            begin = len(encoding.first_tokens(chat)) if passage.is_plain else first
+            tokens.append(ids[begin : last - is_longer])
+        yield line, Example(row_id, ids, spans)
+    check.add(answers, tokens)
+
+
+def _has_several_answers(row: Any) -> bool:
+    messages = row.get("messages") if isinstance(row, dict) else None
+    return targets.is_chat(messages) and sum(each["role"] == targets.ANSWER for each in messages or ()) > 1
+
+
+def _row_id(row: dict[str, Any], place: str) -> str:
+    return str(row.get("id", place))
+
+
+def example(row: Any, chat: Chat, where: str, train_on: str = "last") -> Example:
+    """A row in tokens. Raises ThunderError if it has no answer, or the chat template or the tokenizer does not fit it.
+
+    With train_on "all", a row whose answers need prompts of their own gives only the last one.
+    """
+    check, problems = ReadBack(chat), list[tuple[int, ThunderError]]()
+    try:
+        found, _ = _passages(row, chat, train_on)
+    except ThunderError as problem:
+        raise problem if problem.where else ThunderError(problem.what, where, problem.hint) from problem
+    examples = list(_examples([(0, _row_id(row, where), each) for each in found], chat, check, problems))
+    raise_all([ThunderError(each.what, where, each.hint) for _, each in problems] + check.problems(Path(where)))
+    return examples[-1][1]
+
+
+def grouped(problems: Sequence[tuple[int, ThunderError]], path: Path) -> list[ThunderError]:
+    """One error for all lines that have the same problem, in the order of the first lines."""
+    lines: dict[tuple[str, str], list[int]] = {}
+    for line, problem in problems:
+        lines.setdefault((problem.what, problem.hint), []).append(line + 1)
+    return [_at(what, hint, numbers, path) for (what, hint), numbers in lines.items()]
+
+
+def _at(what: str, hint: str, lines: Sequence[int], path: Path) -> ThunderError:
+    if len(lines) == 1:
+        return ThunderError(what, f"{path}:{lines[0]}", hint)
+    more = f" and {len(lines) - LINES:,} more" if len(lines) > LINES else ""
+    listed = ", ".join(map(str, lines[:LINES]))
+    return ThunderError(f"{what} ({len(lines):,} rows: lines {listed}{more})", str(path), hint)
+
+
+def described(notes: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    """Notes as lines of text."""
+    return tuple(f"{note} ({count:,} row{'s' if count > 1 else ''})" for note, count in notes)
 
 
 def _too_long(rows: list[Example], path: Path, max_seq_len: int) -> ThunderError:
@@ -124,7 +263,7 @@ def _too_long(rows: list[Example], path: Path, max_seq_len: int) -> ThunderError
     )
 
 
-def _cut(examples: list[Example], policy: Policy) -> Split:
+def _cut(examples: Sequence[Example], policy: Policy, notes: tuple[str, ...]) -> Split:
     kept: list[Example] = []
     dropped = split = 0
     for each in examples:
@@ -133,7 +272,7 @@ def _cut(examples: list[Example], policy: Policy) -> Split:
         kept += parts
         dropped += sum(part.targets for part in parts) < each.targets
         split += len(parts) > 1
-    return Split(tuple(kept), dropped, split)
+    return Split(tuple(kept), dropped, split, notes)
 
 
 def pieces(row: Example, max_seq_len: int) -> list[Example]:
@@ -155,130 +294,3 @@ def pieces(row: Example, max_seq_len: int) -> list[Example]:
             parts.append((prompt + row.tokens[done - context : stop], ((first, first + stop - done),)))
             done = stop
     return [Example(f"{row.row_id}#{number}", *part) for number, part in enumerate(parts, start=1)]
-
-
-def example(row: Any, chat: Chat, where: str, train_on: str = "last") -> Example:
-    """A row in tokens. Raises ThunderError if it has no answer or the chat template does not fit it."""
-    messages = row.get("messages") if isinstance(row, dict) else None
-    if not messages or not _is_chat(messages):
-        raise ThunderError("has no `messages` with role and content", where=where, hint="write ChatML rows")
-    if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
-        raise ThunderError("has no target: the last message is not an answer", where, hint="end it with an answer")
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    full = render(messages, chat, where, answer=True)
-    spans = tuple(_span(messages, i, full, chat, where) for i in (turns if train_on == "all" else turns[-1:]))
-    # What follows the last target has nothing to predict, so it would only cost computing.
-    return Example(str(row.get("id", where)), tuple(full[: spans[-1][1]]), spans)
-
-
-def _is_chat(messages: Any) -> bool:
-    return isinstance(messages, list) and all(
-        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
-        for message in messages
-    )
-
-
-def _span(messages: list[dict[str, str]], turn: int, full: list[int], chat: Chat, where: str) -> tuple[int, int]:
-    """The span of an answer in the tokens of the whole row, from the end of its prompt to the end of its turn.
-
-    Templates do not mark answers, so each is located by rendering the messages before it. That holds only if the
-    template renders these as a prefix of the whole row; Qwen3's, for one, drops the thoughts of earlier answers.
-    """
-    prompt = render(messages[:turn], chat, where, answer=False)
-    start = len(prompt)
-    if full[:start] != prompt or len(full) == start:
-        fact = "the chat template does not render the prompt as a prefix of the whole row"
-        raise ThunderError(fact, where=where, hint="fix the chat template")
-    if turn == len(messages) - 1:
-        return start, _end_of_turn(full, start, len(full), chat) or len(full)
-    if not messages[turn]["content"]:
-        raise ThunderError("has an answer without text", where=where, hint="fill it, or set train_on to last")
-    # The messages up to this answer and the whole row share a prefix; the answer's end of turn must lie in it.
-    so_far = render(messages[: turn + 1], chat, where, answer=True)
-    same = next((i for i, pair in enumerate(zip(so_far, full, strict=False)) if pair[0] != pair[1]), len(so_far))
-    end = _end_of_turn(full, start, same, chat)
-    if not end:
-        fact = "the chat template changes earlier answers, or does not end them"
-        raise ThunderError(fact, where=where, hint="set train_on to last, or fix the template")
-    return start, end
-
-
-def _end_of_turn(tokens: list[int], start: int, stop: int, chat: Chat) -> int:
-    """The position after the last end of turn in start .. stop; 0 if there is none.
-
-    The template's text after it (a newline in Gemma's) is never generated, so it is no target.
-    """
-    return next((i + 1 for i in range(stop - 1, start - 1, -1) if tokens[i] in chat.tokenizer.eos_token_ids), 0)
-
-
-def render(messages: list[dict[str, str]], chat: Chat, where: str, answer: bool) -> list[int]:
-    """Tokens of messages through the chat template.
-
-    answer: whether the messages end with one; if not, the template opens the model's turn.
-    """
-    tokens = chat.encode(chat.text(messages, where, is_prompt=not answer))
-    if len(tokens) > 1 and tokens[0] == tokens[1] == chat.tokenizer.bos_token_id:
-        fact = "the chat template puts two begin-of-text tokens before every row"
-        raise ThunderError(fact, where="--model", hint="fix the chat template")
-    return tokens
-
-
-def cache_path(folder: Path | None, data: Path, chat: Chat, settings: dict[str, Any]) -> Path | None:
-    """The file for the tokens of a data file. None without a folder, and for a tokenizer that cannot be hashed."""
-    tokenizer = chat.tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    template = getattr(tokenizer, "chat_template", None)
-    if folder is None or backend is None or not data.is_file():
-        return None
-    key = {
-        "data": [str(data), files.sha256(data)],  # the path too: rows without an id are named after it
-        "tokenizer": _tokenizer_digest(backend),
-        "template": [chat.template or template, str(getattr(tokenizer, "_chat_template", None))],
-        "arguments": [dict(DEFAULTS), dict(chat.arguments), TODAY, chat.end_answers],
-        "special": [tokenizer.bos_token_id, sorted(tokenizer.eos_token_ids)],
-        "versions": [jinja2.__version__, transformers.__version__],
-        "settings": settings,
-    }
-    return folder / f"{files.digest(key)}.tokens"
-
-
-@functools.lru_cache(maxsize=1)
-def _tokenizer_digest(backend: Any) -> str:
-    # Gemma's tokenizer is 30 MB of JSON, and several files are read with it.
-    return hashlib.sha256(backend.to_str().encode()).hexdigest()
-
-
-def load(path: Path) -> list[Row]:
-    """The rows that `save` wrote; none when the file is missing or damaged."""
-    if not path.is_file():
-        return []
-    data = path.read_bytes()
-    if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
-        return []
-    arrays = safetensors.numpy.load(data[DIGEST:])
-    ids = json.loads(arrays["ids"].tobytes())
-    rows = np.split(arrays["tokens"], arrays["ends"][:-1])
-    spans = np.split(arrays["spans"], arrays["span_ends"][:-1])
-    return [
-        (name, tuple(row.tolist()), tuple((start, end) for start, end in pairs.tolist()))
-        for name, row, pairs in zip(ids, rows, spans, strict=True)
-    ]
-
-
-def save(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows, if any, whole or not at all. Raises ThunderError when the folder cannot be written.
-
-    Rows of all lengths lie in one array, with the position where each ends, so that reading parses no text but the ids.
-    """
-    if not rows:
-        return  # np.split of an empty array gives one row, not none
-    ids = json.dumps([name for name, _, _ in rows]).encode()
-    arrays = {
-        "ids": np.frombuffer(ids, np.uint8),
-        "tokens": np.array([token for _, tokens, _ in rows for token in tokens], np.int32),
-        "ends": np.array(list(itertools.accumulate(len(tokens) for _, tokens, _ in rows)), np.int64),
-        "spans": np.array([span for _, _, spans in rows for span in spans], np.int32).reshape(-1, 2),
-        "span_ends": np.array(list(itertools.accumulate(len(spans) for _, _, spans in rows)), np.int64),
-    }
-    data = safetensors.numpy.save(arrays)
-    files.write_bytes(path, hashlib.sha256(data).digest() + data)

@@ -16,7 +16,8 @@ from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import tokens
-from thunder_train.worker.batching.tokens import Example, Policy, Split
+from thunder_train.worker.batching.targets import ANSWER
+from thunder_train.worker.batching.tokens import Example, Policy, Split, Tokenised
 from thunder_train.worker.chat import Chat
 
 if TYPE_CHECKING:
@@ -36,57 +37,45 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a file. usable: each row with its tokens; problems: the training's errors for the other rows."""
+    """Rows of a file. contents: of the rows that can be trained on; in_tokens: all, with the training's errors."""
 
-    usable: list[tuple[Any, Example]]
-    problems: list[ThunderError]
+    contents: list[Any]
+    in_tokens: Tokenised
 
     @property
-    def examples(self) -> list[Example]:
+    def examples(self) -> tuple[Example, ...]:
         """The usable rows in tokens, whole."""
-        return [example for _, example in self.usable]
+        return self.in_tokens.examples
+
+    @property
+    def problems(self) -> list[ThunderError]:
+        """The error of each unusable row."""
+        return [problem for _, problem in self.in_tokens.problems]
 
 
 def read(path: Path, chat: Chat, train_on: str, cache: Path | None) -> Rows:
     """All rows of a file, usable or not. Raises ThunderError if the file cannot be read or the model is at fault."""
     rows = files.read_jsonl(path, hint="run `./doit data`")
-    if not rows:
-        return Rows([], [])
-    try:
-        return Rows(list(zip(rows, tokens.read_all(path, chat, train_on, cache), strict=True)), [])
-    except ThunderError as error:
-        separate = _read_one_by_one(rows, path, chat, train_on)
-        if not separate.problems:
-            raise error
-        return separate
+    in_tokens = tokens.tokenise(path, chat, train_on, cache)
+    return Rows([rows[line] for line in dict.fromkeys(in_tokens.lines)], in_tokens)
 
 
-def _read_one_by_one(rows: Sequence[Any], path: Path, chat: Chat, train_on: str) -> Rows:
-    usable, problems = [], []
-    for number, row in enumerate(rows, start=1):
-        try:
-            usable.append((row, tokens.example(row, chat, f"{path}:{number}", train_on)))
-        except ThunderError as problem:
-            if problem.where == "--model":  # an error of the model, not of this row
-                raise
-            problems.append(problem)
-    return Rows(usable, problems)
-
-
-def statistics(rows: Rows, tokenizer: Any, settings: Settings) -> dict[str, Any]:
+def statistics(rows: Rows, path: Path, tokenizer: Any, settings: Settings) -> dict[str, Any]:
     """Statistics that do not depend on what the training does with the rows."""
     examples = rows.examples
     lengths = sorted(len(each.tokens) for each in examples)
     total, targets = sum(lengths), sum(each.targets for each in examples)
-    characters = sum(len(each["content"]) for row, _ in rows.usable for each in row["messages"])
-    answer_characters = sum(len(each["content"]) for row, _ in rows.usable for each in _answers(row, settings.train_on))
+    characters = sum(len(text) for row in rows.contents for text in _texts(row))
+    answer_characters = sum(len(text) for row in rows.contents for text in _answers(row, settings.train_on))
     counts: Counter[int] = Counter()
     for each in examples:
         counts.update(each.tokens)
     unknown, byte = _unknown(counts, tokenizer)
     return {
-        "rows": len(rows.usable) + len(rows.problems),
-        "unusable": _by_problem(rows.problems),
+        "rows": len(rows.contents) + len(rows.problems),
+        "unusable": _by_problem(rows.in_tokens.problems, path),
+        "answers_lost": [f"{each.what}; {each.hint}" for each in rows.in_tokens.lost],
+        "notes": list(tokens.described(rows.in_tokens.notes)),
         "tokens": quantiles(lengths) | {"total": total},
         "histogram": histogram(lengths),
         "over_max_seq_len": sum(length > settings.max_seq_len for length in lengths),
@@ -99,19 +88,27 @@ def statistics(rows: Rows, tokenizer: Any, settings: Settings) -> dict[str, Any]
     }
 
 
-def _answers(row: Any, train_on: str) -> list[dict[str, str]]:
-    messages = row["messages"]
-    return messages[-1:] if train_on == "last" else [each for each in messages if each["role"] == "assistant"]
+def _texts(row: Any) -> list[str]:
+    """The contents of a row's messages, or its plain text."""
+    return [row["text"]] if "text" in row else [each["content"] for each in row["messages"]]
 
 
-def _by_problem(problems: Sequence[ThunderError]) -> list[dict[str, Any]]:
+def _answers(row: Any, train_on: str) -> list[str]:
+    """The contents of a row that are trained on."""
+    if "text" in row:
+        return [row["text"]]
+    answers = [each["content"] for each in row["messages"] if each["role"] == ANSWER and each.get("weight") != 0]
+    return answers[-1:] if train_on == "last" else answers
+
+
+def _by_problem(problems: Sequence[tuple[int, ThunderError]], path: Path) -> list[dict[str, Any]]:
     """Number of rows for each problem, the most frequent problem first, with the places of the first rows."""
-    counts = Counter(problem.what for problem in problems)
+    counts = Counter(problem.what for _, problem in problems)
     return [
         {
             "what": what,
             "rows": count,
-            "first": [each.where for each in problems if each.what == what][:EXAMPLES_PER_PROBLEM],
+            "first": [f"{path}:{line + 1}" for line, each in problems if each.what == what][:EXAMPLES_PER_PROBLEM],
         }
         for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
@@ -146,15 +143,17 @@ def _ratio(part: int, whole: int) -> float:
 
 def training_rows(rows: Rows, path: Path, chat: Chat, settings: Settings) -> tuple[Split | None, str]:
     """(the rows that the training uses, ""), or (None, the reason why the training would stop)."""
-    if not rows.usable and not rows.problems:
+    if not rows.examples and not rows.problems:
         return None, "holds no row to use"
     if rows.problems:
         return None, f"{len(rows.problems)} rows cannot be trained on"
+    if rows.in_tokens.lost:
+        return None, "the tokens of some answers are not the answers"
     long = sum(len(each.tokens) > settings.max_seq_len for each in rows.examples)
     if long and settings.too_long == "refuse":
         return None, f"{long} rows are longer than max_seq_len, and too_long is refuse"
     if not long:
-        return Split(tuple(rows.examples), 0), ""
+        return Split(rows.examples, 0), ""
     policy = Policy(settings.max_seq_len, settings.too_long, settings.train_on)
     try:
         return tokens.read(path, chat, policy, settings.token_cache), ""

@@ -113,7 +113,9 @@ def split_report(
     """
     path = settings.train_data if name == "train" else settings.valid_data
     rows = token_statistics.read(path, base.chat, settings.train_on, settings.token_cache)
-    result = token_statistics.statistics(rows, base.tokenizer, settings) | {"path": str(path), "training": None}
+    result = token_statistics.statistics(rows, path, base.tokenizer, settings) | {"path": str(path), "training": None}
+    if name == "valid" and not (rows.contents or rows.problems):
+        return result | {"stop": ""}, []  # the training then validates nothing
     split, stop = token_statistics.training_rows(rows, path, base.chat, settings)
     needed = settings.rows_per_step(ranks)
     if split and name == "train" and len(split.examples) < needed:
@@ -206,8 +208,11 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         if split["stop"]:
             yield f"\nthe training would stop: {split['path']}: {split['stop']}"
         yield from (
-            f"  {escaped(each['what'])}: {each['rows']} rows, {', '.join(each['first'])}" for each in split["unusable"]
+            f"  {escaped(each['what'])}: {each['rows']} rows, {', '.join(each['first'])}"
+            for each in split["unusable"]
         )
+        yield from (f"  {each}" for each in split["answers_lost"])
+        yield from (f"\n{split['path']}: {note}" for note in split["notes"])
         if split["histogram"]:
             yield from ("", f"{name}, rows by tokens", *bars(split["histogram"]))
 
@@ -220,6 +225,7 @@ def _column(split: Mapping[str, Any], max_seq_len: int) -> Iterator[tuple[str, s
     yield "tokens per row", f"{tokens['min']} to {tokens['max']}, median {tokens['median']}, p95 {tokens['p95']}"
     yield f"rows over {max_seq_len} tokens", f"{split['over_max_seq_len']:,}"
     yield "targets", _percent(split["targets"], tokens["total"])
+    yield "answers read back", "some are lost" if split["answers_lost"] else "equal" if split["targets"] else "-"
     per_character = f"{split['tokens_per_character']:.2f}; in answers {split['targets_per_character']:.2f}"
     yield "tokens per character", per_character
     yield "unknown tokens", _percent(split["unknown_tokens"], tokens["total"])

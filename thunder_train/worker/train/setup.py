@@ -109,6 +109,8 @@ def assemble(
     if first:
         adapter.remove_old(settings.adapter_path)
         log.say(f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed")
+        for note in dict.fromkeys(note for split in ready.splits.values() for note in split.notes):
+            log.say(note)
         if not ready.splits["valid"].examples:
             log.say("no validation: valid.jsonl has no row, so the adapter is that of the last step")
     if last:

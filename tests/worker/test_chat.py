@@ -1,0 +1,137 @@
+"""Messages to text: the tokenizer's chat template or the recipe's, its arguments and its errors."""
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.helpers.project_copy import PROJECT
+from thunder_train import ThunderError
+
+pytestmark = pytest.mark.mlx
+
+QUESTION = [{"role": "user", "content": "x"}]
+CHATML = PROJECT / "templates" / "chat" / "chatml.jinja"
+
+
+def inputs(template: Path | None = None, arguments: dict[str, Any] | None = None, end_answers: bool = True) -> Any:
+    """The flags that decide how messages become text."""
+    return SimpleNamespace(chat_template=template, template_arguments=lambda: arguments or {}, end_answers=end_answers)
+
+
+def test_a_template_that_writes_the_date_gives_the_same_text_every_day(tokenizer: Any) -> None:
+    """
+    Llama 3's and gpt-oss's do; with today's date a resumed training would be another one.
+    """
+    from thunder_train.worker.chat import Chat, of
+
+    dated = "{{ strftime_now('%d %b %Y') }}"
+
+    assert "26 Jul 2024" == Chat(tokenizer, dated).text(QUESTION, is_prompt=True)
+    assert "31 Jan 2025" == Chat(tokenizer, dated, {"today": "2025-01-31"}).text(QUESTION, is_prompt=True)
+    with pytest.raises(ThunderError) as caught:
+        of(tokenizer, inputs(arguments={"today": "tomorrow"}))
+    assert "--template-args: today is 'tomorrow'; write a date, as \"2024-07-26\"" == str(caught.value)
+
+
+def test_thinking_is_off_unless_the_recipe_says_otherwise(tokenizer: Any) -> None:
+    """
+    Rows hold no thoughts. Both names are in use: Qwen's and GLM's, and DeepSeek's.
+    """
+    from thunder_train.worker.chat import Chat
+
+    template = "{{ enable_thinking }} {{ thinking }} {{ style }}"
+
+    assert "False False " == Chat(tokenizer, template).text(QUESTION, is_prompt=True)
+    chosen = Chat(tokenizer, template, {"enable_thinking": True, "style": "short"})
+    assert "True False short" == chosen.text(QUESTION, is_prompt=True)
+
+
+def test_the_recipe_s_template_replaces_the_tokenizer_s(tokenizer: Any, tmp_path: Path) -> None:
+    """
+    A base model has none; whoever gives one means it for a model that has one, too.
+    """
+    from thunder_train.worker.chat import of
+
+    (tmp_path / "t.jinja").write_text("{{ bos_token }}{{ messages[0].content }}")
+
+    assert "<bos>x" == of(tokenizer, inputs(tmp_path / "t.jinja")).text(QUESTION, is_prompt=True)
+
+
+def test_control_tokens_that_the_vocabulary_lacks_are_named(tokenizer: Any) -> None:
+    """
+    They would be several tokens of text, which mean nothing to the base model.
+    """
+    from thunder_train.worker.chat import of
+
+    with pytest.raises(ThunderError) as caught:
+        of(tokenizer, inputs(CHATML))
+
+    expected = (
+        f"{CHATML}: writes <|im_start|>, <|im_end|>, which the vocabulary of the model has not as one token; write it "
+        "with control tokens of the vocabulary (<bos>, <end_of_turn>, <pad>, <unk>), or use templates/chat/plain.jinja"
+    )
+    assert expected == str(caught.value)
+    of(tokenizer, inputs(CHATML.with_name("plain.jinja")))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe"])
+def test_a_template_that_cannot_be_read_is_one_line(tokenizer: Any, tmp_path: Path, content: bytes | None) -> None:
+    """
+    It is a user's mistake, so there is no traceback.
+    """
+    from thunder_train.worker.chat import of
+
+    path = tmp_path / "t.jinja"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(
+        ThunderError, match=r"t\.jinja: (cannot be read as a|is no chat) template.*; correct"
+    ):
+        of(tokenizer, inputs(path))
+
+
+def test_a_tokenizer_without_a_template_names_the_key(tokenizer: Any) -> None:
+    """
+    Base models have none: gemma-4-e2b, for one.
+    """
+    from thunder_train.worker.chat import Chat
+
+    bare = copy.deepcopy(tokenizer)
+    bare.has_chat_template = False
+    with pytest.raises(ThunderError) as caught:
+        Chat(bare).text(QUESTION, is_prompt=True)
+
+    expected = (
+        "--model: the tokenizer has no chat template; set chat_template in [models.NAME] to a file of templates/chat, "
+        "or use an instruction-tuned model"
+    )
+    assert expected == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{% for i in range(999999) %}{% endfor %}",
+        "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.clear() }}",
+        "{{ ''.join([1]) }}",
+        "{{ messages[9].role }}",
+    ],
+)
+def test_a_template_that_fails_or_reaches_for_python_is_one_line(tokenizer: Any, template: str) -> None:
+    """
+    A chat template comes with a model, from anyone; transformers renders it in Jinja's immutable sandbox.
+    """
+    from thunder_train.worker.chat import Chat
+
+    wrapper = copy.deepcopy(tokenizer)
+    wrapper.chat_template = template
+
+    with pytest.raises(ThunderError, match=r"^the chat template rejects it: [^\n]+; change its roles$"):
+        Chat(wrapper).text(QUESTION, is_prompt=True)
