@@ -88,9 +88,7 @@ def test_a_template_that_cannot_be_read_is_one_line(tokenizer: Any, tmp_path: Pa
     if content is not None:
         path.write_bytes(content)
 
-    with pytest.raises(
-        ThunderError, match=r"t\.jinja: (cannot be read as a|is no chat) template.*; correct"
-    ):
+    with pytest.raises(ThunderError, match=r"t\.jinja: (cannot be read as a|is no chat) template.*; correct"):
         of(tokenizer, inputs(path))
 
 

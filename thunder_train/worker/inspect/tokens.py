@@ -208,8 +208,7 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         if split["stop"]:
             yield f"\nthe training would stop: {split['path']}: {split['stop']}"
         yield from (
-            f"  {escaped(each['what'])}: {each['rows']} rows, {', '.join(each['first'])}"
-            for each in split["unusable"]
+            f"  {escaped(each['what'])}: {each['rows']} rows, {', '.join(each['first'])}" for each in split["unusable"]
         )
         yield from (f"  {each}" for each in split["answers_lost"])
         yield from (f"\n{split['path']}: {note}" for note in split["notes"])

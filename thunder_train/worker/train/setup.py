@@ -108,8 +108,7 @@ def assemble(
     log = MetricsLog(metrics, progress, track)
     if first:
         adapter.remove_old(settings.adapter_path)
-        log.say(f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed")
-        for note in dict.fromkeys(note for split in ready.splits.values() for note in split.notes):
+        for note in _notes(ready):
             log.say(note)
         if not ready.splits["valid"].examples:
             log.say("no validation: valid.jsonl has no row, so the adapter is that of the last step")
@@ -131,6 +130,12 @@ def assemble(
         stop_asked=stop_asked,
     )
     return run, last
+
+
+def _notes(ready: Setup) -> list[str]:
+    """What is said of the rows before the first step."""
+    packed = f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed"
+    return [packed, *dict.fromkeys(note for split in ready.splits.values() for note in split.notes)]
 
 
 def identity(settings: Settings, group: Ranks) -> dict[str, str]:
