@@ -75,6 +75,7 @@ def test_a_published_test_set_stays_whole(tmp_path: Path) -> None:
         for row in files.read_jsonl(tmp_path / "out" / "dropped.jsonl")
     ]
     assert [
+        "1 row that a given split has too was dropped; dropped.jsonl names both places",
         "1 row given to valid has the text of rows given to test and stay; the first: valid.jsonl:1 and test.jsonl:3",
         "equal rows inside a given split stay: 1 id got #2, #3 or higher at the end",
     ] == manifest["notes"]

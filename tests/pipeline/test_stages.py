@@ -1,13 +1,16 @@
-"""What a training must have read before its result becomes the run's."""
+"""What stages say, and what a training must have read before its result becomes the run's."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.helpers.inputs import source
 from tests.helpers.recipes import done
 from thunder_train import ThunderError
 from thunder_train.config import load
+from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Recipe
 from thunder_train.core import files
 from thunder_train.pipeline import stages
@@ -51,3 +54,23 @@ def test_a_training_that_read_other_rows_is_refused(
 
     assert bool(problem) == bool(said)
     assert problem in said
+
+
+def test_notes_of_a_dataset_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What is disabled is said when the rows are built, not after the training.
+    """
+    monkeypatch.chdir(tmp_path)
+    turns = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}]
+    (tmp_path / "c.jsonl").write_text(json.dumps({"messages": turns}))
+    sources = (source(kind="chatml", path="c.jsonl"),)
+    dataset = Dataset(name="d", sources=sources, templates=(), orthography_table={}, valid=0, test=0)
+
+    stages.data(dataset, Path("out"), "code")
+
+    assert [
+        "data:d: valid has no row: there is no best adapter and no early stopping",
+        "data:d: test has no row: nothing is scored",
+    ] == [line for line in capsys.readouterr().out.splitlines() if "has no row" in line]

@@ -50,7 +50,7 @@ def build(dataset: Dataset, root: Path, out: Path, code: str, audit: Audit, watc
         near = _near_duplicates(collected, assigned)
         manifest = _manifest(collected, assigned, out, near, code)
         manifest["split"] |= _split_facts(plan, assigned, moves)
-        notes = [*plan.notes, *moves, *_notes(collected, assigned)]
+        notes = [*plan.notes, *moves, *_notes(collected, plan, assigned)]
         manifest |= {name: value for name, value in _remarks(collected, notes).items() if value}
         files.write_text(out / "audit.json", audit(collected, assigned, near, manifest))
     files.write_json(out / "manifest.json", manifest)
@@ -185,9 +185,14 @@ def _split_facts(plan: Plan, assigned: Assignment, moves: list[str]) -> dict[str
     return facts
 
 
-def _notes(collected: Collected, assigned: Assignment) -> list[str]:
+def _notes(collected: Collected, plan: Plan, assigned: Assignment) -> list[str]:
     """What a person should know of the dataset besides its figures, a sentence each."""
     notes = [f"{what} ({counted(count, 'row')})" for what, count in sorted(collected.ledger.notes.items())]
+    if leaks := sum(bool(plan.given[other]) for other in assigned.partners.values()):
+        is_one = "was" if leaks == 1 else "were"
+        notes.append(
+            f"{counted(leaks, 'row')} that a given split has too {is_one} dropped; dropped.jsonl names both places"
+        )
     shared = Counter(key for key, _ in assigned.overlaps.values())
     for key, count in sorted(shared.items()):
         row, other = next((row, other) for row, (each, other) in assigned.overlaps.items() if each == key)
