@@ -19,7 +19,17 @@ from thunder_train.core.text import quoted
 from thunder_train.data import formats, json_rows, kinds, packed
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.readers import Reader, full_id, paths, place, stem
-from thunder_train.data.rows import DEEPEST, Ledger, Row, depth, given_split, group_keys, key_text
+from thunder_train.data.rows import (
+    DEEPEST,
+    Ledger,
+    Listed,
+    Row,
+    depth,
+    given_split,
+    group_keys,
+    hypothesis_texts,
+    key_text,
+)
 
 JOIN_KEYS = ("audio_path", "segment_id", "feat_id")
 """In the order in which a join tries them."""
@@ -30,10 +40,6 @@ NO_PREDICTION = "reference without a prediction"
 NULL_REFERENCE = "prediction whose reference is null"
 NULL = b"\xff"
 """Held for a reference whose text is null; no text has such bytes."""
-MOST_HYPOTHESES = 1000
-"""Most hypotheses of a row: a prompt with more fits into no model."""
-Listed = str | tuple[str | dict[str, Any], ...] | None
-"""Hypotheses, best first: texts, or objects with a text; one text stands for itself."""
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,8 +133,8 @@ class Predictions(Reader):
                 self._missing["asr_text"] = False
                 yield line, row, asr
                 continue
-            if asr is UNSET and (listed := _listed(row)):
-                asr = _text(listed if isinstance(listed, str) else listed[0])
+            if asr is UNSET and (texts := self._hypotheses(line, row)):
+                asr = texts[0]
             asr = self.text(line, asr, "asr_text")
             if asr is not UNSET:
                 yield line, row, asr or ""
@@ -186,18 +192,13 @@ class Predictions(Reader):
         super().finish(ledger)
 
     def _hypotheses(self, line: int, row: Prediction) -> tuple[str, ...] | None:
-        """The texts that the recogniser offers; None, and a problem, if there is an object without one."""
-        listed = _listed(row)
-        if listed is None or isinstance(listed, str):
-            return (listed,) if listed else ()
-        if len(listed) > MOST_HYPOTHESES:
-            self.problems.add(f"has {len(listed)} hypotheses", self.where(line), f"give at most {MOST_HYPOTHESES}")
+        """The texts that the recogniser offers; None, and a problem, if they cannot be read."""
+        try:
+            return hypothesis_texts(row.hypotheses or row.n_best_hypotheses)
+        except ValueError as error:
+            what, hint = error.args
+            self.problems.add(what, self.where(line), hint)
             return None
-        texts = [_text(each) for each in listed]
-        if any(text is None for text in texts):
-            self.problems.add("has a hypothesis without a text", self.where(line), 'write texts, or {"text", "score"}')
-            return None
-        return tuple(text for text in texts if text is not None)
 
 
 def own_name(row: Prediction) -> str:
@@ -206,15 +207,6 @@ def own_name(row: Prediction) -> str:
         return key_text(row.id)
     audio, segment, feature = row.audio_path, key_text(row.segment_id), key_text(row.feat_id)
     return feature or ":".join(part for part in (audio.strip(), segment) if part)
-
-
-def _listed(row: Prediction) -> Listed:
-    return row.hypotheses or row.n_best_hypotheses
-
-
-def _text(hypothesis: str | dict[str, Any]) -> str | None:
-    text = hypothesis if isinstance(hypothesis, str) else hypothesis.get("text")
-    return text if isinstance(text, str) else None
 
 
 class Join:

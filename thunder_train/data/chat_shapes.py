@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from thunder_train.data.json_rows import DECODE
+from thunder_train.data.rows import Listed
 
 SPEAKERS = {
     "human": "user",
@@ -31,16 +32,17 @@ INPUT_AFTER = "\n"
 class SimpleRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a row of every simple kind may carry besides its texts."""
 
-    id: str | int = ""
-    group: str | int = ""
+    id: str | int | float = ""
+    group: str | int | float = ""
     """As video_id, for files that have one kind of group only."""
-    video_id: str | int = ""
+    video_id: str | int | float = ""
     audio_path: str = ""
-    segment_id: str | int = ""
-    feat_id: str | int = ""
+    segment_id: str | int | float = ""
+    feat_id: str | int | float = ""
     split: str | int = ""
     partition: str = ""
     asr_text: str = ""
+    hypotheses: Listed = None
     reference_text: str = ""
 
 

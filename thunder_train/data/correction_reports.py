@@ -16,7 +16,7 @@ from thunder_train.data import formats, json_rows
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.json_rows import Numbered
 from thunder_train.data.readers import Reader, full_id, paths, stem
-from thunder_train.data.rows import DEEPEST, Ledger, Row, depth, group_keys
+from thunder_train.data.rows import DEEPEST, Ledger, Listed, Row, depth, given_split, group_keys, hypothesis_texts
 
 REPORT_SCHEMA = "thunder.report/1"
 REPORT_FIELDS = ("asr_text", "decision", "partition")
@@ -28,14 +28,17 @@ REJECTED = ("block", "blocked", "deny", "denied", "false", "reject", "rejected")
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The canonical fields that a field map may fill."""
 
-    asr_text: str
+    asr_text: str | None
+    """Null or empty: the recogniser heard nothing."""
     decision: bool | str
     partition: str
-    row_id: str | int = ""
-    video_id: str | int = ""
+    hypotheses: Listed = None
+    row_id: str | int | float = ""
+    video_id: str | int | float = ""
     audio_path: str = ""
-    segment_id: str | int = ""
-    feat_id: str | int = ""
+    segment_id: str | int | float = ""
+    feat_id: str | int | float = ""
+    split: str = ""
     reference_text: str = ""
     final_text: str = ""
     proposal_text: str = ""
@@ -59,9 +62,15 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
             row_id = full_id(path, row.row_id, row)
             if reason:
                 ledger.drop(path, line, row_id, reason)
-            else:
-                place = (path, line, row_id)
-                yield _row(source, row, place, decision, target, field_map.visible(row.telemetry, reader.unused))
+                continue
+            try:
+                hypotheses = hypothesis_texts(row.hypotheses)
+            except ValueError as error:
+                what, hint = error.args
+                reader.problems.add(what, reader.where(line), hint)
+                continue
+            seen = (hypotheses, field_map.visible(row.telemetry, reader.unused))
+            yield _row(source, row, (path, line, row_id), decision, target, seen)
         reader.finish(ledger)
 
 
@@ -127,7 +136,7 @@ def _is_deep(row: ReportRow, reader: Reader, line: int) -> bool:
 def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, str]:
     """(target text, "") for a usable row, else ("", why not). A known reference takes precedence over "unchanged"."""
     if row.partition == "stable" and "stable" in use:
-        return row.asr_text, ""
+        return row.asr_text or "", ""
     if decision == "accepted":
         if "accepted" not in use:
             return "", "accepted, not used"
@@ -135,14 +144,19 @@ def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, s
     if "corrected" in use and row.reference_text:
         return row.reference_text, ""
     if "unchanged" in use:
-        return row.asr_text, ""
+        return row.asr_text or "", ""
     return "", "rejected without a reference" if "corrected" in use else "rejected, not used"
 
 
 def _row(
-    source: Source, row: ReportRow, place: tuple[str, int, str], decision: str, target: str, telemetry: dict[str, Any]
+    source: Source,
+    row: ReportRow,
+    place: tuple[str, int, str],
+    decision: str,
+    target: str,
+    seen: tuple[tuple[str, ...], dict[str, Any]],
 ) -> Row:
-    """place: the row's file, line and id."""
+    """place: the row's file, line and id; seen: hypotheses and telemetry."""
     path, line, row_id = place
     return Row(
         row_id=row_id,
@@ -151,7 +165,7 @@ def _row(
         line=line,
         evidence_kind=source.evidence_kind,
         target_text=target,
-        asr_text=row.asr_text,
+        asr_text=row.asr_text or "",
         reference_text=row.reference_text,
         partition=row.partition,
         decision=decision,
@@ -160,6 +174,9 @@ def _row(
         reason_codes=(row.reason_codes,) if isinstance(row.reason_codes, str) else row.reason_codes,
         edit_budget=row.edit_budget,
         witness=row.witness,
-        telemetry=telemetry,
+        telemetry=seen[1],
+        hypotheses=seen[0],
         keys=group_keys(row),
+        own_split=row.split,
+        given_split=given_split(source),
     )

@@ -89,7 +89,7 @@ class Composer:
         asr = spelling.cleaned(row.asr_text, is_prose)
         reference = spelling.cleaned(row.reference_text, is_prose)
         target = reference if row.target_text == row.reference_text else spelling.cleaned(row.target_text, is_prose)
-        is_silent = not is_prose and not reference and (row.is_silent or row.reference_text != "")
+        is_silent = not is_prose and not reference and (row.is_silent or bool(row.reference_text.strip()))
         if not target.strip() and not is_silent and not _is_call(row):
             return "empty target"
         if reason := spelling.unfit(row.row_id, asr, reference, target, is_prose) or _unfit_message(row, self.table):

@@ -15,6 +15,12 @@ DEEPEST = 32
 """Most levels of a value that a row carries on: writing or rendering more would exceed Python's recursion limit."""
 
 
+Listed = str | tuple[str | dict[str, Any], ...] | None
+"""Hypotheses as files have them, best first: texts, or objects with a text; one text stands for itself."""
+MOST_HYPOTHESES = 1000
+"""Most hypotheses of a row: a prompt with more fits into no model."""
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One example before the split. Only `target_text` and `reference_text` may know the reference."""
 
@@ -79,6 +85,18 @@ def key_text(value: str | int | float) -> str:
     if value.__class__ is str:
         return value.strip()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def hypothesis_texts(listed: Listed) -> tuple[str, ...]:
+    """The texts of hypotheses. Raises ValueError(what, hint) if there are too many or one has no text."""
+    if listed is None or isinstance(listed, str):
+        return (listed,) if listed else ()
+    if len(listed) > MOST_HYPOTHESES:
+        raise ValueError(f"has {len(listed)} hypotheses", f"give at most {MOST_HYPOTHESES}")
+    texts = [each if isinstance(each, str) else each.get("text") for each in listed]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("has a hypothesis without a text", 'write texts, or {"text", "score"}')
+    return tuple(map(str, texts))
 
 
 def given_split(source: Source) -> str:

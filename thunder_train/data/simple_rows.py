@@ -12,7 +12,7 @@ from thunder_train.data.chat_shapes import Shape, Text
 from thunder_train.data.conversations import Conversation
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.readers import Reader, full_id, stem
-from thunder_train.data.rows import Ledger, Row, given_split, group_keys
+from thunder_train.data.rows import Ledger, Row, given_split, group_keys, hypothesis_texts, key_text
 
 
 def read(
@@ -31,20 +31,28 @@ def read(
         if row is None:
             continue
         talk = _conversation(row, path, ledger)
-        for what, hint in (*conversations.row_problems(values), *talk.problems):
+        problems = [*conversations.row_problems(values), *talk.problems]
+        try:
+            hypotheses = hypothesis_texts(row.hypotheses)
+        except ValueError as error:
+            problems.append(error.args)
+        for what, hint in problems:
             reader.problems.add(what, reader.where(line), hint)
         row_id = full_id(label or path, row.id, row)
         if talk.reason:
             ledger.drop(path, line, row_id, talk.reason)
-        elif not talk.problems:
-            yield _row(source, row, talk, (path, line, row_id, label or stem(path), split or given_split(source)))
+        elif not problems:
+            place = (path, line, row_id, label or stem(path), split or given_split(source))
+            yield _row(source, row, talk, place, hypotheses)
     reader.finish(ledger)
 
 
-def _row(source: Source, row: Shape, talk: Conversation, place: tuple[str, int, str, str, str]) -> Row:
+def _row(
+    source: Source, row: Shape, talk: Conversation, place: tuple[str, int, str, str, str], hypotheses: tuple[str, ...]
+) -> Row:
     """place: the row's file, line, id, the name of its source, and the split that was given to it."""
     path, line, row_id, name, split = place
-    keys = {"video_id": str(row.group)} if row.group != "" else {}
+    keys = {"video_id": key_text(row.group)} if row.group != "" else {}
     return Row(
         row_id=row_id,
         source=name,
@@ -53,6 +61,7 @@ def _row(source: Source, row: Shape, talk: Conversation, place: tuple[str, int, 
         evidence_kind=source.evidence_kind,
         target_text=row.text if isinstance(row, Text) else talk.messages[-1]["content"],
         asr_text=row.asr_text,
+        hypotheses=hypotheses,
         reference_text=row.reference_text,
         partition=row.partition,
         messages=talk.messages,
