@@ -110,8 +110,6 @@ def assemble(
         adapter.remove_old(settings.adapter_path)
         for note in _notes(ready):
             log.say(note)
-        if not ready.splits["valid"].examples:
-            log.say("no validation: valid.jsonl has no row, so the adapter is that of the last step")
     if last:
         log.event("resume", progress.step, f"step {progress.step}/{settings.num_iters}  goes on from here")
 
@@ -135,7 +133,10 @@ def assemble(
 def _notes(ready: Setup) -> list[str]:
     """What is said of the rows before the first step."""
     packed = f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed"
-    return [packed, *dict.fromkeys(note for split in ready.splits.values() for note in split.notes)]
+    notes = [packed, *dict.fromkeys(note for split in ready.splits.values() for note in split.notes)]
+    if not ready.splits["valid"].examples:
+        notes.append("no validation: valid.jsonl has no row, so the adapter is that of the last step")
+    return notes
 
 
 def identity(settings: Settings, group: Ranks) -> dict[str, str]:
