@@ -293,3 +293,15 @@ def test_under_a_raw_profile_the_gate_still_accepts_no_blank() -> None:
         line(evaluation, name)["cer"] for name in ("baseline", "adapter_blind", "adapter_gated")
     )
     assert (2, 0) == tuple(line(evaluation, "adapter_blind")[name] for name in ("n", "changed"))
+
+
+def test_a_copy_that_an_external_gate_accepts_changes_no_blank() -> None:
+    """Else an adapter that only strips blanks could be promoted under a raw profile."""
+    row = spaced()
+    decision = {"id": row["id"], "verdict": "accept", "reason": "", "witness": None, "final": row["adapter"]}
+    judged = Judged({"gate": {"kind": "external"}, "policy_sha256": "5" * 64}, [decision])
+    given = settings(gate={"command": ("cc-agp-bridge",)}, profile="cer-codepoint-raw-per-row")
+
+    evaluation = evaluate([row], judged, LOSSES, given)
+
+    assert (1.0, 1.0) == (line(evaluation, "adapter_gated")["cer"], line(evaluation, "oracle_gated")["cer"])

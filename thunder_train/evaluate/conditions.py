@@ -140,8 +140,9 @@ def _text(row: Prediction, name: str) -> Text:
 
 
 def _gated(row: Prediction, final: str, is_accepted: bool) -> Text:
-    """The text after a gate, with the blanks of the text that it is."""
-    return Text(final, is_accepted, row.get("raw", {}).get("adapter" if is_accepted else "asr_text"))
+    """The text after a gate, with the blanks of the text that it is: an accepted copy changes nothing."""
+    is_changed = is_accepted and nfc(final) != nfc(row["asr_text"])
+    return Text(final, is_accepted, row.get("raw", {}).get("adapter" if is_changed else "asr_text"))
 
 
 def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate) -> Text:
