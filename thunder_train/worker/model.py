@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding,
 """The layers that mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
 
 
+READ_DIRECTLY = ("altup.prediction_coefs", "altup.correction_coefs")
+"""Layers of Gemma 3n's blocks whose weights mlx-lm reads itself: it finds none where an adapter is around them."""
 NO_CODE = {"trust_remote_code": False}
 """Without it, transformers asks on a terminal whether to run a tokenizer's code."""
 LONGEST_REASON = 500
@@ -120,7 +122,16 @@ def add_lora(model: nn.Module, lora: Lora, seed: int) -> None:
     mx.random.seed(seed)
     linear_to_lora_layers(model, lora.num_layers, lora.parameters(), use_dora=lora.kind == "dora")
     if not trainable(model):
-        raise ThunderError("no parameter would be trained", where="--lora-keys", hint="leave it empty for all layers")
+        what, hint = "has no layer that can get LoRA", "use another base model"
+        raise ThunderError(what, where=f"a {type(model).__module__.rpartition('.')[2]} model", hint=hint)
+
+
+def with_keys(model: nn.Module, lora: Lora) -> Lora:
+    """The adapter with its layers named, where mlx-lm's "all" would include some that it cannot compute then."""
+    names = {name for block in model.layers for name, _ in block.named_modules()}
+    if lora.keys or names.isdisjoint(READ_DIRECTLY):
+        return lora
+    return replace(lora, keys=tuple(sorted(adaptable_names(model.layers))))
 
 
 def layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
@@ -190,7 +201,8 @@ def adaptable(blocks: list[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
     """Name inside its block, and module, of each layer that can get an adapter."""
     for block in blocks:
         for name, module in block.named_modules():
-            if name and (hasattr(module, "to_lora") or isinstance(module, ADAPTABLE)):
+            is_adaptable = hasattr(module, "to_lora") or isinstance(module, ADAPTABLE)
+            if name and is_adaptable and name not in READ_DIRECTLY:
                 yield name, module
 
 

@@ -49,6 +49,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     | {"model_type": "gemma3_text", "num_hidden_layers": 12, "hidden_size": 64, "intermediate_size": 192}
     | {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 16}
     | {"vocab_size": 440, "sliding_window": 64, "sliding_window_pattern": 6},
+    "qwen3_moe, 3 of 24 experts": DENSE
+    | MOE
+    | {"model_type": "qwen3_moe", "num_hidden_layers": 5, "hidden_size": 96}
+    | {"num_experts": 24, "num_experts_per_tok": 3, "moe_intermediate_size": 224, "vocab_size": 700},
 }
 
 
@@ -202,7 +206,7 @@ def test_a_config_without_sizes_is_refused() -> None:
     with pytest.raises(ThunderError) as caught:
         model_sizes({"num_hidden_layers": 2})
 
-    hint = "fit supports dense transformers only; use the config.json of one"
+    hint = "fit supports transformers with and without experts only; use the config.json of one"
     assert f"--config: has no usable 'num_attention_heads'; {hint}" == str(caught.value)
 
 
@@ -307,3 +311,21 @@ def test_check_names_each_layer_that_cannot_get_the_adapter(tmp_path: Path) -> N
         "--fine-tune-type: DoRA is not supported on layers of experts, as mlp.switch_mlp.up_proj; "
         f'set fine_tune_type = "lora", or lora_keys = {keys}',
     ] == done.stderr.splitlines()
+
+
+def test_a_training_whose_memory_nobody_knows_is_no_problem(tmp_path: Path) -> None:
+    """
+    A preflight asks for the memory alone. A wrong key is a problem for such a model, too.
+    """
+    config = {"model_type": "gpt2", "n_ctx": 64, "n_embd": 32, "n_head": 2, "n_layer": 2, "n_positions": 64}
+    config |= {"layer_norm_epsilon": 1e-5, "vocab_size": 97}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    given = ["--config", "config.json", "--ranks", "1", "--memory-only", "--output", "fit.json"]
+    program = "thunder_train.worker.inspect.fit"
+
+    done = python(program, [*flags(Path("adapter")), *given], tmp_path)
+    refused = python(program, [*flags(Path("adapter"), lora_keys="x"), *given], tmp_path)
+
+    assert (0, []) == (done.returncode, json.loads((tmp_path / "fit.json").read_text())["rank_peak_bytes"])
+    assert done.stderr.startswith("memory is not estimated: --config: has no usable 'num_attention_heads'; ")
+    assert refused.stderr.startswith("--lora-keys: no layer is called 'x'; ")

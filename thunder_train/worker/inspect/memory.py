@@ -13,6 +13,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from thunder_train import ThunderError
+from thunder_train.core import supported_models
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.plan import Pass
 from thunder_train.worker.model import trainable_parameters
@@ -48,16 +49,23 @@ SILU = Factors(5.0, 3.3, 2.9, 1.0, 10.0, 2.0, 3.7, 1.7)
 """llama, qwen2, qwen3: fitted to mx.get_peak_memory of 28 shapes (mlx 0.32.4, CPU, not compiled); largest error 6 %."""
 GELU = Factors(7.2, 6.8, 2.9, 0.8, 1.5, 3.2, 3.8, 2.0)
 """gemma, which has four norms and a longer activation function: fitted to 14 shapes."""
+CLIPPED = Factors(5.0, 6.6, 2.9, 1.0, 10.0, 2.0, 3.7, 1.7)
+"""gpt_oss, whose activation function is clipped: fitted to 3 shapes."""
+ROUTED = 2.5
+"""Numbers held per token, expert that computes it, and unit of the width: fitted to 9 shapes of three families."""
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Sizes of a dense decoder. projections: outputs of q, k and v together; item_size: bytes of an activation."""
+    """Sizes of a decoder. hidden: MLP units that compute for a token; routed: what its experts take in together;
+    projections: outputs of q, k and v together; item_size: bytes of an activation.
+    """
 
     family: str
     layers: int
     width: int
     hidden: int
+    routed: int
     heads: int
     kv_heads: int
     projections: int
@@ -77,7 +85,8 @@ def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
             family=text.get("model_type", config.get("model_type", "")),
             layers=text["num_hidden_layers"],
             width=width,
-            hidden=int(text["intermediate_size"]),
+            hidden=_hidden(text),
+            routed=_active_experts(text) * width,
             heads=heads,
             kv_heads=kv_heads,
             projections=head * (heads + 2 * kv_heads),
@@ -87,8 +96,25 @@ def model_sizes(config: Mapping[str, Any]) -> ModelSizes:
         )
     except (KeyError, TypeError) as error:  # TypeError: a size that differs between layers is a list
         what = f"has no usable {error}" if isinstance(error, KeyError) else f"has a size that is no number: {error}"
-        hint = "fit supports dense transformers only; use the config.json of one"
+        hint = "fit supports transformers with and without experts only; use the config.json of one"
         raise ThunderError(what, where="--config", hint=hint) from error
+
+
+def _hidden(text: Mapping[str, Any]) -> int:
+    """MLP units that compute for a token, in the widest layer."""
+    dense = text["intermediate_size"]
+    units = int(max(dense) if isinstance(dense, list) else dense)
+    if not (active := _active_experts(text)):
+        return units
+    each = int(text.get("moe_intermediate_size") or units)
+    shared = text.get("shared_expert_intermediate_size") or (text.get("n_shared_experts") or 0) * each
+    return max(units, active * each + int(shared))
+
+
+def _active_experts(text: Mapping[str, Any]) -> int:
+    """Experts that compute for a token; 0 for a model without any."""
+    has_experts = supported_models.has_experts(dict(text))
+    return int(text.get("num_experts_per_tok") or text.get("moe_topk") or 1) if has_experts else 0
 
 
 def dtype(config: Mapping[str, Any]) -> str:
@@ -105,10 +131,10 @@ def activations(sizes: ModelSizes, layout: Pass, trained: int, is_checkpointed: 
     inputs, except the block being recomputed. trained: number of trained blocks; parts: ranks that share heads and MLP
     (tensor strategy).
     """
-    factors = GELU if "gemma" in sizes.family else SILU
+    factors = GELU if "gemma" in sizes.family else CLIPPED if sizes.family == "gpt_oss" else SILU
     hidden, attention = sizes.hidden / parts, sizes.heads / parts * layout.width
     block = factors.width * sizes.width + factors.hidden * hidden
-    block += factors.projections * sizes.projections / parts + factors.map * attention
+    block += factors.projections * sizes.projections / parts + factors.map * attention + ROUTED * sizes.routed
     held = block + trained * factors.boundary * sizes.width if is_checkpointed else trained * block
     work = factors.work_hidden * hidden + factors.work_map * attention
     logits = (factors.logits + SOFT_CAP * sizes.is_soft_capped) * sizes.vocabulary

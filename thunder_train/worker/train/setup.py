@@ -65,7 +65,7 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     rows = settings.rows_per_step(group.size if is_data else 1)
     _check_rows(len(splits["train"].examples), rows, settings.train_data)
     _check_patience(settings, len(splits["valid"].examples))
-    lora, total = _lora(settings), model.parameters(base)
+    lora, total = model.with_keys(base, _lora(settings)), model.parameters(base)
     # Before the layers are split: mlx-lm's function would find no layer to adapt in a split model.
     model.add_lora(base, lora, settings.seed)
     counts = Counts(total, model.trainable_parameters(base))
