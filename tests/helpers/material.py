@@ -28,6 +28,11 @@ def built(folder: Path, report: Any, template: str = "Text: {{ asr_text }}", **g
     """The manifest of a dataset built below a folder from one report: a third for validation, a third for test."""
     (folder / "in.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "prompt.j2").write_text(template, encoding="utf-8")
+    return build(dataset(**given), folder, folder / "out")
+
+
+def dataset(**given: Any) -> Dataset:
+    """A dataset; by default of one report, a third for validation, a third for test."""
     values: dict[str, Any] = {
         "name": "nko",
         "sources": (source(),),
@@ -42,7 +47,7 @@ def built(folder: Path, report: Any, template: str = "Text: {{ asr_text }}", **g
         "max_dropped": 0.5,
         "provenance": "",
     }
-    return build(Dataset(**values | given), folder, folder / "out")
+    return Dataset(**values | given)
 
 
 def build(dataset: Dataset, root: Path, out: Path) -> dict[str, Any]:
