@@ -1,6 +1,7 @@
 """Files that come by environment, and OpenBLAS before mlx."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -118,3 +119,15 @@ def test_every_machine_of_a_kind_uses_one_kernel(
 
     assert kernel == os.environ.get("OPENBLAS_CORETYPE")
     assert "1" == os.environ["OPENBLAS_NUM_THREADS"]
+
+
+def test_transformers_gives_no_advice() -> None:
+    """
+    It would print that PyTorch is missing whenever it is imported before mlx_lm, which silences it.
+    """
+    program = "import thunder_train.worker, transformers"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TRANSFORMERS_")}
+
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+
+    assert (done.stdout, done.stderr) == ("", "")
