@@ -71,6 +71,7 @@ def passages(row: Any, chat: Chat, train_on: str) -> tuple[list[Passage], list[s
     notes += left_out(talk, last, prompt)
     target, adds_end = _target(talk, last, prompt)
     _check_written(answer, target)
+    _check_thoughts(prompt, target, chat)
     text, span = prompt + target, (len(prompt), len(prompt) + len(target))
     earlier = _earlier(messages, turns, chat) if train_on == "all" else []
     if not earlier:
@@ -93,7 +94,7 @@ def _checked(row: Any) -> tuple[list[dict[str, Any]], list[int]]:
     if not messages or not is_chat(messages):
         raise ThunderError("has no `messages` with role and content", hint="write ChatML rows")
     turns = [i for i, each in enumerate(messages) if each["role"] == ANSWER and each.get("weight") != 0]
-    if not turns or any(each["role"] != ANSWER for each in messages[turns[-1] :]):
+    if not turns or messages[-1]["role"] != ANSWER:
         raise ThunderError("has no target: the last message is not an answer", hint="end it with an answer")
     if turns[-1] == 0:
         raise ThunderError("has an answer and no prompt", hint="begin with a question")
@@ -137,6 +138,21 @@ def _check_written(answer: Mapping[str, Any], target: str) -> None:
     if any(call["function"]["name"] not in target for call in answer.get("tool_calls", [])):
         hint = "give a template that writes them"
         raise ThunderError("the chat template leaves out the tool calls of the answer", hint=hint)
+
+
+def _check_thoughts(prompt: str, target: str, chat: Chat) -> None:
+    """An answer inside of thoughts that nothing ends would be read as a thought."""
+    start, end = getattr(chat.tokenizer, "think_start", None), getattr(chat.tokenizer, "think_end", None)
+    start, end = start or "<think>", end or "</think>"
+    is_open = prompt.rstrip().endswith(start)
+    if is_open and end not in target:
+        hint = (
+            "turn thinking off (enable_thinking = false in [models.NAME.template], or what the model's card says), or "
+            "give another template"
+        )
+        raise ThunderError(
+            f"the generation prompt opens thoughts with {escaped(start)}, and the row ends none", hint=hint
+        )
 
 
 def _earlier(messages: Sequence[Mapping[str, Any]], turns: Sequence[int], chat: Chat) -> list[int]:
