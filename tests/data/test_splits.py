@@ -206,3 +206,27 @@ def test_order_of_rows_decides_nothing(groups: list[Group], data: st.DataObject)
     The same rows from other files, or in another order, are the same dataset.
     """
     assert placed(groups) == placed(data.draw(st.permutations(groups)))
+
+
+@given(groups=GROUPS, data=st.data())
+def test_given_rows_all_stay_and_nothing_else_leaks(groups: list[Group], data: st.DataObject) -> None:
+    """
+    Whatever overlaps, a value is in two splits only where both were given to theirs.
+    """
+    splits = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(groups), max_size=len(groups))), np.uint8)
+    chosen = data.draw(st.lists(st.booleans(), min_size=len(groups), max_size=len(groups)))
+    is_given = np.array(chosen, bool) & (splits > 0)
+    keys = {
+        name: array("q", [1 + each[column] for each in groups]) for column, name in enumerate(("audio_path", "text"))
+    }
+    contents = array("q", [hash(each[1:]) for each in groups])
+
+    result = assign([f"{number:03d}" for number in range(len(groups))], splits, contents, keys, is_given, {})
+
+    assert result.kept[is_given].all()
+    for values in keys.values():
+        for value in set(values):
+            rows = np.flatnonzero(result.kept & (np.array(values) == value))
+            given_to = set(splits[rows][is_given[rows]].tolist())
+            by_hash = set(splits[rows][~is_given[rows]].tolist())
+            assert by_hash <= given_to if given_to else len(by_hash) < 2
