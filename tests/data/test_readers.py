@@ -3,7 +3,6 @@
 import gzip
 import os
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.inputs import FIELDS, PREDICTION, lines, read, read_source, refusal, write
+from tests.helpers.packing import Pack, zstd
 from thunder_train import ThunderError
 from thunder_train.data import packed, readers
 
-Pack = Callable[[bytes], bytes]
 THREE = [{"text": f"ߞߏ{number}", "id": number} for number in range(3)]
-
-
-def zstd(content: bytes) -> bytes:
-    """Bytes as a .zst file holds them."""
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(content)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
 
 
 def parquet(path: Path, columns: dict[str, Any], **given: Any) -> None:

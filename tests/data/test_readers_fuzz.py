@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_readers import Pack, zstd
 from tests.helpers.inputs import FIELDS, PREDICTION, lines, read_source, report_row
+from tests.helpers.packing import Pack, zstd
 from thunder_train import ThunderError
 from thunder_train.data import json_rows
 from thunder_train.data.rows import Ledger, Row

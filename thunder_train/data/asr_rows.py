@@ -285,6 +285,9 @@ class Join:
                 if key in on_left and key in on_right:
                     return key
         where, hint = f"{self.source.path}, {self.source.references}", f"give both files one of: {', '.join(JOIN_KEYS)}"
+        _, row = next(Reader(self.predictions[0], self.root, (), self.source).objects(), (0, {}))
+        if not row.keys() & {*JOIN_KEYS} and (meant := kinds.near(JOIN_KEYS[:2], [*row])):
+            hint = f"set {kinds.as_toml(dict([*meant.items()][:1]), row)}, or {hint}"
         raise ThunderError("share no join key", where=where, hint=hint)
 
     def _carried(self, files: list[str], field_map: FieldMap) -> tuple[set[str], set[str]] | None:

@@ -88,18 +88,20 @@ def _next_line(stream: Any) -> bytes:
 
 def line_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
     """The object of each line that is not blank."""
+    decode = DECODE
     for number, line in lines(path, root, problems):
-        if line.isspace():
-            continue
         try:
-            value = DECODE(line)
+            value = decode(line)
         except (ValueError, RecursionError) as error:
-            problems.keep(fault(line, path, number, error))
+            if not line.isspace():
+                problems.keep(fault(line, path, number, error))
             continue
         if value.__class__ is not dict:
             problems.add("is not a JSON object", f"{path}:{number}", "correct or remove the line")
-        elif line.count(b":") == len(value) or not repeats(line, value, path, f"{path}:{number}", problems):
-            yield number, value  # as many colons as keys: nearly always; see repeated_key
+            continue
+        colons = line.count(b":")  # as many as keys: nearly always; see repeated_key
+        if colons == len(value) or colons == _shallow(value) or not repeats(line, value, path, number, problems):
+            yield number, value
 
 
 class Document:
@@ -257,8 +259,9 @@ def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def repeats(content: bytes, value: dict[str, Any], path: str, where: str, problems: Problems) -> bool:
-    """Whether an object has a key twice, which is a problem. content: its JSON."""
+def repeats(content: bytes, value: dict[str, Any], path: str, place: int | str, problems: Problems) -> bool:
+    """Whether an object has a key twice, which is a problem. content: its JSON. place: its line, or its whole place."""
+    where = f"{path}:{place}" if isinstance(place, int) else place
     try:
         key = repeated_key(content, value)
     except RecursionError as error:

@@ -104,7 +104,7 @@ def _mapped(row: dict[str, Any], names: list[str], missing: list[str], source: S
     meant = near(missing, names)
     has_lists = any(_is_texts(row[name]) for field, name in meant.items() if field in ("prompt", "completion"))
     if len(meant) == len(missing) and not has_lists:
-        return f"set {_map(meant, row)}"
+        return f"set {as_toml(meant, row)}"
     kind = source.kind if source else "report"
     others = {
         "rows": kind not in ("rows", "nemo", "report") and "asr_text" not in missing,
@@ -113,7 +113,7 @@ def _mapped(row: dict[str, Any], names: list[str], missing: list[str], source: S
     for other in (name for name, is_likely in others.items() if is_likely):
         texts = near(PAIRS[other], names)
         if len(texts) == len(PAIRS[other]):
-            return f'set kind = "{other}" and {_map(texts, row)}, or map {" and ".join(missing)} in fields'
+            return f'set kind = "{other}" and {as_toml(texts, row)}, or map {" and ".join(missing)} in fields'
     return ""
 
 
@@ -152,7 +152,7 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
 
 
-def _map(meant: dict[str, str], row: dict[str, Any]) -> str:
+def as_toml(meant: dict[str, str], row: dict[str, Any]) -> str:
     """A field map as TOML. A list of texts is not asr_text, but all hypotheses."""
     fields = {
         "hypotheses" if field == "asr_text" and _is_texts(row[name]) else field: name for field, name in meant.items()
