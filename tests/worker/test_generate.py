@@ -124,6 +124,31 @@ def test_source_and_witness_of_a_row_are_carried(folder: Path, adapter: Path, tm
     assert [("report.json", witness), ("", {})] == carried
 
 
+def test_each_kind_of_row_gets_what_it_can_have(folder: Path, adapter: Path, tmp_path: Path) -> None:
+    """
+    Plain text has a loss, a chat its own answer, silence its mark; blanks are kept for raw rates.
+    """
+    question, answer = {"role": "user", "content": "ߊ?"}, {"role": "assistant", "content": "ߓߊ"}
+    empty = {"asr_text": "", "reference_text": ""}
+    silent = [*row(0, TEXTS[0])["messages"][:2], {"role": "assistant", "content": ""}]
+    rows = [
+        row(0, TEXTS[0], raw={"asr_text": f" {TEXTS[0][1:]}"}),
+        {"id": "text", "messages": [], "text": TEXTS[1], "partition": "", **empty},
+        {"id": "chat", "messages": [question, answer], "partition": "", **empty},
+        {"id": "silent", "messages": silent, "silent": True, "partition": "", **empty},
+    ]
+    done = generate(folder, adapter, tmp_path, test_data=write_rows(tmp_path / "rows.jsonl", rows))
+    spoken, chat, nothing = files.read_jsonl(tmp_path / "p.jsonl")
+    losses = files.read_json(tmp_path / "l.json")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ({"asr_text": f" {TEXTS[0][1:]}"}, "silent" in spoken) == (spoken["raw"], False)
+    assert ("chat", "ߊ?", "ߓߊ") == (chat["id"], chat["question"], chat["answer"])
+    assert ("silent", True, False) == (nothing["id"], nothing["silent"], "question" in nothing)
+    answers = sum(len(text) + 1 for text in (TEXTS[0], "ߓߊ", ""))  # with the end of each
+    assert (1, answers + len(TEXTS[1])) == (losses["text_rows"], losses["base"]["test"]["tokens"])
+
+
 def test_answers_do_not_depend_on_the_batch(folder: Path, adapter: Path, many: Path, tmp_path: Path) -> None:
     """
     Rows of unequal length share a batch; padding must not show in the answers, one by one or together.
