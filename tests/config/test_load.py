@@ -243,6 +243,8 @@ def test_a_file_name_that_cannot_name_a_run_is_refused(project: Path) -> None:
          "is datetime.date(2024, 1, 1); change its type"),
         ('kind = "chatml"', 'kind = "chatml"\nconstants = { a = inf }', "datasets.rows.sources[0].constants.a: is inf; "
          "give a finite number"),
+        ('kind = "chatml"', 'kind = "chatml"\nreferences = "r"', "datasets.rows.sources[0].references: "
+         "means nothing for kind chatml; take it out; it is for rows"),
         ('template = "prompt.j2"\n[[datasets.rows.sources]]\nkind = "chatml"',
          '[[datasets.rows.sources]]\nkind = "rows"', "datasets.rows.template: is missing; "
          "name the Jinja2 file of the user message"),

@@ -198,6 +198,7 @@ def test_parts_of_text_are_joined(content: Any) -> None:
     ("message", "expected"),
     [
         ("hi", "a message is a text, not an object; write it as role and content"),
+        (None, "a message is null, not an object; write it as role and content"),
         ({"content": "a"}, "a message lacks role; use one of: system, user, assistant, tool, developer"),
         ({"role": "function", "content": "a"}, "unknown role 'function'; write it as role tool"),
         ({"role": "assistant"}, "an assistant message lacks content; add it, or leave out the row"),
@@ -212,8 +213,8 @@ def test_parts_of_text_are_joined(content: Any) -> None:
          'write it as {"type": "text", "text": "..."}'),
         ({**ANSWER, "reasoning_content": "hm"}, "a message has reasoning_content; take it out, or write it into "
          "content as the model's template does"),
-        ({**ANSWER, "function_call": {"name": "f"}}, "a message has function_call; write it as tool_calls, with the "
-         "result in a message of role tool"),
+        ({**ANSWER, "content": None, "function_call": {"name": "f"}}, "a message has function_call; "
+         "write it as tool_calls, with the result in a message of role tool"),
         ({**ANSWER, "train_detail": [{}]}, "a message has train_detail; a part of an answer cannot be trained alone; "
          "leave it out"),
         ({**QUESTION, "tool_calls": [CALL]}, "a user message has tool_calls; only an assistant calls tools"),

@@ -170,6 +170,21 @@ def test_a_prompt_that_people_wrote_must_not_hold_the_reference(tmp_path: Path) 
     ] == leaks(tmp_path, *rows)
 
 
+def test_many_leaks_are_one_problem(tmp_path: Path) -> None:
+    """
+    A column that holds the reference does so in every row.
+    """
+    notes = [
+        row(row_id=f"in:{number}", asr_text="a", reference_text="b", telemetry={"confidence": "b"})
+        for number in range(5)
+    ]
+
+    assert [
+        "thunder.toml: datasets.nko.template: the prompts of 5 rows hold their references, the first: in:0, in:1, "
+        "in:2; take it out of the telemetry or the partition"
+    ] == leaks(tmp_path, *notes, template="{{ asr_text }} {{ telemetry.confidence }}")
+
+
 @pytest.mark.parametrize("number", [5, 5.0, [5]])
 def test_a_number_of_telemetry_is_no_reference(tmp_path: Path, number: Any) -> None:
     """

@@ -327,6 +327,10 @@ def _dataset_problems(dataset: Dataset, where: str) -> list[ThunderError]:
         if shown:
             what, hint = f"names {', '.join(shown)}, which prompts show", "name telemetry, as telemetry.cer_edits"
             problems.append(ThunderError(what, f"{where}.sources[{number}].reference_side", hint))
+        for key, kinds in (("references", ("rows",)), ("telemetry", PROMPTED)):
+            if getattr(source, key) and source.kind not in kinds:
+                what, hint = f"means nothing for kind {source.kind}", f"take it out; it is for {', '.join(kinds)}"
+                problems.append(ThunderError(what, f"{where}.sources[{number}].{key}", hint))
     return problems
 
 

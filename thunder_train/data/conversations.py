@@ -67,8 +67,8 @@ REFUSED_BESIDE = {
     "rejected_response": PREFERENCE,
 }
 """Members of a row that would change what is trained -> what to do."""
-CUT = "turns after the last answer that is trained"
-IGNORED_WEIGHT = "weight or train of a message that is no answer"
+CUT = "left out: turns after the last answer that is trained"
+IGNORED_WEIGHT = "not used: weight or train of a message that is no answer"
 UNANSWERED, UNTRAINED = "no answer in the conversation", "no answer with a weight of 1"
 UNASKED, EMPTY = "an answer without a question", "empty answer in the conversation"
 Problem = tuple[str, str]
@@ -154,7 +154,7 @@ class _Turns:
         turn: dict[str, Any] = {"role": self._role(role), "content": ""}
         if calls := given.get("tool_calls"):
             turn["tool_calls"] = self._calls(calls, turn["role"])
-        turn["content"] = self._content(content, turn["role"], is_needed=not calls)
+        turn["content"] = self._content(content, turn["role"], is_needed=not (calls or given.keys() & REFUSED.keys()))
         for name in ("tool_call_id", "name"):
             if given.get(name, "") != "":
                 turn[name] = self._word(name, given[name])
@@ -328,7 +328,7 @@ class _Turns:
 def _kind(value: Any) -> str:
     """A value's type in words."""
     if value is None:
-        return "missing"
+        return "null"
     words = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return words.get(type(value), "an object")
 

@@ -17,6 +17,8 @@ from thunder_train.data.prompts import Prompts
 from thunder_train.data.rows import GROUP_KEYS, Row
 from thunder_train.data.spelling import Spelling
 
+SHOWN = 3
+"""Leaking rows that an error names."""
 TEXT = "text"
 """The group key whose value is the text of a row itself."""
 
@@ -79,9 +81,10 @@ class Composer:
     def problems(self) -> list[ThunderError]:
         """The leaks of all rows so far."""
         rendered, given = f"{self._where}.template", f"{self._where}.sources"
-        leaks = [(row_id, rendered, "take it out of the telemetry or the partition") for row_id in self._leaks]
-        leaks += [(row_id, given, "take it out of the messages") for row_id in self._given_prompts.leaks()]
-        return [ThunderError(f"the prompt of {row_id} holds its reference", *rest) for row_id, *rest in leaks]
+        return [
+            *_leak(self._leaks, rendered, "take it out of the telemetry or the partition"),
+            *_leak(self._given_prompts.leaks(), given, "take it out of the messages"),
+        ]
 
     def compose(self, row: Row) -> Example | str:
         """The example, or the reason to drop the row."""
@@ -165,6 +168,16 @@ class Composer:
         self._given_prompts.add(row.row_id, [message.content for message in messages[:-1]], reference, heard)
         has_system = row.is_text or conversations.is_instructed(row.messages)
         return messages if has_system else (*self._system, *messages)
+
+
+def _leak(row_ids: list[str], where: str, hint: str) -> list[ThunderError]:
+    """One problem for all rows whose prompts hold their references."""
+    if not row_ids:
+        return []
+    what = f"the prompt of {row_ids[0]} holds its reference"
+    if len(row_ids) > 1:
+        what = f"the prompts of {len(row_ids)} rows hold their references, the first: {', '.join(row_ids[:SHOWN])}"
+    return [ThunderError(what, where, hint)]
 
 
 def _cleaned(value: Any, clean: Callable[[str, bool], str]) -> Any:

@@ -16,6 +16,7 @@ import msgspec
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
+from thunder_train.data.problems import in_words
 from thunder_train.data.telemetry import FIELDS, Allowed, knows_reference
 
 OPEN = ("telemetry", "trajectory_scalars", "char_posteriors_summary", "witness")
@@ -166,11 +167,12 @@ def _typed(source: Source, shape: type[msgspec.Struct] | None) -> tuple[Mapping[
         head, member = _split(name)
         if head not in types:
             continue
+        one = msgspec.defstruct("Constant", [(head, types[head])])
         try:
-            whole = msgspec.convert({member: value} if member else value, types[head], strict=False)
+            whole = getattr(msgspec.convert({head: {member: value} if member else value}, one, strict=False), head)
         except msgspec.ValidationError as error:
-            reason = str(error).partition(" - at ")[0].lower()
-            problems.append(ThunderError(f"constants.{name} is {quoted(value)}: {reason}", source.path, "correct it"))
+            what = in_words(str(error))[0].removeprefix("a member of ").replace(head, f"constants.{name}", 1)
+            problems.append(ThunderError(what, source.path, f"correct {quoted(value)}"))
         else:
             constants[name] = whole[member] if member else whole
     return constants, problems

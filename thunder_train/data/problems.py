@@ -3,10 +3,39 @@
 Input: (what, where, hint) of each problem.  Output: one error that lists them.
 """
 
+import re
+
 from thunder_train import SHOWN_PROBLEMS, ThunderError, raise_all
 
+WRONG_TYPE = re.compile(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+?)((?:\[\.\.\.\])*)`")
+"""What the decoder says of a value of a wrong type, in a field or inside it."""
+TYPES = {
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+"""Types as the decoder calls them, in words."""
 SHOWN_PLACES = 3
 """Places that a group of equal problems names."""
+
+
+def in_words(error: str) -> tuple[str, str]:
+    """What is wrong according to the decoder, as `x is a text, not a number`, and a hint."""
+    match = WRONG_TYPE.fullmatch(error)
+    if not match:
+        return error, "correct the row"
+    types, given, path, is_inside = match.groups()
+    needed = [each for each in types.split(" | ") if each != "null"]
+    words = " or ".join(dict.fromkeys(TYPES.get(each, each) for each in needed))
+    hint = "correct the row"
+    if given == "str" and {"int", "float"} & {*needed}:
+        hint = "write it without quotes"
+    elif given in ("int", "float") and "str" in needed:
+        hint = "write it in quotes"
+    return f"{'a member of ' if is_inside else ''}{path} is {TYPES.get(given, given)}, not {words}", hint
 
 
 class Problems:

@@ -6,7 +6,6 @@ structs with their place. A `Reader` streams one file, and raises all its proble
 
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -24,7 +23,7 @@ from thunder_train.data.csv_rows import Table
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.json_rows import DECODE, Numbered
 from thunder_train.data.packed import not_utf8, whole
-from thunder_train.data.problems import Problems
+from thunder_train.data.problems import Problems, in_words
 from thunder_train.data.rows import Ledger, key_text
 
 STRUCTURED = (
@@ -34,17 +33,6 @@ STRUCTURED = (
 """Fields that a cell of a CSV file may hold as JSON."""
 NUMBERS = ("trajectory_scalars", "telemetry", "edit_budget", "char_posteriors_summary")
 """Those whose members are numbers where a cell looks like one."""
-WRONG_TYPE = re.compile(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+?)((?:\[\.\.\.\])*)`")
-"""What the decoder says of a value of a wrong type, in a field or inside it."""
-NAMES = {
-    "str": "a text",
-    "int": "a number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "an object",
-}
-"""Types as the decoder calls them, in words."""
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
@@ -178,7 +166,7 @@ class Reader:
         try:
             return _from_cells(given, shape) if self.form == formats.TABLE else msgspec.convert(given, shape)
         except (ValueError, RecursionError) as error:
-            what, hint = _worded(str(error))
+            what, hint = in_words(str(error))
             self.problems.add(what, self.where(line), "correct the row" if self.form == formats.TABLE else hint)
             return None
 
@@ -218,21 +206,6 @@ class Reader:
                 del unused[name]
         else:
             unused.update(self.unused)
-
-
-def _worded(error: str) -> tuple[str, str]:
-    """A decoder's message of a wrong type in words, and a hint."""
-    match = WRONG_TYPE.fullmatch(error)
-    if not match:
-        return error, "correct the row"
-    needed, given, path, inside = match.groups()
-    kinds = [NAMES.get(kind, kind) for kind in needed.split(" | ") if kind != "null"]
-    name = f"a member of {path}" if inside else path
-    if given == "str" and {"int", "float"} & {*needed.split(" | ")}:
-        hint = "write it without quotes"
-    else:
-        hint = "write it in quotes" if given in ("int", "float") and "str" in needed else "correct the row"
-    return f"{name} is {NAMES.get(given, given)}, not {' or '.join(dict.fromkeys(kinds))}", hint
 
 
 @cache
