@@ -209,5 +209,23 @@ def test_hidden_characters_of_a_conversation(tmp_path: Path, orthography: str, i
 
     manifest = built(tmp_path, [], sources=sources, orthography=orthography)
 
+    assert {"c": {"U+0000 NULL": 1, "U+200F RIGHT-TO-LEFT MARK": 1}} == manifest["invisible_characters"]
     texts = "".join((tmp_path / "out" / f"{name}.jsonl").read_text() for name in ("train", "valid", "test"))
     assert ({}, is_kept, False) == (manifest["dropped"], "q\\n1\u200f" in texts, "\\u0000" in texts)
+
+
+def test_a_table_that_drops_invisible_characters_drops_a_question_with_one(tmp_path: Path) -> None:
+    """
+    The question is trained on as part of the prompt.
+    """
+    turns = [
+        {"messages": [{"role": "user", "content": f"q {n}{mark}"}, {"role": "assistant", "content": f"a {n}"}]}
+        for n, mark in enumerate(["\u200b"] + [""] * 19)
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(turn) + "\n" for turn in turns))
+    table = {"letters": "a-z", "shared": "0-9", "invisible": "drop"}
+    sources = (source(kind="chatml", path="c.jsonl", fields={}),)
+
+    manifest = built(tmp_path, [], sources=sources, orthography="latin", orthography_table=table)
+
+    assert {"invisible character U+200B in a user message": 1} == manifest["dropped"]

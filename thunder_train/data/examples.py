@@ -89,9 +89,9 @@ class Composer:
     def compose(self, row: Row) -> Example | str:
         """The example, or the reason to drop the row."""
         spelling, is_prose = self._spelling_of(row.source), row.is_given
-        asr = spelling.cleaned(row.asr_text, is_prose)
-        reference = spelling.cleaned(row.reference_text, is_prose)
-        target = reference if row.target_text == row.reference_text else spelling.cleaned(row.target_text, is_prose)
+        cleaned = self._uncounted if row.messages else spelling.cleaned  # messages are counted, each once
+        asr, reference = cleaned(row.asr_text, is_prose), cleaned(row.reference_text, is_prose)
+        target = reference if row.target_text == row.reference_text else cleaned(row.target_text, is_prose)
         is_silent = not is_prose and not reference and (row.is_silent or bool(row.reference_text.strip()))
         if not target.strip() and not is_silent and not _is_call(row):
             return "empty target"
@@ -99,7 +99,7 @@ class Composer:
             return reason
         if row.target_text:
             spelling.add(row.target_text)
-        heard = (asr, *[spelling.cleaned(each, is_prose) for each in row.hypotheses])
+        heard = (asr, *[cleaned(each, is_prose) for each in row.hypotheses])
         messages = self._given(row, heard, reference) if is_prose else self._rendered(row, heard, reference, target)
         raw = {}
         if asr != row.asr_text:
@@ -119,6 +119,9 @@ class Composer:
             text=target if row.is_text else "",
             tools=row.tools,
         )
+
+    def _uncounted(self, text: str, is_prose: bool) -> str:
+        return orthography.cleaned(text, self.table, is_prose)
 
     def _spelling_of(self, source: str) -> Spelling:
         spelling = self.spelling.get(source)
@@ -199,6 +202,8 @@ def _unfit_message(row: Row, table: orthography.Orthography | None) -> str:
     for message in row.messages[:-1]:
         is_trained = message["role"] == "assistant" and message.get("weight") != 0
         text = orthography.cleaned(message["content"], table, is_prose=True)
+        if table and table.invisible == orthography.DROP and (unseen := orthography.UNSEEN.search(text)):
+            return f"{orthography.INVISIBLE} U+{ord(unseen[0]):04X} in a {message['role']} message"
         for fault in orthography.faults(text, table if is_trained else None, is_prose=True):
             return f"{fault} in an earlier answer" if is_trained else f"{fault} in a {message['role']} message"
     return ""
