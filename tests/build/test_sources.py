@@ -288,6 +288,23 @@ def test_a_folder_that_a_task_makes_comes_before_the_files_in_it(
     assert (["unpack"], ["corpus/nko/train-1.jsonl"]) == (task.task_dep, [*inputs])
 
 
+def test_a_folder_as_a_source_stands_for_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Those that are there, and those that a task will make in it.
+    """
+    monkeypatch.chdir(tmp_path)
+    for name in ("corpus/train.jsonl", "corpus/en/test.jsonl", "corpus/.git/config"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    inputs = Sources(("corpus",))
+    task = fake_task("data:x", inputs=inputs)
+
+    sources.order([task, fake_task("make", "corpus/valid.jsonl"), fake_task("other", "corpus2/valid.jsonl")])
+
+    assert ["make"] == task.task_dep
+    assert {"corpus/train.jsonl", "corpus/en/test.jsonl", "corpus/valid.jsonl"} == task.file_dep
+
+
 def test_the_stages_own_target_is_no_source_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     data/*/train.jsonl matches the split that the dataset itself will get.

@@ -13,7 +13,7 @@ from tests.helpers.inputs import source
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.data import hub_dataset
-from thunder_train.data.hub_dataset import Place
+from thunder_train.data.sources import Place
 
 OLD, NEW = "a" * 40, "b" * 40
 ROW = b'{"prompt": "a", "completion": "b"}\n'
@@ -53,7 +53,7 @@ def places(project: Path, *sources: Source) -> list[Place]:
 
 def pin(project: Path, *placed: tuple[Source, Place]) -> None:
     """Write the manifest of a build."""
-    entries = [hub_dataset.declared(one, place) for one, place in placed]
+    entries = [place.declared(one) for one, place in placed]
     (project / "data/mine").mkdir(parents=True, exist_ok=True)
     (project / "data/mine/manifest.json").write_text(json.dumps({"sources": [{"path": "own.jsonl"}, *entries]}))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.recipes import finished
-from thunder_train.build import environment
+from thunder_train.build import environment, key
 from thunder_train.build.key import Stage
 from thunder_train.config import load
 from thunder_train.config.project import Recipe
@@ -234,3 +234,13 @@ def test_a_missing_script_is_named(project: Path) -> None:
 
     with pytest.raises(FileNotFoundError, match=r"runs/smoke/launch\.sh"):
         graph.train(recipe()).parts()
+
+
+def test_a_key_of_one_of_several_tables_is_named() -> None:
+    """
+    A dataset has a table for each source; the whole list, old and new, would hide what changed.
+    """
+    old = {"sources": [{"path": "a", "revision": "main"}, {"path": "b"}], "use": ["x"]}
+    new = {"sources": [{"path": "a", "revision": "v2"}, {"path": "b"}], "use": ["y"]}
+
+    assert ["sources[0].revision: 'main' -> 'v2'", "use: ['x'] -> ['y']"] == [*key.differences(old, new)]

@@ -199,6 +199,10 @@ def code_changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[st
     yield from (f"{path}: code is no longer used" for path in sorted(set(then) - set(now)))
 
 
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
     """Every key whose value differs, as `train.learning_rate: 1e-06 -> 1e-05`."""
     if name and None in (old, new):  # a table that is on one side only: name its keys
@@ -207,5 +211,8 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and all(map(_is_table, old + new)):
+        for number, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from differences(one, other, f"{name}[{number}]")
     elif old != new:
         yield f"{name}: {old!r} -> {new!r}" if name else "its slice of the recipe changed"

@@ -16,7 +16,7 @@ from thunder_train.core import files
 class Sources(dict[str, str]):
     """{path: the part it plays} of files, of which some match patterns: it changes when files are made or removed.
 
-    paths: files that must be there. patterns: of as many files as there are.
+    paths: files that must be there, or folders of files. patterns: of as many files as there are.
     """
 
     def __init__(self, paths: Iterable[str], patterns: Iterable[str] = ()) -> None:
@@ -29,9 +29,10 @@ class Sources(dict[str, str]):
     def look(self) -> None:
         """Take in the files that match now, and those that other tasks will make."""
         matches = [path for pattern in self.patterns for path in files.expand(pattern, Path())]
-        paths = (path for path in (*self.paths, *matches, *self.makers) if not os.path.isdir(path))
+        found = [file for path in self.paths for file in files.expand_all(path, Path())]
         self.clear()
-        self.update((path, path) for path in paths)
+        self.update((path, path) for path in (*found, *matches))
+        self.update((path, path) for path in self.makers if not os.path.isdir(path))
 
     def are_there(self) -> bool:
         """Whether every file exists."""
@@ -73,5 +74,6 @@ def _made(sources: Sources, targets: list[tuple[str, str]]) -> Iterator[tuple[st
         full = os.path.abspath(given)
         start = files.before_marks(full)
         for target, name in targets:
-            if (target.startswith(start) or start.startswith(target)) and files.reaches(full, target):
+            is_near = target.startswith(start) or start.startswith(target)
+            if is_near and (files.reaches(full, target) or target.startswith(f"{full}/")):
                 yield given if target == full else target if os.path.isabs(given) else os.path.relpath(target), name

@@ -1,7 +1,6 @@
 """The keys of [datasets.NAME] and its sources: type, bounds, unit, default and help of each, stated only here."""
 # ruff: noqa: RUF009  (a call per key is how keys are declared)
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +32,6 @@ PROMPTED = ("report", "rows", "nemo")
 """Those whose rows hold no prompt: a template of the dataset makes it."""
 UNSTATED = "unstated"
 """The evidence kind of a source that declares none; no result on such rows can be a GO."""
-FOLDER_FILES = "[TVDEtvde][reav][aslv]*"
-"""Pattern of the files in a folder of kind folder: train, valid, val, dev, eval, test, and few others."""
 SPLIT_KEYS = ("video_id", "audio_path", "segment_id", "feat_id", "text")
 
 
@@ -105,14 +102,6 @@ class Source:
         choices=("accepted", "corrected", "unchanged", "stable"),
         default=("accepted",),
     )
-
-
-def source_files(kind: str, path: str, references: str = "") -> list[str]:
-    """Paths and patterns of the files that a source reads: of a folder, the pattern of its files."""
-    if kind == "folder":
-        escaped = re.sub(r"[*?\[]", r"[\g<0>]", path.rstrip("/"))
-        path = f"{escaped}/{FOLDER_FILES}"
-    return [each for each in (path, references) if each]
 
 
 @dataclass(init=False, repr=False, eq=False)

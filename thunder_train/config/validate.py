@@ -13,7 +13,7 @@ from typing import Any
 
 from thunder_train import ThunderError
 from thunder_train.config import fields
-from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset, source_files
+from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset
 from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
 from thunder_train.config.train import contradictions
@@ -360,18 +360,18 @@ def _is_current(dataset: Dataset, root: Path) -> bool:
     """Whether the manifest was made from these sources with this split. It hashes them, so ask only before an error."""
     try:
         manifest = json.loads(files.read_text(_manifest(dataset, root)))
-        hashes = {file["path"]: file["sha256"] for source in manifest["sources"] for file in source["files"]}
-        names = {
-            name
-            for source in dataset.sources
-            for path in source_files(source.kind, source.path, source.references)
-            for name in files.expand(path, root)
-        }
+        made_from = [(source.get("repo", ""), source.get("revision", "")) for source in manifest["sources"]]
+        local = [source for source in manifest["sources"] if "repo" not in source]
+        hashes = {file["path"]: file["sha256"] for source in local for file in source["files"]}
+        patterns = [path for source in dataset.sources if not source.repo for path in (source.path, source.references)]
+        read = {files.portable_below(path, name): name for path in patterns for name in files.expand_all(path, root)}
+        new = {name for path in patterns if files.is_pattern(path) for name in files.expand(path, root)} - set(hashes)
         split = {"seed": dataset.split_seed, "valid": dataset.valid, "test": dataset.test}
         return (
-            names == set(hashes)
+            made_from == [(source.repo, source.revision if source.repo else "") for source in dataset.sources]
+            and not any(files.is_inside(name) for name in new)
             and all(manifest["split"][key] == value for key, value in split.items())
-            and all(files.sha256(root / name) == hashes[name] for name in names)
+            and all(files.sha256(root / read[name]) == sha256 for name, sha256 in hashes.items())
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

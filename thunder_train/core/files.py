@@ -181,6 +181,15 @@ def _unread(error: OSError, path: str | os.PathLike[str], hint: str) -> ThunderE
     return ThunderError("is missing" if is_missing else f"cannot be read: {error.strerror}", str(path), hint)
 
 
+def expand_all(pattern: str, root: str | os.PathLike[str]) -> list[str]:
+    """As `expand`; a folder stands for the files in it and in its folders, but hidden ones."""
+    if not os.path.isdir(os.path.join(root, pattern)):
+        return expand(pattern, root)
+    import glob
+
+    return expand(f"{glob.escape(pattern.rstrip('/'))}/**", root)
+
+
 def is_pattern(path: str) -> bool:
     """Whether a path stands for files that match it."""
     return any(mark in path for mark in PATTERN_MARKS)
@@ -228,6 +237,12 @@ def _match(pattern: list[str], names: list[str], is_above: bool) -> bool:
 def is_inside(path: Any) -> bool:
     """Whether a path of an untrusted file stays inside the folder that it is joined to."""
     return isinstance(path, str) and bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def portable_below(folder: str, path: str) -> str:
+    """As `portable`, for a file in a folder that is named in a file: below the folder's portable name."""
+    rest = path.removeprefix(f"{folder.rstrip('/')}/")
+    return portable(path) if rest == path else f"{portable(folder.rstrip('/'))}/{rest}"
 
 
 def portable(path: str) -> str:

@@ -39,12 +39,20 @@ def snapshot_here(repo: str, commit: str, kind: str = "models") -> Path:
     return Path(HF_HUB_CACHE) / snapshot(repo, commit, kind)
 
 
-def file_here(repo: str, name: str, revision: str) -> Path | None:
-    """A repository's file at a commit or branch in this machine's hub cache; None when it is not there."""
+def dataset_file(repo: str, commit: str, path: str) -> str:
+    """How a run's manifest names a file of a dataset of the hub."""
+    return f"{repo}@{commit}/{path}"
+
+
+def file_here(repo: str, name: str, revision: str, kind: str = "model") -> Path | None:
+    """A repository's file at a commit or branch in this machine's hub cache; None when it is not there.
+
+    kind: model or dataset.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        path = try_to_load_from_cache(repo, name, revision=revision)
+        path = try_to_load_from_cache(repo, name, revision=revision, repo_type=kind)
     except ValueError:  # no repository can have that name
         return None
     return Path(path) if isinstance(path, str) else None

@@ -6,15 +6,15 @@ Rows stream through: memory holds a few bytes of each, and their lines wait on d
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_some
-from thunder_train.config.dataset import Dataset, Source, source_files
+from thunder_train.config.dataset import Dataset, Source
 from thunder_train.core import files
-from thunder_train.data import given_splits, near_duplicates, spelling, splits
+from thunder_train.data import given_splits, near_duplicates, sources, spelling, splits
 from thunder_train.data.collect import Collected, LineSpool, Watch
 from thunder_train.data.given_splits import Plan
 from thunder_train.data.near_duplicates import NearDuplicates
@@ -31,13 +31,22 @@ Handed in, so that a change of the page does not change the code hash of the row
 """
 
 
-def build(dataset: Dataset, root: Path, out: Path, code: str, audit: Audit, watch: Watch = iter) -> dict[str, Any]:
+def build(
+    dataset: Dataset,
+    root: Path,
+    out: Path,
+    code: str,
+    audit: Audit,
+    watch: Watch = iter,
+    places: Mapping[Source, sources.Place] | None = None,
+) -> dict[str, Any]:
     """Write the dataset's files into out and return its manifest. code: a hash of the code that decides the rows.
 
+    places: where the files of each source lie; below root if not given.
     Nothing is written if there is a leak, a repeated id, too many dropped rows, or no row in train or a wanted valid.
     """
     with LineSpool(out) as lines, LineSpool(out) as decision_lines:
-        collected = Collected(dataset, root, lines, decision_lines, watch)
+        collected = Collected(dataset, root, lines, decision_lines, watch, places)
         plan = given_splits.plan(collected.columns, dataset)
         assigned, moves = given_splits.filled(plan, lambda rows: _assigned(collected, rows, plan))
         collected.rename(assigned.new_ids)
@@ -234,14 +243,17 @@ def counted(count: int, what: str) -> str:
 
 def _source(source: Source, collected: Collected) -> dict[str, Any]:
     """One source as declared, and its files as read."""
+    place = collected.places[source]
     read = [
-        {**_file(path, collected.root), "rows": collected.ledger.rows_read.get(path, 0)}
-        for pattern in source_files(source.kind, source.path, source.references)
-        for path in files.expand(pattern, collected.root)
-        if source.kind != "folder" or path in collected.ledger.rows_read
+        {
+            "path": files.portable_below(source.path, path),
+            "sha256": files.sha256(place.folder / path),
+            "rows": collected.ledger.rows_read.get(path, 0),
+        }
+        for path in sources.files(source, place.folder)
     ]
     declared = {"kind": source.kind, "evidence_kind": source.evidence_kind, "path": files.portable(source.path)}
-    return {**declared, "files": read}
+    return {**declared, **place.declared(source), "files": read}
 
 
 def _file(path: str, root: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import marshal
 import os
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,14 +64,23 @@ class LineSpool:
 class Collected:
     """The n usable rows, in order of reading: lines in the spools, and columns of a few bytes for each row.
 
-    ids: n names; contents, keys, unfit: as `splits.assign` takes them; columns: what decides the splits; ledger: rows
-    that were dropped, and why.
+    places: where the files of each source lie; ids: n names; contents, keys, unfit: as `splits.assign` takes them;
+    columns: what decides the splits; ledger: rows that were dropped, and why.
     """
 
-    def __init__(self, dataset: Dataset, root: Path, lines: LineSpool, decision_lines: LineSpool, watch: Watch) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        root: Path,
+        lines: LineSpool,
+        decision_lines: LineSpool,
+        watch: Watch,
+        places: Mapping[Source, sources.Place] | None = None,
+    ) -> None:
         self.dataset, self.root, self._lines, self._decision_lines = dataset, root, lines, decision_lines
         self.ledger, self.statistics, self.sketch = Ledger(), statistics.Statistics(), near_duplicates.Sketch()
         self.composer = examples.Composer(dataset, root)
+        self.places = places or {source: sources.Place(root) for source in dataset.sources}
         self.ids: list[str] = []
         self._decision_of = array("i")
         """Number of each row's line in decision_lines, from 1; negative if only a test row needs it; 0 for none."""
@@ -84,7 +93,7 @@ class Collected:
         self._encode = msgspec.json.Encoder().encode
         self._new_ids: dict[int, str] = {}
         for source in dataset.sources:
-            for row in watch(sources.read(source, root, self.ledger)):
+            for row in watch(sources.read(source, self.places[source].folder, self.ledger)):
                 self._take(row, source)
         lines.flush()
         decision_lines.flush()

@@ -11,20 +11,21 @@ from pathlib import Path
 
 from thunder_train import ThunderError
 from thunder_train.core import files
+from thunder_train.data import formats
 
 FACTS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Files of facts beside rows."""
 STATE = "state.json"
 """Names the Arrow files of a saved dataset; others beside them are left from computations."""
 SPLIT_WORDS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
-ROWS = re.compile(r"\.(jsonl|json|ndjson|csv|tsv|parquet|arrow)(\.(gz|zst|bz2|xz))?$")
+ROWS = (*formats.JSON_NAMES, *formats.TABLE_NAMES, *formats.TYPED_NAMES)
 STATE_LIMIT = 2**24
 """Most bytes of a state.json; a file of ours names a shard in 50."""
 
 
 def has_rows(name: str) -> bool:
     """Whether a file, by its name, holds rows."""
-    return Path(name).name not in FACTS and ROWS.search(name.lower()) is not None
+    return formats.suffix(name) in ROWS and Path(name).name not in FACTS
 
 
 def selected(names: Iterable[str], path: str) -> list[str]:
@@ -36,12 +37,11 @@ def selected(names: Iterable[str], path: str) -> list[str]:
 
 
 def rows_in(folder: str, root: Path) -> list[str]:
-    """The files of rows in a folder below root, as paths from root, sorted. Hidden files and links to folders are not
-    followed."""
+    """The files of rows in a folder below root, as paths from root, sorted; hidden files are left out."""
     names = []
     for parent, folders, children in os.walk(root / folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(os.path.relpath(parent, root))
+        here = Path(folder) / os.path.relpath(parent, root / folder)  # as the folder was named
         saved = _saved(here / STATE, root) if STATE in children else None
         listed = children if saved is None else saved
         names += [str(here / name) for name in listed if not name.startswith(".") and has_rows(name)]

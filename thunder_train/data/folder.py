@@ -10,7 +10,7 @@ from pathlib import Path
 
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
-from thunder_train.data import chat_shapes, foreign, kinds, packed, simple_rows
+from thunder_train.data import chat_shapes, dataset_folder, foreign, kinds, packed, simple_rows
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.formats import JSON_NAMES, TABLE_NAMES, TYPED_NAMES
 from thunder_train.data.readers import Reader
@@ -52,14 +52,22 @@ def found(source: Source, root: Path) -> dict[str, list[str]]:
         raise ThunderError(f"split is {source.split!r}, but the files say it", where=source.path, hint=hint)
     names = sorted(each.name for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
     by_split = {split: [name for name in names if _is_of(name, words)] for split, words in WORDS.items()}
+    if not any(by_split.values()):
+        by_split = {split: _below(folder, words) for split, words in WORDS.items()}
     for split, chosen in by_split.items():
-        if len(chosen) > 1 and not all(_word(name)[1] for name in chosen):
+        if len(chosen) > 1 and not all(_word(name)[1] for name in chosen if "/" not in name):
             hint = f"keep one file for {split}, or number its parts as {WORDS[split][0]}-1, {WORDS[split][0]}-2"
             raise ThunderError(f"has {' and '.join(chosen[:4])}", where=source.path, hint=hint)
     if not by_split["train"]:
         raise ThunderError("has no train file", where=source.path, hint=_train_hint(folder, names))
     path = source.path.rstrip("/")
     return {split: [f"{path}/{name}" for name in chosen] for split, chosen in by_split.items() if chosen}
+
+
+def _below(folder: Path, words: tuple[str, ...]) -> list[str]:
+    """The files in the folders of a split, as DatasetDict.save_to_disk makes them."""
+    parts = sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name.lower() in words)
+    return [name for part in parts for name in dataset_folder.rows_in(part, folder)]
 
 
 def _train_hint(folder: Path, names: list[str]) -> str:

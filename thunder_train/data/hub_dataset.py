@@ -7,40 +7,33 @@ until repo or revision change. Files lie in the hub's own cache. Only files of r
 import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.dataset import Dataset, Source
 from thunder_train.core import console, files, hub_cache, paths
 from thunder_train.core.text import printable
 from thunder_train.data import dataset_folder
+from thunder_train.data.sources import Place
 
 SHOWN_FILES = 8
 """Most files of a repository that an error names."""
 
 
-class Place(NamedTuple):
-    """The folder in which a source's paths lie; of a repository the commit that this is."""
-
-    folder: Path
-    commit: str = ""
-
-
 def places(dataset: Dataset, project: Path) -> dict[Source, Place]:
     """Where each source lies, fetched if need be. Raises ThunderError with every source that cannot be had."""
-    pins, found, problems = pinned(project / paths.dataset_manifest(dataset.name)), {}, []
+    located, problems = {source: Place(project) for source in dataset.sources}, []
+    pins = pinned(project / paths.dataset_manifest(dataset.name)) if any(s.repo for s in dataset.sources) else {}
     for number, source in enumerate(dataset.sources):
-        found[source] = Place(project)
-        if source.repo:
-            try:
-                where = f"thunder.toml: datasets.{dataset.name}.sources[{number}]"
-                found[source] = _place(source, pins.get((source.repo, source.revision), ""), where)
-            except ThunderError as problem:
-                problems.append(problem)
-            else:  # sources of one revision are of one commit, also when it moves between two of them
-                pins[source.repo, source.revision] = found[source].commit
+        if not source.repo:
+            continue
+        where, revision = f"thunder.toml: datasets.{dataset.name}.sources[{number}]", (source.repo, source.revision)
+        try:
+            located[source] = _place(source, pins.get(revision, ""), where)
+            pins[revision] = located[source].commit  # also for later sources, if the branch moves meanwhile
+        except ThunderError as problem:
+            problems.append(problem)
     raise_all(problems)
-    return found
+    return located
 
 
 def pinned(manifest: Path) -> dict[tuple[str, str], str]:
@@ -148,8 +141,3 @@ def _listed(names: Iterable[str]) -> str:
         if count <= SHOWN_FILES:
             first.append(printable(name))
     return ", ".join(first) + (f" and {count - SHOWN_FILES} more" if count > SHOWN_FILES else "")
-
-
-def declared(source: Source, place: Place) -> dict[str, Any]:
-    """What a manifest states of a source's repository: nothing for files of this machine."""
-    return {"repo": source.repo, "revision": source.revision, "commit": place.commit} if source.repo else {}

@@ -6,6 +6,7 @@ structs with their place. A `Reader` streams one file, and raises all its proble
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -17,7 +18,7 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core import files
-from thunder_train.data import foreign, formats, json_rows, kinds
+from thunder_train.data import dataset_folder, foreign, formats, json_rows, kinds
 from thunder_train.data.arrow_rows import TypedTable
 from thunder_train.data.csv_rows import Table
 from thunder_train.data.field_map import FieldMap
@@ -33,6 +34,8 @@ STRUCTURED = (
 """Fields that a cell of a CSV file may hold as JSON."""
 NUMBERS = ("trajectory_scalars", "telemetry", "edit_budget", "char_posteriors_summary")
 """Those whose members are numbers where a cell looks like one."""
+SHARD = re.compile(r"data-\d{5}-of-\d{5}")
+"""What the library `datasets` calls each file of any dataset that it saves."""
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
@@ -53,12 +56,13 @@ def paths(pattern: str, root: Path) -> list[str]:
     matches = files.expand(pattern, root)
     if not matches:
         raise ThunderError("matches no file", where=pattern, hint="correct the source's path or add the files")
-    return matches
+    return (dataset_folder.rows_in(pattern, root) if (root / pattern).is_dir() else []) or matches
 
 
 def stem(path: str) -> str:
-    """The first part of the ids of a file's rows: its name up to the first dot."""
-    return Path(path).name.partition(".")[0]
+    """The first part of the ids of a file's rows: its name up to the first dot; of a saved dataset with its folder."""
+    name, folder = Path(path).name.partition(".")[0], Path(path).parent.name
+    return f"{folder}{name.removeprefix('data')}" if folder and SHARD.fullmatch(name) else name
 
 
 def place(path: str, line: int) -> str:

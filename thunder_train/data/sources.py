@@ -6,11 +6,26 @@ Input: the files that a `config.dataset.Source` names.  Output: a stream of usab
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from thunder_train.config.dataset import Source
-from thunder_train.data import asr_rows, correction_reports, folder, simple_rows
+from thunder_train.data import asr_rows, correction_reports, dataset_folder, folder, simple_rows
 from thunder_train.data.readers import paths
 from thunder_train.data.rows import Ledger, Row
+
+
+class Place(NamedTuple):
+    """The folder in which a source's paths lie; of a repository of the hub the commit that this is."""
+
+    folder: Path
+    commit: str = ""
+
+    def declared(self, source: Source) -> dict[str, str]:
+        """What a manifest states of a source's repository: nothing for files of this machine."""
+        return {"repo": source.repo, "revision": source.revision, "commit": self.commit} if source.repo else {}
+
 
 NEMO = {"audio_path": "audio_filepath", "asr_text": "pred_text", "reference_text": "text"}
 """The field map of a NeMo manifest."""
@@ -19,8 +34,32 @@ NEMO = {"audio_path": "audio_filepath", "asr_text": "pred_text", "reference_text
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """The rows of a source, in file order. Raises all problems of a file at its end.
 
-    ledger receives the number of rows of each file, and those that are not used.
+    root: the folder in which its paths lie.  ledger receives the number of rows of each file, and those that are not
+    used.
     """
+    rows = _rows(source, root, ledger)
+    is_folder = source.kind != "folder" and (root / source.path).is_dir()
+    return _with_splits_of_names(rows, source.path if is_folder else "") if source.repo or is_folder else rows
+
+
+def files(source: Source, root: Path) -> list[str]:
+    """The files that a source reads, as paths from root. Raises ThunderError if there is none."""
+    if source.kind == "folder":
+        return [path for parts in folder.found(source, root).values() for path in parts]
+    return [path for pattern in (source.path, source.references) if pattern for path in paths(pattern, root)]
+
+
+def _with_splits_of_names(rows: Iterator[Row], above: str) -> Iterator[Row]:
+    """The rows, each with the split that its file's name says if it has none itself. above: a folder that says none."""
+    words: dict[str, str] = {}
+    for row in rows:
+        if row.file not in words:
+            words[row.file] = dataset_folder.split_word(row.file.removeprefix(above))
+        is_silent = row.own_split or row.given_split or not words[row.file]
+        yield row if is_silent else msgspec.structs.replace(row, own_split=words[row.file])
+
+
+def _rows(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     if source.kind == "report":
         return correction_reports.read(source, root, ledger)
     if source.kind == "rows":

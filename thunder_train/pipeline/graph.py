@@ -13,7 +13,7 @@ from thunder_train.build import accepted
 from thunder_train.build.environment import COMPARED
 from thunder_train.build.key import STATS, Reads, Stage, View
 from thunder_train.build.sources import Sources
-from thunder_train.config.dataset import Dataset, source_files
+from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Cluster, Model, Recipe, deciding, operational, section
 from thunder_train.core import code_hash, files, paths, revisions
 
@@ -25,7 +25,8 @@ CHAT = ("chat_template", "template", "end_answers")
 
 def data(dataset: Dataset) -> Stage:
     """Sources -> rows and their manifest."""
-    given = [path for each in dataset.sources for path in source_files(each.kind, each.path, each.references)]
+    local = [source for source in dataset.sources if not source.repo]
+    given = [path for source in local for path in (source.path, source.references) if path]
     patterns = [path for path in given if files.is_pattern(path)]
     one_each = [path for path in given if not files.is_pattern(path)]
     return Stage(
@@ -35,7 +36,7 @@ def data(dataset: Dataset) -> Stage:
         inputs=Sources((*one_each, *dataset.templates, f"templates/{paths.AUDIT}.j2"), patterns),
         reads=Reads(dataset=section(dataset)),
         code=(*DATA_CODE, "data.audit"),
-        is_cached=True,
+        is_cached=len(local) == len(dataset.sources),  # a revision may mean another commit now
         page=f"{paths.dataset(dataset.name)}/{paths.AUDIT}",
         render=lambda out: _stages().audit_page(dataset, out),
     )

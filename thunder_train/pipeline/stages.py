@@ -23,7 +23,7 @@ from thunder_train.config.toml_io import resolved_toml
 from thunder_train.core import files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
-from thunder_train.data import audit, builder, telemetry
+from thunder_train.data import audit, builder, hub_dataset, telemetry
 from thunder_train.evaluate import collapse, conditions, gate
 from thunder_train.launch import fit
 from thunder_train.launch.scripts import rendered
@@ -38,8 +38,8 @@ READ_LOGS = "read the lines above"
 
 def data(dataset: Dataset, out: Path, code: str) -> None:
     """A dataset's rows and manifest. code: version of the code that decides the rows, for the manifest."""
-    progress = partial(counted, label=f"data:{dataset.name}")
-    built = builder.build(dataset, PROJECT, out / paths.dataset(dataset.name), code, audit.build, progress)
+    progress, places = partial(counted, label=f"data:{dataset.name}"), hub_dataset.places(dataset, PROJECT)
+    built = builder.build(dataset, PROJECT, out / paths.dataset(dataset.name), code, audit.build, progress, places)
     for note in built.get("notes", ()):
         speaker.say(f"data:{dataset.name}: {note}")
 

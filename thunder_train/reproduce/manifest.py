@@ -18,7 +18,7 @@ from thunder_train.config import fields
 from thunder_train.config.evaluate import Gate
 from thunder_train.config.project import Build, Recipe, deciding
 from thunder_train.config.train import Train
-from thunder_train.core import files, paths
+from thunder_train.core import files, hub_cache, paths
 from thunder_train.launch import scripts
 
 SCHEMA = "thunder.run/2"
@@ -145,7 +145,7 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
         "recipe": run_recipe(recipe),
         "inputs": {
             "dataset": data["dataset"],
-            "sources": _hashed([file for source in data["sources"] for file in source["files"]]),
+            "sources": _hashed([_named(file, source) for source in data["sources"] for file in source["files"]]),
             "templates": _hashed(data["templates"]),
             "splits": {name: {key: split[key] for key in ("rows", "sha256")} for name, split in data["splits"].items()},
             "evidence_kinds": data["evidence_kinds"],
@@ -329,6 +329,13 @@ def run_id_of(run: dict[str, Any]) -> str:
 
 def _made_by(entry: dict[str, Any], version: str) -> str:
     return str(entry["code"]["recorded"]) if "code" in entry else version
+
+
+def _named(file: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """A source's file, in a repository of the hub with its name and commit."""
+    if "commit" not in source:
+        return file
+    return {**file, "path": hub_cache.dataset_file(source["repo"], source["commit"], file["path"])}
 
 
 def _hashed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,12 +15,11 @@ from typing import Any
 
 from thunder_train import ThunderError
 from thunder_train.config import load
-from thunder_train.config.dataset import source_files
 from thunder_train.config.project import SECRETS
 from thunder_train.config.toml_io import as_toml, read_toml
 from thunder_train.core import files, hub_cache, paths, process
 from thunder_train.evaluate import external_gate
-from thunder_train.reproduce import foreign, manifest
+from thunder_train.reproduce import foreign, hub_sources, manifest
 from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, judge
 
 CODE = ("thunder_train", "templates", "dodo.py", "pyproject.toml")
@@ -61,6 +60,7 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
         _copy(root / part, folder / part)
     for target, source in inputs.items():
         _copy(source, folder / target)
+    hub_sources.pin(run, folder)
     run["recipe"]["train"] |= foreign.training_today(name, root)
     _place_gate(run["recipe"]["evaluate"].get("gate", {}), gate, root, folder)
     _write_project(run["recipe"], folder, cluster, _place_model(run, model_files, root, folder), str(path))
@@ -114,60 +114,40 @@ def _cluster(recorded: dict[str, Any], root: Path) -> tuple[dict[str, Any], list
 
 
 def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:
-    """{path in the clean folder: current file} of sources and templates, and a problem for each that has changed."""
+    """{path in the clean folder: current file} of sources and templates, and a problem for each that has changed.
+
+    Files of the hub stay in its cache.
+    """
     dataset, entries = run["recipe"]["dataset"], [*run["inputs"]["templates"], *run["inputs"]["sources"]]
+    hub_files = hub_sources.files(run)
     names = [entry["path"] for entry in entries]
-    declared = list(dataset["templates"])
-    declared += [path for each in dataset["sources"] for path in _source_files(each)]
-    unhashed = {path for path in declared if path and not any(_matches(path, name) for name in names)}
+    declared = [path for source in dataset["sources"] for path in hub_sources.declared(source)]
+    patterns = [*dataset["templates"], *declared]
+    unhashed = {path for path in patterns if not any(_matches(path, name) for name in names)}
     problems = [ThunderError("has no sha256 in the manifest", path) for path in sorted(unhashed)]
-    named_today = _named_today(dataset["name"], root)
-    current = {name: _current_file(name, named_today, root) for name in names}
-    known = {root / file for file in named_today}
+    today = _named_today(dataset["name"], root)
+    current = {name: hub_files.get(name, root / today.get(name, name)) for name in names}
+    known = {*hub_files.values(), *(root / file for file in today.values())}
     for entry in entries:
         unread = [] if current[entry["path"]] in known else foreign.unread(entry["path"], root)
         problems += unread or _check(current[entry["path"]], entry["path"], entry["sha256"])
-    template, template_problems = _chat_template(run, root)
-    return {**current, **template}, problems + template_problems
-
-
-def _chat_template(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:
-    """{path: current file} of the chat template that the run's model names, and a problem if it is not the run's."""
-    model, entry = run["recipe"]["model"], run["inputs"].get("chat_template")
-    path = model.get("chat_template", "")
-    if not path:
-        return {}, []
-    if not entry or entry["path"] != path:
-        return {}, [ThunderError("has no sha256 in the manifest", path)]
-    is_ours = _current_table(root, "models", model["name"]).get("chat_template") == path
-    unread = [] if is_ours else foreign.unread(path, root)
-    return {path: root / path}, unread or _check(root / path, path, entry["sha256"])
+    return {name: path for name, path in current.items() if name not in hub_files}, problems
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Whether a source's path, which may be a pattern, includes this file."""
-    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+    """Whether a source's path, which may be a pattern or a folder, includes this file."""
+    return name == pattern or fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern.rstrip('/')}/")
 
 
-def _named_today(dataset: str, root: Path) -> list[str]:
-    """Every file that the current dataset of that name reads."""
+def _named_today(dataset: str, root: Path) -> dict[str, str]:
+    """{name in a manifest: file} of every file that the current dataset of that name reads, but those of the hub."""
     table = _current_table(root, "datasets", dataset)
-    sources = [source for source in _list(table.get("sources")) if isinstance(source, dict)]
+    sources = [source for source in _list(table.get("sources")) if isinstance(source, dict) and not source.get("repo")]
     declared = [table.get("template"), *_list(table.get("templates"))]
-    declared += [path for source in sources for path in _source_files(source)]
-    return [file for pattern in declared if isinstance(pattern, str) for file in files.expand(pattern, root)]
-
-
-def _source_files(source: dict[str, Any]) -> list[str]:
-    """Paths and patterns of a source's table."""
-    kind, path, references = (str(source.get(key, "")) for key in ("kind", "path", "references"))
-    return source_files(kind, path, references)
-
-
-def _current_file(path: str, named_today: list[str], root: Path) -> Path:
-    """Where a dataset's file is now. For one outside the project the current dataset of that name gives its path."""
-    outside = [file for file in named_today if file != path and files.portable(file) == path]
-    return root / next(iter(outside), path)
+    declared += [source.get(key) for source in sources for key in ("path", "references")]
+    patterns = [pattern for pattern in declared if isinstance(pattern, str)]
+    listed = [(pattern, file) for pattern in patterns for file in files.expand_all(pattern, root)]
+    return {files.portable_below(pattern, file): file for pattern, file in listed}
 
 
 def _check(path: Path, name: str, sha256: str) -> list[ThunderError]:
