@@ -33,3 +33,33 @@ def test_a_file_that_is_none_is_told_at_once(tmp_path: Path, reader: str, kind: 
         READERS[reader](path)
 
     assert str(caught.value).startswith(f"{path}: {'is missing' if kind == 'nothing' else 'cannot be read: is '}")
+
+
+def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
+    """
+    But not for hidden ones, and no path stands for no file: "" would be the root of the disk.
+    """
+    for name in ("corpus/b/c.jsonl", "corpus/a.jsonl", "corpus/.git/x", "corpus/.y", "other.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "corpus" / "loop").symlink_to(tmp_path / "corpus")
+
+    assert ["corpus/a.jsonl", "corpus/b/c.jsonl"] == files.expand_all("corpus/", tmp_path)
+    assert ["corpus/a.jsonl"] == files.expand_all("corpus/*.jsonl", tmp_path)
+    assert [] == files.expand_all("", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "expected"),
+    [
+        ("corpus", "corpus/a.jsonl", "corpus/a.jsonl"),
+        ("/home/me/corpus/", "/home/me/corpus/b/a.jsonl", "corpus/b/a.jsonl"),
+        ("/home/me/*.jsonl", "/home/me/a.jsonl", "a.jsonl"),
+        ("data/*.jsonl", "data/a.jsonl", "data/a.jsonl"),
+    ],
+)
+def test_a_file_of_a_folder_outside_the_project_has_the_folders_name(folder: str, path: str, expected: str) -> None:
+    """
+    Two files of one name in its folders must stay two, and nobody reads where a person keeps files.
+    """
+    assert expected == files.portable_below(folder, path)

@@ -182,12 +182,16 @@ def _unread(error: OSError, path: str | os.PathLike[str], hint: str) -> ThunderE
 
 
 def expand_all(pattern: str, root: str | os.PathLike[str]) -> list[str]:
-    """As `expand`; a folder stands for the files in it and in its folders, but hidden ones."""
-    if not os.path.isdir(os.path.join(root, pattern)):
+    """As `expand`; a folder stands for the files in it and in its folders, but hidden ones. No link is followed."""
+    if not pattern or not os.path.isdir(os.path.join(root, pattern)):
         return expand(pattern, root)
-    import glob
-
-    return expand(f"{glob.escape(pattern.rstrip('/'))}/**", root)
+    top, paths = pattern.rstrip("/"), []
+    for parent, folders, names in os.walk(os.path.join(root, top)):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(parent, os.path.join(root, top))
+        shown = [name for name in names if not name.startswith(".")]
+        paths += [os.path.normpath(os.path.join(below, name)) for name in shown]
+    return sorted(f"{top}/{path}" for path in paths)
 
 
 def is_pattern(path: str) -> bool:
