@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.inputs import source
 from tests.helpers.material import dataset
-from thunder_train.data.examples import Composer, Example
+from thunder_train.data.examples import NO_SYSTEM, OWN_SYSTEM, Composer, Example
 from thunder_train.data.rows import Row
 
 QUESTION, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -48,6 +48,17 @@ def test_a_conversation_without_a_system_message_gets_that_of_the_dataset(tmp_pa
         for messages in ((QUESTION, ANSWER), (own, QUESTION, ANSWER), (developer, QUESTION, ANSWER))
     ]
     assert [QUESTION, ANSWER] == composed(tmp_path, messages=(QUESTION, ANSWER), system="")["messages"]
+
+
+def test_rows_without_the_system_message_of_the_dataset_are_counted(tmp_path: Path) -> None:
+    """
+    The manifest states that message, and somebody may believe that every row has it.
+    """
+    made, own = composer(tmp_path, system="s"), {"role": "system", "content": "own"}
+    for given in ({"messages": (own, QUESTION, ANSWER)}, {"messages": (QUESTION, ANSWER)}, {"is_text": True}):
+        made.compose(row(**given))
+
+    assert {OWN_SYSTEM: 1, NO_SYSTEM: 1} == made.notes
 
 
 def test_tools_calls_and_weights_are_written(tmp_path: Path) -> None:

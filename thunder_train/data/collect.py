@@ -95,6 +95,7 @@ class Collected:
         for source in dataset.sources:
             for row in watch(sources.read(source, self.places[source].folder, self.ledger)):
                 self._take(row, source)
+        self.ledger.notes.update(self.composer.notes)
         lines.flush()
         decision_lines.flush()
 

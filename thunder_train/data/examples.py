@@ -3,6 +3,7 @@
 Input: `rows.Row`.  Output: `Example`, or why the row is not used.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from thunder_train.data.prompts import Prompts
 from thunder_train.data.rows import GROUP_KEYS, Row
 from thunder_train.data.spelling import Spelling
 
+OWN_SYSTEM = "the dataset's system message is not used: a conversation has its own"
+NO_SYSTEM = "the dataset's system message is not used: plain text has none"
 SHOWN = 3
 """Leaking rows that an error names."""
 TEXT = "text"
@@ -65,10 +68,14 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Composer:
-    """Makes the examples of a dataset. spelling: statistics of the answers, by source."""
+    """Makes the examples of a dataset.
+
+    spelling: statistics of the answers, by source; notes: what was decided for many rows -> their number.
+    """
 
     def __init__(self, dataset: Dataset, root: Path) -> None:
         self.spelling: dict[str, Spelling] = {}
+        self.notes: Counter[str] = Counter()
         self.table = orthography.of_dataset(dataset)
         self._dataset = dataset
         self._where = f"thunder.toml: datasets.{dataset.name}"
@@ -168,9 +175,14 @@ class Composer:
             )
             for each in row.messages
         )
-        self._given_prompts.add(row.row_id, [message.content for message in messages[:-1]], reference, heard)
-        has_system = row.is_text or conversations.is_instructed(row.messages)
-        return messages if has_system else (*self._system, *messages)
+        if reference:
+            prompt = [message.content for message in messages[:-1]]
+            self._given_prompts.add(row.row_id, prompt, reference, [each.strip() for each in heard])
+        is_text = row.is_text
+        if not self._system or not (is_text or conversations.is_instructed(row.messages)):
+            return (*self._system, *messages)
+        self.notes[NO_SYSTEM if is_text else OWN_SYSTEM] += 1
+        return messages
 
 
 def _leak(row_ids: list[str], where: str, hint: str) -> list[ThunderError]:
