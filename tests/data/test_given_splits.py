@@ -128,6 +128,16 @@ def test_rows_that_the_recogniser_was_trained_on_are_no_test() -> None:
     assert HASHED[1::2] == names(among)[1::2]
 
 
+def test_rows_of_its_training_given_as_its_test_are_noted() -> None:
+    """
+    The person who says so may have reasons, but the scores will flatter.
+    """
+    result = planned(({"kind": "rows", "split": "test"}, own("train", "test")), ({}, own("")))
+
+    assert {"test"} == {*names(result)[:GROUPS]}
+    assert ["20 rows given to test are rows that the recogniser was trained on: it errs less there"] == result.notes
+
+
 def test_valid_is_taken_from_train_by_hash_where_none_is_given() -> None:
     """
     Many corpora have a train and a test split only. The test stays whole and fixed.
@@ -175,7 +185,7 @@ def test_a_split_that_means_nothing_is_refused_where_it_counts() -> None:
     hint = f'; use {words}, by enums.split of the source, or split = "divide"'
     where = "thunder.toml: datasets.d.sources: rows have the splits"
     assert [
-        f"{where} '' (13 rows), 'fold1' (14 rows){hint}",
+        f"{where} 'fold1' (14 rows), none (13 rows){hint}",
         f"{where} 'b' (13 rows){hint}",
         f"{where} 'test-other' (20 rows), 'train-clean-100' (20 rows){hint}",
     ] == [str(problem) for each in (asked, mixed, alike) for problem in each.problems]

@@ -34,9 +34,10 @@ WORDS = {
 """The words that a row may use for its split, in any case, and which split each means."""
 ALIKE = re.compile(rf"\s*({'|'.join(WORDS)})(?![a-z])", re.IGNORECASE)
 """A word that must mean a split, such as train-clean-100: to divide its rows by hash would be wrong."""
-DIVIDED, OWN, HEARD, NONE, UNKNOWN = 3, 4, 7, 8, 9
+DIVIDED, OWN, HEARD, NONE, UNKNOWN, HEARD_TEST = 3, 4, 7, 8, 9, 10
 """Codes of rows, after those of SPLITS for rows that are given to one: divided as the source says; OWN + split: a word
-of the row's own, which may count or not; HEARD: the recogniser was trained on it; no word; another word."""
+of the row's own, which may count or not; HEARD: the recogniser was trained on it; no word; another word; HEARD_TEST: as
+HEARD, but given to test."""
 NEVER_TEST = frozenset({TRAIN, VALID, HEARD, OWN + TRAIN, OWN + VALID})
 RECOGNISED = ("rows", "nemo")
 """Kinds of sources in which `split` is that of the recogniser's training."""
@@ -72,11 +73,13 @@ class Columns:
         return code not in NEVER_TEST
 
     def _code(self, row: Row, source: Source) -> int:
+        split = WORDS.get(row.own_split.strip().casefold()) if row.own_split else None
+        is_heard = split == TRAIN and source.kind in RECOGNISED
         if row.given_split or source.split in SPLITS:
-            return SPLITS.index(row.given_split or source.split)
+            code = SPLITS.index(row.given_split or source.split)
+            return HEARD_TEST if code == TEST and is_heard else code
         if source.split == "divide":
             return DIVIDED
-        split = WORDS.get(row.own_split.strip().casefold()) if row.own_split else None
         if source.split == "row":
             if split is None:
                 _count(self.refused, row.own_split)
@@ -85,12 +88,12 @@ class Columns:
             if row.own_split:
                 _count(self.refused if ALIKE.match(row.own_split) else self.words, row.own_split)
             return UNKNOWN if row.own_split else NONE
-        return HEARD if split == TRAIN and source.kind in RECOGNISED else OWN + split
+        return HEARD if is_heard else OWN + split
 
 
 def _count(words: Counter[str], word: str) -> None:
     """Count a word; "" for all beyond the first SHOWN_WORDS."""
-    word = quoted(word)
+    word = quoted(word) if word else "none"
     words[word if word in words or len(words) < SHOWN_WORDS else ""] += 1
 
 
@@ -119,7 +122,8 @@ def plan(columns: Columns, dataset: Dataset) -> Plan:
     import numpy as np  # late: a no-op build needs none
 
     codes, places = np.array(columns.codes, np.uint8), np.array(columns.places, np.float64)
-    counts = np.bincount(codes, minlength=UNKNOWN + 1)
+    counts = np.bincount(codes, minlength=HEARD_TEST + 1)
+    codes[codes == HEARD_TEST] = TEST
     own = [split for split in range(len(SPLITS)) if counts[OWN + split] or (split == TRAIN and counts[HEARD])]
     is_own = len(own) > 1
     if is_own:
@@ -178,6 +182,9 @@ def _notes_of_words(columns: Columns, dataset: Dataset, counts: "Numbers", own: 
             f"rows that have a split of their own are all {SPLITS[own[0]]}: it is not used, they are divided by hash; "
             'split = "row" in a source keeps it'
         )
+    if counts[HEARD_TEST]:
+        rows_heard = f"{int(counts[HEARD_TEST]):,} rows given to test"
+        notes.append(f"{rows_heard} are rows that the recogniser was trained on: it errs less there")
     if columns.words and len(own) < 2:
         notes.append(f"own splits of rows that mean none here are not used: {_listed(columns.words)}")
     return notes
