@@ -52,6 +52,13 @@ _CALLS_AS_TEXT = (
     "+ call.function.arguments }}{% else %}{{ message.content }}{% endfor %}<end_of_turn>\n"
     "{% endfor %}{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
 )
+_CALLS_WITHOUT_CONTENT = (
+    "{% for message in messages %}<start_of_turn>{{ message.role }}\n"
+    "{% if message.role == 'assistant' and message.content is none %}{% for call in message.tool_calls %}"
+    "{{ '<call>' + call.function.name + ' ' + call.function.arguments }}{% endfor %}"
+    "{% elif message.content is string %}{{ message.content }}{% endif %}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
+)
 _NO_SYSTEM = (
     "{% for message in messages if message.role != 'system' %}"
     "<start_of_turn>{{ message.role }}\n{{ message.content }}<end_of_turn>\n"
@@ -74,6 +81,7 @@ TEMPLATES = {
     "open thoughts": _OPEN_THOUGHTS,  # DeepSeek R1
     "tools": _TOOLS,
     "calls as text": _CALLS_AS_TEXT,  # DeepSeek V3
+    "calls without content": _CALLS_WITHOUT_CONTENT,
     "no system": _NO_SYSTEM,
     "known roles": _KNOWN_ROLES,
     "counting": _COUNTING,  # rewrites what it wrote

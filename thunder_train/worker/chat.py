@@ -32,6 +32,8 @@ SPELLED = re.compile(
 )
 """How the templates of model families spell control tokens."""
 COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+TAILS = 1000
+"""Most texts whose tokens are remembered."""
 SHOWN = 6
 """Most control tokens of a vocabulary that a hint names."""
 
@@ -50,6 +52,7 @@ class Chat:
     end_answers: bool = True
     openings: list[str] = field(default_factory=list, compare=False, repr=False)
     """What generation prompts were seen to have after the header of an answer, as an empty block of thoughts."""
+    _tails: dict[str, list[int]] = field(default_factory=dict, compare=False, repr=False)
 
     def text(self, messages: Sequence[Mapping[str, Any]], *, is_prompt: bool, tools: Any = None) -> str:
         """Messages as text. is_prompt: the model's turn is opened at the end.
@@ -104,6 +107,19 @@ class Chat:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text that a template gave. It begins with <bos> already, so none is added."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def added_tokens(self) -> frozenset[int]:
+        """The tokens that part a text wherever it spells them."""
+        return frozenset(getattr(self.wrapped, "added_tokens_decoder", {}))
+
+    def encode_tail(self, text: str) -> list[int]:
+        """The same as `encode`, remembered: the ends of prompts, as an empty block of thoughts, are few."""
+        if text not in self._tails:
+            if len(self._tails) >= TAILS:
+                self._tails.clear()
+            self._tails[text] = self.encode(text)
+        return self._tails[text]
 
     def _strftime_now(self, pattern: str) -> str:
         return date.fromisoformat(str(self.arguments.get("today", TODAY))).strftime(pattern)

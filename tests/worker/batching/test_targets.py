@@ -133,7 +133,7 @@ def test_an_answer_of_weight_0_is_no_target(tokenizer: Any) -> None:
         parts(tokenizer, "turns", [USER, masked])
 
 
-@pytest.mark.parametrize("name", ["tools", "calls as text"])
+@pytest.mark.parametrize("name", ["tools", "calls as text", "calls without content"])
 def test_tools_calls_and_results_reach_the_template(tokenizer: Any, name: str) -> None:
     """
     As each template wants them: arguments as an object or as JSON, content absent or empty beside calls.

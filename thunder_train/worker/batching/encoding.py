@@ -59,22 +59,33 @@ def _placed(passage: Passage, encoded: Any, chat: Chat) -> Tokens:
 
 
 def _boundary(encoded: Any, ids: list[int], text: str, position: int, chat: Chat) -> int:
-    """How many tokens stand for the text before a position; -1 if one lies across it.
+    """How many tokens stand for the text before a position; -1 if one lies across it, or if they are not its tokens.
 
-    Where no token lies across, the tokens before are those of the text before alone: merges of byte pairs never cross
-    the position then, and the words that a tokenizer looks for do not depend on what follows but at blanks.
+    Where no token lies across, merges of byte pairs never crossed the position, so the tokens before it are those of
+    the text before alone. But how blanks are parted into words depends on what follows them.
     """
     if position in (0, len(text)):
         return len(ids) if position else 0
-    if text[position - 1] == " " or text[position] == " ":
-        return _same_prefix(ids, text[:position], chat)  # some tokenizers leave blanks out of a token's characters
     token = encoded.char_to_token(position)
     if token is None:
         return _same_prefix(ids, text[:position], chat)
     is_clean = encoded.token_to_chars(token)[0] == position and (
         token == 0 or encoded.token_to_chars(token - 1)[1] <= position
     )
-    return token if is_clean else -1
+    has_blanks = text[position - 2 : position].isspace() or " " in text[position - 1 : position + 1]
+    if not has_blanks:
+        return token if is_clean else -1
+    if is_clean and _is_tail(encoded, ids, token, text[:position], chat):
+        return int(token)
+    return _same_prefix(ids, text[:position], chat)
+
+
+def _is_tail(encoded: Any, ids: list[int], token: int, before: str, chat: Chat) -> bool:
+    """Whether the tokens before `token` are those of the text before, as far back as an added token parts the text."""
+    added = chat.added_tokens
+    first = next((i + 1 for i in range(token - 1, -1, -1) if ids[i] in added), 0)
+    start = encoded.token_to_chars(first - 1)[1] if first else 0
+    return ids[first:token] == chat.encode_tail(before[start:])
 
 
 def _end_boundary(encoded: Any, ids: list[int], text: str, position: int, chat: Chat) -> int:

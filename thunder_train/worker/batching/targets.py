@@ -4,6 +4,7 @@ All positions are characters of text; encoding.py finds their tokens. Templates 
 located by rendering the messages before it with the generation prompt: what the whole row has after that is the target.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ PROBE = "Answer7f3a91"
 """Stands for an answer where the template's header before it is looked for."""
 REWRITTEN = "the chat template does not render the prompt as a prefix of the whole row"
 ANSWER = "assistant"
+ABSENT = object()
 TRANSLATED = ("tool_calls", "weight")
 """Members of a message that are not passed to a template as they are."""
 
@@ -132,7 +134,7 @@ def _check_content(answer: Mapping[str, Any], chat: Chat, is_silent: bool) -> No
 
 def _check_written(answer: Mapping[str, Any], target: str) -> None:
     """Templates may cut blanks around an answer, and nothing else."""
-    if answer["content"].strip() not in target:
+    if (answer.get("content") or "").strip() not in target:
         hint = "take out what it cuts, as <think> blocks, or give another template"
         raise ThunderError("the chat template leaves out a part of the answer", hint=hint)
     if any(call["function"]["name"] not in target for call in answer.get("tool_calls", [])):
@@ -175,7 +177,7 @@ def _target(talk: Conversation, turn: int, prompt: str) -> tuple[str, bool]:
         if not written:
             raise ThunderError("has no target: the template writes nothing for it", hint="set end_answers to true")
         return written, False
-    return _without_blanks(written, talk.messages[turn].get("content", "")), True
+    return _without_blanks(written, (talk.messages[turn].get("content") or "")), True
 
 
 def _without_blanks(written: str, content: str) -> str:
@@ -218,7 +220,7 @@ def _span_within(talk: Conversation, turn: int, text: str) -> tuple[int, int] | 
     if not end and same == len(so_far):
         # GLM ends no turn, but stops at the token that begins the next one.
         end = next((same + len(each) for each in ends if text.startswith(each, same)), 0)
-    if not end or talk.messages[turn].get("content", "").strip() not in text[start:end]:
+    if not end or (talk.messages[turn].get("content") or "").strip() not in text[start:end]:
         return None
     return start, end
 
@@ -226,7 +228,7 @@ def _span_within(talk: Conversation, turn: int, text: str) -> tuple[int, int] | 
 def _separate(talk: Conversation, turn: int) -> Passage:
     prompt = talk.prompt(turn)
     target, adds_end = _target(talk, turn, prompt)
-    _check_written({"content": "", **talk.messages[turn]}, target)
+    _check_written(talk.messages[turn], target)
     return Passage(prompt + target, ((len(prompt), len(prompt) + len(target)),), adds_end)
 
 
@@ -251,11 +253,9 @@ def fitted(messages: Sequence[dict[str, Any]], tools: Any, chat: Chat) -> tuple[
 
 def _forms(messages: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """(what to say of it, messages) of each form. Most rows have one: the messages as they are."""
-    has_calls = any("tool_calls" in each for each in messages)
     forms = [("", _passed(messages))]
-    if has_calls:
-        forms += [("", _passed(messages, is_json=True)), ("", _passed(messages, is_blank_kept=True))]
-        forms += [("", _passed(messages, is_json=True, is_blank_kept=True))]
+    if any("tool_calls" in each for each in messages):
+        forms = [("", _passed(messages, *form)) for form in itertools.product((ABSENT, None, ""), (False, True))]
     if any(each["role"] == "developer" for each in messages):
         note = "the chat template does not know the role developer: these messages are given to it as system"
         forms += [(note, [_as_system(each) for each in form]) for _, form in forms]
@@ -266,26 +266,24 @@ def _as_system(message: dict[str, Any]) -> dict[str, Any]:
     return message | {"role": "system"} if message["role"] == "developer" else message
 
 
-def _passed(
-    messages: Sequence[dict[str, Any]], is_json: bool = False, is_blank_kept: bool = False
-) -> list[dict[str, Any]]:
-    """Messages as they are passed to a template. is_json: arguments of tool calls as a text of JSON.
-
-    Empty content beside tool calls is left out, as templates would write it, unless is_blank_kept.
+def _passed(messages: Sequence[dict[str, Any]], blank: Any = ABSENT, is_json: bool = False) -> list[dict[str, Any]]:
+    """Messages as they are passed to a template. blank: what stands for empty content beside tool calls; templates
+    would write it otherwise. is_json: arguments of tool calls as a text of JSON.
     """
     return [
-        _one_passed(each, is_json, is_blank_kept) if any(name in each for name in TRANSLATED) else each
-        for each in messages
+        _one_passed(each, blank, is_json) if any(name in each for name in TRANSLATED) else each for each in messages
     ]
 
 
-def _one_passed(message: dict[str, Any], is_json: bool, is_blank_kept: bool) -> dict[str, Any]:
+def _one_passed(message: dict[str, Any], blank: Any, is_json: bool) -> dict[str, Any]:
     passed = {name: value for name, value in message.items() if name != "weight"}
     if not passed.get("tool_calls"):
         passed.pop("tool_calls", None)
         return passed
-    if not passed["content"] and not is_blank_kept:
-        del passed["content"]
+    if not passed["content"]:
+        passed["content"] = blank
+        if blank is ABSENT:
+            del passed["content"]
     if is_json:
         passed["tool_calls"] = [_with_json(call) for call in passed["tool_calls"]]
     return passed
@@ -297,11 +295,13 @@ def _with_json(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_taken(messages: Sequence[Mapping[str, Any]], text: str) -> bool:
-    """Whether a template wrote the developers' messages, and no arguments of a call as Python writes them."""
-    calls = [call for each in messages for call in each.get("tool_calls", ())]
-    arguments = [call["function"].get("arguments") for call in calls]
-    return not any(isinstance(each, dict) and each and repr(each) in text for each in arguments) and all(
-        is_written(each["content"], text) for each in messages if each["role"] == "developer"
+    """Whether a template wrote the developers' messages and the calls, these not as Python writes them."""
+    functions = [call["function"] for each in messages for call in each.get("tool_calls", ())]
+    arguments = [each.get("arguments") for each in functions]
+    return (
+        all(each["name"] in text for each in functions)
+        and not any(isinstance(each, dict) and each and repr(each) in text for each in arguments)
+        and all(is_written(each["content"], text) for each in messages if each["role"] == "developer")
     )
 
 
@@ -312,7 +312,7 @@ def left_out(talk: Conversation, last: int, prompt: str) -> list[str]:
     """
     notes = []
     for message in talk.messages[:last]:
-        role, content = message["role"], message.get("content", "")
+        role, content = message["role"], message.get("content") or ""
         if not is_written(content, prompt):
             if role in ("user", "tool"):
                 hint = "give a template that writes it, or take the message out"
