@@ -91,6 +91,7 @@ def test_constants_take_the_type_of_their_field_and_reach_their_side(tmp_path: P
     ("constants", "expected"),
     [
         ({"ctc_confidence": "high"}, "constants.ctc_confidence is a text, not a number; correct 'high'"),
+        ({"ctc_confidence": "nan"}, "constants.ctc_confidence is 'nan'; give a finite number"),
         ({"partition": 1}, "constants.partition is a number, not a text; correct 1"),
     ],
 )
@@ -258,6 +259,16 @@ def test_wrong_hypotheses_are_refused(tmp_path: Path, hypotheses: Any, expected:
     row = {"asr_text": "a", "reference_text": "b", "hypotheses": hypotheses}
 
     assert f"in.jsonl:1: {expected}" == refusal(tmp_path, [row], kind="rows")
+
+
+@pytest.mark.parametrize("given", [{"hypotheses": []}, {"asr_text": None, "hypotheses": []}, {"asr_text": ""}])
+def test_no_hypothesis_at_all_is_a_recogniser_that_heard_nothing(tmp_path: Path, given: dict[str, Any]) -> None:
+    """
+    An empty list says it as clearly as an empty text.
+    """
+    rows, _ = pairs(tmp_path, [{"reference_text": "b", **given}])
+
+    assert [("", ())] == [(row.asr_text, row.hypotheses) for row in rows]
 
 
 def test_telemetry_of_a_row_comes_from_all_its_fields(tmp_path: Path) -> None:

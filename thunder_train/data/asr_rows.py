@@ -133,8 +133,11 @@ class Predictions(Reader):
                 self._missing["asr_text"] = False
                 yield line, row, asr
                 continue
-            if asr is UNSET and (texts := self._hypotheses(line, row)):
-                asr = texts[0]
+            if asr is UNSET and (row.hypotheses is not None or row.n_best_hypotheses is not None):
+                texts = self._hypotheses(line, row)
+                if texts is None:
+                    continue
+                asr = texts[0] if texts else None
             asr = self.text(line, asr, "asr_text")
             if asr is not UNSET:
                 yield line, row, asr or ""

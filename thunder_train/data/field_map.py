@@ -4,8 +4,12 @@ Input: `fields`, `constants`, `enums`, `reference_side` and `telemetry` of a `co
 Output: canonical fields.
 """
 
+import ast
 import difflib
+import json
+import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -110,21 +114,34 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 def _at(value: Any, parts: tuple[str, ...]) -> Any:
     for number, part in enumerate(parts):
-        if isinstance(value, str) and value.startswith(("[", "{")):  # a cell of a table
-            try:
-                value = msgspec.json.decode(value)
-            except (ValueError, RecursionError):
-                return ABSENT
+        if isinstance(value, str):
+            value = decoded(value)
         if isinstance(value, dict):
             value = value.get(part, ABSENT)
         elif isinstance(value, list) and part == ALL:
             items = [_at(item, parts[number + 1 :]) for item in value]
             return [item for item in items if item is not ABSENT]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
+        elif isinstance(value, list) and part.isdecimal() and (int(part) < len(value) or not value):
+            value = value[int(part)] if value else None  # of no hypotheses the first one is null
         else:
             return ABSENT
     return value
+
+
+def decoded(cell: str) -> Any:
+    """What the cell of a table holds as JSON, or as Python writes lists and objects; else the cell itself."""
+    if not cell.startswith(("[", "{")):
+        return cell
+    try:
+        return msgspec.json.decode(cell)
+    except (ValueError, RecursionError):
+        pass
+    try:  # as pandas writes a column of lists
+        with warnings.catch_warnings(action="ignore"):
+            value = ast.literal_eval(cell)
+        return msgspec.json.decode(json.dumps(value, allow_nan=False))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return cell
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -173,8 +190,10 @@ def _typed(source: Source, shape: type[msgspec.Struct] | None) -> tuple[Mapping[
         except msgspec.ValidationError as error:
             what = in_words(str(error))[0].removeprefix("a member of ").replace(head, f"constants.{name}", 1)
             problems.append(ThunderError(what, source.path, f"correct {quoted(value)}"))
-        else:
-            constants[name] = whole[member] if member else whole
+            continue
+        constants[name] = whole[member] if member else whole
+        if isinstance(constants[name], float) and not math.isfinite(constants[name]):
+            problems.append(ThunderError(f"constants.{name} is {value!r}", source.path, "give a finite number"))
     return constants, problems
 
 

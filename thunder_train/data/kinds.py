@@ -78,6 +78,9 @@ def hint(
     names = [name for name, value in row.items() if is_header or value is not None]
     if not names:
         return "add them"
+    astray = [f"{name} = {quoted(source.fields[name])}" for name in missing if source and name in source.fields]
+    if astray and not is_header:
+        return f"correct fields: {', '.join(astray)} leads to nothing in this row"
     kind, fields = fitting(row)
     if source and kind and source.kind == "folder":
         return f"this row has {fields}: write all rows of a file in one way"

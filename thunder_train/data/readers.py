@@ -21,8 +21,8 @@ from thunder_train.core import files
 from thunder_train.data import dataset_folder, foreign, formats, json_rows, kinds
 from thunder_train.data.arrow_rows import TypedTable
 from thunder_train.data.csv_rows import Table
-from thunder_train.data.field_map import FieldMap
-from thunder_train.data.json_rows import DECODE, Numbered
+from thunder_train.data.field_map import FieldMap, decoded
+from thunder_train.data.json_rows import Numbered
 from thunder_train.data.packed import not_utf8, whole
 from thunder_train.data.problems import Problems, in_words
 from thunder_train.data.rows import Ledger, key_text
@@ -236,8 +236,8 @@ def _from_cells(value: dict[str, Any], shape: type[Shape]) -> Shape:
 
 def _cell(name: str, cell: Any) -> Any:
     """The value of a cell: JSON where a field is a list or a table, else its text."""
-    if name in STRUCTURED and isinstance(cell, str) and cell.startswith(("{", "[")):
-        return DECODE(cell)
+    if name in STRUCTURED and isinstance(cell, str):
+        return decoded(cell)
     if name in NUMBERS and isinstance(cell, dict):
         return {member: _number(inner) for member, inner in cell.items()}
     return cell

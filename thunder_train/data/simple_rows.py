@@ -60,7 +60,7 @@ def _row(
         line=line,
         evidence_kind=source.evidence_kind,
         target_text=row.text if isinstance(row, Text) else talk.messages[-1]["content"],
-        asr_text=row.asr_text,
+        asr_text=row.asr_text or (hypotheses[0] if hypotheses else ""),
         hypotheses=hypotheses,
         reference_text=row.reference_text,
         partition=row.partition,
