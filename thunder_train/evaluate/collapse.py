@@ -73,12 +73,12 @@ def behaviour(predictions: list[dict[str, Any]], limits: Probe) -> dict[str, Any
 def problems(counts: dict[str, Any], limits: Probe, where: str) -> list[ThunderError]:
     """An error for each limit that the adapter exceeds. counts: from `behaviour`. where: the recipe's file."""
     hint = "read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise the limit"
-    sentences = thinking(counts)
+    of_adapter = [_thinking("adapter", counts["adapter"]), hint] if counts["adapter"].get(THINKING) else [hint]
     return [
         ThunderError(
             f"the adapter has collapsed: {what}",
             f"{where}: evaluate.probe.{key}",
-            "; ".join([*sentences, hint]) if key == "max_over_long" else hint,
+            "; ".join(of_adapter) if key == "max_over_long" else hint,
         )
         for key, what in _exceeded(counts["adapter"], limits)
     ]
@@ -86,12 +86,14 @@ def problems(counts: dict[str, Any], limits: Probe, where: str) -> list[ThunderE
 
 def thinking(counts: dict[str, Any]) -> list[str]:
     """A sentence for each model that was still thinking when answers ended, with what to do. counts: as above."""
-    return [
-        f"{counts[model][THINKING]} of {counts[model]['rows']} answers of the {model} were still thinking when they "
-        "ended; set enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens"
-        for model in MODELS
-        if counts[model].get(THINKING)
-    ]
+    return [_thinking(model, counts[model]) for model in MODELS if counts[model].get(THINKING)]
+
+
+def _thinking(model: str, counts: dict[str, int]) -> str:
+    return (
+        f"{counts[THINKING]} of {counts['rows']} answers of the {model} were still thinking when they ended; "
+        "set enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens"
+    )
 
 
 def faults(answer: Answer) -> list[str]:
