@@ -28,6 +28,23 @@ TEXTS = [
     (HOSTILE, HOSTILE, "ߊ ߞߊ", HOSTILE, f"ߊ {HOSTILE} ߊ ߊ ߊ"),
 ]
 
+ENDS = {"base_finish": "stop", "adapter_finish": "stop", "base_special": 0, "adapter_special": 0}
+CHAT = [
+    {"id": f"chat:{number}", "partition": "", "asr_text": "", "reference_text": "", "source": "chat", "witness": {}}
+    | {"question": f"What is {number} and\n1?", "answer": f"It is {number + 1}.", "base": "", "adapter": text}
+    | ENDS
+    for number, text in enumerate(["It is 1.", "It is three.", HOSTILE])
+]
+"""Rows of predictions.jsonl that belong to a chat."""
+SILENT = [
+    {"id": f"silent:{number}", "partition": "", "asr_text": "", "reference_text": "", "source": "in", "witness": {}}
+    | {"base": base, "adapter": "", "silent": True}
+    | ENDS
+    | {"base_finish": finish}
+    for number, (base, finish) in enumerate([("ߊ ߓߊ", "stop"), ("", "thinking")])
+]
+"""Rows in which nothing was said; the base invents a text, and does not end its thoughts."""
+
 
 def smoke(root: Path) -> Recipe:
     """The project's smoke recipe, in a project that has no other recipe."""

@@ -13,13 +13,6 @@ from thunder_train.report import run_report, runs_index
 
 NOTHING = {"loss": None, "perplexity": None, "tokens": 0, "dropped": 0}
 SOME = {"loss": 1.25, "perplexity": 3.49, "tokens": 77, "dropped": 0}
-ENDS = {"base_finish": "stop", "adapter_finish": "stop", "base_special": 0, "adapter_special": 0}
-CHAT = [
-    {"id": f"chat:{number}", "partition": "", "asr_text": "", "reference_text": "", "source": "chat", "witness": {}}
-    | {"question": f"What is {number} and\n1?", "answer": f"It is {number + 1}.", "base": "", "adapter": text}
-    | ENDS
-    for number, text in enumerate(["It is 1.", "It is three.", recipes.HOSTILE])
-]
 
 
 def pages(root: Path, is_chat: bool = False, **given: Any) -> tuple[str, str, dict[str, Any]]:
@@ -41,7 +34,7 @@ def test_a_chat_has_answers_and_no_word_of_recognisers(tmp_path: Path) -> None:
     """
     Nothing was recognised and no gate was asked: tables of error rates would be empty, and their words misleading.
     """
-    html, markdown, _ = pages(tmp_path, is_chat=True, rows=CHAT)
+    html, markdown, _ = pages(tmp_path, is_chat=True, rows=recipes.CHAT)
     page = Page(html)
 
     assert "No test row was scored: all 3 are answers to a chat." in page.text

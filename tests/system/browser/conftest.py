@@ -37,9 +37,12 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a report and an index of three runs."""
+    """A project with a report, an index of three runs, and a report of a chat and silence."""
     root = tmp_path_factory.mktemp("project")
     recipes.reported(root, steps=40)
+    other = recipes.reported(tmp_path_factory.mktemp("other"), rows=[*recipes.CHAT, *recipes.SILENT])
+    (root / "runs" / "other").mkdir()
+    shutil.copy(other, root / "runs" / "other")
     recipes.copied(root, "run-10", learning_rate=1e-3)
     recipes.copied(root, "run-9", learning_rate=1e-4, num_iters=9)
     (root / "runs" / "index.html").write_text(runs_index.build(root), encoding="utf-8")

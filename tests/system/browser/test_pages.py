@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers import recipes
 
-PAGES = ("smoke/report.html", "index.html")
+PAGES = ("smoke/report.html", "other/report.html", "index.html")
 Open = Callable[..., Any]
 ALONE = """pieces => {
   document.getElementById("alone")?.remove();
