@@ -200,7 +200,9 @@ def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path: Path) -> None:
         (
             [CASE, {"h": "ߞߏ"}, {"d": "accept"}],
             {},
-            "in.json: [1]: lacks decision, partition; add them\nin.json: [2]: lacks asr_text, partition; add them",
+            "in.json: [1]: lacks decision, partition; correct fields: decision = 'd', partition = 'p' leads to nothing "
+            "in this row\nin.json: [2]: lacks asr_text, partition; correct fields: asr_text = 'h', partition = 'p' "
+            "leads to nothing in this row",
         ),
         (
             [report_row(0, d="maybe")],
