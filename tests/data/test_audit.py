@@ -176,6 +176,21 @@ def test_a_conversation_is_shown_with_its_calls_its_masks_and_its_tools() -> Non
     assert not re.search("Hypothesis|Reference|edit|<b>", text[text.index("<h2>Examples") :])
 
 
+def test_of_many_words_the_frequent_ones_are_shown() -> None:
+    """
+    A partition of its own for each row must not make a page of a million lines.
+    """
+    words = {f"w{number:03d}": {"train": 1 + (number == 150)} for number in range(200)}
+
+    text = page(counts={"partition": words}, unused_fields=dict.fromkeys(words, 3))
+
+    assert _counts("w150", 2, "none", 2) in text
+    assert _counts("w098", 1, "none", 1) in text
+    assert _counts("w199", 1, "none", 1) not in text
+    assert _counts("100 others", 100, "none", 100) in text
+    assert '<tr><th scope="row">100 others</th><td class="n">300</td></tr>' in text
+
+
 def test_plain_text_is_shown_as_text() -> None:
     """
     It has no prompt and no roles.

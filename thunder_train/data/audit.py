@@ -24,6 +24,8 @@ EXAMPLES = 5
 """Dropped rows that the page names for each reason."""
 MESSAGES, TOOLS = 40, 20
 """Most messages and tools of one row that the page shows; it says how many it leaves out."""
+WORDS = 100
+"""Most lines of a table; of more, the most frequent, and the sum of the others."""
 STRAYS = 100
 """Most stray letters that the page lists."""
 LINED = (".jsonl", ".csv", ".tsv", ".txt")
@@ -157,7 +159,9 @@ def _values(facts: dict[str, Any]) -> dict[str, Any]:
         "orthography": facts["orthography"],
         "notes": facts["notes"],
         "given": facts["given"],
-        "unused_fields": sorted(facts["unused_fields"].items()),
+        "unused_fields": [
+            (name, total) for name, _, total in _table({n: {"": c} for n, c in facts["unused_fields"].items()}, [""])
+        ],
         "invisible_characters": [
             (source, name, count)
             for source, counts in sorted(facts["invisible_characters"].items())
@@ -198,7 +202,13 @@ def _in_order(names: Iterable[str]) -> list[str]:
 def _table(table: dict[str, dict[str, int]], splits: list[str]) -> list[tuple[str, list[int], int]]:
     """name, rows in each split, rows in all."""
     counts = [(name, [table[name].get(split, 0) for split in splits]) for name in sorted(table)]
-    return [(name, each, sum(each)) for name, each in counts]
+    lines = [(name, each, sum(each)) for name, each in counts]
+    if len(lines) <= WORDS:
+        return lines
+    frequent = {name for name, *_ in sorted(lines, key=lambda line: -line[2])[:WORDS]}
+    others = [line for line in lines if line[0] not in frequent]
+    sums = [sum(each) for each in zip(*(each for _, each, _ in others), strict=True)]
+    return [*(line for line in lines if line[0] in frequent), (f"{len(others):,} others", sums, sum(sums))]
 
 
 def _bars(bins: list[list[float]]) -> list[tuple[str, int, float]]:

@@ -89,7 +89,7 @@ class Collected:
         self.keys = {key: array("q") for key in dataset.group_keys}
         self.unfit: dict[int, str] = {}
         self._files: list[str] = []
-        self._file_of, self._line_of = array("H"), array("I")
+        self._file_of, self._line_of = array("I"), array("I")
         self._encode = msgspec.json.Encoder().encode
         self._new_ids: dict[int, str] = {}
         for source in dataset.sources:

@@ -37,9 +37,10 @@ class Statistics:
         """lengths: of all messages of a row together."""
         self.edits = array("i")
         self.reason_codes: list[tuple[int, tuple[str, ...]]] = []
-        self._words: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
-        self._kinds: dict[str, array[int]] = {kind: array("H") for kind in KINDS}
-        """A column of numbers for each kind: those of _words."""
+        self._words: dict[tuple[str, ...], int] = {}
+        """The word of each of KINDS -> a number."""
+        self._numbers = array("I")
+        """That number of each row."""
 
     def add(self, number: int, row: Row, example: Example) -> None:
         """Count a row. number: the count of rows before it."""
@@ -50,9 +51,8 @@ class Statistics:
         self.references.append(len(reference))
         is_measured = (asr and reference) or (not row.is_given and (reference or example.silent))
         self.edits.append(Levenshtein.distance(asr, reference) if is_measured else NO_EDITS)
-        for kind, word in zip(KINDS, (row.source, row.partition, row.decision, row.evidence_kind), strict=True):
-            words = self._words[kind]
-            self._kinds[kind].append(words.setdefault(word, len(words)))
+        words = (row.source, row.partition, row.decision, row.evidence_kind)
+        self._numbers.append(self._words.setdefault(words, len(self._words)))
         if row.reason_codes:
             self.reason_codes.append((number, row.reason_codes))
 
@@ -60,15 +60,17 @@ class Statistics:
         """kind -> word -> split -> rows."""
         import numpy as np
 
+        numbers = np.asarray(self._numbers, np.int64)
+        in_splits = [numbers[assigned.rows(split)] for split in range(len(SPLITS))]
+        table = [np.bincount(each, minlength=len(self._words)).tolist() for each in in_splits]
         counts: dict[str, dict[str, dict[str, int]]] = {}
-        for kind, words in self._words.items():
-            column = np.asarray(self._kinds[kind], np.int64)
-            table = [np.bincount(column[assigned.rows(split)], minlength=len(words)) for split in range(len(SPLITS))]
-            counts[kind] = {
-                word: {name: int(table[split][index]) for split, name in enumerate(SPLITS)}
-                for word, index in sorted(words.items())
-                if sum(int(each[index]) for each in table)
-            }
+        for index, kind in enumerate(KINDS):
+            rows: dict[str, Counter[str]] = {}
+            for words, number in self._words.items():
+                if any(each[number] for each in table):
+                    total = rows.setdefault(words[index], Counter(dict.fromkeys(SPLITS, 0)))
+                    total.update({name: table[split][number] for split, name in enumerate(SPLITS)})
+            counts[kind] = {word: dict(rows[word]) for word in sorted(rows)}
         return counts
 
     def codes(self, assigned: Assignment) -> dict[str, int]:
