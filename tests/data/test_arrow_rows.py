@@ -116,8 +116,7 @@ def test_batch_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: 
         (
             {"translation": [{"en": "a", "fr": "b"}]},
             {"kind": "completions"},
-            "in.parquet: lacks prompt, completion; its columns are translation.en, translation.fr; "
-            "add them, or map them in fields; the row has translation.en, translation.fr",
+            "in.parquet: lacks prompt, completion; its columns are translation.en, translation.fr; map them in fields",
         ),
         (
             {"messages": [TURNS]},

@@ -98,7 +98,7 @@ def test_both_sides_of_a_completion_may_be_messages(tmp_path: Path, row: dict[st
          "use one of: system, user, assistant, tool, developer"),
         ("sharegpt", {"conversations": said(("human", "q"), ("function_call", "f(x)"), ("gpt", "a"))},
          "tool_calls are not JSON; correct the row"),
-        ("sharegpt", {"conversations": "q"}, "Expected `object | array`, got `str` - at `$.conversations`; "
+        ("sharegpt", {"conversations": "q"}, "conversations is a text, not an object or a list; "
          "correct the row"),
         ("alpaca", {"instruction": "q", "output": "a", "history": [["q"]]}, "Expected `array` of length 2, got 1 - at "
          "`$.history[0]`; correct the row"),

@@ -58,7 +58,7 @@ def test_list_inside_a_document_is_named(tmp_path: Path, document: Any, path: st
 def test_row_of_a_list_is_named_by_line_or_number(tmp_path: Path) -> None:
     """A line of a megabyte names no row."""
     bad = [{"text": "a"}, {"text": 1}, {"text": "b"}, 5]
-    what = "Expected `str`, got `int` - at `$.text`; correct the row"
+    what = "text is a number, not a text; write it in quotes"
     more = "is not a JSON object; correct or remove the row"
 
     assert f"in.json: row 2: {what}\nin.json: row 4: {more}" == refusal(tmp_path, json.dumps(bad), path="in.json")
@@ -83,6 +83,18 @@ def test_row_of_a_list_is_named_by_line_or_number(tmp_path: Path) -> None:
         (
             '[\n{"text": "a"},\n{"text": b}]',
             "in.json:3:10: is not JSON: JSON is malformed: invalid character; correct or remove the line",
+        ),
+        (
+            '{"text": "a"},\n{"text": "b"},\n',
+            "in.json:1, 2: is not JSON: a comma follows the object; take the comma away, or make the file one list",
+        ),
+        (
+            "[{'text': 'a'}]",
+            "in.json:1: is not JSON: its texts stand between ' instead of \"; write it with json.dumps instead of str",
+        ),
+        (
+            '{"text": "a"}\r{"text": "b"}\r',
+            "in.json: has the line ends of old Macs, CR alone; save it with LF at line ends",
         ),
         (
             json.dumps({"u1": {"text": "a"}, "u2": {"text": "b"}}),

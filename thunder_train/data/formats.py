@@ -3,6 +3,7 @@
 Input: a file.  Output: its format by its first bytes, and by its name where several formats begin alike.
 """
 
+import re
 from pathlib import Path
 
 from thunder_train import ThunderError
@@ -15,6 +16,8 @@ TABLE_NAMES = (".csv", ".tsv", ".tab", ".psv")
 TYPED_NAMES = (".parquet", ".arrow", ".feather", ".ipc")
 TYPED_STARTS = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 
+OLD_MAC = re.compile(rb"\r[^\s]")
+
 
 def form(path: str, root: Path) -> str:
     """JSON, TABLE or TYPED. Errors: as `packed.head`, and a file whose format neither bytes nor name tell."""
@@ -22,6 +25,8 @@ def form(path: str, root: Path) -> str:
     name = suffix(path)
     if head.startswith(TYPED_STARTS) or (name in TYPED_NAMES and not head):
         return TYPED
+    if OLD_MAC.search(head) and b"\n" not in head and not foreign.is_binary(head):
+        raise ThunderError("has the line ends of old Macs, CR alone", where=path, hint="save it with LF at line ends")
     start = head.lstrip()
     if start[:1] in (b"{", b"[") or name in JSON_NAMES:
         if start and start[:1] not in (b"{", b"[") and not foreign.is_binary(head):

@@ -23,6 +23,9 @@ VALUES_LIMIT = 2**23
 DECODE = msgspec.json.Decoder().decode
 HALF = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)", re.DOTALL)
 """Group 1: an escape that is half of a surrogate pair, without the other half."""
+PYTHON = re.compile(rb"[\[\s]*\{\s*'")
+"""How Python shows an object."""
+COMMA = re.compile(rb"\s*\{.*\}\s*,\s*", re.DOTALL)
 AFTER = re.compile(r"trailing characters \(byte (\d+)\)")
 """What the decoder says of bytes that follow a value."""
 CLOSE = re.compile(rb"\}\s*,")
@@ -325,6 +328,12 @@ def fault(content: bytes, path: str, first_line: int, error: Exception) -> Thund
     except UnicodeDecodeError as wrong:
         return not_utf8(content, wrong, path, first_line)
     hint = "correct or remove the line"
+    if PYTHON.match(content):
+        what = "is not JSON: its texts stand between ' instead of \""
+        return ThunderError(what, where=f"{path}:{first_line}", hint="write it with json.dumps instead of str")
+    if COMMA.fullmatch(content) and "trailing" in str(error):
+        hint = "take the comma away, or make the file one list"
+        return ThunderError("is not JSON: a comma follows the object", where=f"{path}:{first_line}", hint=hint)
     if isinstance(error, RecursionError):
         return ThunderError("is nested too deep", where=f"{path}:{first_line}", hint=hint)
     message, _, byte = str(error).removesuffix(")").rpartition(" (byte ")

@@ -14,8 +14,11 @@ from thunder_train.data.json_rows import list_members, rows_hint
 
 SHOWN_FIELDS = 8
 """Fields of a row that a hint names."""
+ADD = "add them"
 LIKE = 0.75
 """Least similarity, as difflib has it, of a name that a hint suggests for another."""
+NEMO = {"audio_path": "audio_filepath", "asr_text": "pred_text", "reference_text": "text"}
+"""The field map of a NeMo manifest."""
 TURNS = ("conversations", "messages", "conversation", "items", "dialogue", "dialog", "chat", "turns")
 OTHER_NAMES = {
     "messages": TURNS,
@@ -77,8 +80,9 @@ def hint(
     """
     names = [name for name, value in row.items() if is_header or value is not None]
     if not names:
-        return "add them"
-    astray = [f"{name} = {quoted(source.fields[name])}" for name in missing if source and name in source.fields]
+        return ADD
+    declared = dict(source.fields.items() - NEMO.items()) if source else {}
+    astray = [f"{name} = {quoted(declared[name])}" for name in missing if name in declared]
     if astray and not is_header:
         return f"correct fields: {', '.join(astray)} leads to nothing in this row"
     kind, fields = fitting(row)
@@ -96,10 +100,10 @@ def hint(
         return rows_hint(members)
     if is_header:
         return "map them in fields; if that is a row, add a line with the names of the columns before it"
-    others = [name for name in paths(row) if name not in missing and name not in known]
     if len(row) > 1 and all(isinstance(value, dict) for value in row.values()):
         return "write a list of rows instead of an object that holds them by name, or map them in fields"
-    return f"add them, or map them in fields; the row has {shown(others, ', ')}" if others else "add them"
+    others = [name for name in paths(row) if name not in missing and name not in known]
+    return f"add them, or map them in fields; the row has {shown(others, ', ')}" if others else ADD
 
 
 def _mapped(row: dict[str, Any], names: list[str], missing: list[str], source: Source | None) -> str:

@@ -186,12 +186,13 @@ class Reader:
         missing = [name for name in fields if not kinds.is_in_header(name, header, self.source)] if header else []
         if not missing:
             return False
-        row = dict.fromkeys(header) | self.raw
+        row, is_text = dict.fromkeys(header) | self.raw, isinstance(self.table, Table)
         if isinstance(self.table, Table):
             where, shown = f"{self.path}:1", f"its header is {kinds.shown(header, self.table.separator)}"
         else:
             where, shown = self.path, f"its columns are {kinds.shown(kinds.paths(row), ', ')}"
-        hint = kinds.hint(row, missing, self.source, self.columns, is_header=isinstance(self.table, Table))
+        hint = kinds.hint(row, missing, self.source, [*self.columns, *kinds.paths(row)], is_text)
+        hint = "map them in fields" if hint == kinds.ADD else hint
         self.problems.add(f"lacks {', '.join(missing)}; {shown}", where, hint)
         return True
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from thunder_train.config.dataset import Source
-from thunder_train.data import asr_rows, correction_reports, dataset_folder, folder, simple_rows
+from thunder_train.data import asr_rows, correction_reports, dataset_folder, folder, kinds, simple_rows
 from thunder_train.data.readers import paths
 from thunder_train.data.rows import Ledger, Row
 
@@ -25,10 +25,6 @@ class Place(NamedTuple):
     def declared(self, source: Source) -> dict[str, str]:
         """What a manifest states of a source's repository: nothing for files of this machine."""
         return {"repo": source.repo, "revision": source.revision, "commit": self.commit} if source.repo else {}
-
-
-NEMO = {"audio_path": "audio_filepath", "asr_text": "pred_text", "reference_text": "text"}
-"""The field map of a NeMo manifest."""
 
 
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
@@ -65,7 +61,7 @@ def _rows(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     if source.kind == "rows":
         return asr_rows.read(source, root, ledger)
     if source.kind == "nemo":
-        return asr_rows.read(replace(source, kind="rows", fields=NEMO | source.fields), root, ledger)
+        return asr_rows.read(replace(source, kind="rows", fields=kinds.NEMO | source.fields), root, ledger)
     if source.kind == "folder":
         return folder.read(source, root, ledger)
     return _simple(source, root, ledger)
