@@ -48,7 +48,7 @@ NBEST = {"input": ["a", "b"], "output": "c"}
         ("sharegpt", {"items": SHARED["conversations"]},
          'lacks conversations; set fields = { conversations = "items" }'),
         ("nemo", CHAT, 'lacks asr_text, reference_text; its rows have messages: set kind = "chatml"'),
-        ("nemo", {"audio_filepath": "a.wav", "text": "b"}, "lacks asr_text; add them"),
+        ("nemo", {"audio_filepath": "a.wav", "text": "b"}, "lacks asr_text; add pred_text"),
         ("text", {"a": 1, "b": {"c": 2}},
          "lacks text; add them, or map them in fields; the row has a, b.c"),
         ("text", {"text": None}, "lacks text; add them"),

@@ -88,7 +88,8 @@ def hint(
     kind, fields = fitting(row)
     if source and kind and source.kind == "folder":
         return f"this row has {fields}: write all rows of a file in one way"
-    if source and kind and kind != source.kind and source.kind != "report":
+    is_reference = kind == "text" and source is not None and source.kind == "rows"  # more likely than another kind
+    if source and kind and kind != source.kind and source.kind != "report" and not is_reference:
         return f'its rows have {fields}: set kind = "{kind}"'
     if "chosen" in names and "completion" in missing:
         return 'its rows compare answers: set fields = { completion = "chosen" } to learn those'
@@ -103,6 +104,8 @@ def hint(
     if len(row) > 1 and all(isinstance(value, dict) for value in row.values()):
         return "write a list of rows instead of an object that holds them by name, or map them in fields"
     others = [name for name in paths(row) if name not in missing and name not in known]
+    if source and not others and any(name in source.fields for name in missing):
+        return f"add {', '.join(source.fields.get(name, name) for name in missing)}"
     return f"add them, or map them in fields; the row has {shown(others, ', ')}" if others else ADD
 
 
