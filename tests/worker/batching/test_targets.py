@@ -247,3 +247,12 @@ def test_plain_text_is_a_target_from_its_first_token(tokenizer: Any) -> None:
     assert ((1, 5),) == made.spans
     open_ended = tokens.example({"text": "ߊߋ x"}, Chat(tokenizer, end_answers=False), "x:1")
     assert ("ߊߋ x", ((1, 4),)) == (tokenizer.decode(list(open_ended.tokens)), open_ended.spans)
+
+
+@pytest.mark.parametrize("tools", [1, "look", [1], [{"function": "look"}]])
+def test_tools_of_another_form_are_refused(tokenizer: Any, tools: Any) -> None:
+    """
+    A template would fail on them, or write nothing.
+    """
+    with pytest.raises(ThunderError, match="has `tools` that are no list of functions; write them as OpenAI's format"):
+        parts(tokenizer, "tools", [USER, ANSWER], tools=tools)

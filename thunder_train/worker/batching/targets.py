@@ -68,7 +68,7 @@ def passages(row: Any, chat: Chat, train_on: str) -> tuple[list[Passage], list[s
     talk, notes = fitted(messages[: turns[-1] + 1], row.get("tools") or None, chat)
     last = turns[-1]
     answer = messages[last]
-    _check_content(answer, chat, is_silent=bool(row.get("silent")))
+    _check_content(answer, chat, is_silent=row.get("silent") is True)
     prompt = talk.prompt(last)
     notes += left_out(talk, last, prompt)
     target, adds_end = _target(talk, last, prompt)
@@ -95,6 +95,8 @@ def _checked(row: Any) -> tuple[list[dict[str, Any]], list[int]]:
     messages = row.get("messages") if isinstance(row, dict) else None
     if not messages or not is_chat(messages):
         raise ThunderError("has no `messages` with role and content", hint="write ChatML rows")
+    if not _are_tools(row.get("tools") or []):
+        raise ThunderError("has `tools` that are no list of functions", hint="write them as OpenAI's format does")
     turns = [i for i, each in enumerate(messages) if each["role"] == ANSWER and each.get("weight") != 0]
     if not turns or messages[-1]["role"] != ANSWER:
         raise ThunderError("has no target: the last message is not an answer", hint="end it with an answer")
@@ -111,6 +113,12 @@ def is_chat(messages: Any) -> bool:
         and isinstance(each.get("content"), str)
         and _are_calls(each.get("tool_calls", []))
         for each in messages
+    )
+
+
+def _are_tools(tools: Any) -> bool:
+    return isinstance(tools, list) and all(
+        isinstance(each, dict) and isinstance(each.get("function", each), dict) for each in tools
     )
 
 
@@ -301,7 +309,7 @@ def _is_taken(messages: Sequence[Mapping[str, Any]], text: str) -> bool:
     return (
         all(each["name"] in text for each in functions)
         and not any(isinstance(each, dict) and each and repr(each) in text for each in arguments)
-        and all(is_written(each["content"], text) for each in messages if each["role"] == "developer")
+        and all(is_written(each.get("content") or "", text) for each in messages if each["role"] == "developer")
     )
 
 
@@ -323,8 +331,7 @@ def left_out(talk: Conversation, last: int, prompt: str) -> list[str]:
             notes.append("the chat template leaves out the name of a message")
         if any(call["function"]["name"] not in prompt for call in message.get("tool_calls", ())):
             notes.append("the chat template leaves out tool calls of an earlier answer")
-    names = [str((each.get("function") or {}).get("name", "")) for each in talk.tools or () if isinstance(each, dict)]
-    if any(name not in prompt for name in names):
+    if any(str(each.get("function", each).get("name", "")) not in prompt for each in talk.tools or ()):
         notes.append("the chat template leaves out the tools")
     return notes
 
