@@ -1,11 +1,12 @@
 """Telemetry: what prompts and gates may see of it."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from thunder_train.data.telemetry import Allowed, knows_reference
+from thunder_train.data.telemetry import HYPOTHESIS_SIDE, Allowed, knows_reference
 
 
 def visible(
@@ -70,3 +71,10 @@ def test_a_template_may_be_asked_for_before_there_is_a_row() -> None:
     assert [True, True, True, False, False, False] == [
         *map(allowed.allows, ("velocity", "lattice", "lattice.deep.x", "jerk", "lattice.wer", "mood"))
     ]
+
+
+def test_the_page_lists_all_names_that_are_allowed() -> None:
+    """Users look there for a name that needs no declaration."""
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+
+    assert HYPOTHESIS_SIDE == {*page.partition("knows by itself:")[2].partition("and those")[0].split()}
