@@ -3,7 +3,9 @@
 from functools import cache
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from thunder_train.worker.answer_text import LENGTH, STOP, THINKING, Answer, marks_of, read
 
@@ -234,3 +236,29 @@ def test_blanks_around_an_answer_are_kept_apart(text: str, raw: str | None) -> N
     They are no part of what was said, but raw error rates count them. The template's line breaks are not the answer's.
     """
     assert Answer(text.removeprefix("<think></think>").strip(), STOP, 0, raw) == answer(text)
+
+
+PIECES = st.lists(st.sampled_from([*CONTROL, *PLAIN, "analysis", "final", "thought", "the cat", " ", "\n", "<", "ߊ"]))
+
+
+@hypothesis.settings(max_examples=300)
+@hypothesis.given(PIECES, PIECES, st.booleans())
+def test_whatever_a_model_writes_has_an_answer(text: list[str], prompt: list[str], is_cut: bool) -> None:
+    """
+    A model may write marks in any order and number: no answer holds one, or blanks around it, and thinkers have none.
+    """
+    got = answer("".join(text), "".join(prompt), is_cut=is_cut)
+
+    assert got.text == got.text.strip() == (got.raw or got.text).strip()
+    assert not [mark for mark in (*PLAIN, *CONTROL) if mark in got.text]
+    assert got.finish in ({LENGTH, THINKING} if is_cut else {STOP, THINKING})
+    assert got.finish != THINKING or Answer("", THINKING, got.special) == got
+
+
+def test_an_endless_loop_of_marks_is_read_in_time() -> None:
+    """
+    An answer has up to 65,536 tokens, and a collapsed model may write nothing else.
+    """
+    from thunder_train.worker import answer_text
+
+    assert "the cat" == answer_text._without_thoughts("<think></think>" * 60_000 + "the cat", *PLAIN).text

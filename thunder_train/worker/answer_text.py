@@ -222,18 +222,15 @@ def _without_channels(text: str, channels: Channels) -> _Cut:
 
 def _without_thoughts(text: str, start: str, end: str) -> _Cut:
     """A text without the blocks from start to end. An end without a start closes thoughts that the prompt opened."""
-    kept, has_thoughts = "", False
-    while start in text or end in text:
-        has_thoughts = True
-        before, mark, after = min(text.partition(start), text.partition(end), key=lambda parts: len(parts[0]))
-        if mark == end:
-            kept, text = "", after
-            continue
-        kept += before
-        _, is_closed, text = after.partition(end)
-        if not is_closed:
-            return _Cut(kept, has_thoughts, is_open=True)
-    return _Cut(kept + text, has_thoughts)
+    first, *pieces = re.split(f"({re.escape(start)}|{re.escape(end)})", text)
+    kept, is_open = [first], False
+    for mark, piece in zip(pieces[::2], pieces[1::2], strict=True):
+        if mark == end and not is_open:
+            kept.clear()
+        is_open = mark == start
+        if not is_open:
+            kept.append(piece)
+    return _Cut("".join(kept), bool(pieces), is_open)
 
 
 def _opened(tail: str, marks: Marks) -> str:
