@@ -209,7 +209,7 @@ def test_one_row_shows_nothing_about_a_template() -> None:
     """
     What follows a single answer may be a part of it, as a call of a tool.
     """
-    rows = [("first cat<eos>", "first"), ("second<eos>", "second"), ("third <eos>", "third"), ("</think><eos>", "x")]
+    rows = [("a first cat<eos>", "first"), ("the second dog<eos>", "second"), ("</think>third <|end|><eos>", "third")]
     marks = marks_of(tokenizer(), [(encoded(target), text) for target, text in rows])
 
     assert ("", "") == (marks.header, marks.trailer)
