@@ -51,6 +51,32 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention"],
         "sliding_window": 64,
     },
+    "gemma3n": {
+        "model_type": "gemma3n",
+        "tie_word_embeddings": True,
+        "eos_token_id": 5,
+        "text_config": {
+            **_DENSE,
+            "model_type": "gemma3n_text",
+            "vocab_size": 500,
+            "vocab_size_per_layer_input": 500,
+            "intermediate_size": [128, 128],
+            "hidden_size_per_layer_input": 32,
+            "laurel_rank": 8,
+            "altup_num_inputs": 2,
+            "altup_active_idx": 0,
+            "altup_coef_clip": 120.0,
+            "altup_correct_scale": True,
+            "activation_sparsity_pattern": [0.95, 0.0],
+            "num_kv_shared_layers": 0,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window": 64,
+            "rope_local_base_freq": 1e4,
+            "final_logit_softcapping": 30.0,
+            "query_pre_attn_scalar": 16,
+            "rope_scaling": None,
+        },
+    },
 }
 """config.json by family, without the size of the vocabulary: that is the nano tokenizer's."""
 Weights = dict[str, Any]
@@ -81,6 +107,7 @@ def make(
     vocabulary = nano.characters()
     values = {**CONFIGS[family], "vocab_size": len(vocabulary), **config}
     model_class, arguments = _get_classes(values)
+    mx.random.seed(0)  # of what is drawn below only matrices are
     model = model_class(arguments.from_dict(values))
     model.update(tree_unflatten([(name, _drawn(mx, name, leaf)) for name, leaf in tree_flatten(model.parameters())]))
     if quantized is not None:

@@ -172,6 +172,27 @@ def test_weights_that_mlx_lm_does_not_read_are_one_sentence(tmp_path: Path, sett
     )
 
 
+def test_experts_in_nvfp4_need_a_gpu(tmp_path: Path, rows: Path) -> None:
+    """
+    MLX would say so in the middle of the first pass.
+    """
+    base = packed("qwen3_moe", **by_mode("nvfp4"), global_scale=True)(tmp_path / "base")
+
+    with pytest.raises(ThunderError, match="which MLX computes on a GPU only; use another packing"):
+        train(settings(tmp_path, base, rows))
+
+
+def test_layers_that_mlx_lm_reads_itself_get_no_adapter(tmp_path: Path, rows: Path) -> None:
+    """
+    In Gemma 3n it asks two layers for their weights, and an adapter around them has none.
+    """
+    train(settings(tmp_path, model_folders.make(tmp_path / "base", "gemma3n"), rows))
+
+    keys = files.read_json(tmp_path / "adapter/adapter_config.json")["lora_parameters"]["keys"]
+    assert "altup.modality_router" in keys
+    assert {"altup.prediction_coefs", "altup.correction_coefs"}.isdisjoint(keys)
+
+
 def test_a_training_by_hand_is_told_the_same(tmp_path: Path, rows: Path) -> None:
     """
     Without a stage before it no lock was made.

@@ -69,6 +69,12 @@ def load(name: str, revision: str, lazy: bool = False) -> tuple[nn.Module, Any]:
         model, tokenizer = mlx_lm.utils.load(
             str(folder), NO_CODE, lazy=lazy, trust_remote_code=NO_CODE["trust_remote_code"]
         )[:2]
+    if mx.default_device().type == mx.cpu and any(module.get("global_scale") is not None for module in model.modules()):
+        what, hint = (
+            "has experts in nvfp4 with a scale of their own, which MLX computes on a GPU only",
+            "use another packing",
+        )
+        raise ThunderError(what, where=f"--model {name}", hint=hint)
     return model, tokenizer
 
 
