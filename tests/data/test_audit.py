@@ -68,7 +68,7 @@ def test_a_histogram_is_bars_beside_their_numbers() -> None:
 
     assert ["100.0", "25.0", "0.0", "12.5", "12.5"] == re.findall(r'<rect width="(.*?)"', text)
     bars = re.findall(r'<th scope="row" class="n">(.*?)</th>.*<td class="n">(.*?)</td>', text)
-    assert [("0 to 9", "8"), ("10 to 19", "2"), ("20 to 29", "0"), ("0.25 to 0.5", "1"), ("0.5", "1")] == bars
+    assert [("0 to 9", "8"), ("10 to 19", "2"), ("20 to 29", "none"), ("0.25 to 0.5", "1"), ("0.5", "1")] == bars
 
 
 def test_hypothesis_and_reference_stand_side_by_side_with_their_changes_marked() -> None:

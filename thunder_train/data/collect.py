@@ -118,7 +118,7 @@ class Collected:
         for key, column in self.keys.items():
             value = text if key == examples.TEXT else row.keys.get(key)
             column.append(hash(value) if value else 0)
-        self.sketch.add(text)
+        self.sketch.add_normal(text)
         self.statistics.add(number, row, example)
         if not row.is_given and not self.dataset.train_on_silence and (example.silent or not example.asr_text):
             self.unfit[number] = SILENT_REFERENCE if example.silent else SILENT_HYPOTHESIS

@@ -77,7 +77,11 @@ class Sketch:
 
     def add(self, text: str) -> None:
         """Add one more text; its number is the count of those before it."""
-        self._waiting.append(normal(text))
+        self.add_normal(normal(text))
+
+    def add_normal(self, text: str) -> None:
+        """Add one more text, of `normal`."""
+        self._waiting.append(text)
         if len(self._waiting) >= BATCH:
             self._hash_waiting()
 
