@@ -87,6 +87,7 @@ class Collected:
         self.columns = given_splits.Columns(dataset)
         self.contents = array("q")
         self.keys = {key: array("q") for key in dataset.group_keys}
+        self._appends = [(key, column.append) for key, column in self.keys.items() if key != examples.TEXT]
         self.unfit: dict[int, str] = {}
         self._files: list[str] = []
         self._file_of, self._line_of = array("I"), array("I")
@@ -115,9 +116,12 @@ class Collected:
         # Python's own hash has 64 bits and differs between processes; here it is only compared within one.
         self.contents.append(self._hash(example.taught))
         text = near_duplicates.normal(_text(example))
-        for key, column in self.keys.items():
-            value = text if key == examples.TEXT else row.keys.get(key)
-            column.append(hash(value) if value else 0)
+        value_of = row.keys.get
+        for key, append in self._appends:
+            value = value_of(key)
+            append(hash(value) if value else 0)
+        if examples.TEXT in self.keys:
+            self.keys[examples.TEXT].append(hash(text) if text else 0)
         self.sketch.add_normal(text)
         self.statistics.add(number, row, example)
         if not row.is_given and not self.dataset.train_on_silence and (example.silent or not example.asr_text):
