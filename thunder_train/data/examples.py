@@ -165,7 +165,9 @@ class Composer:
         """The conversation of a row, after the dataset's system message if it has none; () for plain text."""
         cleaned = self._spelling_of(row.source).cleaned
         messages = tuple(
-            Message(
+            Message(content=cleaned(each["content"], True), role=each["role"])
+            if len(each) == 2  # nearly all
+            else Message(
                 content=cleaned(each["content"], True),
                 name=each.get("name", ""),
                 role=each["role"],
@@ -212,6 +214,8 @@ def _is_call(row: Row) -> bool:
 def _unfit_message(row: Row, table: orthography.Orthography | None) -> str:
     """A fault in a message before the answer, as a reason to drop the row, or "". A question may be in any script."""
     for message in row.messages[:-1]:
+        if table is None and message["content"].isprintable():
+            continue
         is_trained = message["role"] == "assistant" and message.get("weight") != 0
         text = orthography.cleaned(message["content"], table, is_prose=True)
         if table and table.invisible == orthography.DROP and (unseen := orthography.UNSEEN.search(text)):

@@ -59,6 +59,7 @@ def paths(pattern: str, root: Path) -> list[str]:
     return (dataset_folder.rows_in(pattern, root) if (root / pattern).is_dir() else []) or matches
 
 
+@cache
 def stem(path: str) -> str:
     """The first part of the ids of a file's rows: its name up to the first dot; of a saved dataset with its folder."""
     name, folder = Path(path).name.partition(".")[0], Path(path).parent.name
