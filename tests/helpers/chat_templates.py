@@ -38,6 +38,17 @@ _OPEN_THOUGHTS = (
     "<|{{ message.role }}|>{{ message.content }}{% if message.role == 'assistant' %}<end_of_turn>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
 )
+_ENDED_THOUGHTS = (
+    "{% for message in messages %}"
+    "<|{{ message.role }}|>{% if message.role == 'assistant' %}</think>{{ message.content }}<end_of_turn>"
+    "{% else %}{{ message.content }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
+)
+_NOTHING_FOR_NOTHING = (
+    "{% for message in messages if message.content %}"
+    "<start_of_turn>{{ message.role }}\n{{ message.content }}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
+)
 _TOOLS = (
     "{% if tools %}tools: {{ tools | tojson }}<end_of_turn>\n{% endif %}"
     "{% for message in messages %}"
@@ -79,6 +90,8 @@ TEMPLATES = {
     "channels": _CHANNELS,  # gpt-oss
     "never ended": _NEVER_ENDED,  # GLM 4.5
     "open thoughts": _OPEN_THOUGHTS,  # DeepSeek R1
+    "ended thoughts": _ENDED_THOUGHTS,  # GLM 4.7 with thinking on
+    "nothing for nothing": _NOTHING_FOR_NOTHING,  # Seed-OSS, Nemotron
     "tools": _TOOLS,
     "calls as text": _CALLS_AS_TEXT,  # DeepSeek V3
     "calls without content": _CALLS_WITHOUT_CONTENT,

@@ -109,6 +109,12 @@ class Chat:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     @cached_property
+    def thoughts(self) -> tuple[str, str]:
+        """How the model's thoughts begin and end."""
+        start, end = (getattr(self.tokenizer, name, None) for name in ("think_start", "think_end"))
+        return start or "<think>", end or "</think>"
+
+    @cached_property
     def added_tokens(self) -> frozenset[int]:
         """The tokens that part a text wherever it spells them."""
         return frozenset(getattr(self.wrapped, "added_tokens_decoder", {}))

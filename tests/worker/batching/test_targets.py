@@ -158,7 +158,8 @@ def test_silence_is_the_end_of_the_turn(tokenizer: Any) -> None:
     silent = {"role": "assistant", "content": ""}
 
     assert END == parts(tokenizer, "turns", [USER, silent], silent=True)[0][1]
-    assert f"\n{END}" == parts(tokenizer, "never ended", [USER, silent], silent=True)[0][1] or END
+    assert END == parts(tokenizer, "never ended", [USER, silent], silent=True)[0][1]
+    assert END == parts(tokenizer, "nothing for nothing", [USER, silent], silent=True)[0][1]
     with pytest.raises(ThunderError, match="has no target"):
         parts(tokenizer, "turns", [USER, silent])
 
@@ -202,6 +203,7 @@ def test_a_developer_is_a_system_where_the_template_knows_none(tokenizer: Any) -
     [
         ("counting", [USER, ANSWER], "the chat template does not render the prompt as a prefix of the whole row"),
         ("open thoughts", [USER, ANSWER], "the generation prompt opens thoughts with <think>, and the row ends none"),
+        ("ended thoughts", [USER, ANSWER], "the generation prompt opens thoughts with <think>, and the row ends none"),
         (
             "thoughts in the last answer",
             [USER, {"role": "assistant", "content": "hm</think>yes"}],

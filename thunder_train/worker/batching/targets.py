@@ -51,8 +51,20 @@ class Conversation:
     def whole(self, turn: int) -> str:
         """The messages up to an answer, the answer included."""
         if turn not in self._whole:
-            self._whole[turn] = self.chat.text(self.messages[: turn + 1], is_prompt=False, tools=self.tools)
+            answer = self.messages[turn]
+            is_empty = not answer.get("content") and not answer.get("tool_calls")
+            # Some templates leave a turn out, or refuse it, if nothing is said in it.
+            self._whole[turn] = "".join(self.around(turn)) if is_empty else self._text(self.messages[: turn + 1])
         return self._whole[turn]
+
+    def around(self, turn: int) -> tuple[str, str]:
+        """What is rendered before and after the text of an answer without tool calls."""
+        text = self._text([*self.messages[:turn], {"role": ANSWER, "content": PROBE}])
+        before, _, after = text.rpartition(PROBE)
+        return before, after
+
+    def _text(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        return self.chat.text(messages, is_prompt=False, tools=self.tools)
 
 
 def passages(row: Any, chat: Chat, train_on: str) -> tuple[list[Passage], list[str]]:
@@ -152,10 +164,8 @@ def _check_written(answer: Mapping[str, Any], target: str) -> None:
 
 def _check_thoughts(prompt: str, target: str, chat: Chat) -> None:
     """An answer inside of thoughts that nothing ends would be read as a thought."""
-    start, end = getattr(chat.tokenizer, "think_start", None), getattr(chat.tokenizer, "think_end", None)
-    start, end = start or "<think>", end or "</think>"
-    is_open = prompt.rstrip().endswith(start)
-    if is_open and end not in target:
+    start, end = chat.thoughts
+    if prompt.rstrip().endswith(start) and end not in target:
         hint = (
             "turn thinking off (enable_thinking = false in [models.NAME.template], or what the model's card says), or "
             "give another template"
@@ -207,9 +217,9 @@ def _after(prompt: str, talk: Conversation, turn: int) -> str:
     for opening in openings:
         if prompt.endswith(opening) and whole.startswith(prompt.removesuffix(opening)):
             return whole[len(prompt) - len(opening) :]
-    probe = [*talk.messages[:turn], {"role": ANSWER, "content": PROBE}]
-    before, _, _ = talk.chat.text(probe, is_prompt=False, tools=talk.tools).rpartition(PROBE)
+    before, _ = talk.around(turn)
     if not before or not (whole.startswith(before) and prompt.startswith(before)):
+        _check_thoughts(prompt, "", talk.chat)
         hint = "set chat_template to one that only adds to what it wrote, or split the conversation"
         raise ThunderError(REWRITTEN, hint=hint)
     openings.append(prompt[len(before) :])
