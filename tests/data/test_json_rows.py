@@ -113,3 +113,5 @@ def test_path_of_rows_is_refused_where_there_is_none(tmp_path: Path) -> None:
     hint = "leave it out: the lines of this file are its rows"
 
     assert f"in.jsonl: rows: has no member 'data'; {hint}" == refusal(tmp_path, ROWS, rows="data")
+    assert f"in.csv: rows: has no member 'data'; {hint}" == refusal(tmp_path, "text\na\n", rows="data", path="in.csv")
+    assert "in.json: is empty; add rows, or remove the source" == refusal(tmp_path, "\n", rows="data", path="in.json")

@@ -27,10 +27,18 @@ def test_equal_problems_name_their_first_places_and_count_the_others() -> None:
 def test_places_of_any_form_are_shown_without_repeating_the_file() -> None:
     """Rows have numbers, indices of a list, or columns."""
     problems = Problems("x.json")
-    for place in ("row 1", "row 2", "a.b[2]", "3:4"):
+    for place in ("row 1", "row 2", "row 3", "row 4"):
         problems.add("is wrong", f"x.json: {place}", "")
+    for place in ("a.b[0]", "a.b[2]"):
+        problems.add("is deep", f"x.json: {place}", "")
+    for place in ("1:2", "3:4"):
+        problems.add("is odd", f"x.json:{place}", "")
 
-    assert ["x.json: row 1, row 2, a.b[2] and 1 more: is wrong"] == listed(problems)
+    assert [
+        "x.json: row 1, 2, 3 and 1 more: is wrong",
+        "x.json: a.b[0], a.b[2]: is deep",
+        "x.json:1:2, 3:4: is odd",
+    ] == listed(problems)
 
 
 def test_one_place_counts_once() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from thunder_train.core.text import quoted
 from thunder_train.data import arrow_messages, packed
 from thunder_train.data.arrow_messages import TooLongError
 from thunder_train.data.csv_rows import check_columns
@@ -140,7 +141,7 @@ def _long_columns(metadata: Any, chosen: list[str]) -> list[str]:
             name = leaf if leaf in chosen else leaf.partition(".")[0]
             is_read = name in chosen and not _is_bytes(metadata.schema.column(index))
             if is_read and chunk.total_uncompressed_size > GROUP_LIMIT:
-                raise TooLongError(f"{name} has more than {GROUP_LIMIT >> 30} GiB in row group {group}")
+                raise TooLongError(f"{quoted(name)[1:-1]} has more than {GROUP_LIMIT >> 30} GiB in row group {group}")
             ratio = chunk.total_uncompressed_size / max(1, chunk.total_compressed_size)
             if is_read and chunk.total_uncompressed_size > packed.LINE_LIMIT and ratio > PACKED_TEXT:
                 found[name] = True
@@ -174,4 +175,4 @@ def _plain(value: Any, name: str) -> Any:
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     shown = value if isinstance(value, float) else "bytes" if isinstance(value, bytes) else f"a {type(value).__name__}"
-    raise _NoJsonError(f"{name} holds {shown}")
+    raise _NoJsonError(f"{quoted(name)[1:-1]} holds {shown}")

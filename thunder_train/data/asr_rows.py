@@ -317,7 +317,7 @@ class Join:
         declared = {*self.source.fields, *self.source.constants, *self.source.enums}
         reader = Reader(path, self.root, field_map.columns, self.source)
         is_plain = reader.form == formats.JSON and not self.source.rows and not declared & {*JOIN_KEYS}
-        if is_plain and json_rows.layout(path, self.root) == json_rows.LINES:
+        if is_plain and reader.layout == json_rows.LINES:
             for _, line in packed.lines(path, self.root, reader.problems):
                 if not line.isspace():
                     keys = DECODE_KEYS(line)  # in a quarter of the time that the whole row would take

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
 from thunder_train.data import formats, json_rows
@@ -79,11 +78,8 @@ class Report(Reader):
 
     def __init__(self, path: str, root: Path, columns: frozenset[str], source: Source) -> None:
         super().__init__(path, root, columns, source)
-        layout = json_rows.layout(path, root) if self.form == formats.JSON else json_rows.LINES
-        self.is_document = layout == json_rows.LIST or (layout != json_rows.LINES and formats.suffix(path) == ".json")
-        if source.rows and layout == json_rows.LINES:
-            hint = "leave it out: the lines of this file are its rows"
-            raise ThunderError(f"has no member {source.rows!r}", where=f"{path}: rows", hint=hint)
+        is_json = formats.suffix(path) == ".json"
+        self.is_document = self.layout == json_rows.LIST or (self.layout != json_rows.LINES and is_json)
 
     def where(self, line: int) -> str:
         """The place of a row; in a document its index in the list, from 0."""

@@ -47,11 +47,11 @@ and the object."""
 
 
 def layout(path: str, root: Path) -> str:
-    """How a JSON file is laid out, by its first bytes."""
+    """How a JSON file is laid out, by its first bytes; an empty one counts as an empty list."""
     with packed.opened(path, root) as stream:
         try:
             first = _next_line(stream).removeprefix(packed.MARK).strip()
-            if first.startswith(b"["):
+            if not first or first.startswith(b"["):
                 return LIST
             if not first.startswith(b"{"):
                 return LINES
@@ -255,7 +255,7 @@ def list_members(document: Any) -> list[str]:
 
 def rows_hint(names: list[str]) -> str:
     """What to set for the lists that a document holds."""
-    return "set " + " or ".join(f'rows = "{name}"' for name in names[:NAMED])
+    return "set " + " or ".join(f'rows = "{quoted(name)[1:-1]}"' for name in names[:NAMED])
 
 
 def _is_list_of_objects(value: Any) -> bool:

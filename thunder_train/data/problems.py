@@ -85,5 +85,7 @@ class _Group:
 
     def shown(self, path: str) -> str:
         """`x.jsonl:1, 2, 3 and 237 more`."""
-        others = [place.removeprefix(path).lstrip(": ") if path else place for place in self.places[1:]]
+        is_row = self.places[0].startswith(f"{path}: row ")
+        prefix = f"{path}: row " if is_row else path
+        others = [place.removeprefix(prefix).removeprefix(path).lstrip(": ") for place in self.places[1:]]
         return ", ".join([self.places[0], *others]) + (f" and {self.more} more" if self.more else "")

@@ -93,6 +93,10 @@ class Reader:
         self.unused: Counter[str] = Counter()
         """Fields that the field map does not read, and the rows that have them."""
         self.form = formats.form(path, root)
+        self.layout = json_rows.layout(path, root) if self.form == formats.JSON else json_rows.LINES
+        if source and source.rows and self.layout == json_rows.LINES:
+            hint = "leave it out: the lines of this file are its rows"
+            raise ThunderError(f"has no member {source.rows!r}", where=f"{path}: rows", hint=hint)
         self.table: Table | TypedTable | None = None
         self.is_numbered = self.form == formats.TYPED
         """Whether rows are known by their number instead of their line."""
@@ -115,10 +119,7 @@ class Reader:
             yield item
 
     def _json(self) -> Iterator[Numbered]:
-        rows, layout = self.source.rows if self.source else "", json_rows.layout(self.path, self.root)
-        if layout == json_rows.LINES and rows:
-            hint = "leave it out: the lines of this file are its rows"
-            raise ThunderError(f"has no member {rows!r}", where=f"{self.path}: rows", hint=hint)
+        rows, layout = self.source.rows if self.source else "", self.layout
         if layout == json_rows.LINES or (layout == json_rows.ONE_LINE and not rows):
             return json_rows.line_rows(self.path, self.root, self.problems)
         if layout == json_rows.OBJECT and not rows:
