@@ -76,7 +76,7 @@ def test_a_gate_gets_only_fields_without_the_reference(tmp_path: Path) -> None:
     code = f"import sys\ntext = sys.stdin.read()\nopen({str(tmp_path / 'requests')!r}, 'w').write(text)\n"
     code += LOOP.replace("sys.stdin", "text.splitlines()")
 
-    judged = gate.judge(rows, external(tmp_path, code), WHERE)
+    judged = gate.judge(rows, external(tmp_path, code), WHERE, {"ctc_confidence", "jerk", "velocity", "stability"})
 
     fields = {"partition": "boundary", "hypothesis": HYPOTHESIS, "proposal": PROPOSAL}
     requests = (tmp_path / "requests").read_text(encoding="utf-8").splitlines()
@@ -90,11 +90,11 @@ def test_a_gate_gets_the_telemetry_that_a_source_declares(tmp_path: Path) -> Non
     """
     A recogniser may have scores of its own; replay shows a gate the same ones.
     """
-    telemetry = {"rover": {"score": 0.5, "votes": {"top": 3}, "cer_text": "SECRET"}, "mine": 1, "cer_edits": 3}
-    gate_file = external(tmp_path, LOOP)
-    judged = gate.judge([prediction("a", telemetry=telemetry)], gate_file, WHERE, {"rover.score", "rover.votes"})
+    telemetry = {"rover": {"score": 0.5, "votes": {"top": 3}, "text": "SECRET"}, "mine": 1, "am": {"jerk": 2}}
+    gate_file, names = external(tmp_path, LOOP), {"rover.score", "rover.votes", "rover.text", "jerk"}
+    judged = gate.judge([prediction("a", telemetry=telemetry)], gate_file, WHERE, names)
 
-    assert {"rover.score": 0.5, "rover.votes.top": 3} == judged.decisions[0]["telemetry"]
+    assert {"am.jerk": 2, "rover.score": 0.5, "rover.votes.top": 3} == judged.decisions[0]["telemetry"]
     (tmp_path / gate.FILE).write_text(gate.as_jsonl(judged), encoding="utf-8")
     assert [] == replay.replay(tmp_path, gate_file)
 

@@ -25,7 +25,7 @@ Lines = list[dict[str, Any]]
 
 def decided(run: Path, settings: Gate) -> Path:
     """A run's folder with the decisions of a gate."""
-    files.write_text(run / gate.FILE, gate.as_jsonl(gate.judge(ROWS, settings, WHERE)))
+    files.write_text(run / gate.FILE, gate.as_jsonl(gate.judge(ROWS, settings, WHERE, {"jerk"})))
     return run
 
 

@@ -64,15 +64,15 @@ def judge(
     losses: dict[str, Any],
     settings: Evaluate,
     where: str,
-    declared: Collection[str] = (),
+    telemetry: Collection[str] = (),
 ) -> tuple[gate.Judged, dict[str, Any]]:
     """Run the gate on the predictions and score them: (the gate's decisions, the content of eval.json).
 
     decisions: id -> line of the dataset's decisions.jsonl; only its telemetry is used. losses: content of losses.json.
-    where: the recipe's key, for errors of an external gate. declared: telemetry that sources let a gate see.
+    where: the recipe's key, for errors of an external gate. telemetry: names of what such a gate may see of it.
     """
     rows = [row | {"telemetry": decisions.get(row["id"], {}).get("telemetry", {})} for row in predictions]
-    judged = gate.judge([row for row in rows if not chat_answers.is_chat(row)], settings.gate, where, declared)
+    judged = gate.judge([row for row in rows if not chat_answers.is_chat(row)], settings.gate, where, telemetry)
     return judged, evaluate(rows, judged, losses, settings, losses["adapter_sha256"])
 
 

@@ -24,14 +24,9 @@ from thunder_train.core import files, process
 from thunder_train.core.text import printable
 
 FIELDS = {"id": "id", "partition": "partition", "hypothesis": "asr_text", "proposal": "adapter"}
-"""Field of a request -> field of a prediction. With TELEMETRY, all that a gate may see: nothing from the reference."""
+"""Field of a request -> field of a prediction. With telemetry, all that a gate may see: nothing from the reference."""
 VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME")
 """Environment variables that every gate gets. No other one is passed on, unless the recipe names it."""
-TELEMETRY = frozenset(
-    {"ctc_confidence", "mean_entropy", "velocity", "jerk", "commitment", "uncertainty", "transition_pressure"}
-    | {"recovery_margin", "phase_stiffness", "novelty", "stability"}
-)
-"""Telemetry of the recogniser that a gate may see, by the names of the row format; a source may declare others."""
 VERDICTS = ("accept", "reject")
 REASON_CHARACTERS = 500
 ROW_BYTES, SPARE_BYTES = 4096, 1 << 20
@@ -75,15 +70,15 @@ class _Pipes(NamedTuple):
     stderr: IO[bytes]
 
 
-def request(prediction: dict[str, Any], declared: Collection[str] = ()) -> dict[str, Any]:
-    """The request for one prediction: its fields of FIELDS, and its finite numbers of TELEMETRY or of declared names.
+def request(prediction: dict[str, Any], telemetry: Collection[str]) -> dict[str, Any]:
+    """The request for one prediction: its fields of FIELDS, and its finite numbers of the given names.
 
-    declared: names of telemetry, dotted where one lies in another, as `rover.score`; each counts for all below it.
+    telemetry: names of what a gate may see of it, dotted where one lies in another, as `rover.score`; each counts for
+    all below it, and a plain one wherever it lies.
     """
     fields: dict[str, Any] = {name: prediction[source] for name, source in FIELDS.items()}
-    allowed = TELEMETRY.union(declared)
-    telemetry = sorted(_numbers(prediction.get("telemetry") or {}))
-    numbers = {name: value for name, value in telemetry if not allowed.isdisjoint(_with_those_above(name))}
+    given, names = sorted(_numbers(prediction.get("telemetry") or {})), frozenset(telemetry)
+    numbers = {name: value for name, value in given if not names.isdisjoint(_names_of(name))}
     return {**fields, "telemetry": numbers} if numbers else fields
 
 
@@ -96,9 +91,10 @@ def _numbers(telemetry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield prefix + name, value
 
 
-def _with_those_above(name: str) -> list[str]:
-    """`a.b.c` -> [`a`, `a.b`, `a.b.c`]"""
-    return [name[:end] for end in (*(at for at, letter in enumerate(name) if letter == "."), len(name))]
+def _names_of(dotted: str) -> list[str]:
+    """Names under which a member may be allowed: `a.b.c` -> [`a`, `a.b`, `a.b.c`, `c`]"""
+    parts = dotted.split(".")
+    return [*(".".join(parts[: end + 1]) for end in range(len(parts))), parts[-1]]
 
 
 def programs(command: tuple[str, ...], root: Path = Path()) -> dict[str, str]:

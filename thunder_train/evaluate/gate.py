@@ -85,14 +85,14 @@ class _Decision(msgspec.Struct):
     """External gates only: why the witness was left out."""
 
 
-def judge(predictions: list[dict[str, Any]], gate: Gate, where: str, declared: Collection[str] = ()) -> Judged:
+def judge(predictions: list[dict[str, Any]], gate: Gate, where: str, telemetry: Collection[str] = ()) -> Judged:
     """Decide on every proposal. An external gate is run in the current folder, which is the project's.
 
     predictions: lines of predictions.jsonl; only the fields that external_gate.request selects are read.
-    where: the recipe's key, for errors.  declared: names of telemetry that a source lets a gate see.  Raises
+    where: the recipe's key, for errors.  telemetry: names of what an external gate may see of it.  Raises
     ThunderError if any row cannot be decided.
     """
-    requests = sorted((external_gate.request(row, declared) for row in predictions), key=lambda request: request["id"])
+    requests = sorted((external_gate.request(row, telemetry) for row in predictions), key=lambda request: request["id"])
     repeated = [name for name, count in Counter(request["id"] for request in requests).items() if count > 1]
     if repeated:
         what = f"{len(repeated)} ids occur in several rows, first {repeated[0]!r}"

@@ -191,8 +191,8 @@ def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> Non
     decisions = files.read_jsonl(Path(paths.dataset(recipe.dataset.name)) / "decisions.jsonl")
     recorded = {row["id"]: row for row in decisions}
     rows, where = files.read_jsonl(predictions), f"{recipe.file}: evaluate.gate.command"
-    declared = {name for source in recipe.dataset.sources for name in telemetry.Allowed.of(source).declared}
-    judged, evaluation = conditions.judge(rows, recorded, files.read_json(losses), recipe.evaluate, where, declared)
+    names = telemetry.HYPOTHESIS_SIDE.union(*(telemetry.Allowed.of(each).declared for each in recipe.dataset.sources))
+    judged, evaluation = conditions.judge(rows, recorded, files.read_json(losses), recipe.evaluate, where, names)
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
     files.write_json(staged / "eval.json", evaluation)
     problems = collapse.problems(evaluation["probe"], recipe.evaluate.probe, recipe.file)
