@@ -109,7 +109,9 @@ def make(
     model_class, arguments = _get_classes(values)
     mx.random.seed(0)  # of what is drawn below only matrices are
     model = model_class(arguments.from_dict(values))
-    model.update(tree_unflatten([(name, _drawn(mx, name, leaf)) for name, leaf in tree_flatten(model.parameters())]))
+    kind = getattr(mx, values.get("torch_dtype", "float32"))
+    drawn = [(name, _drawn(mx, name, leaf).astype(kind)) for name, leaf in tree_flatten(model.parameters())]
+    model.update(tree_unflatten(drawn))
     if quantized is not None:
         given = {"group_size": 32, "bits": 4, **quantized}
         model, values = quantize_model(model, values, **given, quant_predicate=predicate)

@@ -28,9 +28,10 @@ def mixed(path: str, _: Any) -> Any:
     return {"bits": 8, "group_size": 64} if "down_proj" in path else "gate_proj" not in path
 
 
-def packed(family: str, predicate: Any = None, **how: Any) -> Make:
+def packed(family: str, predicate: Any = None, torch_dtype: str = "float32", **how: Any) -> Make:
     """Makes a folder of packed weights."""
-    return lambda folder: model_folders.make(folder, family, quantized=how, predicate=predicate)
+    made = {"quantized": how, "predicate": predicate, "torch_dtype": torch_dtype}
+    return lambda folder: model_folders.make(folder, family, **made)
 
 
 def plain(family: str, **how: Any) -> Make:
@@ -50,6 +51,8 @@ KINDS: dict[str, Make] = {
     "experts": plain("qwen3_moe"),
     "experts, 4 bits": packed("mixtral", bits=4),
     "experts, mxfp4": packed("gpt_oss", lambda path, _: "experts" in path, **by_mode("mxfp4")),
+    "experts, 4 and 16 bits": packed("qwen3_moe", bits=4, torch_dtype="bfloat16"),
+    "Hugging Face, 16 bits": plain("llama", as_hugging_face=True, torch_dtype="bfloat16"),
     "Hugging Face, tied": plain("llama", as_hugging_face=True, tie_word_embeddings=True),
     "Hugging Face, three files": plain("qwen3", as_hugging_face=True, shards=3),
     "Hugging Face, experts": plain("mixtral", as_hugging_face=True, shards=2),
@@ -122,8 +125,8 @@ def test_a_model_of_any_kind_is_trained_resumed_loaded_and_evaluated(
     task = evaluate_args.parse([*map(str, argv)])
     measured, answers = evaluation.evaluate(task, tmp_path / "adapter", Ranks(0, 1), lambda: None)
     assert (3, 3) == (len(answers["base"]), len(answers["adapter"]))
-    assert abs(measured["adapter"]["valid"]["loss"] - losses[2]) < 1e-3
-    assert abs(measured["base"]["valid"]["loss"] - losses[0]) < 1e-3
+    assert abs(measured["adapter"]["valid"]["loss"] - losses[2]) < 5e-3  # a batch of 16 bits rounds by its layout
+    assert abs(measured["base"]["valid"]["loss"] - losses[0]) < 5e-3
 
 
 def test_a_mixed_base_gets_dora_where_it_can(tmp_path: Path, rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +183,20 @@ def test_experts_in_nvfp4_need_a_gpu(tmp_path: Path, rows: Path) -> None:
 
     with pytest.raises(ThunderError, match="which MLX computes on a GPU only; use another packing"):
         train(settings(tmp_path, base, rows))
+
+
+def test_experts_of_16_bits_need_a_gpu(tmp_path: Path, rows: Path) -> None:
+    """
+    As Hugging Face has them; packed ones are computed on a CPU too.
+    """
+    base = model_folders.make(tmp_path / "base", "qwen3_moe", as_hugging_face=True, torch_dtype="bfloat16")
+
+    with pytest.raises(ThunderError) as caught:
+        train(settings(tmp_path, base, rows))
+
+    what = "has experts in bfloat16, which MLX computes on a GPU only"
+    hint = "convert it with `mlx_lm.convert --dtype float32`, or pack it with -q"
+    assert f"--model {base}: {what}; {hint}" == str(caught.value)
 
 
 def test_layers_that_mlx_lm_reads_itself_get_no_adapter(tmp_path: Path, rows: Path) -> None:

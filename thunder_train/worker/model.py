@@ -69,13 +69,23 @@ def load(name: str, revision: str, lazy: bool = False) -> tuple[nn.Module, Any]:
         model, tokenizer = mlx_lm.utils.load(
             str(folder), NO_CODE, lazy=lazy, trust_remote_code=NO_CODE["trust_remote_code"]
         )[:2]
-    if mx.default_device().type == mx.cpu and any(module.get("global_scale") is not None for module in model.modules()):
-        what, hint = (
-            "has experts in nvfp4 with a scale of their own, which MLX computes on a GPU only",
-            "use another packing",
-        )
-        raise ThunderError(what, where=f"--model {name}", hint=hint)
+    if mx.default_device().type == mx.cpu:
+        raise_all(_cpu_problems(model, f"--model {name}"))
     return model, tokenizer
+
+
+def _cpu_problems(model: nn.Module, where: str) -> list[ThunderError]:
+    """What MLX computes on a GPU only; it would say so in the middle of the first pass."""
+    experts = [module for module in model.modules() if isinstance(module, (SwitchLinear, QuantizedSwitchLinear))]
+    only = "which MLX computes on a GPU only"
+    if any(module.get("global_scale") is not None for module in experts):
+        return [ThunderError(f"has experts in nvfp4 with a scale of their own, {only}", where, "use another packing")]
+    kinds = {module.weight.dtype for module in experts if isinstance(module, SwitchLinear)} - {mx.float32}
+    if not kinds:
+        return []
+    names = " and ".join(sorted(str(kind).removeprefix("mlx.core.") for kind in kinds))
+    hint = "convert it with `mlx_lm.convert --dtype float32`, or pack it with -q"
+    return [ThunderError(f"has experts in {names}, {only}", where, hint)]
 
 
 @contextlib.contextmanager
