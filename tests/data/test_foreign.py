@@ -47,6 +47,8 @@ def tar() -> bytes:
         (b"<?xml version='1.0'?>", f"is XML; {ROWS}"),
         (archive("rows.jsonl"), f"is a zip archive; {UNPACK}"),
         (archive("[Content_Types].xml", "xl/workbook.xml"), 'is an Excel file; save it as "CSV UTF-8"'),
+        (archive("[Content_Types].xml", "word/document.xml"), "is a Word file; save it as plain text or CSV"),
+        (archive("x/data.pkl"), f"is a pickle, which may run any program when it is read; {ROWS}"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 64, 'is an Excel file; save it as "CSV UTF-8"'),
         (pickle.dumps([{"text": "a"}]), f"is a pickle, which may run any program when it is read; {ROWS}"),
         (tar(), f"is a tar archive; {UNPACK}"),

@@ -37,6 +37,14 @@ NBEST = {"input": ["a", "b"], "output": "c"}
          "or map messages in fields"),
         ("rows", {"hyp": "a", "ref": "b"},
          'lacks asr_text, reference_text; set fields = { asr_text = "hyp", reference_text = "ref" }'),
+        ("chatml", {"instruction": "a", "context": "b", "response": "c"},
+         'lacks messages; set kind = "alpaca" and fields = { output = "response", input = "context" }, '
+         "or map messages in fields"),
+        ("alpaca", {"instruction": "a", "context": "b", "response": "c"},
+         'lacks output; set fields = { output = "response", input = "context" }'),
+        ("rows", {"wav": "a.wav", "hyp": "a", "ref": "b"},
+         'lacks asr_text, reference_text; set fields = { asr_text = "hyp", reference_text = "ref", '
+         'audio_path = "wav" }'),
         ("rows", NBEST,
          'lacks asr_text, reference_text; set fields = { hypotheses = "input", reference_text = "output" }'),
         ("completions", NBEST,

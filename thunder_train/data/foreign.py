@@ -23,6 +23,7 @@ STARTS = {
     b"\x1f\x8b": ("is packed twice", "unpack it once"),
     b"\x28\xb5\x2f\xfd": ("is packed twice", "unpack it once"),
     b"\xfd7zXZ\x00": ("is packed twice", "unpack it once"),
+    b"\x04\x22\x4d\x18": ("is packed with lz4", "unpack it, or pack it with gzip or zstd"),
     b"SQLite format 3\x00": ("is an SQLite database", AS_ROWS),
     b"\x93NUMPY": ("is a NumPy file", AS_ROWS),
     b"\x89HDF": ("is an HDF5 file", AS_ROWS),
@@ -44,6 +45,14 @@ NAMES = {
     ".xlsx": ("is an Excel file", 'save it as "CSV UTF-8"'),
     ".pkl": ("is a pickle, which may run any program when it is read", AS_ROWS),
 }
+IN_ZIP = {
+    b"word/": ("is a Word file", "save it as plain text or CSV"),
+    b"xl/": NAMES[".xlsx"],
+    b"[Content_Types].xml": NAMES[".xlsx"],
+    b"opendocument.spreadsheet": ("is a spreadsheet", 'save it as "CSV UTF-8"'),
+    b"data.pkl": NAMES[".pkl"],
+}
+"""Names in a zip archive -> what it is then, and what to do."""
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f\x1b"})
 WINDOWS_MARKS = "‘’“”–—…€«»°·¿¡"
@@ -83,8 +92,7 @@ def _reason(head: bytes) -> tuple[str, str] | None:
         if head.startswith(start):
             return reason
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        is_excel = b"[Content_Types].xml" in head[:100] or b"xl/" in head[:4096]
-        return NAMES[".xlsx"] if is_excel else NAMES[".zip"]
+        return next((reason for mark, reason in IN_ZIP.items() if mark in head), NAMES[".zip"])
     if head[TAR_MARK] == b"ustar":
         return NAMES[".tar"]
     if PAGE.match(head):

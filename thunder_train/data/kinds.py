@@ -39,13 +39,20 @@ OTHER_NAMES = {
         *("ref", "reference", "ground_truth", "truth", "target", "gold", "transcript", "transcription", "sentence"),
         *("normalized_text", "label", "output", "text"),
     ),
+    "input": ("context", "passage"),
     "audio_path": ("audio_filepath", "audio_file", "wav", "file_name", "filename", "file", "path", "audio"),
     "segment_id": ("utt_id", "utterance_id", "utt", "uttid", "segment", "key", "id"),
 }
 """Canonical field -> what others call it, the likeliest first."""
 
-PAIRS = {"rows": ("asr_text", "reference_text"), "completions": ("prompt", "completion")}
+PAIRS = {
+    "rows": ("asr_text", "reference_text"),
+    "alpaca": ("instruction", "output"),
+    "completions": ("prompt", "completion"),
+}
 """Kind -> its two texts."""
+OPTIONAL = {"rows": ("audio_path",), "alpaca": ("input",)}
+"""Kind -> what else a suggested field map names."""
 
 
 def fitting(row: dict[str, Any]) -> tuple[str, str]:
@@ -113,18 +120,27 @@ def _mapped(row: dict[str, Any], names: list[str], missing: list[str], source: S
     """A field map that fills the missing fields, perhaps of another kind; "" if no names are alike."""
     meant = near(missing, names)
     has_lists = any(_is_texts(row[name]) for field, name in meant.items() if field in ("prompt", "completion"))
-    if len(meant) == len(missing) and not has_lists:
-        return f"set {as_toml(meant, row)}"
     kind = source.kind if source else "report"
+    if len(meant) == len(missing) and not has_lists:
+        return f"set {as_toml(meant | _optional(kind, row, names, meant), row)}"
     others = {
         "rows": kind not in ("rows", "nemo", "report") and "asr_text" not in missing,
+        "alpaca": kind in ("chatml", "sharegpt", "completions") and "instruction" in names,
         "completions": kind in ("chatml", "sharegpt", "alpaca", "text") and not has_lists,
     }
     for other in (name for name, is_likely in others.items() if is_likely):
         texts = near(PAIRS[other], names)
         if len(texts) == len(PAIRS[other]):
+            texts |= _optional(other, row, names, texts)
             return f'set kind = "{other}" and {as_toml(texts, row)}, or map {" and ".join(missing)} in fields'
     return ""
+
+
+def _optional(kind: str, row: dict[str, Any], names: list[str], meant: dict[str, str]) -> dict[str, str]:
+    """Further fields of a kind that a row has under other names, as `near` gives them."""
+    absent = [field for field in OPTIONAL.get(kind, ()) if field not in names]
+    free = [name for name in names if name not in meant.values() and isinstance(row[name], str | None)]
+    return near(absent, free)
 
 
 def paths(row: dict[str, Any]) -> list[str]:
