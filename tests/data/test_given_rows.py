@@ -133,7 +133,7 @@ def test_a_dataset_without_rows_for_train_says_what_to_do(tmp_path: Path) -> Non
 
     assert (
         "thunder.toml: datasets.d.valid: no row of 2 fell into the train split; "
-        "add rows for it, of other groups than those of valid and test"
+        'rows were given to valid and test: add others, or set split = "train" or "divide" in a source'
     ) == str(error.value)
 
 

@@ -123,7 +123,8 @@ def _problems(collected: Collected, plan: Plan, assigned: Assignment) -> list[Th
     if table := collected.composer.table:
         for source, texts in sorted(collected.composer.spelling.items()):
             problems += spelling.contradictions(texts, table, f"{where}.orthography: source {source}")
-    hints = {TRAIN: "add rows for it, of other groups than those of valid and test"}
+    is_given = 'rows were given to valid and test: add others, or set split = "train" or "divide" in a source'
+    hints = {TRAIN: is_given if plan.given.any() else "add rows of another group"}
     hints[VALID] = "add rows of another group, or set valid = 0: then there is no best adapter and no early stopping"
     for split, hint in hints.items():
         if split in plan.shares and not assigned.rows(split).any():
