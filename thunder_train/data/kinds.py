@@ -183,7 +183,9 @@ def as_toml(meant: dict[str, str], row: dict[str, Any]) -> str:
     fields = {
         "hypotheses" if field == "asr_text" and _is_texts(row[name]) else field: name for field, name in meant.items()
     }
-    return "fields = { " + ", ".join(f"{field} = {_toml(name)}" for field, name in fields.items()) + " }"
+    return (
+        "fields = { " + ", ".join(f"{field} = {_toml(name)}" for field, name in fields.items() if field != name) + " }"
+    )
 
 
 def _toml(name: str) -> str:
