@@ -181,6 +181,19 @@ def test_a_prompt_that_people_wrote_must_not_hold_the_reference(tmp_path: Path) 
     ] == leaks(tmp_path, *rows)
 
 
+def test_a_label_that_rows_with_other_references_share_is_no_leak(tmp_path: Path) -> None:
+    """
+    Somebody says "stable" or "anna" in a row of that partition or speaker.
+    """
+    labels = {"partition": "stable", "telemetry": {"speaker_id": "anna"}}
+    rows = [
+        row(row_id=f"in:{number}", asr_text=f"x{number}", reference_text=text, **labels)
+        for number, text in enumerate(("stable", "anna", "y", "z"))
+    ]
+
+    assert [] == leaks(tmp_path, *rows, template="{{ asr_text }} {{ partition }} {{ telemetry.speaker_id }}")
+
+
 def test_many_leaks_are_one_problem(tmp_path: Path) -> None:
     """
     A column that holds the reference does so in every row.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from thunder_train.data.leak_check import GivenPrompts, holds_reference, texts_of
+from thunder_train.data.leak_check import Shown, texts_of
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,10 @@ def test_only_a_whole_reference_outside_what_was_heard_is_a_leak(
     """
     A hypothesis without an error equals the reference, and so may any of an n-best list: that is no leak.
     """
-    assert holds == holds_reference(texts, reference, heard)
+    shown = Shown()
+    shown.add("in:1", texts, reference, heard)
+
+    assert (["in:1"] if holds else []) == shown.leaks()
 
 
 def test_texts_of_telemetry_are_found_at_any_depth() -> None:
@@ -45,7 +48,7 @@ def test_texts_of_telemetry_are_found_at_any_depth() -> None:
 
 def leaks(*rows: tuple[str, str, list[str]]) -> list[str]:
     """Ids of the rows that leak, of rows with a prompt, a reference and what was heard."""
-    prompts = GivenPrompts()
+    prompts = Shown()
     for number, (prompt, reference, heard) in enumerate(rows):
         prompts.add(str(number), [prompt], reference, heard)
     return prompts.leaks()

@@ -20,6 +20,8 @@ from thunder_train.data.spelling import Spelling
 
 OWN_SYSTEM = "the dataset's system message is not used: a conversation has its own"
 NO_SYSTEM = "the dataset's system message is not used: plain text has none"
+NUMBERS = frozenset({float, int, bool, type(None)})
+"""Types of telemetry that hold no text."""
 SHOWN = 3
 """Leaking rows that an error names."""
 TEXT = "text"
@@ -80,8 +82,9 @@ class Composer:
         self._dataset = dataset
         self._where = f"thunder.toml: datasets.{dataset.name}"
         self._prompts = Prompts(dataset, root)
-        self._given_prompts = leak_check.GivenPrompts()
-        self._leaks: list[str] = []
+        self._given_prompts, self._shown = leak_check.Shown(), leak_check.Shown()
+        self._static: set[str] = set()
+        """Partitions that are no leak, whatever the reference is."""
         self._system = (Message(content=nfc(dataset.system), role="system"),) if dataset.system else ()
 
     @property
@@ -89,7 +92,7 @@ class Composer:
         """The leaks of all rows so far."""
         rendered, given = f"{self._where}.template", f"{self._where}.sources"
         return [
-            *_leak(self._leaks, rendered, "take it out of the telemetry or the partition"),
+            *_leak(self._shown.leaks(), rendered, "take it out of the telemetry or the partition"),
             *_leak(self._given_prompts.leaks(), given, "take it out of the messages"),
         ]
 
@@ -153,11 +156,14 @@ class Composer:
             partition=row.partition,
             telemetry=telemetry,
         )
-        if reference in user:
-            # What else is in the prompt are the template's own words, which know no row, and numbers.
-            shown = [text for text in leak_check.texts_of([telemetry, row.partition]) if text in user]
-            if leak_check.holds_reference(shown, reference, heard):
-                self._leaks.append(row.row_id)
+        # What else is in the prompt are the template's own words, which know no row, and numbers.
+        shown = [] if NUMBERS.issuperset(map(type, telemetry.values())) else [*leak_check.texts_of(telemetry)]
+        if row.partition and row.partition not in self._static:
+            shown.append(row.partition)
+            if self._shown.is_static(row.partition):
+                self._static.add(row.partition)
+        if shown:
+            self._shown.add(row.row_id, [text for text in shown if text in user], reference, heard)
         answer = Message(content=target, role="assistant")
         return (*self._system, Message(content=nfc(user), role="user"), answer)
 

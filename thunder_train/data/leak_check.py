@@ -13,12 +13,6 @@ SHARED = 0
 """In the place of a reference: several references have this text in their prompts."""
 
 
-def holds_reference(texts: Iterable[str], reference: str, heard: Sequence[str]) -> bool:
-    """Whether a text holds the reference, as whole words, anywhere but in a copy of what was heard."""
-    reference = reference.strip()
-    return bool(reference) and any(reference in text and _copies(text, reference, heard) for text in texts)
-
-
 def texts_of(value: Any) -> Iterator[str]:
     """All texts inside telemetry. Numbers are none: the names that are allowed know no reference."""
     if isinstance(value, str):
@@ -28,11 +22,11 @@ def texts_of(value: Any) -> Iterator[str]:
             yield from texts_of(item)
 
 
-class GivenPrompts:
-    """Prompts that people wrote, of rows with references. It takes all rows to know what of them is static.
+class Shown:
+    """Texts that prompts show, of rows with references. It takes all rows to know which of them are static.
 
-    The frame of a message is what is left of it without what was heard. A frame that rows with other references have
-    too is static: an instruction, or a system message with the word "it".
+    The frame of a text is what is left of it without what was heard. A frame that rows with other references have
+    too is static: an instruction, a system message with the word "it", a partition, the name of a speaker.
     """
 
     def __init__(self) -> None:
@@ -40,19 +34,23 @@ class GivenPrompts:
         """Hash of a frame -> hash of the reference that it stands with, or SHARED."""
         self._suspects: list[tuple[str, int]] = []
 
-    def add(self, row_id: str, prompt: Iterable[str], reference: str, heard: Sequence[str]) -> None:
-        """Note the messages of a row's prompt."""
+    def add(self, row_id: str, texts: Iterable[str], reference: str, heard: Sequence[str]) -> None:
+        """Note texts of a row's prompt."""
         reference = reference.strip()
         if not reference:
             return
         of_row = hash(reference) or 1
-        for text in prompt:
+        for text in texts:
             copies = _copies(text, reference, heard) if reference in text else []
             place = hash(_frame(text, heard, copies))
             if self._references.setdefault(place, of_row) != of_row:
                 self._references[place] = SHARED
             if copies:
                 self._suspects.append((row_id, place))
+
+    def is_static(self, text: str) -> bool:
+        """Whether a text is known to be static."""
+        return self._references.get(hash(text)) == SHARED
 
     def leaks(self) -> list[str]:
         """Ids of the rows whose prompts hold their references."""
