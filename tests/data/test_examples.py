@@ -12,6 +12,7 @@ from tests.helpers.material import dataset
 from thunder_train.data.examples import NO_SYSTEM, OWN_SYSTEM, Composer, Example
 from thunder_train.data.rows import Row
 
+SYSTEM = {"role": "system", "content": "s"}
 QUESTION, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 
 
@@ -54,8 +55,13 @@ def test_rows_without_the_system_message_of_the_dataset_are_counted(tmp_path: Pa
     """
     The manifest states that message, and somebody may believe that every row has it.
     """
-    made, own = composer(tmp_path, system="s"), {"role": "system", "content": "own"}
-    for given in ({"messages": (own, QUESTION, ANSWER)}, {"messages": (QUESTION, ANSWER)}, {"is_text": True}):
+    made, own, same = composer(tmp_path, system="s"), {"role": "system", "content": "own"}, SYSTEM
+    for given in (
+        {"messages": (own, QUESTION, ANSWER)},
+        {"messages": (same, QUESTION, ANSWER)},
+        {"messages": (QUESTION, ANSWER)},
+        {"is_text": True},
+    ):
         made.compose(row(**given))
 
     assert {OWN_SYSTEM: 1, NO_SYSTEM: 1} == made.notes

@@ -189,7 +189,8 @@ class Composer:
         is_text = row.is_text
         if not self._system or not (is_text or conversations.is_instructed(row.messages)):
             return (*self._system, *messages)
-        self.notes[NO_SYSTEM if is_text else OWN_SYSTEM] += 1
+        if is_text or self._system[0] not in messages:
+            self.notes[NO_SYSTEM if is_text else OWN_SYSTEM] += 1
         return messages
 
 
