@@ -14,6 +14,7 @@ pytestmark = pytest.mark.mlx
 CONTROL = (
     *("<pad>", "<eos>", "<|im_start|>", "<|im_end|>", "<|channel|>", "<|message|>", "<|end|>", "<|start|>"),
     *("<|channel>", "<channel|>", "<|open|>", "<|close|>", "<|sep|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    *("<|tool_call>", "<tool_call|>"),
 )
 """Tokens that decoding leaves out."""
 NAMED = {"eos_token": "<eos>", "pad_token": "<pad>"}
@@ -203,6 +204,26 @@ def test_words_of_a_template_are_cut_at_the_ends_only() -> None:
     """
     assert "THE END of all cats" == answer("THE END of all cats END", target="the cat END<eos>").text
     assert "one for all\ncats" == answer("all\none for all\ncats", target="all\nthe cat<eos>").text
+
+
+def test_control_tokens_of_calls_of_tools_are_right() -> None:
+    """
+    Gemma 4 writes calls with control tokens; an adapter that learned to do so has not collapsed.
+    """
+    call = "<|tool_call>call:look{at:cat}<tool_call|>"
+    marks = marks_of(tokenizer(), [(encoded(f"{call}<eos>"), ""), (encoded("the cat<eos>"), "the cat")])
+
+    assert Answer("call:look{at:cat}", STOP, 0) == read(encoded(call), encoded(QWEN), "", marks)
+    assert 2 == answer(call).special
+
+
+def test_a_call_of_a_tool_in_a_channel_names_the_tool() -> None:
+    """
+    Else calls of two tools with the same arguments would be equal.
+    """
+    call = '<|channel|>commentary to=functions.look <|message|>{"at": "cat"}<|end|>'
+
+    assert 'to=functions.look {"at": "cat"}' == answer(call, HARMONY).text
 
 
 def test_one_row_shows_nothing_about_a_template() -> None:

@@ -103,10 +103,15 @@ class _Cut:
 
 
 def marks_of(tokenizer: Any, rows: Sequence[tuple[Sequence[int], str]] = ()) -> Marks:
-    """The marks of a tokenizer and its chat template. rows: their own answers, as the template's tokens and as text."""
+    """The marks of a tokenizer and its chat template.
+
+    rows: their own answers, as the template's tokens and as text; the text of one that only calls tools is "".
+    """
     added = getattr(tokenizer, "added_tokens_decoder", {})
     flagged = {token for token, each in added.items() if each.special}
     special = frozenset(tokenizer.all_special_ids) | flagged  # transformers 5 lists only named tokens in the former
+    # A template may write a call with control tokens: they are right in an answer.
+    special -= {token for tokens, text in rows if not text.strip() for token in tokens}
     own = (getattr(tokenizer, "think_start", None), getattr(tokenizer, "think_end", None))
     thoughts = (*(((own[0], own[1]),) if own[0] and own[1] and own not in THOUGHTS else ()), *THOUGHTS)
     around = [_around(tokens, text.strip(), tokenizer) for tokens, text in _longest(rows)]
@@ -215,7 +220,8 @@ def _without_channels(text: str, channels: Channels) -> _Cut:
         if has_body and name.partition(" ")[0] == channels.thoughts:
             has_thoughts = True
         elif has_body:
-            kept.append(_up_to(content, channels.ends))
+            recipient = name.partition(" ")[2]  # of a call of a tool
+            kept.append(f"{recipient} " * bool(recipient) + _up_to(content, channels.ends))
     # The cap may have cut the last header in its name: "anal".
     return _Cut("".join(kept), has_thoughts, bool(name) and channels.thoughts.startswith(name))
 
