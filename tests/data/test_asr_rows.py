@@ -177,6 +177,15 @@ def test_an_empty_reference_is_silence_and_null_is_none(tmp_path: Path) -> None:
     assert [("p.jsonl", 2, "p:2", "prediction whose reference is null")] == drops(ledger)
 
 
+def test_silence_is_never_stable(tmp_path: Path) -> None:
+    """
+    To keep what a recogniser invented in silence would teach to invent.
+    """
+    row = {"asr_text": "a", "reference_text": "", "partition": "stable"}
+
+    assert [("", True)] == [(row.target_text, row.is_silent) for row in pairs(tmp_path, [row], use=("stable",))[0]]
+
+
 def test_an_empty_cell_of_a_table_is_null(tmp_path: Path) -> None:
     """
     A table has no other way to say it; a column that it lacks is a problem of the whole file.

@@ -48,7 +48,7 @@ def test_a_path_reaches_into_objects_and_lists(dotted: str, expected: Any) -> No
     """
     A cell that holds JSON counts as what it holds; a member whose own name looks like a path takes precedence.
     """
-    value = {
+    value: dict[str, Any] = {
         "a": {"b": [{"c": 1}, {"c": 2}]},
         "cell": '["x", "y"]',
         "object": '{"x": [3]}',

@@ -167,8 +167,10 @@ class Predictions(Reader):
                 return None
         if hypotheses is None:
             return None
-        # A hypothesis without a text is no stable one: the row would teach to answer nothing.
-        is_stable = row.partition == "stable" and "stable" in self._source.use and bool(asr.strip())
+        # Where nothing was heard, or said, nothing is stable: the row would teach to answer nothing, or to invent.
+        is_stable = (
+            row.partition == "stable" and "stable" in self._source.use and bool(asr.strip() and reference.strip())
+        )
         return Row(
             row_id=f"{self.stem}:{name}" if name else full_id(self.path, "", row),
             source=self.stem,
