@@ -82,7 +82,7 @@ class Chat:
                 documents=None,
                 add_generation_prompt=is_prompt,
                 strftime_now=self._strftime_now,
-                **self.tokenizer.special_tokens_map,
+                **self._special_tokens,
                 **{**DEFAULTS, **self.arguments},
             )
         )
@@ -92,6 +92,10 @@ class Chat:
         """The tokenizer of transformers inside mlx-lm's."""
         inner = vars(self.tokenizer).get("_tokenizer")
         return inner if isinstance(inner, PreTrainedTokenizerBase) else self.tokenizer
+
+    @cached_property
+    def _special_tokens(self) -> dict[str, Any]:
+        return dict(self.tokenizer.special_tokens_map)
 
     @cached_property
     def _has_own_renderer(self) -> bool:
