@@ -159,14 +159,8 @@ def _values(facts: dict[str, Any]) -> dict[str, Any]:
         "orthography": facts["orthography"],
         "notes": facts["notes"],
         "given": facts["given"],
-        "unused_fields": [
-            (name, total) for name, _, total in _table({n: {"": c} for n, c in facts["unused_fields"].items()}, [""])
-        ],
-        "invisible_characters": [
-            (source, name, count)
-            for source, counts in sorted(facts["invisible_characters"].items())
-            for name, count in sorted(counts.items())
-        ],
+        "unused_fields": _table({name: {"": count} for name, count in facts["unused_fields"].items()}, [""]),
+        "invisible_characters": _by_source(facts["invisible_characters"]),
         "stray_letters": facts["stray_letters"],
         "total": total,
         "split_names": splits,
@@ -191,6 +185,11 @@ def _values(facts: dict[str, Any]) -> dict[str, Any]:
         "examples": facts["examples"],
         "longest": html.LONGEST,
     }
+
+
+def _by_source(counts: dict[str, dict[str, int]]) -> list[tuple[str, str, int]]:
+    """source, name, count."""
+    return [(source, name, each[name]) for source, each in sorted(counts.items()) for name in sorted(each)]
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
