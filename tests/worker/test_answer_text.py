@@ -14,7 +14,7 @@ pytestmark = pytest.mark.mlx
 CONTROL = (
     *("<pad>", "<eos>", "<|im_start|>", "<|im_end|>", "<|channel|>", "<|message|>", "<|end|>", "<|start|>"),
     *("<|channel>", "<channel|>", "<|open|>", "<|close|>", "<|sep|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
-    *("<|tool_call>", "<tool_call|>"),
+    *("<|tool_call>", "<tool_call|>", "<|call|>"),
 )
 """Tokens that decoding leaves out."""
 NAMED = {"eos_token": "<eos>", "pad_token": "<pad>"}
@@ -224,6 +224,8 @@ def test_a_call_of_a_tool_in_a_channel_names_the_tool() -> None:
     call = '<|channel|>commentary to=functions.look <|message|>{"at": "cat"}<|end|>'
 
     assert 'to=functions.look {"at": "cat"}' == answer(call, HARMONY).text
+    call = ' to=functions.look<|channel|>commentary json<|message|>{"at": "cat"}<|call|>'
+    assert 'to=functions.look json {"at": "cat"}' == answer(call, HARMONY).text
 
 
 def test_one_row_shows_nothing_about_a_template() -> None:

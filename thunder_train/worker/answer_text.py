@@ -221,7 +221,7 @@ def _without_channels(text: str, channels: Channels) -> _Cut:
             has_thoughts = True
         elif has_body:
             recipient = name.partition(" ")[2]  # of a call of a tool
-            kept.append(f"{recipient} " * bool(recipient) + _up_to(content, channels.ends))
+            kept.append(f" {recipient} " * bool(recipient) + _up_to(content, channels.ends))
     # The cap may have cut the last header in its name: "anal".
     return _Cut("".join(kept), has_thoughts, bool(name) and channels.thoughts.startswith(name))
 
