@@ -7,8 +7,9 @@ has), the targets are the rest of the row from there on.
 """
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from unittest import mock
@@ -19,8 +20,8 @@ TODAY = datetime(2024, 7, 26)
 """The date that our training writes where a template asks for today's."""
 
 Messages = list[dict[str, Any]]
-Ours = Callable[[dict[str, Any], dict[str, Any], str], Any]
-"""(row, template arguments, train_on) -> an Example of the worker; raises ThunderError."""
+Ours = Callable[[dict[str, Any], dict[str, Any], str], Sequence[Any]]
+"""(row, template arguments, train_on) -> the worker's Examples of it; raises ThunderError."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,17 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What an answer's targets must be, as text. is_rewritten: the template renders the messages before the answer
+    otherwise in the whole row than in the prompt, so a refusal is right too.
+    """
+
+    prompt: str
+    text: str
+    is_rewritten: bool = False
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether our targets are the expected ones. sentence: ours, where the row is refused; else what differs."""
 
@@ -56,29 +68,37 @@ class ImpossibleError(Exception):
 
 
 def verdict(tokenizer: Any, case: Case, ours: Ours, stops: set[str]) -> Verdict:
-    """Our tokens of a case against the template's own text. stops: texts of the tokens that end a turn."""
+    """Our tokens of a case against the template's own text. stops: texts of the tokens that end a turn.
+
+    Tool calls have several forms in real rows, and templates know one or another: any may be the one that was trained.
+    """
     try:
-        example = ours(case.row, case.arguments, case.train_on)
+        examples = ours(case.row, case.arguments, case.train_on)
     except ThunderError as error:
-        return Verdict(IMPOSSIBLE if _is_impossible(tokenizer, case, stops) else REFUSED, error.what)
+        is_possible = any(_is_possible(tokenizer, each, stops) for each in forms(case))
+        return Verdict(REFUSED if is_possible else IMPOSSIBLE, error.what)
     except Exception as error:  # an unforeseen error is the finding
         return Verdict(DIFFERENT, f"{type(error).__name__}: {error}")
-    try:
-        wanted = expected(tokenizer, case, stops)
-    except ImpossibleError as error:
-        return Verdict(DIFFERENT, f"trained although {error}")
-    return _compared(tokenizer, example, wanted, stops)
+    verdicts = [_compared(tokenizer, examples, each, stops) for each in forms(case)]
+    return next((each for each in verdicts if each.state == EQUAL), verdicts[0])
 
 
-@dataclass(frozen=True)
-class Target:
-    """What an answer's targets must be, as text. is_rewritten: the template renders the messages before the answer
-    otherwise in the whole row than in the prompt, so a refusal is right too.
-    """
+def forms(case: Case) -> list[Case]:
+    """The case with empty content beside tool calls as text, as null, left out; arguments as an object or as JSON."""
+    if not any("tool_calls" in message for message in case.messages):
+        return [case]
+    choices = itertools.product(("", None, "absent"), (False, True))
+    return [replace(case, messages=[_form(each, *choice) for each in case.messages]) for choice in choices]
 
-    prompt: str
-    text: str
-    is_rewritten: bool = False
+
+def _form(message: dict[str, Any], blank: str | None, is_json: bool) -> dict[str, Any]:
+    if "tool_calls" not in message:
+        return message
+    calls = [{**call, "function": dict(call["function"])} for call in message["tool_calls"]]
+    for call in calls if is_json else ():
+        call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
+    content = {} if blank == "absent" else {"content": blank}
+    return {"role": message["role"], **content, "tool_calls": calls}
 
 
 def expected(tokenizer: Any, case: Case, stops: set[str]) -> list[Target]:
@@ -91,24 +111,34 @@ def expected(tokenizer: Any, case: Case, stops: set[str]) -> list[Target]:
 def _turn(tokenizer: Any, case: Case, turn: int, stops: set[str]) -> Target:
     render = _renderer(tokenizer, case)
     prompt, row = render(case.messages[:turn], True), render(case.messages[: turn + 1], False)
-    content, asked = (case.messages[i]["content"].strip() for i in (turn, turn - 1))
-    same = len(prompt) if row.startswith(prompt) else _same(tokenizer, prompt, row)
-    if same < len(prompt) and (not content or content not in row):
-        raise ImpossibleError("the template does not write the answer's text")
-    is_rewritten = same < prompt.rfind(asked) + len(asked)
-    start = row.rindex(content) if is_rewritten else min(same, row.rindex(content)) if content else same
-    text = _ended(row[start:], stops)
-    if _opens_thoughts(prompt) and same < len(prompt) and "</think>" not in text:
+    content, asked = ((case.messages[i].get("content") or "").strip() for i in (turn, turn - 1))
+    if content not in row:
+        raise ImpossibleError("the template does not write the answer")
+    answer = row.rindex(content) if content else len(row)
+    same = _same(prompt, row)
+    is_rewritten = same < len(prompt) and same < prompt.rfind(asked) + len(asked)
+    start = answer if is_rewritten else same
+    if same < len(prompt) and not is_rewritten:
+        start += _overlap(prompt[same:].rstrip(), row[same:answer])
+    if _opens_thoughts(prompt) and "</think>" not in row[start:]:
         raise ImpossibleError("the generation prompt opens thoughts, which the row does not close")
-    if case.train_on == "all" and not render(case.messages, False).startswith(row[:start] + text):
-        is_rewritten = True
-    return Target(prompt, text, is_rewritten)
+    if any(call["function"]["name"] not in row[start:] for call in case.messages[turn].get("tool_calls", ())):
+        raise ImpossibleError("the template does not write the call")
+    return Target(prompt, _ended(row[start:], stops), is_rewritten)
 
 
-def _same(tokenizer: Any, prompt: str, row: str) -> int:
-    """Characters of the tokens with which both texts begin."""
-    pairs = zip(_encoded(tokenizer, prompt), _encoded(tokenizer, row), strict=False)
-    return len(tokenizer.decode([one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]))
+def _overlap(prompt: str, header: str) -> int:
+    """Characters at the beginning of a header that a prompt ends with; all of a header of blanks."""
+    if not header.strip():
+        return len(header)
+    return next(size for size in range(len(header), -1, -1) if prompt.endswith(header[:size]))
+
+
+def _same(prompt: str, row: str) -> int:
+    """Characters with which both texts begin, without a special word that is cut there."""
+    size = next((i for i, pair in enumerate(zip(prompt, row, strict=False)) if pair[0] != pair[1]), len(prompt))
+    word = prompt.rfind("<", 0, size)
+    return word if size < len(prompt) and word > prompt.rfind(">", 0, size) else size
 
 
 def _opens_thoughts(prompt: str) -> bool:
@@ -135,20 +165,23 @@ def _ended(text: str, stops: set[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-def _is_impossible(tokenizer: Any, case: Case, stops: set[str]) -> bool:
+def _is_possible(tokenizer: Any, case: Case, stops: set[str]) -> bool:
     try:
-        return any(target.is_rewritten for target in expected(tokenizer, case, stops))
+        return not any(target.is_rewritten for target in expected(tokenizer, case, stops))
     except ImpossibleError:
-        return True
+        return False
 
 
-def _compared(tokenizer: Any, example: Any, wanted: list[Target], stops: set[str]) -> Verdict:
-    if len(wanted) != len(example.spans):
-        return Verdict(DIFFERENT, f"{len(example.spans)} answers are targets, not {len(wanted)}")
-    for (start, end), target in zip(example.spans, wanted, strict=True):
-        if problem := _difference(
-            tokenizer, list(example.tokens[:start]), list(example.tokens[start:end]), target, stops
-        ):
+def _compared(tokenizer: Any, examples: Sequence[Any], case: Case, stops: set[str]) -> Verdict:
+    try:
+        wanted = expected(tokenizer, case, stops)
+    except ImpossibleError as error:
+        return Verdict(DIFFERENT, f"trained although {error}")
+    spans = [(each.tokens[:start], each.tokens[start:end]) for each in examples for start, end in each.spans]
+    if len(wanted) != len(spans):
+        return Verdict(DIFFERENT, f"{len(spans)} answers are targets, not {len(wanted)}")
+    for (head, tail), target in zip(spans, wanted, strict=True):
+        if problem := _difference(tokenizer, list(head), list(tail), target, stops):
             return Verdict(DIFFERENT, problem)
     return Verdict(EQUAL)
 

@@ -34,6 +34,7 @@ class Family:
     begin: str | None = None
 
 
+GEMMA_4 = ("<turn|>", "<eos>", "<|tool_response>"), "<bos>"
 DEEPSEEK = ("<｜end▁of▁sentence｜>",), "<｜begin▁of▁sentence｜>"
 LLAMA = ("<|eot_id|>", "<|eom_id|>"), "<|begin_of_text|>"
 COMMAND = ("<|END_OF_TURN_TOKEN|>",), "<BOS_TOKEN>"
@@ -43,8 +44,8 @@ FAMILIES = (
     Family("QwQ", "Qwen-QwQ-32B", "qwen3", ("<|im_end|>", "<|endoftext|>")),
     Family("GLM 4.6", "GLM-4.6", "qwen3", ("<|endoftext|>", "<|user|>", "<|observation|>")),
     Family("GLM 4.7 Flash", "GLM-4.7-Flash", "qwen3", ("<|endoftext|>", "<|user|>", "<|observation|>")),
-    Family("Gemma 4 -it", "google-gemma-4-31B-it", "gemma3", ("<turn|>", "<eos>"), "<bos>"),
-    Family("Gemma 4 -it, interleaved", "google-gemma-4-31B-it-interleaved", "gemma3", ("<turn|>", "<eos>"), "<bos>"),
+    Family("Gemma 4 -it", "google-gemma-4-31B-it", "gemma3", *GEMMA_4),
+    Family("Gemma 4 -it, interleaved", "google-gemma-4-31B-it-interleaved", "gemma3", *GEMMA_4),
     Family("Gemma 2 -it", "google-gemma-2-2b-it", "gemma2", ("<end_of_turn>", "<eos>"), "<bos>"),
     Family("gpt-oss", "openai-gpt-oss-120b", "gptoss", ("<|return|>", "<|call|>"), "<|startoftext|>"),
     Family("Nemotron Nano v2", "NVIDIA-Nemotron-Nano-v2", "llama3_1", ("<SPECIAL_12>",), "<s>"),

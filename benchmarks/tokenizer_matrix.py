@@ -143,9 +143,12 @@ def measure(entry: Entry) -> Result:
     return Result(entry, verdicts, per_letter, "".join(sorted(set(_lost(plain, nko())))))
 
 
-def ours(tokenizer: Any, row: dict[str, Any], arguments: dict[str, Any], train_on: str) -> Any:
+def ours(tokenizer: Any, row: dict[str, Any], arguments: dict[str, Any], train_on: str) -> list[tokens.Example]:
     """The row as our training sees it."""
-    return tokens.example(row, Chat(tokenizer, arguments=arguments), "row", train_on)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "row.jsonl"
+        path.write_text(json.dumps(row), encoding="utf-8")
+        return tokens.read_all(path, Chat(tokenizer, arguments=arguments), train_on)
 
 
 def _per_letter(tokenizer: Any, texts: list[str]) -> float:

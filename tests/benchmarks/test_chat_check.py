@@ -89,7 +89,7 @@ def state(tokenizer: Any, template: str, prompt: str, targets: str) -> str:
     head, tail = (tokenizer.encode(text, add_special_tokens=False) for text in (prompt, targets))
     example = SimpleNamespace(tokens=(*head, *tail), spans=((len(head), len(head) + len(tail)),))
     tokenizer.chat_template = template
-    return chat_check.verdict(tokenizer, Case("one", ASKED), lambda *_: example, STOPS).state
+    return chat_check.verdict(tokenizer, Case("one", ASKED), lambda *_: [example], STOPS).state
 
 
 def refusal(tokenizer: Any, template: str) -> str:
