@@ -98,6 +98,8 @@ def test_both_sides_of_a_completion_may_be_messages(tmp_path: Path, row: dict[st
          "use one of: system, user, assistant, tool, developer"),
         ("sharegpt", {"conversations": said(("human", "q"), ("function_call", "f(x)"), ("gpt", "a"))},
          "tool_calls are not JSON; correct the row"),
+        ("sharegpt", {"system": "s", "conversations": said(("system", "t"), ("human", "q"), ("gpt", "a"))},
+         "has system beside another system message; keep one of them"),
         ("sharegpt", {"conversations": "q"}, "conversations is a text, not an object or a list; "
          "correct the row"),
         ("alpaca", {"instruction": "q", "output": "a", "history": [["q"]]}, "Expected `array` of length 2, got 1 - at "
@@ -109,3 +111,8 @@ def test_both_sides_of_a_completion_may_be_messages(tmp_path: Path, row: dict[st
 def test_row_that_is_no_conversation_is_refused(tmp_path: Path, kind: str, row: Any, expected: str) -> None:
     """Never trained on as something else."""
     assert f"in.jsonl:1: {expected}" == refusal(tmp_path, [row], kind=kind)
+
+
+def test_turns_of_sharegpt_may_be_called_messages(tmp_path: Path) -> None:
+    """A file of mixed conventions is as clear as either."""
+    assert [QUESTION, ANSWER] == turns(tmp_path, {"messages": said(("human", "q"), ("gpt", "a"))}, "chatml")

@@ -57,6 +57,8 @@ NBEST = {"input": ["a", "b"], "output": "c"}
          'lacks conversations; set fields = { conversations = "items" }'),
         ("nemo", CHAT, 'lacks asr_text, reference_text; its rows have messages: set kind = "chatml"'),
         ("nemo", {"audio_filepath": "a.wav", "text": "b"}, "lacks asr_text; add pred_text"),
+        ("nemo", {"audio_filepath": "a.wav", "text": "b", "duration": 1},
+         "lacks asr_text; add pred_text, or map them in fields; the row has duration"),
         ("text", {"a": 1, "b": {"c": 2}},
          "lacks text; add them, or map them in fields; the row has a, b.c"),
         ("text", {"text": None}, "lacks text; add them"),

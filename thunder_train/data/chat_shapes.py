@@ -99,7 +99,8 @@ SHAPES: dict[str, type[Conversation] | type[ShareGpt] | type[Alpaca] | type[Comp
 def messages(row: Shape) -> list[Any]:
     """The messages of a row, not yet checked; [] for plain text."""
     if isinstance(row, Conversation):
-        return _listed(row.messages)
+        turns = _listed(row.messages)
+        return [_turn(turn) if isinstance(turn, dict) and _is_share_gpt(turn) else turn for turn in turns]
     if isinstance(row, ShareGpt):
         return _instructed(row.system, [_turn(turn) for turn in _listed(row.conversations)])
     if isinstance(row, Alpaca):
@@ -109,6 +110,16 @@ def messages(row: Shape) -> list[Any]:
     if isinstance(row, Completion):
         return [*_side("user", row.prompt), *_side("assistant", row.completion)]
     return []
+
+
+def problems(row: Shape) -> list[tuple[str, str]]:
+    """(what is wrong, hint) of a row that has two different system texts."""
+    if not (isinstance(row, ShareGpt) and row.system):
+        return []
+    first = [_turn(turn) for turn in _listed(row.conversations)[:1]]
+    is_system = bool(first) and isinstance(first[0], dict) and first[0].get("role") == "system"
+    is_other = is_system and len(_instructed(row.system, first)) > 1
+    return [("has system beside another system message", "keep one of them")] if is_other else []
 
 
 def _side(role: str, content: str | list[Any]) -> list[Any]:
@@ -135,6 +146,10 @@ def _listed(turns: list[Any] | dict[str, Any]) -> list[Any]:
     if len(columns) < len(turns) or len({len(column) for column in columns}) != 1:
         return [turns]
     return [dict(zip(turns, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _is_share_gpt(turn: dict[str, Any]) -> bool:
+    return "from" in turn and "role" not in turn
 
 
 def _turn(turn: Any) -> Any:

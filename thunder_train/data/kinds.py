@@ -111,9 +111,9 @@ def hint(
     if len(row) > 1 and all(isinstance(value, dict) for value in row.values()):
         return "write a list of rows instead of an object that holds them by name, or map them in fields"
     others = [name for name in paths(row) if name not in missing and name not in known]
-    if source and not others and any(name in source.fields for name in missing):
-        return f"add {', '.join(source.fields.get(name, name) for name in missing)}"
-    return f"add them, or map them in fields; the row has {shown(others, ', ')}" if others else ADD
+    mapped_names = [source.fields.get(name, name) for name in missing] if source else missing
+    add = ADD if mapped_names == missing else f"add {', '.join(mapped_names)}"
+    return f"{add}, or map them in fields; the row has {shown(others, ', ')}" if others else add
 
 
 def _mapped(row: dict[str, Any], names: list[str], missing: list[str], source: Source | None) -> str:

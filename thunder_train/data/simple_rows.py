@@ -31,7 +31,7 @@ def read(
         if row is None:
             continue
         talk = _conversation(row, path, ledger)
-        problems = [*conversations.row_problems(values), *talk.problems]
+        problems = [*conversations.row_problems(values), *chat_shapes.problems(row), *talk.problems]
         try:
             hypotheses = hypothesis_texts(row.hypotheses)
         except ValueError as error:
