@@ -319,3 +319,17 @@ def test_a_row_may_be_given_to_a_split(tmp_path: Path) -> None:
     rows = [{"asr_text": "a", "reference_text": "b", "split": "dev"}]
 
     assert [("dev", "test")] == [(row.own_split, row.given_split) for row in pairs(tmp_path, rows, split="test")[0]]
+
+
+def test_rows_of_one_recording_are_named_by_their_offset(tmp_path: Path) -> None:
+    """A manifest of NeMo cuts a recording into many rows, which differ in nothing else that names them."""
+    row = {"audio_filepath": "a.wav", "duration": 1.5, "text": "b", "pred_text": "c"}
+    write(tmp_path / "m.json", [row | {"offset": 0.0}, row | {"offset": 1.5}])
+
+    rows, ledger = read_source(tmp_path, kind="nemo", path="m.json")
+
+    assert (["m:a.wav:0", "m:a.wav:1.5"], [{"audio_path": "a.wav"}] * 2) == (
+        [row.row_id for row in rows],
+        [row.keys for row in rows],
+    )
+    assert {"duration": 2} == ledger.unused["m.json"]

@@ -81,6 +81,8 @@ class Pair(Prediction, frozen=True, kw_only=True, omit_defaults=True):
     """A prediction with its reference beside it."""
 
     reference_text: str | UnsetType | None = UNSET
+    offset: str | int | float = ""
+    """Where the text begins in its recording, in seconds: a manifest of NeMo may cut one into many rows."""
 
 
 class _Keys(msgspec.Struct):
@@ -92,7 +94,7 @@ class _Keys(msgspec.Struct):
 
 
 DECODE_KEYS = msgspec.json.Decoder(_Keys).decode
-CANONICAL = (*Prediction.__struct_fields__, "reference_text")
+CANONICAL = (*Prediction.__struct_fields__, "reference_text", "offset")
 
 
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
@@ -211,7 +213,8 @@ def own_name(row: Prediction) -> str:
     if row.id != "":
         return key_text(row.id)
     audio, segment, feature = row.audio_path, key_text(row.segment_id), key_text(row.feat_id)
-    return feature or ":".join(part for part in (audio.strip(), segment) if part)
+    begin = key_text(row.offset) if isinstance(row, Pair) and audio and not segment else ""
+    return feature or ":".join(part for part in (audio.strip(), segment, begin) if part)
 
 
 class Join:
