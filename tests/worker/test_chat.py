@@ -1,6 +1,8 @@
 """Messages to text: the tokenizer's chat template or the recipe's, its arguments and its errors."""
 
 import copy
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +51,24 @@ def test_thinking_is_off_unless_the_recipe_says_otherwise(tokenizer: Any) -> Non
     assert "True False short" == chosen.text(QUESTION, is_prompt=True)
 
 
+def test_a_renderer_of_mlx_lm_is_used_where_the_model_names_one(folder: Path, tmp_path: Path) -> None:
+    """
+    DeepSeek V3.2's messages are rendered by Python code of mlx-lm, which takes fewer names than a template.
+    """
+    from mlx_lm.utils import load_tokenizer
+
+    from thunder_train.worker.chat import Chat
+
+    config = json.loads((folder / "nano" / "tokenizer_config.json").read_text())
+    config = {name: value for name, value in config.items() if name != "chat_template"}
+    shutil.copy(folder / "nano" / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template_type": "deepseek_v32"}))
+    tokenizer = load_tokenizer(tmp_path, eos_token_ids=[5])
+
+    assert Chat(tokenizer).text(QUESTION, is_prompt=True).endswith("<｜User｜>x<｜Assistant｜></think>")
+    assert Chat(tokenizer, "{{ messages[0].content }}").text(QUESTION, is_prompt=True) == "x"
+
+
 def test_the_recipe_s_template_replaces_the_tokenizer_s(tokenizer: Any, tmp_path: Path) -> None:
     """
     A base model has none; whoever gives one means it for a model that has one, too.
@@ -90,6 +110,18 @@ def test_a_template_that_cannot_be_read_is_one_line(tokenizer: Any, tmp_path: Pa
 
     with pytest.raises(ThunderError, match=r"t\.jinja: (cannot be read as a|is no chat) template.*; correct"):
         of(tokenizer, inputs(path))
+
+
+@pytest.mark.parametrize("text", ["{% for %}", "{{ a", "{% include 'x' %}{% endif %}", "{{" + "(" * 5000])
+def test_a_file_that_is_no_template_is_one_line(tokenizer: Any, tmp_path: Path, text: str) -> None:
+    """
+    The place is the template, not a row.
+    """
+    from thunder_train.worker.chat import of
+
+    (tmp_path / "t.jinja").write_text(text)
+    with pytest.raises(ThunderError, match=r"^[^\n]+t\.jinja: is no Jinja template: [^\n]*; correct it$"):
+        of(tokenizer, inputs(tmp_path / "t.jinja"))
 
 
 def test_a_tokenizer_without_a_template_names_the_key(tokenizer: Any) -> None:

@@ -70,8 +70,11 @@ class Chat:
 
     def _render(self, messages: list[Mapping[str, Any]], is_prompt: bool, tools: Any) -> str:
         if not self.template and self._has_own_renderer:  # Python code of mlx-lm or of the tokenizer's class
-            given = {"add_generation_prompt": is_prompt, "tokenize": False, "tools": tools}
-            return str(self.tokenizer.apply_chat_template(messages, **given, **DEFAULTS, **self.arguments))
+            # It takes no other names: mlx-lm calls enable_thinking what the renderer does.
+            given = {"enable_thinking": False, **self.arguments, **({"tools": tools} if tools else {})}
+            return str(
+                self.tokenizer.apply_chat_template(messages, add_generation_prompt=is_prompt, tokenize=False, **given)
+            )
         # Not apply_chat_template: it replaces every function among the arguments, so that the date could not be fixed,
         # and takes some names of arguments for its own.
         template = _compile_jinja_template(self.template or self.tokenizer.get_chat_template(None, tools))
@@ -142,7 +145,7 @@ def of(tokenizer: Any, inputs: Inputs) -> Chat:
     """
     template = _read(inputs.chat_template) if inputs.chat_template else ""
     arguments = inputs.template_arguments()
-    problems = _missing_tokens(template, tokenizer, str(inputs.chat_template)) + _date_problems(arguments)
+    problems = _template_problems(template, tokenizer, str(inputs.chat_template)) + _date_problems(arguments)
     raise_all(problems)
     return Chat(tokenizer, template, arguments, inputs.end_answers)
 
@@ -159,8 +162,16 @@ def _read(path: Path) -> str:
     return text
 
 
-def _missing_tokens(template: str, tokenizer: Any, path: str) -> list[ThunderError]:
-    """A control token that the vocabulary lacks would become several tokens of text, which mean nothing to the base."""
+def _template_problems(template: str, tokenizer: Any, path: str) -> list[ThunderError]:
+    """What is wrong with a recipe's template.
+
+    A control token that the vocabulary lacks would become several tokens of text, which mean nothing to the base.
+    """
+    try:
+        _compile_jinja_template(template)
+    except Exception as error:  # jinja2 has several, and its compiler may run out of stack
+        reason = escaped(" ".join(str(error).split()))[:LONGEST_REASON]
+        return [ThunderError(f"is no Jinja template: {reason}", where=path, hint="correct it")]
     words = dict.fromkeys(SPELLED.findall(COMMENT.sub("", template)))
     missing = [word for word in words if len(tokenizer.encode(word, add_special_tokens=False)) != 1]
     if not missing:

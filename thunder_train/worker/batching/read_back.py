@@ -4,6 +4,7 @@ A tokenizer that knows no letter of a script gives <unk>, or nothing. Such a tra
 to predict. So it is refused.
 """
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -92,13 +93,8 @@ class ReadBack:
 
     @cached_property
     def _file(self) -> Tokenizer | None:
-        """The tokenizer of tokenizer.json, if transformers loaded another class than tokenizer_config.json names."""
-        folder = Path(str(self.chat.wrapped.name_or_path))
-        if not is_fast(self.chat) or not (folder / "tokenizer.json").is_file():
-            return None
-        named = str(_json(folder / "tokenizer_config.json").get("tokenizer_class", "")).removesuffix("Fast")
-        loaded = type(self.chat.wrapped).__name__.removesuffix("Fast")
-        return None if loaded in (named, AS_IT_IS) else Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = self.chat.wrapped
+        return _file(str(tokenizer.name_or_path), type(tokenizer).__name__) if is_fast(self.chat) else None
 
     def _is_other_class(self, text: str) -> bool:
         """Whether tokenizer.json gives other tokens, if transformers replaced parts of it."""
@@ -117,6 +113,15 @@ class ReadBack:
         if kind in _classes_forced():
             edit += f', "auto_map": {{"AutoTokenizer": [null, "{AS_IT_IS}"]}}'
         return f"write {edit} into tokenizer_config.json"
+
+
+@functools.lru_cache(maxsize=2)
+def _file(folder: str, loaded: str) -> Tokenizer | None:
+    """The tokenizer of tokenizer.json, if transformers loaded another class than tokenizer_config.json names."""
+    path = Path(folder) / "tokenizer.json"
+    named = str(_json(path.with_name("tokenizer_config.json")).get("tokenizer_class", "")).removesuffix("Fast")
+    is_named = loaded.removesuffix("Fast") in (named, AS_IT_IS)
+    return None if is_named or not path.is_file() else Tokenizer.from_file(str(path))
 
 
 def _json(path: Path) -> dict[str, Any]:
