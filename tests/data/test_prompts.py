@@ -86,3 +86,15 @@ def test_a_row_that_lacks_a_value_is_named(tmp_path: Path) -> None:
         "prompt.j2: row in:1: 'dict object' has no attribute 'jerk'; "
         "a prompt may use asr_text, hypotheses, partition and telemetry"
     ) == str(error.value)
+
+
+def test_what_a_template_sets_for_one_row_is_unknown_to_the_next(tmp_path: Path) -> None:
+    """
+    All rows share one context, because making it would take as long as the rest of a prompt.
+    """
+    text = "{% if asr_text == 'one' %}{% set kept = asr_text %}{% endif %}{{ asr_text }} {{ kept is defined }}"
+    rendering, values = prompts(tmp_path, text), {"hypotheses": (), "partition": "", "telemetry": {}}
+
+    shown = [rendering.render("in:1", asr_text=heard, **values) for heard in ("one", "two", "one")]
+
+    assert ["one True", "two False", "one True"] == shown

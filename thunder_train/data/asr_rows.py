@@ -86,14 +86,16 @@ class Pair(Prediction, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Keys(msgspec.Struct):
-    """The join keys of a line, whatever they are; the rest of it is not decoded."""
+    """The join keys of a row, whatever they are; the rest of it is not decoded."""
 
     audio_path: Any = None
     segment_id: Any = None
     feat_id: Any = None
 
 
-DECODE_KEYS = msgspec.json.Decoder(_Keys).decode
+DECODE_KEYS = msgspec.json.Decoder(_Keys).decode_lines
+LACKING = (None, "")
+"""Values of a join key that a row lacks."""
 CANONICAL = (*Prediction.__struct_fields__, "reference_text", "offset")
 
 
@@ -303,17 +305,14 @@ class Join:
         by_all, by_any = set(JOIN_KEYS), set[str]()
         try:
             for path in files:
-                is_empty = True
-                for values in self._key_values(path, field_map):
-                    is_empty = False
-                    for key, value in zip(JOIN_KEYS, values, strict=True):
-                        if value in (None, ""):
-                            by_all.discard(key)
-                        else:
-                            by_any.add(key)
-                if is_empty:
+                values = self._key_values(path, field_map)
+                lacking = {(one in LACKING, two in LACKING, three in LACKING) for one, two, three in values}
+                if not lacking:
                     return None
-        except (ValueError, RecursionError, ThunderError):
+                for lacks in lacking:
+                    by_all -= {key for key, is_lacking in zip(JOIN_KEYS, lacks, strict=True) if is_lacking}
+                    by_any |= {key for key, is_lacking in zip(JOIN_KEYS, lacks, strict=True) if not is_lacking}
+        except (*packed.DAMAGE, RecursionError, ThunderError):
             return None
         return by_all, by_any
 
@@ -323,9 +322,8 @@ class Join:
         reader = Reader(path, self.root, field_map.columns, self.source)
         is_plain = reader.form == formats.JSON and not self.source.rows and not declared & {*JOIN_KEYS}
         if is_plain and reader.layout == json_rows.LINES:
-            for _, line in packed.lines(path, self.root, reader.problems):
-                if not line.isspace():
-                    keys = DECODE_KEYS(line)  # in a quarter of the time that the whole row would take
+            for several in packed.whole_lines(path, self.root):
+                for keys in DECODE_KEYS(several):  # in a tenth of the time that whole rows would take
                     yield keys.audio_path, keys.segment_id, keys.feat_id
         else:
             for _, row in reader.mapped(field_map):

@@ -173,6 +173,15 @@ def whole(path: str, root: Path) -> bytes:
     return content.removeprefix(MARK)
 
 
+def whole_lines(path: str, root: Path) -> Iterator[bytes]:
+    """A file in pieces that end with a line, a byte-order mark skipped. A line is cut at LINE_LIMIT. Errors: DAMAGE."""
+    with opened(path, root) as stream:
+        mark = MARK
+        while piece := stream.read(BUFFER):
+            yield (piece + stream.readline(LINE_LIMIT)).removeprefix(mark)
+            mark = b""
+
+
 def lines(path: str, root: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
     """Each line and its number from 1, a byte-order mark skipped; over-long lines and a damaged end are problems."""
     with opened(path, root) as stream:
