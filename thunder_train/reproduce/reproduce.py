@@ -131,7 +131,22 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
     for entry in entries:
         unread = [] if current[entry["path"]] in known else foreign.unread(entry["path"], root)
         problems += unread or _check(current[entry["path"]], entry["path"], entry["sha256"])
-    return {name: path for name, path in current.items() if name not in hub_files}, problems
+    template, template_problems = _chat_template(run, root)
+    given = {name: path for name, path in current.items() if name not in hub_files}
+    return {**given, **template}, problems + template_problems
+
+
+def _chat_template(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:
+    """{path: current file} of the chat template that the run's model names, and a problem if it is not the run's."""
+    model, entry = run["recipe"]["model"], run["inputs"].get("chat_template")
+    path = model.get("chat_template", "")
+    if not path:
+        return {}, []
+    if not entry or entry["path"] != path:
+        return {}, [ThunderError("has no sha256 in the manifest", path)]
+    is_ours = _current_table(root, "models", model["name"]).get("chat_template") == path
+    unread = [] if is_ours else foreign.unread(path, root)
+    return {path: root / path}, unread or _check(root / path, path, entry["sha256"])
 
 
 def _matches(pattern: str, name: str) -> bool:
