@@ -84,6 +84,11 @@ def test_row_of_a_list_is_named_by_line_or_number(tmp_path: Path) -> None:
             '[\n{"text": "a"},\n{"text": b}]',
             "in.json:3:10: is not JSON: JSON is malformed: invalid character; correct or remove the line",
         ),
+        ('["a", "b"]', 'in.json: row 1, 2: is not a JSON object; write it as {"text": "..."}'),
+        (
+            '[[{"role": "user", "content": "q"}]]',
+            'in.json: row 1: is not a JSON object; write it as {"messages": [...]}',
+        ),
         (
             '{"text": "a"},\n{"text": "b"},\n',
             "in.json:1, 2: is not JSON: a comma follows the object; take the comma away, or make the file one list",

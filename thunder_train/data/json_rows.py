@@ -100,7 +100,7 @@ def line_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
                 problems.keep(fault(line, path, number, error))
             continue
         if value.__class__ is not dict:
-            problems.add("is not a JSON object", f"{path}:{number}", "correct or remove the line")
+            problems.add("is not a JSON object", f"{path}:{number}", _as_object(value, "line"))
             continue
         colons = line.count(b":")  # as many as keys: nearly always; see repeated_key
         if colons == len(value) or colons == _shallow(value) or not repeats(line, value, path, number, problems):
@@ -213,6 +213,14 @@ def _pieces(content: bytes, start: int, end: int, path: str) -> Iterator[tuple[b
         start = following
 
 
+def _as_object(value: Any, name: str) -> str:
+    """What to do about a row that is no object. name: what it is called, row or line."""
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, dict) and first.keys() & {"role", "from"}:
+        return 'write it as {"messages": [...]}'
+    return 'write it as {"text": "..."}' if isinstance(value, str) else f"correct or remove the {name}"
+
+
 def _object(part: bytes, path: str, where: str, line: int, problems: Problems) -> dict[str, Any] | None:
     """The object of an item of a list; None, and a problem, if it is none."""
     if len(part) > packed.LINE_LIMIT:
@@ -224,7 +232,7 @@ def _object(part: bytes, path: str, where: str, line: int, problems: Problems) -
         problems.keep(fault(part, path, line, error))
         return None
     if value.__class__ is not dict:
-        problems.add("is not a JSON object", where, "correct or remove the row")
+        problems.add("is not a JSON object", where, _as_object(value, "row"))
         return None
     return None if repeats(part, value, path, where, problems) else value
 
