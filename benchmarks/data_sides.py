@@ -1,4 +1,4 @@
-"""The commands of the two sides of the data benchmark."""
+"""The commands of the sides of the data benchmark: ours, the rival and the floor."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-RIVAL = "datasets==5.2.0"
+RIVAL, FLOOR = "datasets==5.2.0", "polars==2.1.0"
 PROMPT = "Partition: {{ partition }}\nHypothesis: {{ asr_text }}\n"
 
 
@@ -24,12 +24,23 @@ def ours(pairs: Path, out: Path) -> list[str]:
 
 def theirs(bench: Path, pairs: Path, out: Path) -> list[str]:
     """The rival, in its own environment."""
-    environment = bench / "rival-venv"
+    python = _python(bench / "rival-venv", RIVAL)
+    return [python, str(Path(__file__).with_name("data_rival.py")), str(pairs), str(out)]
+
+
+def floor(bench: Path, pairs: Path, out: Path) -> list[str]:
+    """The bare job with Polars, in its own environment."""
+    python = _python(bench / "floor-venv", FLOOR)
+    return [python, str(Path(__file__).with_name("data_floor.py")), str(pairs), str(out)]
+
+
+def _python(environment: Path, package: str) -> str:
+    """The interpreter of an environment with one package, which is made if it is not there."""
     python = environment / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", RIVAL], check=True)
-    return [str(python), str(Path(__file__).with_name("data_rival.py")), str(pairs), str(out)]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", package], check=True)
+    return str(python)
 
 
 def main(pairs: Path, out: Path) -> None:
