@@ -125,6 +125,25 @@ def test_a_file_without_rows_is_refused_again_the_second_time(tmp_path: Path, na
             tokens.read(path, nano_chat, tokens.Policy(100), tmp_path / "cache")
 
 
+def test_a_cache_that_others_wrote_is_read_without_a_lock(
+    tmp_path: Path, nano_chat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A project may be looked at by somebody who cannot write in it.
+    """
+    from thunder_train.worker.batching import token_cache, tokens
+
+    path = write_rows(tmp_path / "rows.jsonl", [row(1, "ߞߊ")])
+    made = tokens.read_all(path, nano_chat, "last", tmp_path / "cache")
+
+    def refused(place: Path) -> None:
+        raise AssertionError(f"{place} must not be locked")
+
+    monkeypatch.setattr(token_cache, "alone", refused)
+
+    assert made == tokens.read_all(path, nano_chat, "last", tmp_path / "cache")
+
+
 def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path: Path, nano_chat: Any) -> None:
     """
     It is a user's mistake, so there is no traceback.

@@ -80,7 +80,8 @@ def alone(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ThunderError(f"cannot be written: {error.strerror}", where=str(lock), hint="free or unlock it") from error
     with opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)  # the system gives it back when this process ends, however it ends
+        with contextlib.suppress(OSError):  # a network disk may have no locks: then each rank tokenises
+            fcntl.flock(opened, fcntl.LOCK_EX)  # the system gives it back when this process ends, however it ends
         try:
             yield
         finally:

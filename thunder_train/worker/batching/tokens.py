@@ -128,10 +128,11 @@ def tokenise(path: Path, chat: Chat, train_on: str = "last", cache: Path | None 
     The ranks of a machine, an evaluation and `doit tokens` share what is cached.
     """
     place = token_cache.path_of(cache, path, chat)
+    if cached := _cached(place, train_on):  # without the lock: the folder may be one that only others can write
+        return cached
     with token_cache.alone(place) if place else nullcontext():
-        cached = token_cache.load(place) if place else None
-        if cached and (cached.is_whole or train_on == "last"):
-            return _from_cache(cached, train_on)
+        if cached := _cached(place, train_on):
+            return cached
         rows, is_whole = _tokenised(path, chat, train_on)
         # A file that was swapped since has another name.
         if place and not rows.problems and not rows.lost and place == token_cache.path_of(cache, path, chat):
@@ -141,7 +142,10 @@ def tokenise(path: Path, chat: Chat, train_on: str = "last", cache: Path | None 
     return rows
 
 
-def _from_cache(cached: Cached, train_on: str) -> Tokenised:
+def _cached(place: Path | None, train_on: str) -> Tokenised | None:
+    cached = token_cache.load(place) if place else None
+    if not cached or not (cached.is_whole or train_on == "last"):
+        return None
     examples = [Example(*row[1:]) for row in cached.rows]
     lines = [row[0] for row in cached.rows]
     if train_on == "last":
