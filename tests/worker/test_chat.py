@@ -90,7 +90,7 @@ def test_control_tokens_that_the_vocabulary_lacks_are_named(tokenizer: Any) -> N
         of(tokenizer, inputs(CHATML))
 
     expected = (
-        f"{CHATML}: writes <|im_start|>, <|im_end|>, which the vocabulary of the model has not as one token; write it "
+        f"{CHATML}: writes <|im_start|>, <|im_end|>, which are no single tokens of the model's vocabulary; write it "
         "with control tokens of the vocabulary (<bos>, <end_of_turn>, <pad>, <unk>), or use templates/chat/plain.jinja"
     )
     assert expected == str(caught.value)

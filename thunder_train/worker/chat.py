@@ -177,7 +177,7 @@ def _template_problems(template: str, tokenizer: Any, path: str) -> list[Thunder
     if not missing:
         return []
     present = ", ".join(sorted(map(str, tokenizer.all_special_tokens))[:SHOWN])
-    what = f"writes {', '.join(missing)}, which the vocabulary of the model has not as one token"
+    what = f"writes {', '.join(missing)}, which are no single tokens of the model's vocabulary"
     hint = f"write it with control tokens of the vocabulary ({present}), or use templates/chat/plain.jinja"
     return [ThunderError(escaped(what), where=path, hint=escaped(hint))]
 
