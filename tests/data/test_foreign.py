@@ -75,7 +75,7 @@ def test_file_of_another_kind_is_named(tmp_path: Path, name: str, content: bytes
         ("s3://bucket/a.jsonl", "is an address of s3, which is not fetched; copy the file here, and name its path"),
         (
             "hf://datasets/a/b",
-            'is an address of the Hugging Face hub; set repo = "owner/name" and revision instead of path',
+            'is an address of the Hugging Face hub; set repo = "owner/name" and revision, and path to the files in it',
         ),
         ("file:///a.jsonl", "is an address of a file; write the path alone, without file://"),
         ("~/a.jsonl", "begins with ~, which is not replaced; write the home folder in full"),

@@ -77,7 +77,8 @@ def refuse_address(path: str) -> None:
     if scheme == "file":
         what, hint = "is an address of a file", "write the path alone, without file://"
     elif scheme == "hf":
-        what, hint = "is an address of the Hugging Face hub", 'set repo = "owner/name" and revision instead of path'
+        hint = 'set repo = "owner/name" and revision, and path to the files in it'
+        what = "is an address of the Hugging Face hub"
     elif scheme in ("http", "https"):
         what, hint = "is a web address, which is not fetched", "download the file, and name its path"
         if "huggingface.co/datasets/" in path:
