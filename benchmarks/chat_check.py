@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any
 from unittest import mock
 
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
 from thunder_train import ThunderError
 
 TODAY = datetime(2024, 7, 26)
@@ -146,13 +148,15 @@ def _opens_thoughts(prompt: str) -> bool:
 
 
 def _renderer(tokenizer: Any, case: Case) -> Callable[[Messages, bool], str]:
-    given: dict[str, Any] = {"tools": case.tools or None, "tokenize": False, **case.arguments}
+    """(messages, whether the answer is opened) -> text. Not apply_chat_template: it drops content that is null."""
+    template = _compile_jinja_template(tokenizer.get_chat_template(None, case.tools or None))
+    given = {**tokenizer.special_tokens_map, "tools": case.tools or None, "documents": None, **case.arguments}
 
     def render(messages: Messages, opens: bool) -> str:
         with mock.patch("transformers.utils.chat_template_utils.datetime") as clock:
             clock.now.return_value = TODAY
             try:
-                return str(tokenizer.apply_chat_template(messages, add_generation_prompt=opens, **given))
+                return str(template.render(messages=messages, add_generation_prompt=opens, **given))
             except Exception as error:
                 raise ImpossibleError(f"the template rejects it: {error}") from error
 
