@@ -114,8 +114,8 @@ def _turn(tokenizer: Any, case: Case, turn: int, stops: set[str]) -> Target:
     render = _renderer(tokenizer, case)
     prompt, row = render(case.messages[:turn], True), render(case.messages[: turn + 1], False)
     content, asked = ((case.messages[i].get("content") or "").strip() for i in (turn, turn - 1))
-    if content not in row:
-        raise ImpossibleError("the template does not write the answer")
+    if content not in row or asked not in prompt:
+        raise ImpossibleError("the template does not write the answer, or what it answers")
     answer = row.rindex(content) if content else len(row)
     same = _same(prompt, row)
     is_rewritten = same < len(prompt) and same < prompt.rfind(asked) + len(asked)
@@ -149,7 +149,10 @@ def _opens_thoughts(prompt: str) -> bool:
 
 def _renderer(tokenizer: Any, case: Case) -> Callable[[Messages, bool], str]:
     """(messages, whether the answer is opened) -> text. Not apply_chat_template: it drops content that is null."""
-    template = _compile_jinja_template(tokenizer.get_chat_template(None, case.tools or None))
+    try:
+        template = _compile_jinja_template(tokenizer.get_chat_template(None, case.tools or None))
+    except ValueError as error:
+        raise ImpossibleError("there is no template") from error
     given = {**tokenizer.special_tokens_map, "tools": case.tools or None, "documents": None, **case.arguments}
 
     def render(messages: Messages, opens: bool) -> str:

@@ -44,6 +44,13 @@ _ENDED_THOUGHTS = (
     "{% else %}{{ message.content }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
 )
+_CLOSED_IN_PROMPT = _ENDED_THOUGHTS.replace("<|assistant|><think>", "<|assistant|><think></think>")
+_OTHER_HEADER = _ENDED_THOUGHTS.replace("</think>", "<|answer|>").replace(
+    "<|assistant|><think>", "<|assistant|><|none|>"
+)
+_ENDED_TWICE = _TURNS.replace(
+    "<end_of_turn>\n", "<end_of_turn>\n{% if message.role == 'assistant' %}<end_of_turn>{% endif %}"
+)
 _NOTHING_FOR_NOTHING = (
     "{% for message in messages if message.content %}"
     "<start_of_turn>{{ message.role }}\n{{ message.content }}<end_of_turn>\n"
@@ -91,6 +98,9 @@ TEMPLATES = {
     "never ended": _NEVER_ENDED,  # GLM 4.5
     "open thoughts": _OPEN_THOUGHTS,  # DeepSeek R1
     "ended thoughts": _ENDED_THOUGHTS,  # GLM 4.7 with thinking on
+    "thoughts closed in the prompt": _CLOSED_IN_PROMPT,  # DeepSeek V3.2
+    "another header": _OTHER_HEADER,  # Command R7B
+    "ended twice": _ENDED_TWICE,  # Apriel, Phi 3.5
     "nothing for nothing": _NOTHING_FOR_NOTHING,  # Seed-OSS, Nemotron
     "tools": _TOOLS,
     "calls as text": _CALLS_AS_TEXT,  # DeepSeek V3

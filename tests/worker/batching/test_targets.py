@@ -80,6 +80,32 @@ def test_a_header_that_the_model_must_write_is_a_target(tokenizer: Any) -> None:
     assert f"<think>\n\n</think>\n\nxy{END}" == thoughts[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "opening", "target"),
+    [
+        ("ended thoughts", "<think>", "</think>xy"),
+        ("thoughts closed in the prompt", "<think></think>", "xy"),
+        ("another header", "<|none|>", "<|answer|>xy"),
+    ],
+)
+def test_a_header_that_differs_from_that_of_the_prompt(tokenizer: Any, name: str, opening: str, target: str) -> None:
+    """
+    The model writes what the row's header has and the generation prompt has not.
+    """
+    assert [[f"<|user|>ab<|assistant|>{opening}", f"{target}{END}"]] == parts(tokenizer, name, [USER, ANSWER])
+
+
+def test_an_answer_ends_at_its_first_end_of_turn(tokenizer: Any) -> None:
+    """
+    A generation stops there; Apriel's template writes another one after each answer.
+    """
+    (last,) = parts(tokenizer, "ended twice", [USER, ANSWER])
+    (both,) = parts(tokenizer, "ended twice", [USER, ANSWER, AGAIN, LAST], "all")
+
+    assert f"xy{END}" == last[1]
+    assert [f"xy{END}", f"zw{END}"] == both[1::2]
+
+
 def test_the_end_of_sequence_is_added_where_the_template_ends_no_turn(tokenizer: Any) -> None:
     """
     A model trained on answers without an end writes on until the cap.
@@ -203,7 +229,6 @@ def test_a_developer_is_a_system_where_the_template_knows_none(tokenizer: Any) -
     [
         ("counting", [USER, ANSWER], "the chat template does not render the prompt as a prefix of the whole row"),
         ("open thoughts", [USER, ANSWER], "the generation prompt opens thoughts with <think>, and the row ends none"),
-        ("ended thoughts", [USER, ANSWER], "the generation prompt opens thoughts with <think>, and the row ends none"),
         (
             "thoughts in the last answer",
             [USER, {"role": "assistant", "content": "hm</think>yes"}],

@@ -188,14 +188,18 @@ def _earlier(messages: Sequence[Mapping[str, Any]], turns: Sequence[int], chat: 
 def _target(talk: Conversation, turn: int, prompt: str) -> tuple[str, bool]:
     """(what the model is to write after a prompt, whether the end-of-sequence token must follow)."""
     written = _after(prompt, talk, turn)
-    end = max((written.rfind(each) + len(each) for each in talk.chat.ends if each in written), default=0)
-    if end:
+    if end := _first_end(written, talk.chat.ends):
         return written[:end], False  # the template's text after it (a newline in Gemma's) is never generated
     if not talk.chat.end_answers:
         if not written:
             raise ThunderError("has no target: the template writes nothing for it", hint="set end_answers to true")
         return written, False
     return _without_blanks(written, (talk.messages[turn].get("content") or "")), True
+
+
+def _first_end(written: str, ends: Sequence[str]) -> int:
+    """The position after the first end of turn, where a generation stops; 0 if there is none."""
+    return min((written.find(each) + len(each) for each in ends if each in written), default=0)
 
 
 def _without_blanks(written: str, content: str) -> str:
@@ -218,12 +222,34 @@ def _after(prompt: str, talk: Conversation, turn: int) -> str:
         if prompt.endswith(opening) and whole.startswith(prompt.removesuffix(opening)):
             return whole[len(prompt) - len(opening) :]
     before, _ = talk.around(turn)
-    if not before or not (whole.startswith(before) and prompt.startswith(before)):
+    header = _other_header(prompt, before, (talk.messages[turn - 1].get("content") or "").strip())
+    if header is None or not before or not whole.startswith(before):
         _check_thoughts(prompt, "", talk.chat)
         hint = "set chat_template to one that only adds to what it wrote, or split the conversation"
         raise ThunderError(REWRITTEN, hint=hint)
-    openings.append(prompt[len(before) :])
-    return whole[len(before) :]
+    if prompt.startswith(before):
+        openings.append(prompt[len(before) :])
+    return header + whole[len(before) :]
+
+
+def _other_header(prompt: str, before: str, asked: str) -> str | None:
+    """What the model must write before an answer, where a row has another header than the generation prompt.
+
+    before: what the row has before the answer. asked: the last message of the prompt; None if the two differ in it. The
+    prompt of DeepSeek V3.2 ends with <think></think> where the row has </think>: nothing is left to write. That of
+    Command R7B ends with an empty block of thoughts where the row has <|START_RESPONSE|>: it is to be written.
+    """
+    same = next((i for i, pair in enumerate(zip(prompt, before, strict=False)) if pair[0] != pair[1]), None)
+    if same is None:
+        return "" if prompt.startswith(before) else None
+    word = prompt.rfind("<", 0, same)
+    same = word if word > prompt.rfind(">", 0, same) else same  # not within a control token
+    if not asked or prompt.rfind(asked) < 0 or prompt.rfind(asked) + len(asked) > same:
+        return None
+    opened, header = prompt[same:].rstrip(), before[same:]
+    if not header.strip():
+        return ""
+    return next(header[size:] for size in range(len(header), -1, -1) if opened.endswith(header[:size]))
 
 
 def _span_within(talk: Conversation, turn: int, text: str) -> tuple[int, int] | None:
@@ -234,7 +260,7 @@ def _span_within(talk: Conversation, turn: int, text: str) -> tuple[int, int] | 
     start = len(prompt)
     same = next((i for i, pair in enumerate(zip(so_far, text, strict=False)) if pair[0] != pair[1]), len(so_far))
     ends = talk.chat.ends
-    end = max((text.rfind(each, start, same) + len(each) for each in ends if each in text[start:same]), default=0)
+    end = start + size if (size := _first_end(text[start:same], ends)) else 0
     if not end and same == len(so_far):
         # GLM ends no turn, but stops at the token that begins the next one.
         end = next((same + len(each) for each in ends if text.startswith(each, same)), 0)
