@@ -97,6 +97,29 @@ def test_control_tokens_that_the_vocabulary_lacks_are_named(tokenizer: Any) -> N
     of(tokenizer, inputs(CHATML.with_name("plain.jinja")))
 
 
+def test_special_tokens_past_the_vocabulary_are_refused(folder: Path, tmp_path: Path) -> None:
+    """
+    transformers adds them in silence, and MLX reads memory that is no embedding.
+    """
+    import mlx_lm.tokenizer_utils
+
+    from thunder_train.worker import chat
+
+    base = tmp_path / "base"
+    shutil.copytree(folder / "nano", base)
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps(settings | {"bos_token": "<s>", "eos_token": "</s>"}))
+    size = json.loads((base / "config.json").read_text())["vocab_size"]
+
+    with pytest.raises(ThunderError) as caught:
+        chat.of(mlx_lm.tokenizer_utils.load(base), inputs())
+
+    assert str(caught.value) == (
+        f"{base}/tokenizer_config.json: names bos_token <s> and eos_token </s>, outside of the model's vocabulary of "
+        f"{size} tokens; name tokens of tokenizer.json there, or null"
+    )
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe"])
 def test_a_template_that_cannot_be_read_is_one_line(tokenizer: Any, tmp_path: Path, content: bytes | None) -> None:
     """

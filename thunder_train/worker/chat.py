@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from thunder_train import ThunderError, raise_all
+from thunder_train.core import files
 from thunder_train.core.text import escaped
 from thunder_train.worker.args import Inputs
 
@@ -141,12 +142,13 @@ class Chat:
 def of(tokenizer: Any, inputs: Inputs) -> Chat:
     """The tokenizer with the template and the arguments that flags give.
 
-    Raises ThunderError for a file that cannot be read, and for one with control tokens that the vocabulary lacks.
+    Raises ThunderError for a file that cannot be read, for one with control tokens that the vocabulary lacks, and for a
+    first or last token that the model has no embedding of.
     """
     template = _read(inputs.chat_template) if inputs.chat_template else ""
     arguments = inputs.template_arguments()
     problems = _template_problems(template, tokenizer, str(inputs.chat_template)) + _date_problems(arguments)
-    raise_all(problems)
+    raise_all(problems + _vocabulary_problems(tokenizer))
     return Chat(tokenizer, template, arguments, inputs.end_answers)
 
 
@@ -180,6 +182,26 @@ def _template_problems(template: str, tokenizer: Any, path: str) -> list[Thunder
     what = f"writes {', '.join(missing)}, which are no single tokens of the model's vocabulary"
     hint = f"write it with control tokens of the vocabulary ({present}), or use templates/chat/plain.jinja"
     return [ThunderError(escaped(what), where=path, hint=escaped(hint))]
+
+
+def _vocabulary_problems(tokenizer: Any) -> list[ThunderError]:
+    """transformers adds a bos_token or eos_token that tokenizer.json lacks, with an id past the model's embeddings.
+
+    MLX would read whatever lies behind them in memory.
+    """
+    folder = Path(str(getattr(tokenizer, "name_or_path", "")))
+    config = files.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    wrong = [
+        f"{name} {getattr(tokenizer, name)}"
+        for name in ("bos_token", "eos_token")
+        if size and (getattr(tokenizer, f"{name}_id", None) or 0) >= size
+    ]
+    if not wrong:
+        return []
+    what = f"names {escaped(' and '.join(wrong))}, outside of the model's vocabulary of {size:,} tokens"
+    hint = "name tokens of tokenizer.json there, or null"
+    return [ThunderError(what, where=str(folder / "tokenizer_config.json"), hint=hint)]
 
 
 def _date_problems(arguments: Mapping[str, Any]) -> list[ThunderError]:
