@@ -70,7 +70,7 @@ def test_names_of_other_libraries_are_splits(tmp_path: Path, names: list[str], e
     contents = {"json": json.dumps(PAIRS).encode(), "csv": TABLE, "gz": gzip.compress(TABLE), "md": b"#"}
     fill(tmp_path, {name: contents[name.rpartition(".")[2]] for name in names})
 
-    found = folder.found(the_source(split=""), tmp_path)
+    found = folder.files_by_split(the_source(split=""), tmp_path)
 
     assert expected == [split for split, paths in found.items() for _ in paths]
     assert 2 * len(expected) == len(read_source(tmp_path, kind="folder", path="mlx")[0])

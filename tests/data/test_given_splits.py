@@ -181,7 +181,7 @@ def test_a_split_that_means_nothing_is_refused_where_it_counts() -> None:
     alike = planned(({}, own("train-clean-100", "test-other")))
     folds = planned(({}, own(*(f"fold{number}" for number in range(8)))))
 
-    words = "train, training, valid, validation, val, dev, eval, test, testing"
+    words = "train, training, valid, validation, val, dev, eval, evaluation, test, testing"
     hint = f'; use {words}, by enums.split of the source, or split = "divide"'
     where = "thunder.toml: datasets.d.sources: rows have the splits"
     assert [

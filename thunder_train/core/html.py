@@ -1,9 +1,9 @@
 """HTML pages of untrusted text, from Jinja templates.
 
 Input: a template and its values.  Output: a page in which every value is escaped. A template shows a text through the
-filter `shown`, `shown_lines` or `lines` or the function `compared`. These spell out each character that would hide or reorder
-others (`\\u202e`), and make a run of each stretch of N'Ko, which goes from right to left, so that the words around it
-keep their order.
+filter `shown`, `shown_lines` or `lines` or the function `compared`. These spell out each character that would hide or
+reorder others (`\\u202e`), and make a run of each stretch of N'Ko, which goes from right to left, so that the words
+around it keep their order.
 """
 
 import json

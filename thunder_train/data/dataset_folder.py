@@ -12,12 +12,12 @@ from pathlib import Path
 from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.data import formats
+from thunder_train.data.rows import SPLIT_WORDS
 
 FACTS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Files of facts beside rows."""
 STATE = "state.json"
 """Names the Arrow files of a saved dataset; others beside them are left from computations."""
-SPLIT_WORDS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 ROWS = (*formats.JSON_NAMES, *formats.TABLE_NAMES, *formats.TYPED_NAMES)
 STATE_LIMIT = 2**24
 """Most bytes of a state.json; a file of ours names a shard in 50."""

@@ -1,7 +1,7 @@
 """A folder of given splits: mlx-lm's train.jsonl, valid.jsonl, test.jsonl, and files of Hugging Face's names.
 
 Input: the folder that a source of kind `folder` names.  Output: its rows, each with the split of its file. What a file
-holds is told by the fields of its first row; all its rows must be of that kind.
+holds is known by the fields of its first row; all its rows must be of that kind.
 """
 
 import re
@@ -14,16 +14,11 @@ from thunder_train.data import chat_shapes, dataset_folder, foreign, kinds, pack
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.formats import JSON_NAMES, TABLE_NAMES, TYPED_NAMES
 from thunder_train.data.readers import Reader
-from thunder_train.data.rows import Ledger, Row
+from thunder_train.data.rows import SPLIT_WORDS, Ledger, Row
+from thunder_train.data.splits import SPLITS
 
-WORDS = {
-    "train": ("train", "training"),
-    "valid": ("valid", "validation", "val", "dev", "eval"),
-    "test": ("test", "testing"),
-}
-"""Split -> what the names of its files begin with."""
 SHARD = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?([-_][0-9a-f]{8,})?", re.IGNORECASE)
-"""What may follow that word: the number of a part, as in train-00000-of-00002."""
+"""What may follow the word for a split: the number of a part, as in train-00000-of-00002."""
 ENDS = (*JSON_NAMES, *TABLE_NAMES, *TYPED_NAMES, *packed.SUFFIXES)
 FIELDS = frozenset(field for shape in chat_shapes.SHAPES.values() for field in shape.__struct_fields__)
 
@@ -32,14 +27,14 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """The rows of the folder's files: train, valid, test."""
     keeps = source.split != "divide"
     name = Path(source.path.rstrip("/")).name
-    for split, paths in found(source, root).items():
+    for split, paths in files_by_split(source, root).items():
         label = f"{name}-{split}".replace(".", "_").lstrip("-")
         for path in paths:
             kind = _kind(source, path, root)
             yield from simple_rows.read(source, path, root, ledger, kind, label, split if keeps else "")
 
 
-def found(source: Source, root: Path) -> dict[str, list[str]]:
+def files_by_split(source: Source, root: Path) -> dict[str, list[str]]:
     """Split -> its files, sorted. Raises ThunderError for a folder without a train file, and for rivals of a file."""
     foreign.refuse_address(source.path)
     folder = root / source.path
@@ -51,12 +46,12 @@ def found(source: Source, root: Path) -> dict[str, list[str]]:
         hint = 'leave split out, or set "divide" to split the rows anew'
         raise ThunderError(f"split is {source.split!r}, but the files say it", where=source.path, hint=hint)
     names = sorted(each.name for each in folder.iterdir() if each.is_file() and not each.name.startswith("."))
-    by_split = {split: [name for name in names if _is_of(name, words)] for split, words in WORDS.items()}
+    by_split = {split: [name for name in names if _split(name) == split] for split in SPLITS}
     if not any(by_split.values()):
-        by_split = {split: _below(folder, words) for split, words in WORDS.items()}
+        by_split = {split: _below(folder, split) for split in SPLITS}
     for split, chosen in by_split.items():
         if len(chosen) > 1 and not all(_word(name)[1] for name in chosen if "/" not in name):
-            hint = f"keep one file for {split}, or number its parts as {WORDS[split][0]}-1, {WORDS[split][0]}-2"
+            hint = f"keep one file for {split}, or number its parts as {split}-1, {split}-2"
             raise ThunderError(f"has {' and '.join(chosen[:4])}", where=source.path, hint=hint)
     if not by_split["train"]:
         raise ThunderError("has no train file", where=source.path, hint=_train_hint(folder, names))
@@ -64,16 +59,18 @@ def found(source: Source, root: Path) -> dict[str, list[str]]:
     return {split: [f"{path}/{name}" for name in chosen] for split, chosen in by_split.items() if chosen}
 
 
-def _below(folder: Path, words: tuple[str, ...]) -> list[str]:
+def _below(folder: Path, split: str) -> list[str]:
     """The files in the folders of a split, as DatasetDict.save_to_disk makes them."""
-    parts = sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name.lower() in words)
+    parts = sorted(
+        each.name for each in folder.iterdir() if each.is_dir() and SPLIT_WORDS.get(each.name.lower()) == split
+    )
     return [name for part in parts for name in dataset_folder.rows_in(part, folder)]
 
 
 def _train_hint(folder: Path, names: list[str]) -> str:
     """What to do about a folder without a train file."""
     inner = folder / "data"
-    if inner.is_dir() and any(_is_of(each.name, WORDS["train"]) for each in inner.iterdir()):
+    if inner.is_dir() and any(_split(each.name) == "train" for each in inner.iterdir()):
         return "its folder data has one: name that"
     listed = f"; it holds {kinds.shown(names, ', ')}" if names else ""
     return f"call it train.jsonl, beside valid.jsonl and test.jsonl{listed}"
@@ -88,10 +85,11 @@ def _word(name: str) -> tuple[str, str]:
     return begin.lower(), name[len(begin) :]
 
 
-def _is_of(name: str, words: tuple[str, ...]) -> bool:
-    """Whether a file is one of a split, or a part of one."""
+def _split(name: str) -> str:
+    """The split that a file is, or is a part of; "" for any other file."""
     word, rest = _word(name)
-    return word in words and (not rest or SHARD.fullmatch(rest) is not None) and Path(name).suffix.lower() in ENDS
+    is_part = not rest or SHARD.fullmatch(rest)
+    return SPLIT_WORDS.get(word, "") if is_part and Path(name).suffix.lower() in ENDS else ""
 
 
 def _kind(source: Source, path: str, root: Path) -> str:

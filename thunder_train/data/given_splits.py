@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Dataset, Source
 from thunder_train.core.text import quoted
-from thunder_train.data.rows import Row
+from thunder_train.data.rows import SPLIT_WORDS, Row
 from thunder_train.data.splits import SPLITS, TEST, TRAIN, VALID, Assignment, fraction
 
 if TYPE_CHECKING:
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
     Numbers = np.ndarray[Any, np.dtype[Any]]
 
-WORDS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("valid", "validation", "val", "dev", "eval"), VALID),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
-"""The words that a row may use for its split, in any case, and which split each means."""
+WORDS = {word: SPLITS.index(split) for word, split in SPLIT_WORDS.items()}
 ALIKE = re.compile(rf"\s*({'|'.join(WORDS)})(?![a-z])", re.IGNORECASE)
 """A word that must mean a split, such as train-clean-100: to divide its rows by hash would be wrong."""
 DIVIDED, OWN, HEARD, NONE, UNKNOWN, HEARD_TEST = 3, 4, 7, 8, 9, 10
@@ -134,7 +129,7 @@ def plan(columns: Columns, dataset: Dataset) -> Plan:
     splits = np.where(is_given, codes, _by_place(places, codes, given_to, dataset)).astype(np.uint8)
     splits[codes == HEARD] = TRAIN
     spare = (is_given & (splits == TRAIN)) | (codes == HEARD)
-    notes = [*_notes_of_words(columns, dataset, counts, own)]
+    notes = _notes_of_words(columns, counts, own)
     if dataset.valid and VALID not in given_to and not divided.any() and spare.any():
         splits[spare & (places < dataset.valid)] = VALID
         is_heard = " (the recogniser was trained on them)" if counts[HEARD] else ""
@@ -152,7 +147,7 @@ def plan(columns: Columns, dataset: Dataset) -> Plan:
         spare=spare,
         shares=shares,
         notes=notes,
-        problems=[*_refused(columns, is_own, f"thunder.toml: datasets.{dataset.name}.sources")],
+        problems=_refused(columns, is_own, f"thunder.toml: datasets.{dataset.name}.sources"),
     )
 
 
@@ -166,7 +161,7 @@ def _by_place(places: "Numbers", codes: "Numbers", given_to: set[int], dataset: 
     return splits
 
 
-def _notes_of_words(columns: Columns, dataset: Dataset, counts: "Numbers", own: list[int]) -> list[str]:
+def _notes_of_words(columns: Columns, counts: "Numbers", own: list[int]) -> list[str]:
     """What became of the splits that rows carry themselves."""
     rows = {split: int(counts[OWN + split] + (counts[HEARD] if split == TRAIN else 0)) for split in own}
     notes = []

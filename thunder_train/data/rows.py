@@ -9,12 +9,14 @@ from thunder_train.config.dataset import Source
 
 GROUP_KEYS = ("video_id", "audio_path", "segment_id", "feat_id")
 """Fields of a row whose value several rows may share, coarsest first."""
-
-
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "eval", "evaluation"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The words that rows, files and folders use for a split, in small letters -> the split."""
 DEEPEST = 32
 """Most levels of a value that a row carries on: writing or rendering more would exceed Python's recursion limit."""
-
-
 Listed = str | tuple[str | dict[str, Any], ...] | None
 """Hypotheses as files have them, best first: texts, or objects with a text; one text stands for itself."""
 MOST_HYPOTHESES = 1000
@@ -101,7 +103,7 @@ def hypothesis_texts(listed: Listed) -> tuple[str, ...]:
 
 def given_split(source: Source) -> str:
     """The split to which all rows of a source go, "" if each goes its own way."""
-    return source.split if source.split in ("train", "valid", "test") else ""
+    return source.split if source.split in SPLIT_WORDS.values() else ""
 
 
 def depth(value: Any) -> int:

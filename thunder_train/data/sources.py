@@ -41,7 +41,7 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
 def files(source: Source, root: Path) -> list[str]:
     """The files that a source reads, as paths from root. Raises ThunderError if there is none."""
     if source.kind == "folder":
-        return [path for parts in folder.found(source, root).values() for path in parts]
+        return [path for parts in folder.files_by_split(source, root).values() for path in parts]
     return [path for pattern in (source.path, source.references) if pattern for path in paths(pattern, root)]
 
 
