@@ -73,14 +73,21 @@ def test_letters_without_any_token_are_refused(refusal: Refusal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "answer", "lost"),
-    [("Lowercase", "Aa", "A \\u0041 (1)"), ("NFKC", "\ufb01", "\ufb01 \\ufb01 (1)"), ("NFD", "", "")],
+    ("changes", "answer", "lost"),
+    [
+        ({"type": "Lowercase"}, "Aa", "A \\u0041 (1)"),
+        ({"type": "NFKC"}, "\ufb01", "\ufb01 \\ufb01 (1)"),
+        ({"type": "NFD"}, "", ""),
+        ({"type": "Replace", "pattern": {"Regex": " +"}, "content": " "}, "x   y", "\\u0020 (2)"),
+    ],
 )
-def test_a_normalizer_that_changes_letters_is_refused(refusal: Refusal, kind: str, answer: str, lost: str) -> None:
+def test_a_normalizer_that_changes_letters_is_refused(
+    refusal: Refusal, changes: dict[str, Any], answer: str, lost: str
+) -> None:
     """
     The model could never write the answer as it is. Other forms of the same letter (NFC, NFD) change nothing.
     """
-    said = refusal([answer or "e\u0301 \u00e9"], normalizer={"type": kind})
+    said = refusal([answer or "e\u0301 \u00e9"], normalizer=changes)
 
     if lost:
         assert said.startswith("the tokenizer's normalizer changes letters, in the answers of 1 row: row-0; ")
@@ -139,7 +146,9 @@ def test_a_class_that_is_not_the_model_s_is_refused_with_the_edit_that_helps(fol
     config = json.loads((folder / "nano" / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_5"}))
-    rows = write_rows(tmp_path / "rows.jsonl", [chat_row(1, "ߞߊ")])
+    second = chat_row(2, "x")
+    second["messages"][0]["content"] = "a  b 12"
+    rows = write_rows(tmp_path / "rows.jsonl", [chat_row(1, "ߞߊ"), second])
     forced = {"tokenizer_class": "TokenizersBackend", "auto_map": {"AutoTokenizer": [None, "TokenizersBackend"]}}
     said = []
     for edit in ({}, forced):
@@ -154,5 +163,6 @@ def test_a_class_that_is_not_the_model_s_is_refused_with_the_edit_that_helps(fol
     assert (
         "transformers loads the tokenizer as Qwen3_5Tokenizer, which gives other tokens than tokenizer.json" in said[0]
     )
+    assert "tokenizer.json, in 2 rows: row-1, row-2; write" in said[0]
     assert said[0].endswith(f"write {json.dumps(forced)[1:-1]} into tokenizer_config.json")
     assert "" == said[1]

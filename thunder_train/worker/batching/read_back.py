@@ -48,24 +48,30 @@ class ReadBack:
     """Compares the answers of a file with their tokens."""
 
     def __init__(self, chat: Chat) -> None:
-        self.chat, self.answers, self.changed = chat, 0, 0
+        self.chat = chat
         self._losses: dict[str, Loss] = {}
 
     def add(self, answers: Sequence[tuple[str, str]], tokens: Sequence[Sequence[int]]) -> None:
         """Compare some answers. answers: (row id, text) of each."""
-        self.answers += len(answers)
         for (row_id, text), ids, decoded in zip(answers, tokens, self._decoded(tokens), strict=True):
-            # The blank that a tokenizer puts before every text is no part of it. NFC changes no letter.
-            is_same = decoded == text or nfc(decoded).lstrip(" ") == nfc(text).lstrip(" ")
-            is_other_class = self._is_other_class(text)
-            if is_same and not is_other_class:
+            if _is_same(decoded, text) or self._is_of_other_class(row_id):
                 continue
-            reason = self._class_reason if is_other_class else self._reason(text, ids, decoded)
-            loss = self._losses.setdefault(reason, Loss())
+            loss = self._losses.setdefault(self._reason(text, ids, decoded), Loss())
             loss.rows[row_id] = None
             loss.letters += Counter(nfc(text)) - Counter(nfc(decoded))
             loss.added += Counter(nfc(decoded)) - Counter(nfc(text))
-            self.changed += 1
+
+    def add_row(self, row_id: str, text: str) -> None:
+        """Compare a whole row with tokenizer.json, if transformers replaced parts of that.
+
+        Its tokens decode well, but the base never saw such: of the prompt, too.
+        """
+        file = self._file
+        if file is not None and file.encode(text, add_special_tokens=False).ids != self.chat.encode(text):
+            self._losses.setdefault(self._class_reason, Loss()).rows[row_id] = None
+
+    def _is_of_other_class(self, row_id: str) -> bool:
+        return self._file is not None and row_id in self._losses.get(self._class_reason, Loss()).rows
 
     def problems(self, path: Path) -> list[ThunderError]:
         """What was lost, one error for each reason."""
@@ -87,7 +93,7 @@ class ReadBack:
             return UNKNOWN
         normalizer = tokenizer.backend_tokenizer.normalizer if is_fast(self.chat) else None
         written = normalizer.normalize_str(text) if normalizer else text
-        if nfc(written.replace(BLANK, " ")).strip(" ") != nfc(text.replace(BLANK, " ")).strip(" "):
+        if not _is_same(written.replace(BLANK, " "), text.replace(BLANK, " ")):
             return NORMALISED
         return OTHERWISE if Counter(nfc(decoded)) - Counter(nfc(text)) else NOTHING
 
@@ -95,11 +101,6 @@ class ReadBack:
     def _file(self) -> Tokenizer | None:
         tokenizer = self.chat.wrapped
         return _file(str(tokenizer.name_or_path), type(tokenizer).__name__) if is_fast(self.chat) else None
-
-    def _is_other_class(self, text: str) -> bool:
-        """Whether tokenizer.json gives other tokens, if transformers replaced parts of it."""
-        file = self._file
-        return file is not None and file.encode(text, add_special_tokens=False).ids != self.chat.encode(text)
 
     @property
     def _class_reason(self) -> str:
@@ -139,13 +140,19 @@ def _classes_forced() -> set[str]:
     return getattr(tokenization_auto, "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS", set())
 
 
+def _is_same(one: str, other: str) -> bool:
+    """Whether two texts are equal but for the blank that a tokenizer puts before every text. NFC changes no letter."""
+    one, other = nfc(one), nfc(other)
+    return one in (other, f" {other}") or f" {one}" == other
+
+
 def _described(reason: str, loss: Loss) -> str:
     rows = list(loss.rows)
     more = f" and {len(rows) - ROWS:,} more" if len(rows) > ROWS else ""
     listed = f"{len(rows):,} row{'s' if len(rows) > 1 else ''}: {', '.join(map(escaped, rows[:ROWS]))}{more}"
     lost = f"; lost: {_letters(loss.letters)}" if loss.letters else ""
     added = f"; instead: {_letters(loss.added)}" if loss.added and reason != UNKNOWN else ""
-    return f"{reason}, in the answers of {listed}{lost}{added}"
+    return f"{reason}, in {'the answers of ' * bool(loss.letters or loss.added)}{listed}{lost}{added}"
 
 
 def _letters(counts: Counter[str]) -> str:

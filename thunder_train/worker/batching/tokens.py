@@ -203,6 +203,7 @@ def _examples(
         if spans[-1][0] >= spans[-1][1]:
             problems.append((line, ThunderError(NOTHING, hint=HINTS[NOTHING])))
             continue
+        check.add_row(row_id, passage.text)
         for (start, end), (first, last) in zip(passage.targets, spans, strict=True):
             is_longer = passage.adds_end and end == len(passage.text)
             answers.append((row_id, passage.text[start:end]))
