@@ -215,11 +215,21 @@ def test_unusable_rows_are_counted_by_problem_and_some_are_named(report_of: Repo
     path = split["path"]
 
     assert [
-        {"what": "has no target: the last message is not an answer", "rows": 2, "first": [f"{path}:1", f"{path}:3"]},
-        {"what": "has no `messages` with role and content", "rows": 1, "first": [f"{path}:4"]},
+        {
+            "what": "has no target: the last message is not an answer",
+            "hint": "end it with an answer",
+            "rows": 2,
+            "first": [f"{path}:1", f"{path}:3"],
+        },
+        {
+            "what": "has no `messages` with role and content",
+            "hint": "write ChatML rows",
+            "rows": 1,
+            "first": [f"{path}:4"],
+        },
     ] == split["unusable"]
     assert (4, 38, "3 rows cannot be trained on") == (split["rows"], split["tokens"]["total"], split["stop"])
-    expected = f"  has no target: the last message is not an answer: 2 rows, {path}:1, {path}:3"
+    expected = f"  has no target: the last message is not an answer: 2 rows, {path}:1, {path}:3; end it with an answer"
     assert expected in list(tokens.lines(result))
 
 

@@ -1,6 +1,9 @@
 """The preview of a row, token by token."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -133,3 +136,24 @@ def test_every_line_reads_from_the_left(preview: Preview, width: int) -> None:
     assert all(line.startswith("  t") for line in lines)
     assert all(len(line) <= width or "|" not in line for line in lines)
     assert "ߊ\\u07ca|ߋ\\u07cb|ߌ\\u07cc|␣|ߍ" in "|".join(line.split("  ")[2] for line in lines)
+
+
+def test_the_blank_of_a_word_is_shown_for_sentencepiece(folder: Path, tmp_path: Path) -> None:
+    """
+    Its decoder leaves out the blank that a text begins with, so words looked as if their blanks were lost.
+    """
+    from mlx_lm.utils import load_tokenizer
+
+    from thunder_train.worker.batching.tokens import Example
+    from thunder_train.worker.inspect import tokens
+
+    content = json.loads((folder / "nano" / "tokenizer.json").read_text())
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    replace = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
+    content["decoder"] = {"type": "Sequence", "decoders": [replace, {"type": "ByteFallback"}, {"type": "Fuse"}, strip]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    shutil.copy(folder / "nano" / "tokenizer_config.json", tmp_path)
+    tokenizer = load_tokenizer(tmp_path, eos_token_ids=[5])
+    row = Example("x", tuple(tokenizer.encode("a b", add_special_tokens=False)), ((1, 3),))
+
+    assert ["a", " ", "b"] == [piece.text for piece in tokens.pieces(row, tokenizer)]

@@ -103,14 +103,12 @@ def _answers(row: Any, train_on: str) -> list[str]:
 
 def _by_problem(problems: Sequence[tuple[int, ThunderError]], path: Path) -> list[dict[str, Any]]:
     """Number of rows for each problem, the most frequent problem first, with the places of the first rows."""
-    counts = Counter(problem.what for _, problem in problems)
+    places: dict[tuple[str, str], list[str]] = {}
+    for line, problem in problems:
+        places.setdefault((problem.what, problem.hint), []).append(f"{path}:{line + 1}")
     return [
-        {
-            "what": what,
-            "rows": count,
-            "first": [f"{path}:{line + 1}" for line, each in problems if each.what == what][:EXAMPLES_PER_PROBLEM],
-        }
-        for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        {"what": what, "hint": hint, "rows": len(lines), "first": lines[:EXAMPLES_PER_PROBLEM]}
+        for (what, hint), lines in sorted(places.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
 
 

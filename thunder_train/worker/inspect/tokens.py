@@ -159,6 +159,8 @@ def _next_piece(tokens: Sequence[int], trained: Sequence[bool], tokenizer: Any) 
     """(text of the first piece, number of its tokens)."""
     for count in range(1, min(MOST_BYTES, len(tokens)) + 1):
         text = tokenizer.decode(list(tokens[:count]))
+        # SentencePiece leaves out the blank that a text begins with, but not one between two.
+        text = tokenizer.decode(list(tokens[:count]) * 2).removeprefix(text)
         # An incomplete character decodes to U+FFFD.
         if text and "\N{REPLACEMENT CHARACTER}" not in text and len(set(trained[:count])) == 1:
             return text, count
@@ -208,7 +210,8 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         if split["stop"]:
             yield f"\nthe training would stop: {split['path']}: {split['stop']}"
         yield from (
-            f"  {escaped(each['what'])}: {each['rows']} rows, {', '.join(each['first'])}" for each in split["unusable"]
+            f"  {escaped(each['what'])}: {each['rows']} rows, {', '.join(each['first'])}; {escaped(each['hint'])}"
+            for each in split["unusable"]
         )
         yield from (f"  {each}" for each in split["answers_lost"])
         yield from (f"\n{split['path']}: {note}" for note in split["notes"])
