@@ -36,6 +36,7 @@ def test_one_text_stands_for_equal_arguments() -> None:
         ("x", [1], "is neither text, number, true nor false"),
         ("x", float("nan"), "is nan"),
         ("x", 1 << 63, "is a number of more than 64 bits"),
+        ("x", "False", "is the text 'False'"),
         ("x", "a" * 10_001, "has 10001 characters"),
     ],
 )

@@ -186,5 +186,37 @@ def test_a_template_that_fails_or_reaches_for_python_is_one_line(tokenizer: Any,
     wrapper = copy.deepcopy(tokenizer)
     wrapper.chat_template = template
 
-    with pytest.raises(ThunderError, match=r"^the chat template rejects it: [^\n]+; change its roles$"):
+    with pytest.raises(
+        ThunderError, match=r"^the chat template rejects it: [^\n]+; change the messages, or give another template$"
+    ):
         Chat(wrapper).text(QUESTION, is_prompt=True)
+
+
+def test_a_template_that_does_not_end_is_stopped(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Jinja's sandbox bounds a loop, but ten thousand million rounds of two would keep every rank busy for hours.
+    """
+    from thunder_train.worker import chat
+
+    monkeypatch.setattr(chat, "LONGEST_S", 0.05)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+    with pytest.raises(ThunderError) as caught:
+        chat.Chat(tokenizer, endless).text(QUESTION, is_prompt=True)
+
+    expected = "the chat template: is still not done with a row after 0 s; correct its loops, or give another template"
+    assert expected == str(caught.value)
+    assert "x" == chat.Chat(tokenizer, "{{ messages[0].content }}").text(QUESTION, is_prompt=True)
+
+
+def test_arguments_that_the_template_does_not_name_are_told(tokenizer: Any) -> None:
+    """
+    With `enable_thinkng = false` a model would be trained to think, and nobody would know.
+    """
+    from thunder_train.worker.chat import Chat
+
+    template = "{{ enable_thinking }} {{ strftime_now('%d') }}"
+    given = {"enable_thinking": False, "enable_thinkng": False, "today": "2025-01-31"}
+
+    assert ["the chat template reads no argument enable_thinkng"] == Chat(tokenizer, template, given).unread
+    assert ["the chat template reads no argument style"] == Chat(tokenizer, "", {"style": "x"}).unread

@@ -80,6 +80,9 @@ def _problem(name: str, value: Any) -> Problem | None:
         return Problem(name, f"is {value}", "give a finite number")
     if isinstance(value, int) and abs(value) >= 1 << 63:
         return Problem(name, "is a number of more than 64 bits", "give a smaller one")
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        # Jinja takes any text for true.
+        return Problem(name, f"is the text {value!r}", f"write {value.strip().lower()} without quotes")
     if isinstance(value, str) and len(value) > LONGEST:
         return Problem(name, f"has {len(value)} characters", f"give at most {LONGEST}")
     return None

@@ -4,6 +4,8 @@ A template comes with a model, from anyone. transformers compiles it for Jinja's
 """
 
 import re
+import signal
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -28,6 +30,8 @@ LARGEST = 1_000_000
 """Most bytes of a template file."""
 LONGEST_REASON = 300
 """Most characters of a template's own error that a message quotes."""
+LONGEST_S = 10.0
+"""Most seconds of computing that one text may take. Jinja's sandbox bounds each loop, but not loops in loops."""
 SPELLED = re.compile(
     r"<\|[^<>|\s'\"{}]+\|?>|<[^<>|\s'\"{}]+\|>|<｜[^<>｜\s'\"{}]+｜>|</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>"
 )
@@ -64,10 +68,25 @@ class Chat:
             hint = "set chat_template in [models.NAME] to a file of templates/chat, or use an instruction-tuned model"
             raise ThunderError("the tokenizer has no chat template", where="--model", hint=hint)
         try:
-            return self._render(list(messages), is_prompt, tools)
+            return self._in_time(list(messages), is_prompt, tools)
+        except ThunderError:
+            raise
         except Exception as error:  # a template may divide by zero, count too far, or call itself for ever
-            reason = escaped(" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
-            raise ThunderError(f"the chat template rejects it: {reason}", hint="change its roles") from error
+            raise ThunderError(
+                f"the chat template rejects it: {_reason(error)}", hint="change the messages, or give another template"
+            ) from error
+
+    def _in_time(self, messages: list[Mapping[str, Any]], is_prompt: bool, tools: Any) -> str:
+        """The text, or ThunderError for a template that does not end. Only a main thread can be interrupted."""
+        if threading.current_thread() is not threading.main_thread():
+            return self._render(messages, is_prompt, tools)
+        if signal.getsignal(signal.SIGVTALRM) is not _stop:
+            signal.signal(signal.SIGVTALRM, _stop)
+        signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_S)
+        try:
+            return self._render(messages, is_prompt, tools)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def _render(self, messages: list[Mapping[str, Any]], is_prompt: bool, tools: Any) -> str:
         if not self.template and self._has_own_renderer:  # Python code of mlx-lm or of the tokenizer's class
@@ -105,6 +124,15 @@ class Chat:
     def _has_own_renderer(self) -> bool:
         is_replaced = type(self.wrapped).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
         return is_replaced or getattr(self.tokenizer, "_chat_template", None) is not None
+
+    @cached_property
+    def unread(self) -> list[str]:
+        """Notes on arguments that the template does not name, as one with a slip of the pen."""
+        if not self.template and self._has_own_renderer:
+            return []
+        words = set(re.findall(r"\w+", self.template or str(self.tokenizer.chat_template)))
+        words |= {"today"} if "strftime_now" in words else set()
+        return [f"the chat template reads no argument {name}" for name in self.arguments if name not in words]
 
     @cached_property
     def ends(self) -> tuple[str, ...]:
@@ -152,6 +180,15 @@ def of(tokenizer: Any, inputs: Inputs) -> Chat:
     return Chat(tokenizer, template, arguments, inputs.end_answers)
 
 
+def _reason(error: Exception) -> str:
+    return escaped(" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+
+
+def _stop(*_: Any) -> None:
+    what = f"is still not done with a row after {LONGEST_S:.0f} s"
+    raise ThunderError(what, where="the chat template", hint="correct its loops, or give another template")
+
+
 def _read(path: Path) -> str:
     hint = "correct chat_template in thunder.toml"
     try:
@@ -172,8 +209,7 @@ def _template_problems(template: str, tokenizer: Any, path: str) -> list[Thunder
     try:
         _compile_jinja_template(template)
     except Exception as error:  # jinja2 has several, and its compiler may run out of stack
-        reason = escaped(" ".join(str(error).split()))[:LONGEST_REASON]
-        return [ThunderError(f"is no Jinja template: {reason}", where=path, hint="correct it")]
+        return [ThunderError(f"is no Jinja template: {_reason(error)}", where=path, hint="correct it")]
     words = dict.fromkeys(SPELLED.findall(COMMENT.sub("", template)))
     missing = [word for word in words if len(tokenizer.encode(word, add_special_tokens=False)) != 1]
     if not missing:

@@ -82,7 +82,7 @@ def passages(row: Any, chat: Chat, train_on: str) -> tuple[list[Passage], list[s
     answer = messages[last]
     _check_content(answer, chat, is_silent=row.get("silent") is True)
     prompt = talk.prompt(last)
-    notes += left_out(talk, last, prompt)
+    notes += [*chat.unread, *left_out(talk, last, prompt)]
     target, adds_end = _target(talk, last, prompt)
     _check_written(answer, target)
     _check_thoughts(prompt, target, chat)
