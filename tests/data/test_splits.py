@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thunder_train.data.splits import SPLITS, Assignment, assign, fraction, repeated_ids, split_of
+from thunder_train.data.splits import SPLITS, Assignment, assign, fraction, repeated_ids
 
 Line = tuple[str, str, str, dict[str, str]]
 
@@ -169,7 +169,7 @@ def placed(groups: list[Group]) -> dict[str, tuple[str, dict[str, str]]]:
     """id -> split of the rows kept; a row's own split is that of its audio."""
     rows: list[Line] = []
     for audio, text, number in groups:
-        split = SPLITS[split_of(fraction(0, f"{audio}"), 0.3, 0.3)]
+        split = SPLITS[int(fraction(0, f"{audio}") * len(SPLITS))]
         keys = {"audio_path": f"a{audio}", "text": f"t{text}"}
         rows.append((f"{audio}-{text}-{number}", split, f"{audio} {text} {number}", keys))
     result = assigned(rows)

@@ -1,4 +1,4 @@
-"""Which base models the installed mlx-lm can build, and which packed weights it reads; told from config.json alone.
+"""Which base models the installed mlx-lm can build, and which packed weights it reads, by config.json alone.
 
 It reads the source of mlx-lm and imports none of it: doit asks before a model's gigabytes are fetched, and the import
 of mlx takes longer than a build with nothing to do.
@@ -78,8 +78,8 @@ def _unreadable(settings: dict[str, Any], source: str) -> str:
         "modelopt": _algorithm(settings) == "NVFP4" and "weight_scale" in source,
     }
     if method not in reads:
-        known = f"its weights are packed by {method!r}" if method else "its quantization_config names no quant_method"
-        return f"{known}, which mlx-lm {_version()} does not read"
+        packed = f"its weights are packed by {method!r}" if method else "its quantization_config names no quant_method"
+        return f"{packed}, which mlx-lm {_version()} does not read"
     details = {
         "awq": f" of {settings.get('bits', 4)} bits, version {settings.get('version', 'gemm')!r}",
         "compressed-tensors": f" in the format {form!r}",
@@ -103,8 +103,8 @@ def _algorithm(settings: dict[str, Any]) -> Any:
 
 @cache
 def _folder() -> Path:
-    found = importlib.util.find_spec("mlx_lm")
-    places = found.submodule_search_locations if found else None
+    package = importlib.util.find_spec("mlx_lm")
+    places = package.submodule_search_locations if package else None
     return Path(places[0]) if places else Path("mlx_lm is not installed")
 
 

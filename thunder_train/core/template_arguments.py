@@ -1,4 +1,4 @@
-"""What a chat template may be told besides the messages: names with a text, a number, or true or false.
+"""What a chat template may be given besides the messages: names with a text, a number, or true or false.
 
 They come from [models.NAME.template] of thunder.toml, which a manifest of anyone may bring, and travel to the ranks as
 the JSON of one flag.
@@ -39,12 +39,12 @@ class Problem(NamedTuple):
 
 def problems(arguments: Mapping[str, Any]) -> list[Problem]:
     """Every argument that a template cannot be given."""
-    found = [problem for name, value in arguments.items() if (problem := _problem(name, value))]
+    listed = [problem for name, value in arguments.items() if (problem := _problem(name, value))]
     if len(arguments) > MOST:
-        found.append(Problem("", f"has {len(arguments)} arguments", f"give at most {MOST}"))
-    elif not found and len(text_of(arguments)) > LONGEST_JSON:
-        found.append(Problem("", f"has more than {LONGEST_JSON} characters as JSON", "give shorter texts"))
-    return found
+        listed.append(Problem("", f"has {len(arguments)} arguments", f"give at most {MOST}"))
+    elif not listed and len(text_of(arguments)) > LONGEST_JSON:
+        listed.append(Problem("", f"has more than {LONGEST_JSON} characters as JSON", "give shorter texts"))
+    return listed
 
 
 def text_of(arguments: Mapping[str, Value]) -> str:
@@ -64,13 +64,13 @@ def parse(text: str) -> dict[str, Value]:
         raise ValueError(f"is not JSON: {error}") from None
     if not isinstance(arguments, dict):
         raise ValueError('must be a JSON object, as {"enable_thinking": false}')
-    if found := problems(arguments):
-        raise ValueError("; ".join(f"{name} {what}: {hint}".strip() for name, what, hint in found[:5]))
+    if wrong := problems(arguments):
+        raise ValueError("; ".join(f"{name} {what}: {hint}".strip() for name, what, hint in wrong[:5]))
     return arguments
 
 
 def _problem(name: str, value: Any) -> Problem | None:
-    if not NAME.fullmatch(name) or (keyword.iskeyword(name)):
+    if not NAME.fullmatch(name) or keyword.iskeyword(name):
         return Problem(name, "is no name of an argument", "use letters, digits and _, as enable_thinking")
     if name in RESERVED:
         return Problem(name, "is given to every chat template by the program itself", "leave it out")

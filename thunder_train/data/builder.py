@@ -188,7 +188,7 @@ def _manifest(collected: Collected, assigned: Assignment, out: Path, near: NearD
 
 def _split_facts(plan: Plan, assigned: Assignment, moves: list[str]) -> dict[str, Any]:
     """What the manifest says of rows that are in a split for another reason than their hash."""
-    facts: dict[str, Any] = {"rule": " ".join([splits.RULE, *(f"; {move}" for move in moves)]).replace(" ;", ";")}
+    facts: dict[str, Any] = {"rule": "; ".join([splits.RULE, *moves])}
     is_given = assigned.kept & (plan.given | (plan.spare & assigned.rows(TRAIN)))
     if is_given.any():
         facts["given"] = {name: int((is_given & assigned.rows(index)).sum()) for index, name in enumerate(SPLITS)}

@@ -163,8 +163,3 @@ def check_columns(names: list[str], where: str, problems: Problems) -> None:
     """A problem for each name that several columns have."""
     for name in sorted(name for name, count in Counter(names).items() if name and count > 1):
         problems.add(f"has the column {quoted(name)} twice", where, "keep one of them")
-
-
-def shown_header(names: list[str], between: str) -> str:
-    """A table's header for an error message."""
-    return quoted(between.join(names))[1:-1]

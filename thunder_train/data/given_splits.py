@@ -47,7 +47,7 @@ class Columns:
 
     def __init__(self, dataset: Dataset) -> None:
         self._seed = dataset.split_seed
-        self._known: dict[tuple[str, ...], int] = {}
+        self._code_of: dict[tuple[str, ...], int] = {}
         self.places, self.codes = array("d"), array("B")
         """The place of each row's group in [0, 1), and a code of it."""
         self.words: Counter[str] = Counter()
@@ -58,11 +58,11 @@ class Columns:
     def add(self, row: Row, source: Source, group: str) -> bool:
         """Note a row. Returns whether it may fall into the test split."""
         key = (row.given_split, row.own_split, source.split, source.kind)
-        code = self._known.get(key)
+        code = self._code_of.get(key)
         if code is None:
             code = self._code(row, source)
             if row.own_split in WORDS or (not row.own_split and source.split != "row"):  # other words are counted
-                self._known[key] = code
+                self._code_of[key] = code
         self.places.append(fraction(self._seed, group))
         self.codes.append(code)
         return code not in NEVER_TEST

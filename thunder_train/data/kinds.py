@@ -78,12 +78,12 @@ def hint(
     row: dict[str, Any],
     missing: list[str],
     source: Source | None,
-    known: Collection[str] = (),
+    columns: Collection[str] = (),
     is_header: bool = False,
 ) -> str:
     """What to do about fields that a row lacks.
 
-    known: fields that the source reads.  is_header: the row's names are a header line, which may be missing.
+    columns: fields that the source reads.  is_header: the row's names are a header line, which may be missing.
     """
     names = [name for name, value in row.items() if is_header or value is not None]
     if not names:
@@ -110,7 +110,7 @@ def hint(
         return "map them in fields; if that is a row, add a line with the names of the columns before it"
     if len(row) > 1 and all(isinstance(value, dict) for value in row.values()):
         return "write a list of rows instead of an object that holds them by name, or map them in fields"
-    others = [name for name in paths(row) if name not in missing and name not in known]
+    others = [name for name in paths(row) if name not in missing and name not in columns]
     mapped_names = [source.fields.get(name, name) for name in missing] if source else missing
     add = ADD if mapped_names == missing else f"add {', '.join(mapped_names)}"
     return f"{add}, or map them in fields; the row has {shown(others, ', ')}" if others else add
@@ -183,10 +183,5 @@ def as_toml(meant: dict[str, str], row: dict[str, Any]) -> str:
     fields = {
         "hypotheses" if field == "asr_text" and _is_texts(row[name]) else field: name for field, name in meant.items()
     }
-    return (
-        "fields = { " + ", ".join(f"{field} = {_toml(name)}" for field, name in fields.items() if field != name) + " }"
-    )
-
-
-def _toml(name: str) -> str:
-    return f'"{quoted(name)[1:-1]}"'
+    listed = ", ".join(f'{field} = "{quoted(name)[1:-1]}"' for field, name in fields.items() if field != name)
+    return f"fields = {{ {listed} }}"

@@ -1,8 +1,9 @@
-"""Reads the rows of a source of any kind: correction reports, ASR rows, conversations, completions, plain text.
+"""Reads the rows of a source of any kind: correction reports, ASR rows, conversations, plain text.
 
 Input: the files that a `config.dataset.Source` names.  Output: a stream of usable rows; a `Ledger` has the others.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,12 +48,12 @@ def files(source: Source, root: Path) -> list[str]:
 
 def _with_splits_of_names(rows: Iterator[Row], above: str) -> Iterator[Row]:
     """The rows, each with the split that its file's name says if it has none itself. above: a folder that says none."""
-    words: dict[str, str] = {}
+    word_of: dict[str, str] = {}
     for row in rows:
-        if row.file not in words:
-            words[row.file] = dataset_folder.split_word(row.file.removeprefix(above))
-        is_silent = row.own_split or row.given_split or not words[row.file]
-        yield row if is_silent else msgspec.structs.replace(row, own_split=words[row.file])
+        if row.file not in word_of:
+            word_of[row.file] = dataset_folder.split_word(row.file.removeprefix(above))
+        is_decided = row.own_split or row.given_split or not word_of[row.file]
+        yield row if is_decided else msgspec.structs.replace(row, own_split=word_of[row.file])
 
 
 def _rows(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
@@ -64,9 +65,6 @@ def _rows(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
         return asr_rows.read(replace(source, kind="rows", fields=kinds.NEMO | source.fields), root, ledger)
     if source.kind == "folder":
         return folder.read(source, root, ledger)
-    return _simple(source, root, ledger)
-
-
-def _simple(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
-    for path in paths(source.path, root):
-        yield from simple_rows.read(source, path, root, ledger)
+    return itertools.chain.from_iterable(
+        simple_rows.read(source, path, root, ledger) for path in paths(source.path, root)
+    )

@@ -71,11 +71,6 @@ def fraction(seed: int, group: str) -> float:
     return (int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:7], "big") >> 4) / 16**13
 
 
-def split_of(place: float, valid: float, test: float) -> int:
-    """The split of a group at this fraction, as an index into SPLITS."""
-    return 1 if place < valid else 2 if place < valid + test else 0
-
-
 def assign(
     ids: Sequence[str],
     splits: "Numbers",

@@ -24,13 +24,12 @@ HYPOTHESIS_SIDE = frozenset(
     | {"speaker_id", "speaker_confidence", "speaker_cluster_version"}
 )
 """Names that are allowed wherever they stand; a source's `telemetry` allows others."""
-_REFERENCE_SIDE = re.compile(
+REFERENCE_SIDE = re.compile(
     r"[wcsm]er(_.*)?|edits?(_.*)?|(.*_)?(edits|edit_distance|correct)|references?(_.*)?|refs?(_.*)?|levenshtein(_.*)?"
     r"|(ground_?)?truth(_.*)?|gold(_.*)?|oracle(_.*)?"
 )
-
-
-_SCALARS = frozenset({float, int, str, bool, type(None)})
+"""Names of what is computed from a reference; no declaration allows one."""
+SCALARS = frozenset({float, int, str, bool, type(None)})
 FIELDS = ("telemetry", "trajectory_scalars", "char_posteriors_summary")
 """Canonical fields whose members are the telemetry of a row."""
 
@@ -45,7 +44,7 @@ def _bare(name: str) -> str:
 def knows_reference(name: str) -> bool:
     """Whether a field of this name is computed from a reference, or is one; such a name is never allowed."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[-\s]+", "_", name.strip())
-    return bool(_REFERENCE_SIDE.fullmatch(words.lower()))
+    return bool(REFERENCE_SIDE.fullmatch(words.lower()))
 
 
 class Allowed:
@@ -68,7 +67,7 @@ class Allowed:
 
     def visible(self, telemetry: dict[str, Any], unused: Counter[str]) -> dict[str, Any]:
         """The allowed members, at any depth; unused counts the others."""
-        if self._plain.issuperset(telemetry) and _SCALARS.issuperset(map(type, telemetry.values())):
+        if self._plain.issuperset(telemetry) and SCALARS.issuperset(map(type, telemetry.values())):
             return telemetry
         return self._members(telemetry, "", False, unused)
 

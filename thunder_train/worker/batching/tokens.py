@@ -84,7 +84,7 @@ class Tokenised:
     has several where each of its answers follows a prompt of its own.
 
     notes: (what the chat template leaves out, rows). problems: (line, error without a place) of each unusable row.
-    lost: errors of all rows whose tokens are not their answers. answers: those that were read back.
+    lost: errors of all rows whose tokens are not their answers.
     """
 
     examples: tuple[Example, ...]
@@ -165,32 +165,30 @@ def _tokenised(path: Path, chat: Chat, train_on: str) -> tuple[Tokenised, bool]:
         part = []
         for line, row in enumerate(rows[start : start + TOGETHER], start=start):
             try:
-                found, left_out = _passages(row, chat, train_on)
+                passages, left_out = _passages(row, chat, train_on)
             except ThunderError as problem:
                 if problem.where:  # the model's fault, not this row's
                     raise
                 problems.append((line, problem))
                 continue
             notes.update(set(left_out))
-            part += [(line, _row_id(row, f"{path}:{line + 1}"), each) for each in found]
+            part += [(line, _row_id(row, f"{path}:{line + 1}"), each) for each in passages]
         for line, each in _examples(part, chat, check, problems):
             lines.append(line)
             examples.append(each)
     is_whole = train_on == "all" or not any(_has_several_answers(row) for row in rows)
-    found_rows = Tokenised(
-        tuple(examples), tuple(lines), tuple(notes.items()), tuple(problems), tuple(check.problems(path))
-    )
-    return found_rows, is_whole
+    lost = tuple(check.problems(path))
+    return Tokenised(tuple(examples), tuple(lines), tuple(notes.items()), tuple(problems), lost), is_whole
 
 
 def _passages(row: Any, chat: Chat, train_on: str) -> tuple[list[Passage], list[str]]:
-    found = targets.passages(row, chat, train_on)
+    passages, left_out = targets.passages(row, chat, train_on)
     try:
-        for each in found[0]:
+        for each in passages:
             each.text.encode()
     except UnicodeEncodeError:
         raise ThunderError("holds half of a character (a lone surrogate)", hint="correct the source") from None
-    return found
+    return passages, left_out
 
 
 def _examples(
@@ -230,10 +228,10 @@ def example(row: Any, chat: Chat, where: str, train_on: str = "last") -> Example
     """
     check, problems = ReadBack(chat), list[tuple[int, ThunderError]]()
     try:
-        found, _ = _passages(row, chat, train_on)
+        passages, _ = _passages(row, chat, train_on)
     except ThunderError as problem:
         raise problem if problem.where else ThunderError(problem.what, where, problem.hint) from problem
-    examples = list(_examples([(0, _row_id(row, where), each) for each in found], chat, check, problems))
+    examples = list(_examples([(0, _row_id(row, where), each) for each in passages], chat, check, problems))
     raise_all([ThunderError(each.what, where, each.hint) for _, each in problems] + check.problems(Path(where)))
     return examples[-1][1]
 
