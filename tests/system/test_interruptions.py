@@ -17,6 +17,8 @@ from tests.helpers.project_copy import PROJECT, Copy, start_doit, wait_for
 pytestmark = pytest.mark.ranks
 
 ADAPTER = "runs/smoke/adapter/adapters.safetensors"
+DISK = 8 << 20
+"""Bytes of a small disk."""
 
 
 def slow_training(project: Copy) -> None:
@@ -31,6 +33,18 @@ def training_runs(project: Copy) -> bool:
     """Whether rank 0 has completed its first steps."""
     log = project.path / "runs/smoke/logs/rank-0.log"
     return log.exists() and "step 3/" in log.read_text()
+
+
+@contextlib.contextmanager
+def paused(project: Copy) -> Iterator[None]:
+    """Stop the ranks meanwhile: they can neither finish nor take the cores from the commands under test."""
+    ranks = [int(process.name) for process in Path("/proc").iterdir() if _is_rank(process, project)]
+    assert 2 == len(ranks)
+    for rank in ranks:
+        os.kill(rank, signal.SIGSTOP)
+    yield
+    for rank in ranks:
+        os.kill(rank, signal.SIGCONT)
 
 
 def ranks_of(project: Copy) -> list[str]:
@@ -117,7 +131,7 @@ def test_g6_killed_in_the_middle(project: Copy) -> None:
 def test_g6_a_killed_training_goes_on(project: Copy) -> None:
     """Training resumes from its last checkpoint; nothing of it is left when it has ended."""
     slow_training(project)
-    for old, new in (("num_iters = 20000", "num_iters = 120"), ("save_every = 20000", "save_every = 10")):
+    for old, new in (("num_iters = 20000", "num_iters = 20"), ("save_every = 20000", "save_every = 2")):
         project.edit("recipes/smoke.toml", old, new)
     doit = start_doit(project, "train:smoke")
     wait_for(lambda: len(list(project.path.glob(".thunder/partial/*/*.safetensors"))) == 2)
@@ -128,7 +142,7 @@ def test_g6_a_killed_training_goes_on(project: Copy) -> None:
     done = project.doit("train:smoke")
 
     assert (0, ["train:smoke"]) == (done.status, done.ran)
-    assert "/120  goes on from here" in done.output
+    assert "/20  goes on from here" in done.output
     assert [] == list(project.path.glob(".thunder/partial/*"))
 
 
@@ -139,14 +153,15 @@ def test_g7_an_input_changed_while_a_stage_ran(project: Copy) -> None:
     What decides nothing may change meanwhile: the recipe's timeouts, the form of a manifest, a comment of a script.
     """
     slow_training(project)
-    project.edit("recipes/smoke.toml", "num_iters = 20000", "num_iters = 120")
+    project.edit("recipes/smoke.toml", "num_iters = 20000", "num_iters = 20")
     doit = start_doit(project, "train:smoke")
     wait_for(lambda: training_runs(project))
     rows, script = project.path / "data/agp-nko-corrections/train.jsonl", project.path / "runs/smoke/launch.sh"
-    script.write_text(script.read_text() + "# edited\n")
-    project.edit("data/agp-nko-corrections/manifest.json", "{", "{ ")
-    project.edit("recipes/smoke.toml", "max_seq_len", "stall_timeout_s = 900\nmax_seq_len")
-    rows.write_text(rows.read_text() + "\n")
+    with paused(project):
+        script.write_text(script.read_text() + "# edited\n")
+        project.edit("data/agp-nko-corrections/manifest.json", "{", "{ ")
+        project.edit("recipes/smoke.toml", "max_seq_len", "stall_timeout_s = 900\nmax_seq_len")
+        rows.write_text(rows.read_text() + "\n")
     output = doit.communicate()[0]
 
     assert 1 == doit.returncode
@@ -156,7 +171,7 @@ def test_g7_an_input_changed_while_a_stage_ran(project: Copy) -> None:
     done = project.doit("train:smoke")  # makes the rows again first
 
     assert (0, "train:smoke") == (done.status, done.ran[-1])
-    assert "step 120/120  goes on from here" in done.output
+    assert "step 20/20  goes on from here" in done.output
     assert [] == list(project.path.glob(".thunder/partial/*"))
 
 
@@ -180,10 +195,12 @@ def test_g12_no_command_disturbs_a_training(project: Copy) -> None:
     slow_training(project)
     doit = start_doit(project, "train:smoke")
     wait_for(lambda: training_runs(project))
-    waiting = [start_doit(project, "-r", reporter, "train:smoke") for reporter in ("json", "zero")]
-    refused = [project.doit(*words.split()) for words in ("clean -a", "forget -a", "reset-dep", "ignore train:smoke")]
+    writes = ("clean -a", "forget -a", "reset-dep", "ignore train:smoke")
     looks = ("list --all --status", "info --no-status train:smoke", "dumpdb", "clean -n", "why", "status")
-    looked = [project.doit(*words.split()) for words in looks]
+    with paused(project):
+        waiting = [start_doit(project, "-r", reporter, "train:smoke") for reporter in ("json", "zero")]
+        refused = [project.doit(*words.split()) for words in writes]
+        looked = [project.doit(*words.split()) for words in looks]
 
     named = f"another doit (process {doit.pid}: "
     assert [(3, True)] * 4 == [(done.status, named in done.output) for done in refused]
@@ -268,10 +285,10 @@ def test_a_damaged_state_file_is_rebuilt(project: Copy) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB, in memory."""
+    """A disk in memory, hardly larger than the project."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a tmpfs needs root")
     yield disk
@@ -290,7 +307,7 @@ def test_a_full_disk_is_a_clear_error(project: Copy, small_disk: Path) -> None:
     project.edit("recipes/smoke.toml", "learning_rate = 1e-6", "learning_rate = 1e-3")
     project.doit("scripts:smoke")
     with open(small_disk / "filler", "wb") as filler, contextlib.suppress(OSError):
-        filler.write(bytes(4 << 20))
+        filler.write(bytes(DISK))
 
     done = project.doit("train:smoke")
 
