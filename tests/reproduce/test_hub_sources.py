@@ -34,7 +34,7 @@ def test_files_are_those_of_the_commit_in_the_cache(cache: Path) -> None:
     """
     names = [f"me/rows@{OLD}/data/train.jsonl", f"me/rows@{OLD}/gone.jsonl", f"me/rows@{NEW}/data/train.jsonl"]
 
-    files = hub_sources.files(run_of(("me/rows", "main"), files=[*names, "data/own.jsonl"]))
+    files = hub_sources.files_here(run_of(("me/rows", "main"), files=[*names, "data/own.jsonl"]))
 
     assert {names[0]: cache, names[1]: Path(names[1]), names[2]: Path(names[2])} == files
 
@@ -45,7 +45,7 @@ def test_no_file_of_a_repository_that_the_recipe_does_not_name(cache: Path) -> N
     """
     run = run_of(("me/other", "main"), ("", "main"), files=[f"me/rows@{OLD}/data/train.jsonl", "../x@y/z"])
 
-    assert {} == hub_sources.files(run)
+    assert {} == hub_sources.files_here(run)
 
 
 def test_pins_are_those_that_the_build_reads(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ from thunder_train.config.train import Train
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 THIS_MACHINE = LOCAL[0]
+CHAT = ("chat_template", "template", "end_answers")
+"""Keys of a model that change none of its files: they decide how messages become text."""
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_KEY")
 """Variables of this process that remote ranks get too: in no file, no log and no command line."""
 
@@ -179,7 +181,7 @@ class Model:
 
     @property
     def chat(self) -> dict[str, Any]:
-        """The keys that decide how messages become text, where they are not the default; chat_template is a file."""
+        """Those of CHAT that are not the default, without chat_template, which is a file."""
         given = {"template": self.template, "end_answers": self.end_answers}
         return {name: value for name, value in given.items() if value not in ({}, True)}
 

@@ -228,7 +228,7 @@ def reaches(pattern: str, path: str) -> bool:
 def _match(pattern: list[str], names: list[str], is_above: bool) -> bool:
     """Whether a path matches a pattern, part by part. is_above: a path of which only the beginning is there will do."""
     if not (names and pattern):
-        return not names and (is_above or not any(part != "**" for part in pattern))
+        return not names and (is_above or all(part == "**" for part in pattern))
     first, *rest = pattern
     if first == "**":
         shown = itertools.takewhile(lambda name: not name.startswith("."), names)

@@ -9,8 +9,6 @@ from typing import Any
 
 IN_PROJECT = ".thunder/hub"
 """The project's own hub cache on a remote host: sync fills it, and it is deleted with the project's folder."""
-
-
 COMMIT = re.compile("[0-9a-f]{40}")
 
 

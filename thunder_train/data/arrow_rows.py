@@ -133,7 +133,7 @@ def _longest(column: Any) -> int:
 
 def _long_columns(metadata: Any, chosen: list[str]) -> list[str]:
     """The columns that may hold a very long value in few bytes. Raises TooLongError for one over GROUP_LIMIT."""
-    found = {}
+    long = []
     for group in range(metadata.num_row_groups):
         for index in range(metadata.num_columns):
             chunk = metadata.row_group(group).column(index)
@@ -144,8 +144,8 @@ def _long_columns(metadata: Any, chosen: list[str]) -> list[str]:
                 raise TooLongError(f"{quoted(name)[1:-1]} has more than {GROUP_LIMIT >> 30} GiB in row group {group}")
             ratio = chunk.total_uncompressed_size / max(1, chunk.total_compressed_size)
             if is_read and chunk.total_uncompressed_size > packed.LINE_LIMIT and ratio > PACKED_TEXT:
-                found[name] = True
-    return [*found]
+                long.append(name)
+    return [*dict.fromkeys(long)]
 
 
 def _leaves(metadata: Any, chosen: list[str]) -> list[str]:

@@ -256,8 +256,8 @@ def list_members(document: Any) -> list[str]:
     names = []
     for name, value in document.items() if isinstance(document, dict) else ():
         inner = value.items() if isinstance(value, dict) else ()
-        found = [(f"{name}.{member}", deeper) for member, deeper in inner]
-        names += [path for path, item in [(name, value), *found] if _is_list_of_objects(item)]
+        members = [(f"{name}.{member}", deeper) for member, deeper in inner]
+        names += [path for path, item in [(name, value), *members] if _is_list_of_objects(item)]
     return names
 
 

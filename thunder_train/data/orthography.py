@@ -26,6 +26,7 @@ ZERO_WIDTH = r"\xad\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U00
 Persian and Hindi need."""
 UNSEEN = re.compile(f"[{CONTROLS}{BIDI_CONTROLS}{ZERO_WIDTH}]")
 """Any invisible character."""
+CONTROL = re.compile(f"[{CONTROLS}]")
 BANNED = {
     REPLACED: r"\ufffd",
     NONCHARACTER: r"\ufdd0-\ufdef\ufffe\uffff",
@@ -218,11 +219,8 @@ def cleaned(text: str, table: Orthography | None, is_prose: bool = False) -> str
         return nfc(text.replace("\0", ""))
     rule = table.invisible if table else REMOVE
     if rule != DROP:
-        text = (UNSEEN if rule == REMOVE else _CONTROL).sub("", text)
+        text = (UNSEEN if rule == REMOVE else CONTROL).sub("", text)
     return nfc(text) if is_prose else nfc(text).strip()
-
-
-_CONTROL = re.compile(f"[{CONTROLS}]")
 
 
 def faults(text: str, table: Orthography | None, is_prose: bool = False) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from thunder_train import ThunderError
 from thunder_train.config.evaluate import Probe
 from thunder_train.core.text import nfc
+from thunder_train.evaluate import chat_answers, silence
 
 MODELS = ("base", "adapter")
 BEHAVIOURS = {
@@ -140,10 +141,10 @@ def has_few_grams(text: str) -> bool:
 def _answers(predictions: list[dict[str, Any]], model: str) -> Iterable[Answer]:
     for row in predictions:
         answer = (row[model], row[f"{model}_finish"], row[f"{model}_special"])
-        if "question" in row:
+        if chat_answers.is_chat(row):
             yield Answer(*answer, row["question"], row["answer"], is_chat=True)
         else:
-            yield Answer(*answer, row["asr_text"], row["reference_text"], is_silent=row.get("silent", False))
+            yield Answer(*answer, row["asr_text"], row["reference_text"], is_silent=silence.is_silent(row))
 
 
 def _counts(answers: Iterable[Answer]) -> dict[str, int]:

@@ -14,13 +14,11 @@ from thunder_train.build.environment import COMPARED
 from thunder_train.build.key import STATS, Reads, Stage, View
 from thunder_train.build.sources import Sources
 from thunder_train.config.dataset import Dataset
-from thunder_train.config.project import Cluster, Model, Recipe, deciding, operational, section
+from thunder_train.config.project import CHAT, Cluster, Model, Recipe, deciding, operational, section
 from thunder_train.core import code_hash, files, paths, revisions
 
 DATA_CODE = revisions.CODE["data"]
 """Start modules of the code that decides a dataset's rows, splits and manifest; its audit page decides no number."""
-CHAT = ("chat_template", "template", "end_answers")
-"""Keys of a model that change none of its files: they decide how messages become text."""
 
 
 def data(dataset: Dataset) -> Stage:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thunder_train.core import files as texts
-from thunder_train.core import hub_cache, paths
+from thunder_train.core import files, hub_cache, paths
 
 NAME = re.compile(r"(?P<repo>[^/@]+/[^/@]+)@(?P<commit>[0-9a-f]{40})/(?P<path>.+)")
 """hub_cache.dataset_file, taken apart."""
 
 
-def files(run: dict[str, Any]) -> dict[str, Path]:
+def files_here(run: dict[str, Any]) -> dict[str, Path]:
     """{name in the manifest: the file in the hub's cache}; a path that does not exist if it is not there.
 
     A name counts only if the recipe has a source in that repository.
@@ -47,7 +46,7 @@ def pin(run: dict[str, Any], folder: Path) -> None:
             if commits
         ]
     if pins:
-        texts.write_json(folder / paths.dataset_manifest(dataset["name"]), {"sources": pins})
+        files.write_json(folder / paths.dataset_manifest(dataset["name"]), {"sources": pins})
 
 
 def _parts(run: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:

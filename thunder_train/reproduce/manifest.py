@@ -16,7 +16,7 @@ import msgspec
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import fields
 from thunder_train.config.evaluate import Gate
-from thunder_train.config.project import Build, Recipe, deciding
+from thunder_train.config.project import CHAT, Build, Recipe, deciding
 from thunder_train.config.train import Train
 from thunder_train.core import files, hub_cache, paths
 from thunder_train.launch import scripts
@@ -125,7 +125,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     }
     if not table["dataset"]["orthography_table"]:
         del table["dataset"]["orthography_table"]  # an empty table would fail the check for its required keys
-    for key in ("chat_template", "template", "end_answers"):
+    for key in CHAT:
         if table["model"][key] in ("", {}, True):
             del table["model"][key]  # so that the run keeps the run_id that it had before there was such a key
     table["model"]["path"] = files.portable(table["model"]["path"])

@@ -119,7 +119,7 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
     Files of the hub stay in its cache.
     """
     dataset, entries = run["recipe"]["dataset"], [*run["inputs"]["templates"], *run["inputs"]["sources"]]
-    hub_files = hub_sources.files(run)
+    hub_files = hub_sources.files_here(run)
     names = [entry["path"] for entry in entries]
     declared = [path for source in dataset["sources"] for path in hub_sources.declared(source)]
     patterns = [*dataset["templates"], *declared]
@@ -127,9 +127,9 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
     problems = [ThunderError("has no sha256 in the manifest", path) for path in sorted(unhashed)]
     today = _named_today(dataset["name"], root)
     current = {name: hub_files.get(name, root / today.get(name, name)) for name in names}
-    known = {*hub_files.values(), *(root / file for file in today.values())}
+    declared_today = {*hub_files.values(), *(root / file for file in today.values())}
     for entry in entries:
-        unread = [] if current[entry["path"]] in known else foreign.unread(entry["path"], root)
+        unread = [] if current[entry["path"]] in declared_today else foreign.unread(entry["path"], root)
         problems += unread or _check(current[entry["path"]], entry["path"], entry["sha256"])
     template, template_problems = _chat_template(run, root)
     given = {name: path for name, path in current.items() if name not in hub_files}
