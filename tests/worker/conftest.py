@@ -1,7 +1,11 @@
 """A nano base, a few rows and a two-rank hostfile, made once per session."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +96,25 @@ def flags(adapter: Path, **changed: object) -> list[str]:
         "adapter_path": adapter,
     }
     return [part for name, value in (chosen | changed).items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def inline(module: str, arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a worker's program in folder as its command line does, but in this process, which has imported mlx-lm."""
+    from thunder_train.worker.bootstrap import enter
+
+    name = f"{module}.__main__" if module == "thunder_train.worker" else module
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv = [name, *arguments]
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            enter(importlib.import_module(name).main)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess([name, *arguments], status, out.getvalue(), err.getvalue())
 
 
 def python(module: str, arguments: list[str], folder: Path, **env: str) -> "subprocess.CompletedProcess[str]":

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.helpers.project_copy import PROJECT
-from tests.worker.conftest import TEXTS, flags, python, row, write_rows
+from tests.worker.conftest import TEXTS, flags, inline, python, row, write_rows
 from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
@@ -26,7 +26,7 @@ Run = tuple[Process, Path]
 def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter that was trained for 4 steps."""
     place = tmp_path_factory.mktemp("generate") / "adapter"
-    assert 0 == python("thunder_train.worker", flags(place), folder).returncode
+    assert 0 == inline("thunder_train.worker", flags(place), folder).returncode
     return place
 
 
@@ -56,9 +56,9 @@ def flags_of(adapter: Path, out: Path, **changed: object) -> list[str]:
 
 
 def generate(folder: Path, adapter: Path, out: Path, **changed: object) -> Process:
-    """Run the program in one process."""
+    """Run the program as the only rank."""
     out.mkdir(exist_ok=True)
-    return python("thunder_train.worker.generate", flags_of(adapter, out, **changed), folder)
+    return inline("thunder_train.worker.generate", flags_of(adapter, out, **changed), folder)
 
 
 def generate_by_two(folder: Path, adapter: Path, out: Path, **changed: object) -> Process:
@@ -154,7 +154,7 @@ def test_answers_do_not_depend_on_the_batch(folder: Path, adapter: Path, many: P
     Rows of unequal length share a batch; padding must not show in the answers, one by one or together.
     """
     for size in (1, 4, 7):
-        generate(folder, adapter, tmp_path / str(size), batch_size=size, max_tokens=40, test_data=many)
+        generate(folder, adapter, tmp_path / str(size), batch_size=size, max_tokens=16, test_data=many)
 
     one, four, seven = (written(tmp_path / size)[0] for size in ("1", "4", "7"))
     assert one == four == seven
@@ -167,7 +167,7 @@ def test_two_ranks_write_the_bytes_of_one(
     """
     The number of ranks must not change an answer: batches and forward passes are made from all rows, then dealt.
     """
-    changed = {"batch_size": 2, "max_tokens": 40, "test_data": many}
+    changed = {"batch_size": 2, "max_tokens": 16, "test_data": many}
     generate(folder, adapter, tmp_path / "one", **changed)
     done = generate_by_two(folder, adapter, tmp_path / "two", **changed, **uneven)
 
@@ -237,7 +237,7 @@ def test_two_ranks_resume_the_evaluation_of_one(folder: Path, adapter: Path, man
     """
     Rank 0 keeps all answers, so another number of ranks can use them.
     """
-    changed = {"batch_size": 2, "max_tokens": 40, "test_data": many, "partial": tmp_path / "partial"}
+    changed = {"batch_size": 2, "max_tokens": 16, "test_data": many, "partial": tmp_path / "partial"}
     generate(folder, adapter, tmp_path / "one", **changed)
     kept = (tmp_path / "partial/answers.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "partial/answers.jsonl").write_text("".join(kept[:4]) + kept[4][:30])

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.helpers.project_copy import PROJECT
-from tests.worker.conftest import flags, python
+from tests.worker.conftest import flags, inline, python
 from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
@@ -90,23 +90,12 @@ def test_metrics_go_beside_the_adapter(two: Run) -> None:
     assert [*trained, ("save", 4)] == events
 
 
-def test_the_same_training_gives_the_same_bytes(folder: Path, two: Run, tmp_path: Path) -> None:
-    """
-    A run can be reproduced from its manifest.
-    """
-    place, _ = two
-    launch(folder, tmp_path / "logs", flags(tmp_path / "adapter"))
-
-    for name in ("adapters.safetensors", "adapter_config.json", "done.json"):
-        assert (place / "adapter" / name).read_bytes() == (tmp_path / "adapter" / name).read_bytes()
-
-
 def test_one_rank_with_two_rows_equals_two_ranks_with_one(folder: Path, two: Run, tmp_path: Path) -> None:
     """
     Sums of losses and gradients cross ranks, never means, so only the order of additions differs.
     """
     place, _ = two
-    alone = python("thunder_train.worker", flags(tmp_path / "adapter", batch_size=2), folder)
+    alone = inline("thunder_train.worker", flags(tmp_path / "adapter", batch_size=2), folder)
     assert (0, "") == (alone.returncode, alone.stderr)
     one = load_file(tmp_path / "adapter/adapters.safetensors")
     other = load_file(place / "adapter/adapters.safetensors")
@@ -149,9 +138,9 @@ def test_mlx_lm_loads_the_adapter_and_it_holds_lora_leaves_only(folder: Path, tw
     assert (np.array(model.model.layers[1].self_attn.q_proj.lora_b) != 0).any()
 
 
-def test_mlx_launch_starts_the_worker_too(folder: Path, two: Run, tmp_path: Path) -> None:
+def test_the_same_training_gives_the_same_bytes_also_under_mlx_launch(folder: Path, two: Run, tmp_path: Path) -> None:
     """
-    Users may keep their own mlx.launch setup; but its exit status says nothing.
+    A run can be reproduced from its manifest. Users may keep their own setup, whose exit status says nothing.
     """
     place, _ = two
     launcher = Path(sys.executable).with_name("mlx.launch")
@@ -160,7 +149,8 @@ def test_mlx_launch_starts_the_worker_too(folder: Path, two: Run, tmp_path: Path
     argv = [str(launcher), "--hostfile", "hosts.json", "--", *worker]
     subprocess.run(argv, cwd=folder, env=env, capture_output=True, timeout=120, check=False)
 
-    assert (place / "adapter/done.json").read_bytes() == (tmp_path / "adapter/done.json").read_bytes()
+    for name in ("adapters.safetensors", "adapter_config.json", "done.json"):
+        assert (place / "adapter" / name).read_bytes() == (tmp_path / "adapter" / name).read_bytes()
 
 
 def test_every_mistake_is_reported_without_a_traceback(folder: Path, tmp_path: Path) -> None:
@@ -219,7 +209,7 @@ def test_the_smoke_test_sums_on_every_rank(folder: Path, tmp_path: Path) -> None
     One line per rank, for preflight to read; a single process answers too.
     """
     done = launch(folder, tmp_path, ["--module", "thunder_train.worker.allreduce_check"])
-    alone = python("thunder_train.worker.allreduce_check", [], folder)
+    alone = inline("thunder_train.worker.allreduce_check", [], folder)
     logs = [(tmp_path / f"rank-{rank}.log").read_text() for rank in (0, 1)]
     answers = [json.loads(text.removeprefix("thunder-smoke ")) for text in [*logs, alone.stdout]]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.worker.conftest import flags, python, row, write_rows
+from tests.worker.conftest import flags, inline, python, row, write_rows
 from thunder_train import ThunderError
 from thunder_train.worker.args import parse
 
@@ -64,8 +64,8 @@ def test_it_reports_what_the_training_then_does(folder: Path, tmp_path: Path) ->
     write_rows(tmp_path / "train.jsonl", [chat(i, "ߊ", "ߋ", text, text) for i, text in enumerate(ANSWERS)])
     write_rows(tmp_path / "valid.jsonl", [row(1, "ߞߊ")])
     arguments = flags(tmp_path / "out" / "adapter", model=folder / "nano", **CHANGED)
-    trained = python("thunder_train.worker", arguments, tmp_path)
-    inspected = python("thunder_train.worker.inspect.tokens", [*arguments, "--json"], tmp_path)
+    trained = inline("thunder_train.worker", arguments, tmp_path)
+    inspected = inline("thunder_train.worker.inspect.tokens", [*arguments, "--json"], tmp_path)
 
     assert (0, 0) == (trained.returncode, inspected.returncode), trained.stderr + inspected.stderr
     done = json.loads((tmp_path / "out" / "adapter" / "done.json").read_text())
@@ -325,7 +325,7 @@ def test_a_mistake_is_one_line(folder: Path) -> None:
             "thunder_train.worker: unrecognized arguments: --row 2; see `python -m thunder_train.worker --help`\n",
         ),
     ):
-        done = python("thunder_train.worker.inspect.tokens", [*arguments, *changed], folder)
+        done = inline("thunder_train.worker.inspect.tokens", [*arguments, *changed], folder)
         assert (2, "", expected) == (done.returncode, done.stdout, done.stderr)
 
 

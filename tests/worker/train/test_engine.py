@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.helpers.project_copy import PROJECT
-from tests.worker.conftest import flags, row, rows_in, write_rows
+from tests.worker.conftest import flags, inline, row, rows_in, write_rows
 from thunder_train import ThunderError
 from thunder_train.core import files
 
@@ -37,16 +37,15 @@ def ragged(folder: Path) -> Path:
     return folder
 
 
+def arguments_of(place: Path, **changed: object) -> list[str]:
+    """Flags of a training of ragged rows; its output folder is place."""
+    chosen: dict[str, Any] = {"train_data": "ragged.jsonl", "num_iters": 6, "micro_tokens": 128, "eval_every": 3}
+    return flags(place / "adapter", **(chosen | changed))
+
+
 def start(folder: Path, place: Path, hosts: str, **changed: object) -> "subprocess.Popen[str]":
     """Begin a training of ragged rows; its output folder is place."""
-    chosen: dict[str, Any] = {
-        "train_data": "ragged.jsonl",
-        "num_iters": 6,
-        "micro_tokens": 128,
-        "eval_every": 3,
-        **changed,
-    }
-    command = ["--hostfile", hosts, "--log-dir", str(place / "logs"), *flags(place / "adapter", **chosen)]
+    command = ["--hostfile", hosts, "--log-dir", str(place / "logs"), *arguments_of(place, **changed)]
     return subprocess.Popen(
         [sys.executable, "-m", "thunder_train.launch", *command],
         cwd=folder,
@@ -62,6 +61,13 @@ def finish(folder: Path, place: Path, hosts: str, **changed: object) -> Path:
     process = start(folder, place, hosts, **changed)
     output = process.communicate(timeout=120)[0]
     assert 0 == process.returncode, output
+    return place
+
+
+def alone(folder: Path, place: Path, **changed: object) -> Path:
+    """Train to the end as the only rank, in this process."""
+    done = inline("thunder_train.worker", arguments_of(place, **changed), folder)
+    assert 0 == done.returncode, done.stdout + done.stderr
     return place
 
 
@@ -84,8 +90,11 @@ def test_the_world_size_does_not_change_the_result(ragged: Path, tmp_path: Path,
     1, 2 and 4 ranks with the same rows per step agree within 1e-5, with a last short batch and several micro-batches.
     """
     places = [
-        finish(ragged, tmp_path / hosts, hosts, global_batch_size=global_batch_size)
-        for hosts in ("hosts1.json", "hosts.json", "hosts4.json")
+        alone(ragged, tmp_path / "one", global_batch_size=global_batch_size),
+        *(
+            finish(ragged, tmp_path / hosts, hosts, global_batch_size=global_batch_size)
+            for hosts in ("hosts.json", "hosts4.json")
+        ),
     ]
     losses = [json.loads((place / "adapter/done.json").read_text())["losses"] for place in places]
     adapters = [load_file(place / "adapter/adapters.safetensors") for place in places]
@@ -101,7 +110,7 @@ def test_unequal_machines_train_the_same_adapter(ragged: Path, tmp_path: Path) -
     """
     Two ranks, one of them three times as fast, agree with one rank within 1e-5: weights decide who computes a row.
     """
-    one = finish(ragged, tmp_path / "one", "hosts1.json", global_batch_size=6)
+    one = alone(ragged, tmp_path / "one", global_batch_size=6)
     two = finish(ragged, tmp_path / "two", "hosts.json", global_batch_size=6, weights="3,1")
     adapters = [load_file(place / "adapter/adapters.safetensors") for place in (one, two)]
 
@@ -181,7 +190,7 @@ def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged:
         {"batch_size": 2, "grad_accumulation": 3},
         {"global_batch_size": 6, "packing": "never", "micro_tokens": 4096},
     ]
-    places = [finish(ragged, tmp_path / str(i), "hosts1.json", **way) for i, way in enumerate(ways)]
+    places = [alone(ragged, tmp_path / str(i), **way) for i, way in enumerate(ways)]
     losses = [json.loads((place / "adapter/done.json").read_text())["losses"]["train"] for place in places]
 
     for other in losses[1:]:
@@ -248,29 +257,28 @@ def test_a_checkpoint_of_another_training_is_refused(ragged: Path, tmp_path: Pat
     """
     Resuming from it would mix two trainings; each differing key is named.
     """
-    finish(ragged, tmp_path, "hosts1.json", num_iters=3)
-    process = start(ragged, tmp_path, "hosts1.json", num_iters=3, learning_rate=1e-4)
-    output = process.communicate(timeout=60)[0]
+    alone(ragged, tmp_path, num_iters=3)
+    done = inline("thunder_train.worker", arguments_of(tmp_path, num_iters=3, learning_rate=1e-4), ragged)
 
-    assert 2 == process.returncode
+    assert 2 == done.returncode
     place = tmp_path / "checkpoints"
-    assert f"{place}: holds a checkpoint of another training: --learning-rate was 0.001, is 0.0001; " in output
-    assert "delete the folder to start from the beginning, or give another --checkpoint-path" in output
+    assert f"{place}: holds a checkpoint of another training: --learning-rate was 0.001, is 0.0001; " in done.stderr
+    assert "delete the folder to start from the beginning, or give another --checkpoint-path" in done.stderr
 
 
 def test_a_damaged_checkpoint_is_passed_over(ragged: Path, tmp_path: Path) -> None:
     """
     The one before it is used, with a warning, and the end is the same.
     """
-    place = finish(ragged, tmp_path, "hosts1.json")
+    place = alone(ragged, tmp_path)
     expected = outcome(place)
     newest = sorted((place / "checkpoints").iterdir())[-1]
     data = bytearray(newest.read_bytes())
     data[-5] ^= 1
     newest.write_bytes(data)
-    finish(ragged, tmp_path, "hosts1.json")
+    again = inline("thunder_train.worker", arguments_of(tmp_path), ragged)
 
-    assert "0000006.safetensors: is damaged; the one before it is used" in (place / "logs/rank-0.log").read_text()
+    assert "0000006.safetensors: is damaged; the one before it is used" in again.stdout + again.stderr
     assert expected == outcome(place)
 
 

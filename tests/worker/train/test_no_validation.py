@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.conftest import flags, python, row, write_rows
+from tests.worker.conftest import flags, inline, python, row, write_rows
 from thunder_train.core import files
 
 SAID = "no validation: valid.jsonl has no row, so the adapter is that of the last step"
@@ -42,7 +42,7 @@ def test_patience_without_validation_rows_is_refused(folder: Path, tmp_path: Pat
     """
     It would never stop anything.
     """
-    done = python("thunder_train.worker", flags(tmp_path / "adapter", valid_data=empty, patience=2), folder)
+    done = inline("thunder_train.worker", flags(tmp_path / "adapter", valid_data=empty, patience=2), folder)
 
     what = f"--patience: counts validations, and {empty} has no row; leave it out, or give validation rows"
     assert (True, True) == (done.returncode != 0, what in done.stdout + done.stderr)
@@ -55,6 +55,6 @@ def test_validation_rows_that_are_all_too_long_are_no_empty_file(folder: Path, t
     valid = write_rows(tmp_path / "valid.jsonl", [row(1, "ߊ" * 90)])
     changed = {"valid_data": valid, "max_seq_len": 64, "too_long": "drop"}
 
-    done = python("thunder_train.worker", flags(tmp_path / "adapter", **changed), folder)
+    done = inline("thunder_train.worker", flags(tmp_path / "adapter", **changed), folder)
 
     assert f"{valid}: holds no row to use; run `./doit data`, or raise --max-seq-len" in done.stdout + done.stderr
