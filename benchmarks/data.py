@@ -28,6 +28,14 @@ PARTITIONS = ("stable", "boundary", "uncertain", "recovery", "novelty")
 THREADS = ("OMP_NUM_THREADS", "POLARS_MAX_THREADS")
 OTHERS = ("ߞߏ", "ߦߋ")
 """Words that belong to another orthography, which the data stage would refuse."""
+METHOD = (
+    "Generated pairs of the row contract, fixed seed: 4 to 16 words, a tenth of the letters replaced, both files "
+    "shuffled. One core unless said otherwise, one process per run, wall seconds of the whole process. Ours reads, "
+    "joins, checks spelling, leaks and duplicates, splits, sorts and writes the splits, the manifest and the audit; "
+    "the rival joins with a dict, maps, splits at random and writes. The floor is what the bare job costs in Polars, "
+    "which joins, puts the texts together, splits, sorts and writes in compiled code, and checks nothing."
+)
+"""What was measured, for the page."""
 SEED = 20261122
 SECONDS, BYTES, TIMES = {1: 45.0, 2: 30.0}, 1 << 30, 3.0
 """Targets at a million rows: {cores: wall seconds}, peak memory, the rival's seconds divided by ours on one core."""
@@ -165,12 +173,7 @@ def page(ours: dict[int, Cost], is_same: bool, middle: int, others: dict[str, Co
     lines = [
         "# What the data stage costs",
         "",
-        f"Written by `benchmarks/data.py --write`: {sides.machine()}. Generated pairs of the row contract, fixed seed: "
-        "4 to 16 words, a tenth of the letters replaced, both files shuffled. One core unless said otherwise, one "
-        "process per run, wall seconds of the whole process. Ours reads, joins, checks spelling, leaks and duplicates, "
-        "splits, sorts and writes the splits, the manifest and the audit; the rival joins with a dict, maps, splits at "
-        "random and writes. The floor is what the bare job costs in Polars, which joins, puts the texts together, "
-        "splits, sorts and writes in compiled code, and checks nothing.",
+        f"Written by `benchmarks/data.py --write`: {sides.machine()}. {METHOD}",
         "",
         "| target | required | measured | |",
         "|---|---|---|---|",

@@ -191,8 +191,8 @@ def test_a_split_that_means_nothing_is_refused_where_it_counts() -> None:
     ] == [str(problem) for each in (asked, mixed, alike) for problem in each.problems]
     assert ([], HASHED) == (folds.problems, names(folds))
     assert [
-        "own splits of rows that mean none here are not used: 'fold0' (5 rows), 'fold1' (5 rows), 'fold2' (5 rows), "
-        "'fold3' (5 rows), 'fold4' (5 rows), others (15 rows)"
+        "split words of rows that name none of these splits are not used: 'fold0' (5 rows), 'fold1' (5 rows), "
+        "'fold2' (5 rows), 'fold3' (5 rows), 'fold4' (5 rows), others (15 rows)"
     ] == folds.notes
 
 

@@ -91,7 +91,7 @@ def test_row_of_a_list_is_named_by_line_or_number(tmp_path: Path) -> None:
         ),
         (
             '{"text": "a"},\n{"text": "b"},\n',
-            "in.json:1, 2: is not JSON: a comma follows the object; take the comma away, or make the file one list",
+            "in.json:1, 2: is not JSON: a comma follows the object; remove the comma, or make the file one list",
         ),
         (
             "[{'text': 'a'}]",

@@ -206,7 +206,7 @@ def test_packed_file_that_is_cut_short_is_refused(tmp_path: Path, pack: Pack, su
 
 def test_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path: Path) -> None:
     """Its bytes decide: text under such a name is read, anything else was damaged."""
-    what = "in.jsonl.gz: is no gzip file, as its name says"
+    what = "in.jsonl.gz: is not a gzip file, although its name says so"
 
     assert 3 == len(read(tmp_path, THREE, path="in.jsonl.gz")[0])
     assert f"{what}; make or copy the file again, or correct its name" == refusal(
@@ -267,7 +267,7 @@ def test_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     assert message.startswith("in.parquet: row 1: is damaged: ")
     assert message.endswith("; make or copy the file again")
     hint = "make or copy the file again, or correct its name"
-    expected = f"in.parquet: is no Parquet file, as its name says; {hint}"
+    expected = f"in.parquet: is not a Parquet file, although its name says so; {hint}"
     assert expected == refusal(tmp_path, b"a,b", path="in.parquet")
 
 

@@ -9,20 +9,17 @@ from thunder_train import ThunderError
 
 AS_ROWS = "write its rows as JSONL, CSV or Parquet"
 UNPACK = "unpack it, and name the file with the rows"
+EXCEL = ("is an Excel file", 'save it as "CSV UTF-8"')
+PICKLE = ("is a pickle, which may run any program when it is read", AS_ROWS)
 STARTS = {
     b"version https://git-lfs": ("is a Git LFS pointer, not the file itself", "run `git lfs pull`"),
     b"/annex/objects/": ("is a git-annex pointer, not the file itself", "run `git annex get` for it"),
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("is an Excel file", 'save it as "CSV UTF-8"'),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": EXCEL,
     b"{\\rtf": ("is a rich-text file", "save it as plain text"),
-    b"\x80\x02": ("is a pickle, which may run any program when it is read", AS_ROWS),
-    b"\x80\x03": ("is a pickle, which may run any program when it is read", AS_ROWS),
-    b"\x80\x04": ("is a pickle, which may run any program when it is read", AS_ROWS),
-    b"\x80\x05": ("is a pickle, which may run any program when it is read", AS_ROWS),
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), PICKLE),
     b"7z\xbc\xaf\x27\x1c": ("is a 7z archive", UNPACK),
     b"Rar!\x1a\x07": ("is a rar archive", UNPACK),
-    b"\x1f\x8b": ("is packed twice", "unpack it once"),
-    b"\x28\xb5\x2f\xfd": ("is packed twice", "unpack it once"),
-    b"\xfd7zXZ\x00": ("is packed twice", "unpack it once"),
+    **dict.fromkeys((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"), ("is packed twice", "unpack it once")),
     b"\x04\x22\x4d\x18": ("is packed with lz4", "unpack it, or pack it with gzip or zstd"),
     b"SQLite format 3\x00": ("is an SQLite database", AS_ROWS),
     b"\x93NUMPY": ("is a NumPy file", AS_ROWS),
@@ -30,27 +27,18 @@ STARTS = {
     b"Obj\x01": ("is an Avro file", AS_ROWS),
     b"FEA1": ("is a Feather file of version 1", "write it as version 2 or as Parquet"),
     b"%PDF-": ("is a PDF file", AS_ROWS),
-    b"RIFF": ("is an audio file", "name the file with the texts"),
-    b"fLaC": ("is an audio file", "name the file with the texts"),
-    b"OggS": ("is an audio file", "name the file with the texts"),
-    b"ID3\x03": ("is an audio file", "name the file with the texts"),
+    **dict.fromkeys((b"RIFF", b"fLaC", b"OggS", b"ID3\x03"), ("is an audio file", "name the file with the texts")),
 }
 """First bytes of a file, unpacked -> (what it is, what to do)."""
 PAGE = re.compile(rb"\s*<(!doctype html|html|head|body|!--)", re.IGNORECASE)
 XML = re.compile(rb"\s*<\?xml", re.IGNORECASE)
 TAR_MARK = slice(257, 262)
-NAMES = {
-    ".zip": ("is a zip archive", UNPACK),
-    ".tar": ("is a tar archive", UNPACK),
-    ".xlsx": ("is an Excel file", 'save it as "CSV UTF-8"'),
-    ".pkl": ("is a pickle, which may run any program when it is read", AS_ROWS),
-}
 IN_ZIP = {
     b"word/": ("is a Word file", "save it as plain text or CSV"),
-    b"xl/": NAMES[".xlsx"],
-    b"[Content_Types].xml": NAMES[".xlsx"],
+    b"xl/": EXCEL,
+    b"[Content_Types].xml": EXCEL,
     b"opendocument.spreadsheet": ("is a spreadsheet", 'save it as "CSV UTF-8"'),
-    b"data.pkl": NAMES[".pkl"],
+    b"data.pkl": PICKLE,
 }
 """Names in a zip archive -> what it is then, and what to do."""
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -93,9 +81,9 @@ def _reason(head: bytes) -> tuple[str, str] | None:
         if head.startswith(start):
             return reason
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return next((reason for mark, reason in IN_ZIP.items() if mark in head), NAMES[".zip"])
+        return next((reason for mark, reason in IN_ZIP.items() if mark in head), ("is a zip archive", UNPACK))
     if head[TAR_MARK] == b"ustar":
-        return NAMES[".tar"]
+        return "is a tar archive", UNPACK
     if PAGE.match(head):
         return "is a web page, not data", "download the file itself; the page may say why it was not given"
     if XML.match(head):

@@ -35,7 +35,7 @@ def form(path: str, root: Path) -> str:
             raise ThunderError(f"is not JSON: it begins with {line}", where=path, hint=hint)
         return JSON
     if name in TYPED_NAMES:
-        what = f"is no {'Parquet' if name == '.parquet' else 'Arrow'} file, as its name says"
+        what = f"is not {'a Parquet' if name == '.parquet' else 'an Arrow'} file, although its name says so"
         raise ThunderError(what, where=path, hint=f"{packed.COPY_AGAIN}, or correct its name")
     if name in TABLE_NAMES:
         return TABLE

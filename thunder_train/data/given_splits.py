@@ -181,7 +181,7 @@ def _notes_of_words(columns: Columns, counts: "Numbers", own: list[int]) -> list
         rows_heard = f"{int(counts[HEARD_TEST]):,} rows given to test"
         notes.append(f"{rows_heard} are rows that the recogniser was trained on: it errs less there")
     if columns.words and len(own) < 2:
-        notes.append(f"own splits of rows that mean none here are not used: {_listed(columns.words)}")
+        notes.append(f"split words of rows that name none of these splits are not used: {_listed(columns.words)}")
     return notes
 
 

@@ -340,7 +340,7 @@ def fault(content: bytes, path: str, first_line: int, error: Exception) -> Thund
         what = "is not JSON: its texts stand between ' instead of \""
         return ThunderError(what, where=f"{path}:{first_line}", hint="write it with json.dumps instead of str")
     if COMMA.fullmatch(content) and "trailing" in str(error):
-        hint = "take the comma away, or make the file one list"
+        hint = "remove the comma, or make the file one list"
         return ThunderError("is not JSON: a comma follows the object", where=f"{path}:{first_line}", hint=hint)
     if isinstance(error, RecursionError):
         return ThunderError("is nested too deep", where=f"{path}:{first_line}", hint=hint)

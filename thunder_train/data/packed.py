@@ -101,7 +101,7 @@ def _unpacked(path: str, file: BinaryIO) -> BinaryIO:
     by_name = SUFFIXES.get(Path(path).suffix.lower(), "")
     if by_name and not packing and start and foreign.is_binary(start):
         hint = f"{COPY_AGAIN}, or correct its name"
-        raise ThunderError(f"is no {by_name} file, as its name says", where=path, hint=hint)
+        raise ThunderError(f"is not a {by_name} file, although its name says so", where=path, hint=hint)
     if packing == "gzip":
         return io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER)
     if packing == "bzip2":
