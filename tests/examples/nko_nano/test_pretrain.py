@@ -128,23 +128,20 @@ def test_the_committed_base_copies_its_prompt() -> None:
     from mlx_lm.generate import batch_generate
 
     from thunder_train.worker import model
-    from thunder_train.worker.batching import tokens
+    from thunder_train.worker.chat import Chat
 
     network, tokenizer = model.load(str(COMMITTED), "")
+    chat = Chat(tokenizer)
     predictions, _ = rows.rows(40, seed=9)
     hypotheses = [row["asr_text"] for row in predictions]
-    prompts = [
-        tokens.render(
-            [
-                {"role": "system", "content": pretrain.SYSTEM},
-                {"role": "user", "content": f"Partition: boundary\nHypothesis: {text}"},
-            ],
-            tokenizer,
-            "test",
-            answer=False,
-        )
+    turns = [
+        [
+            {"role": "system", "content": pretrain.SYSTEM},
+            {"role": "user", "content": f"Partition: boundary\nHypothesis: {text}"},
+        ]
         for text in hypotheses
     ]
+    prompts = [chat.encode(chat.text(messages, is_prompt=True)) for messages in turns]
     answers = batch_generate(network, tokenizer, prompts, max_tokens=50).texts
 
     assert 30 <= sum(text == answer for text, answer in zip(hypotheses, answers, strict=True))
