@@ -1,5 +1,6 @@
 """Rows of each kind of source, and which of them are dropped."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,10 @@ def test_join_key_that_repeats_in_another_file_is_refused(tmp_path: Path) -> Non
         read_source(tmp_path, **PAIR)
 
     assert "r-2.jsonl:1: audio_path 'a/1.wav' is also at r-1.jsonl:2; a join key must be unique" == str(error.value)
+
+    (tmp_path / "r-1.jsonl").write_text(json.dumps([reference(2), reference(1)]))  # a list on one line
+    with pytest.raises(ThunderError, match=r"^r-2\.jsonl:1: audio_path 'a/1\.wav' is also at r-1\.jsonl: row 2; "):
+        read_source(tmp_path, **PAIR)
 
 
 def test_files_without_a_common_key_are_refused(tmp_path: Path) -> None:

@@ -231,6 +231,8 @@ class Join:
         self.key = self._key()
         self.held: dict[str, bytes | int] = {}
         """Key -> the text of its reference; once its prediction was read, the place of that."""
+        self.numbered = set[str]()
+        """Files whose rows are known by their number instead of their line."""
         self.places = array("Q")
         """Places of the references, in the order of `held`, which they fill first."""
 
@@ -257,6 +259,8 @@ class Join:
             else:
                 self.held[name] = NULL if row.reference_text is None else row.reference_text.encode()
                 self.places.append(number << LINE_BITS | line)
+        if reader.is_numbered:
+            self.numbered.add(path)
         if twice:
             first = {name: where for name, where in zip(self.held, self.places, strict=True) if name in twice}
             for line, name in sorted((line, name) for name, lines in twice.items() for line in lines):
@@ -279,6 +283,8 @@ class Join:
                 self.ledger.drop(path, line, full_id(path, name, row), reason)
             elif (made := reader.row(line, row, asr, name, partner.decode())) is not None:
                 yield made
+        if reader.is_numbered:
+            self.numbered.add(path)
         reader.finish(self.ledger)
 
     def _key(self) -> str:
@@ -331,8 +337,9 @@ class Join:
         reader.problems.raise_all()
 
     def _add_repeated(self, reader: Reader, line: int, name: str, first: int) -> None:
-        also = place(*self._at(first))
-        what = f"{self.key} {quoted(name)} is also at {also}"
+        path, row = self._at(first)
+        is_numbered = reader.is_numbered if path == reader.path else path in self.numbered
+        what = f"{self.key} {quoted(name)} is also at {place(path, row, is_numbered)}"
         reader.problems.add(what, reader.where(line), "a join key must be unique")
 
     def _at(self, where: int) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 """The bytes of a source file, unpacked: plain, gzip, zstd, bzip2, xz, and UTF-16 as UTF-8.
 
-Input: a regular file.  Output: a stream, a head, lines with their number, or all bytes, within limits. What packs a
-file is told by its first bytes, not by its name.
+Input: a regular file.  Output: a stream, a head, lines with their number, or all bytes, within limits. Its first
+bytes tell how a file is packed, not its name.
 """
 
 import bz2

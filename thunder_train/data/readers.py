@@ -66,9 +66,9 @@ def stem(path: str) -> str:
     return f"{folder}{name.removeprefix('data')}" if folder and SHARD.fullmatch(name) else name
 
 
-def place(path: str, line: int) -> str:
-    """The place of a row for error messages."""
-    return f"{path}: row {line}" if formats.suffix(path) in formats.TYPED_NAMES else f"{path}:{line}"
+def place(path: str, line: int, is_numbered: bool) -> str:
+    """The place of a row for error messages. is_numbered: line is its number."""
+    return f"{path}: row {line}" if is_numbered else f"{path}:{line}"
 
 
 def full_id(path: str, name: str | int | float, row: msgspec.Struct) -> str:
@@ -105,7 +105,7 @@ class Reader:
 
     def where(self, line: int) -> str:
         """The place of a row for error messages."""
-        return f"{self.path}: row {line}" if self.is_numbered else f"{self.path}:{line}"
+        return place(self.path, line, self.is_numbered)
 
     def objects(self) -> Iterator[Numbered]:
         """Each object with its place; any other value is a problem."""

@@ -122,8 +122,8 @@ def why_unscored(rows: Facts) -> str:
     """The reason why no test row was scored, as a sentence. rows: their numbers, from eval.json."""
     test, chat, text = (_count(rows.get(kind)) or 0 for kind in ("test", "chat", "text"))
     kinds = {"answers to a chat": chat, "plain text": text, "rows without a reference": test - chat - text}
-    found = " or ".join(kind for kind, count in kinds.items() if count > 0)
-    return f"No test row was scored: {f'all {test} are {found}' if test else 'the dataset has none'}."
+    listed = " or ".join(kind for kind, count in kinds.items() if count > 0)
+    return f"No test row was scored: {f'all {test} are {listed}' if test else 'the dataset has none'}."
 
 
 def _scores(evaluation: Facts, limits: Promotion) -> Iterator[str]:

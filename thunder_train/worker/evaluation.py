@@ -263,8 +263,8 @@ def _say_thinking(session: Session, condition: str, answers: Sequence[Answer]) -
     """Say how many answers never came because the model was still thinking: their empty texts are scored."""
     count = sum(each.finish == answer_text.THINKING for each in answers)
     if count:
-        cure = "set enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens"
-        _say(session, f"{condition}: {count} of {len(answers)} answers were still thinking when they ended; {cure}")
+        hint = "set enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens"
+        _say(session, f"{condition}: {count} of {len(answers)} answers were still thinking when they ended; {hint}")
 
 
 def _say(session: Session, line: str) -> None:
