@@ -155,6 +155,11 @@ class Chat:
         """The tokens that part a text wherever it spells them."""
         return frozenset(getattr(self.wrapped, "added_tokens_decoder", {}))
 
+    @cached_property
+    def vocabulary(self) -> int:
+        """Tokens that the model has embeddings for; 0 if that is not known."""
+        return _vocabulary(self.tokenizer)
+
     def encode_tail(self, text: str) -> list[int]:
         """The same as `encode`, remembered: the ends of prompts, as an empty block of thoughts, are few."""
         if text not in self._tails:
@@ -220,14 +225,19 @@ def _template_problems(template: str, tokenizer: Any, path: str) -> list[Thunder
     return [ThunderError(escaped(what), where=path, hint=escaped(hint))]
 
 
+def _vocabulary(tokenizer: Any) -> int:
+    """Tokens that the model has embeddings for, according to its config.json; 0 if that is not known."""
+    path = Path(str(getattr(tokenizer, "name_or_path", ""))) / "config.json"
+    config = files.read_json(path) if path.is_file() else {}
+    return max(part.get("vocab_size") or 0 for part in (config, config.get("text_config") or {}))
+
+
 def _vocabulary_problems(tokenizer: Any) -> list[ThunderError]:
     """transformers adds a bos_token or eos_token that tokenizer.json lacks, with an id past the model's embeddings.
 
     MLX would read whatever lies behind them in memory.
     """
-    folder = Path(str(getattr(tokenizer, "name_or_path", "")))
-    config = files.read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    size = _vocabulary(tokenizer)
     wrong = [
         f"{name} {getattr(tokenizer, name)}"
         for name in ("bos_token", "eos_token")
@@ -237,7 +247,7 @@ def _vocabulary_problems(tokenizer: Any) -> list[ThunderError]:
         return []
     what = f"names {escaped(' and '.join(wrong))}, outside of the model's vocabulary of {size:,} tokens"
     hint = "name tokens of tokenizer.json there, or null"
-    return [ThunderError(what, where=str(folder / "tokenizer_config.json"), hint=hint)]
+    return [ThunderError(what, where=str(Path(tokenizer.name_or_path) / "tokenizer_config.json"), hint=hint)]
 
 
 def _date_problems(arguments: Mapping[str, Any]) -> list[ThunderError]:

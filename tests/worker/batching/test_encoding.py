@@ -1,10 +1,15 @@
 """Texts to tokens: the tokens before a target are those of its prompt alone."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from thunder_train import ThunderError
 
 pytestmark = pytest.mark.mlx
 
@@ -113,3 +118,30 @@ def test_a_tokenizer_without_offsets_gives_the_same(chats: dict[str, Any], monke
     monkeypatch.setattr(encoding, "is_fast", lambda chat: False)
 
     assert fast == encoding.encode(passages, chats["llama3"])
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_refused(folder: Path, tmp_path: Path) -> None:
+    """
+    Someone adds <|im_start|> to tokenizer.json and leaves the weights: MLX reads memory that is no embedding.
+    """
+    import mlx_lm.tokenizer_utils
+
+    from thunder_train.worker.batching.tokens import example
+    from thunder_train.worker.chat import Chat
+
+    base = tmp_path / "base"
+    shutil.copytree(folder / "nano", base)
+    content = json.loads((base / "tokenizer.json").read_text())
+    size = json.loads((base / "config.json").read_text())["vocab_size"]
+    content["added_tokens"].append(content["added_tokens"][0] | {"id": size, "content": "<|im_start|>"})
+    (base / "tokenizer.json").write_text(json.dumps(content))
+    chat = Chat(mlx_lm.tokenizer_utils.load(base), "{% for m in messages %}<|im_start|>{{ m.content }}{% endfor %}")
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+
+    with pytest.raises(ThunderError) as caught:
+        example({"messages": messages}, chat, "x:1")
+
+    assert str(caught.value) == (
+        f"--model: the tokenizer writes <|im_start|> as token {size}, and the model's vocabulary has {size} tokens; "
+        "use the tokenizer that belongs to the model, or a template without it"
+    )

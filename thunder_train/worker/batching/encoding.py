@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from thunder_train import ThunderError
+from thunder_train.core.text import escaped
 from thunder_train.worker.batching.targets import Passage
 from thunder_train.worker.chat import Chat
 
@@ -20,7 +21,10 @@ Tokens = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
 
 
 def encode(passages: Sequence[Passage], chat: Chat) -> list[Tokens]:
-    """The tokens of each passage. Raises ThunderError if the vocabulary lacks the token that must end an answer."""
+    """The tokens of each passage. Raises ThunderError if the vocabulary lacks the token that must end an answer.
+
+    And for a token that the model has no embedding for: MLX would read whatever lies behind them in memory.
+    """
     if not passages:
         return []
     return [
@@ -138,6 +142,10 @@ def _finished(placed: Tokens, passage: Passage, chat: Chat) -> Tokens:
     needs_end = passage.adds_end or (chat.end_answers and bool(ids) and ids[-1] not in chat.tokenizer.eos_token_ids)
     if needs_end:
         ids, spans = (*ids, _end(chat)), (*spans[:-1], (spans[-1][0], spans[-1][1] + 1))
+    if chat.vocabulary and ids and (token := max(ids)) >= chat.vocabulary:
+        word = escaped(chat.tokenizer.decode([token]))
+        what = f"the tokenizer writes {word} as token {token}, and the model's vocabulary has {chat.vocabulary} tokens"
+        raise ThunderError(what, "--model", "use the tokenizer that belongs to the model, or a template without it")
     if len(ids) > 1 and ids[0] == ids[1] == chat.tokenizer.bos_token_id:
         fact = "the chat template puts two begin-of-text tokens before every row"
         raise ThunderError(fact, where="--model", hint="fix the chat template")
