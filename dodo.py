@@ -131,7 +131,7 @@ def task_index() -> dict[str, Any]:
 
 def task_test() -> dict[str, Any]:
     """Run the test suite, two files at a time: doit test [-- pytest's arguments]."""
-    return utility("pytest -n 2 --dist loadfile")
+    return utility("pytest -n 2 --dist loadfile --no-loadscope-reorder")
 
 
 def task_lint() -> dict[str, Any]:

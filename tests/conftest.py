@@ -1,5 +1,6 @@
 """Projects for tests that run the real doit: built once, copied for each test."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -18,6 +19,12 @@ preload()  # before any test imports mlx
 os.environ.pop("PYTHONSAFEPATH", None)  # of ./doit test; programs under test find modules beside them
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start processes come first: the last file of a run should be short, for one core waits for it."""
+    first = {item.path for item in items if any(item.iter_markers(mark) for mark in ("cluster", "browser", "ranks"))}
+    items.sort(key=lambda item: item.path not in first)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def terminal_signals() -> Iterator[None]:
     """Handle signals as under a terminal: a job under nohup or in the background ignores some, and its children too."""
@@ -31,11 +38,21 @@ def terminal_signals() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A project whose smoke recipe has been built from nothing. Tests copy it and never change it."""
-    project = copy_sources(tmp_path_factory.mktemp("built"))
-    done = project.doit()
-    assert 0 == done.status, done.output
-    return project
+    """A project whose smoke recipe has been built from nothing. Tests copy it and never change it.
+
+    The processes of pytest-xdist share one: the first that needs it builds it, and another waits.
+    """
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    with open(place / "built.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "built").exists():
+            project = copy_sources(place / "unbuilt")
+            done = project.doit()
+            assert 0 == done.status, done.output
+            project.path.rename(place / "built")
+    return Copy(place / "built")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Sources that a user's task in dodo.py makes: that task runs before `data`, also on the first build."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,15 +54,36 @@ def generate(name):
 GENERATED = ["generate:part-1", "generate:part-2", "generate:rows"]
 
 
-@pytest.fixture
-def generating(tmp_path: Path) -> Copy:
+def generating_project(folder: Path) -> Copy:
     """A project in which a task of dodo.py makes the rows of the dataset `made`, of which nothing exists yet."""
-    project = copy_sources(tmp_path / "project")
+    project = copy_sources(folder)
     for file, text in (("thunder.toml", DATASET), ("dodo.py", DODO)):
         with (project.path / file).open("a", encoding="utf-8") as stream:
             stream.write(text)
     (project.path / "words.txt").write_text("one")
     return project
+
+
+@pytest.fixture
+def generating(tmp_path: Path) -> Copy:
+    """Such a project."""
+    return generating_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """Such a project whose dataset was built. Tests copy it and never change it."""
+    project = generating_project(tmp_path_factory.mktemp("made") / "project")
+    done = project.doit("data:made")
+    assert 0 == done.status, done.output
+    return project
+
+
+@pytest.fixture
+def made(made_once: Copy, tmp_path: Path) -> Copy:
+    """A copy of it."""
+    shutil.copytree(made_once.path, tmp_path / "project")
+    return Copy(tmp_path / "project")
 
 
 def plain_doit(project: Copy, *arguments: str) -> Built:
@@ -135,73 +157,68 @@ def test_sources_that_will_be_made_are_listed(generating: Copy) -> None:
 
 
 @pytest.mark.ranks
-def test_a_source_made_again_with_other_rows_makes_the_dataset_stale(generating: Copy) -> None:
+def test_a_source_made_again_with_other_rows_makes_the_dataset_stale(made: Copy) -> None:
     """
     And `doit why` says so before the task that makes it has run.
     """
-    generating.doit("data:made")
-    (generating.path / "words.txt").write_text("two")
+    (made.path / "words.txt").write_text("two")
 
-    reasons, done = why(generating), generating.doit("data:made")
+    reasons, done = why(made), made.doit("data:made")
 
     assert [f"after {name}: its output may change" for name in GENERATED] == sorted(reasons)
     assert (0, "data:made") == (done.status, done.ran[-1])
-    assert [] == why(generating)
+    assert [] == why(made)
 
 
 @pytest.mark.ranks
-def test_a_source_made_again_with_the_same_rows_builds_nothing(generating: Copy) -> None:
+def test_a_source_made_again_with_the_same_rows_builds_nothing(made: Copy) -> None:
     """
     Deleted sources come back as they were, so what was made from them stands.
     """
-    generating.doit("data:made")
-    for path in (generating.path / "made").iterdir():
+    for path in (made.path / "made").iterdir():
         path.unlink()
 
-    done = generating.doit("data:made")
+    done = made.doit("data:made")
 
     assert (0, GENERATED, []) == (done.status, sorted(done.ran), done.restored)
 
 
 @pytest.mark.ranks
-def test_a_forgotten_dataset_is_restored_from_made_sources(generating: Copy) -> None:
+def test_a_forgotten_dataset_is_restored_from_made_sources(made: Copy) -> None:
     """
     `doit forget` removes the record of a task; the run cache has its outputs under the hashes of the same sources.
     """
-    generating.doit("data:made")
-    generating.doit("forget", "data:made")
+    made.doit("forget", "data:made")
 
-    done = generating.doit("data:made")
+    done = made.doit("data:made")
 
     assert (0, [], ["data:made"]) == (done.status, done.ran, done.restored)
 
 
 @pytest.mark.ranks
-def test_a_new_task_for_a_pattern_makes_the_dataset_stale(generating: Copy) -> None:
+def test_a_new_task_for_a_pattern_makes_the_dataset_stale(made: Copy) -> None:
     """
     Its file matches the pattern of a source, and does not exist yet.
     """
-    generating.doit("data:made")
-    generating.edit("dodo.py", '"part-2")', '"part-2", "part-3")')
+    made.edit("dodo.py", '"part-2")', '"part-2", "part-3")')
 
-    reasons, done = why(generating), generating.doit("data:made")
+    reasons, done = why(made), made.doit("data:made")
 
     assert ["made/part-3.jsonl: new input"] == reasons
     assert (0, ["generate:part-3", "data:made"]) == (done.status, done.ran)
 
 
 @pytest.mark.ranks
-def test_a_missing_source_that_no_task_makes_is_named_by_the_stage(generating: Copy) -> None:
+def test_a_missing_source_that_no_task_makes_is_named_by_the_stage(made: Copy) -> None:
     """
     On the first build and on later ones, where doit alone would say "Dependent file does not exist".
     """
-    generating.doit("data:made")
-    generating.edit("thunder.toml", "./made/rows.jsonl", "gone.jsonl")
-    first = generating.doit("data:made")
-    (generating.path / "gone.jsonl").write_text((generating.path / "made/rows.jsonl").read_text())
-    generating.doit("data:made")
-    (generating.path / "gone.jsonl").unlink()
-    later = generating.doit("data:made")
+    made.edit("thunder.toml", "./made/rows.jsonl", "gone.jsonl")
+    first = made.doit("data:made")
+    (made.path / "gone.jsonl").write_text((made.path / "made/rows.jsonl").read_text())
+    made.doit("data:made")
+    (made.path / "gone.jsonl").unlink()
+    later = made.doit("data:made")
 
     expected = "gone.jsonl: is missing; correct the source's path or add the file"
     assert [(1, True)] * 2 == [(done.status, expected in done.output) for done in (first, later)]

@@ -62,8 +62,12 @@ def environment(project: Path) -> dict[str, str]:
 
 
 def copy_sources(target: Path) -> Copy:
-    """A clone of the project made without git. Its default recipe is smoke alone, which takes seconds."""
-    ignored = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
+    """A clone of the project made without git. Its default recipe is smoke alone, which takes seconds.
+
+    It has the compiled modules, too, or else its first command would compile them; without those that another process
+    is writing now.
+    """
+    ignored = shutil.ignore_patterns("*.pyc.*", ".*", "*.egg-info")
     for name in ("thunder_train", "recipes", "templates", "data/sources", "models"):
         shutil.copytree(PROJECT / name, target / name, ignore=ignored)
     for name in ("dodo.py", "thunder.toml", "pyproject.toml"):

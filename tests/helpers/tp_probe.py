@@ -33,7 +33,7 @@ CASES = {f"{name}-{bits}": Case(name, bits) for name in families.CONFIGS for bit
     "checkpointed": Case("gemma4_e2b", 4, is_checkpointed=True),
 }
 LORA: dict[str, Any] = {"rank": 4, "scale": 2.0}
-STEPS = 5
+STEPS = 3
 
 
 def main(argv: list[str]) -> None:

@@ -68,9 +68,9 @@ def test_a_split_model_trains_like_the_whole_model(launched: Launched, ranks: in
     """
     differences = [each[case] for each in results(launched(ranks), ranks)]
 
-    assert 1e-5 > max(each["loss"] for each in differences), "losses of 5 steps, relative"
+    assert 1e-5 > max(each["loss"] for each in differences), "losses of 3 steps, relative"
     assert 1e-4 > max(each["gradient"] for each in differences), "first gradient, relative to its largest number"
-    assert 1e-4 > max(each["adapter"] for each in differences), "adapter after 5 steps of AdamW"
+    assert 1e-4 > max(each["adapter"] for each in differences), "adapter after 3 steps of AdamW"
 
 
 @pytest.mark.ranks

@@ -15,7 +15,14 @@ from tests.worker.conftest import flags
 from thunder_train.core import files
 from thunder_train.worker.ranks import is_first_on_host
 
-LONG = {"num_iters": 12, "save_every": 3, "schedule": "cosine", "lora_dropout": 0.1, "keep_checkpoints": 2}
+LONG = {
+    "num_iters": 8,
+    "save_every": 2,
+    "eval_every": 4,
+    "schedule": "cosine",
+    "lora_dropout": 0.1,
+    "keep_checkpoints": 2,
+}
 MANY = {"keep_checkpoints": 9}
 
 
@@ -83,7 +90,7 @@ def test_a_host_that_is_lost_with_its_disk_loses_nothing(place: Path, strategy: 
     done = train(place, strategy=strategy, **MANY)
     assert 0 == done.returncode, done.stderr
     expected = outcome(place)
-    steps = [f"{step:07d}.safetensors" for step in (3, 6, 9, 12)]
+    steps = [f"{step:07d}.safetensors" for step in (2, 4, 6, 8)]
     assert [steps, steps] == [kept(place, rank) for rank in (0, 1)]
     shutil.rmtree(place / "rank-0/kept")
     shutil.rmtree(place / "rank-0/run")
@@ -93,7 +100,7 @@ def test_a_host_that_is_lost_with_its_disk_loses_nothing(place: Path, strategy: 
     done = train(place, strategy=strategy, **MANY)
 
     assert 0 == done.returncode, done.stderr
-    assert "step 6/12  goes on from here\n" in done.stdout
+    assert "step 4/8  goes on from here\n" in done.stdout
     adapter, result, events = outcome(place)
     assert expected == (adapter, result, [event for event in events if event[0] != "resume"])
 
@@ -105,10 +112,10 @@ def test_the_newest_checkpoint_of_any_rank_is_taken(place: Path) -> None:
     A kill may come between two writes; the checkpoint of either rank is the whole state.
     """
     assert 0 == train(place).returncode
-    assert ["0000009.safetensors", "0000012.safetensors"] == kept(place, 1)
-    (place / "rank-0/kept/0000012.safetensors").unlink()
+    assert ["0000006.safetensors", "0000008.safetensors"] == kept(place, 1)
+    (place / "rank-0/kept/0000008.safetensors").unlink()
 
-    assert "step 12/12  goes on from here\n" in train(place).stdout
+    assert "step 8/8  goes on from here\n" in train(place).stdout
 
 
 @pytest.mark.ranks
