@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,7 +121,7 @@ def test_special_tokens_past_the_vocabulary_are_refused(folder: Path, tmp_path: 
     )
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"x" * 1_000_001])
 def test_a_template_that_cannot_be_read_is_one_line(tokenizer: Any, tmp_path: Path, content: bytes | None) -> None:
     """
     It is a user's mistake, so there is no traceback.
@@ -133,6 +134,18 @@ def test_a_template_that_cannot_be_read_is_one_line(tokenizer: Any, tmp_path: Pa
 
     with pytest.raises(ThunderError, match=r"t\.jinja: (cannot be read as a|is no chat) template.*; correct"):
         of(tokenizer, inputs(path))
+
+
+def test_a_pipe_is_no_template(tokenizer: Any, tmp_path: Path) -> None:
+    """
+    Reading it would wait until somebody writes, perhaps for ever.
+    """
+    from thunder_train.worker.chat import of
+
+    os.mkfifo(tmp_path / "t.jinja")
+
+    with pytest.raises(ThunderError, match=r"t\.jinja: cannot be read as a template: .*no plain file"):
+        of(tokenizer, inputs(tmp_path / "t.jinja"))
 
 
 @pytest.mark.parametrize("text", ["{% for %}", "{{ a", "{% include 'x' %}{% endif %}", "{{" + "(" * 5000])

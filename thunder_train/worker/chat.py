@@ -96,7 +96,7 @@ class Chat:
                 self.tokenizer.apply_chat_template(messages, add_generation_prompt=is_prompt, tokenize=False, **given)
             )
         # Not apply_chat_template: it replaces every function among the arguments, so that the date could not be fixed,
-        # and takes some names of arguments for its own.
+        # and takes some names of arguments for its own. So the private function below is called: docs/decisions/0014.
         template = _compile_jinja_template(self.template or self.tokenizer.get_chat_template(None, tools))
         return str(
             template.render(
@@ -197,12 +197,13 @@ def _stop(*_: Any) -> None:
 def _read(path: Path) -> str:
     hint = "correct chat_template in thunder.toml"
     try:
-        data = path.read_bytes()
+        data = files.read_bytes(path, LARGEST + 1)
         text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ThunderError(f"cannot be read as a template: {error}", where=str(path), hint=hint) from error
     if not text.strip() or len(data) > LARGEST:
-        raise ThunderError(f"is no chat template: it has {len(data)} bytes", where=str(path), hint=hint)
+        size = f"more than {LARGEST:,} bytes" if text.strip() else "no text"
+        raise ThunderError(f"is no chat template: it has {size}", where=str(path), hint=hint)
     return text
 
 
