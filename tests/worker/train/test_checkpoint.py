@@ -15,14 +15,8 @@ from tests.worker.conftest import flags
 from thunder_train.core import files
 from thunder_train.worker.ranks import is_first_on_host
 
-LONG = {
-    "num_iters": 8,
-    "save_every": 2,
-    "eval_every": 4,
-    "schedule": "cosine",
-    "lora_dropout": 0.1,
-    "keep_checkpoints": 2,
-}
+LONG = {"num_iters": 8, "save_every": 2, "eval_every": 4, "schedule": "cosine", "lora_dropout": 0.1}
+LONG |= {"keep_checkpoints": 2}
 MANY = {"keep_checkpoints": 9}
 
 
