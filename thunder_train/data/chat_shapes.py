@@ -46,7 +46,7 @@ class SimpleRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reference_text: str = ""
 
 
-class Conversation(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):
+class ChatMl(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):
     """One ChatML row."""
 
     messages: list[Any] | dict[str, Any]
@@ -85,9 +85,9 @@ class Text(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):
     text: str
 
 
-Shape = Conversation | ShareGpt | Alpaca | Completion | Text
-SHAPES: dict[str, type[Conversation] | type[ShareGpt] | type[Alpaca] | type[Completion] | type[Text]] = {
-    "chatml": Conversation,
+Shape = ChatMl | ShareGpt | Alpaca | Completion | Text
+SHAPES: dict[str, type[ChatMl] | type[ShareGpt] | type[Alpaca] | type[Completion] | type[Text]] = {
+    "chatml": ChatMl,
     "sharegpt": ShareGpt,
     "alpaca": Alpaca,
     "completions": Completion,
@@ -98,7 +98,7 @@ SHAPES: dict[str, type[Conversation] | type[ShareGpt] | type[Alpaca] | type[Comp
 
 def messages(row: Shape) -> list[Any]:
     """The messages of a row, not yet checked; [] for plain text."""
-    if isinstance(row, Conversation):
+    if isinstance(row, ChatMl):
         turns = _listed(row.messages)
         return [_turn(turn) if isinstance(turn, dict) and _is_share_gpt(turn) else turn for turn in turns]
     if isinstance(row, ShareGpt):

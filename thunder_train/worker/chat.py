@@ -127,7 +127,7 @@ class Chat:
 
     @cached_property
     def unread(self) -> list[str]:
-        """Notes on arguments that the template does not name, as one with a slip of the pen."""
+        """Notes on arguments that the template does not name, such as a misspelt one."""
         if not self.template and self._has_own_renderer:
             return []
         words = set(re.findall(r"\w+", self.template or str(self.tokenizer.chat_template)))
