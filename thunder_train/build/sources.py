@@ -14,7 +14,7 @@ from thunder_train.core import files
 
 
 class Sources(dict[str, str]):
-    """{path: the part it plays} of files, of which some match patterns: it changes when files are made or removed.
+    """{path: its role}: the files that paths and patterns name now; `look` updates it.
 
     paths: files that must be there, or folders of files. patterns: of as many files as there are.
     """
@@ -29,9 +29,9 @@ class Sources(dict[str, str]):
     def look(self) -> None:
         """Take in the files that match now, and those that other tasks will make."""
         matches = [path for pattern in self.patterns for path in files.expand(pattern, Path())]
-        found = [file for path in self.paths for file in files.expand_all(path, Path())]
+        named = [file for path in self.paths for file in files.expand_all(path, Path())]
         self.clear()
-        self.update((path, path) for path in (*found, *matches))
+        self.update((path, path) for path in (*named, *matches))
         self.update((path, path) for path in self.makers if not os.path.isdir(path))
 
     def are_there(self) -> bool:

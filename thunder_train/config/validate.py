@@ -184,7 +184,7 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
 
 
 def _dora_problems(recipe: Recipe, root: Path, stats: StatCache | None) -> list[ThunderError]:
-    """A problem for DoRA on all layers of a base that has some which it cannot compute, where its config.json is here.
+    """A problem if DoRA is set for all layers and cannot compute some of them, as the base's config.json says.
 
     With lora_keys the layers' names decide, which a worker knows; the stage asks it before any rank starts.
     """
@@ -223,7 +223,7 @@ def _gate_problems(recipe: Recipe) -> list[ThunderError]:
 
 
 def split_problems(recipe: Recipe, rows: dict[str, int]) -> list[ThunderError]:
-    """What the training needs more rows for than a split has. rows: {split: its rows}."""
+    """A problem for each setting that needs more rows than a split has. rows: {split: its rows}."""
     problems = batch_problems(recipe, rows["train"])
     if recipe.train.patience and not rows["valid"]:
         what = f"counts validations, and dataset {recipe.dataset.name!r} has no validation row"

@@ -226,7 +226,7 @@ def reaches(pattern: str, path: str) -> bool:
 
 
 def _match(pattern: list[str], names: list[str], is_above: bool) -> bool:
-    """Whether a path matches a pattern, part by part. is_above: a path of which only the beginning is there will do."""
+    """Whether a path matches a pattern, part by part. is_above: it may be a folder above such a path."""
     if not (names and pattern):
         return not names and (is_above or all(part == "**" for part in pattern))
     first, *rest = pattern
@@ -244,7 +244,7 @@ def is_inside(path: Any) -> bool:
 
 
 def portable_below(folder: str, path: str) -> str:
-    """As `portable`, for a file in a folder that is named in a file: below the folder's portable name."""
+    """As `portable`, for a file below a declared folder: its place below the folder's portable name."""
     rest = path.removeprefix(f"{folder.rstrip('/')}/")
     return portable(path) if rest == path else f"{portable(folder.rstrip('/'))}/{rest}"
 

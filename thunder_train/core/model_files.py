@@ -132,7 +132,7 @@ def config(path: Path, hint: str = AGAIN) -> dict[str, Any]:
 
 
 def without_dora(path: Path) -> str:
-    """What of a model mlx-lm's DoRA cannot compute according to its config.json alone; "" if nothing is known."""
+    """The layers that mlx-lm's DoRA cannot compute, by config.json alone; "" if none are known."""
     value, values = read(path, Config, str(path))
     tables = [each for each in (values.quantization or {}).values() if isinstance(each, Quantization)]
     bits = (values.quantization or {}).get("bits")
@@ -172,7 +172,7 @@ def read(path: Path, schema: type[Shape], where: str) -> tuple[dict[str, Any], S
 
 
 def _builds_without(config: dict[str, Any], maps: list[tuple[str, Any]], path: Path) -> bool:
-    """Whether a config.json only says with which code transformers would build a model that mlx-lm builds with its own.
+    """Whether a config.json names code that only transformers would use: mlx-lm builds the model with its own.
 
     maps: the keys that name code. With that code in the folder nothing is read: what is not there cannot be run.
     """

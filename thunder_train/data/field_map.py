@@ -34,7 +34,7 @@ ALL = "[]"
 NULLABLE = ("asr_text", "reference_text")
 """Canonical fields in which null is a value: the recogniser heard nothing, nobody wrote the text down."""
 ABSENT = object()
-"""Where a path leads if it leads nowhere."""
+"""The value of a path that leads nowhere."""
 
 
 class FieldMap:

@@ -45,9 +45,7 @@ Rows = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Question:
-    """A test row that is answered. reference: a text in which marks of thoughts are no marks. target: its own answer in
-    tokens.
-    """
+    """A test row that is answered. reference: marks of thoughts in it are text. target: its own answer in tokens."""
 
     row: dict[str, Any]
     prompt: list[int]

@@ -220,7 +220,7 @@ def main(argv: list[str]) -> None:
     except ThunderError as error:
         if not flags.memory_only:
             raise
-        check(config, settings, flags.ranks)  # a training that cannot be is no training whose memory nobody knows
+        check(config, settings, flags.ranks)  # memory may stay unknown, an impossible training may not
         print(f"memory is not estimated: {error}", file=sys.stderr)
         estimate = {"schema": "thunder.fit/1", "rank_peak_bytes": []}
     files.write_json(flags.output, estimate)
