@@ -19,6 +19,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from thunder_train import ThunderError
 
 TODAY = datetime(2024, 7, 26)
+THOUGHTS = (("<think>", "</think>"), ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"))
 """The date that our training writes where a template asks for today's."""
 
 Messages = list[dict[str, Any]]
@@ -121,8 +122,8 @@ def _turn(tokenizer: Any, case: Case, turn: int, stops: set[str]) -> Target:
     is_rewritten = same < len(prompt) and same < prompt.rfind(asked) + len(asked)
     start = answer if is_rewritten else same
     if same < len(prompt) and not is_rewritten:
-        start += _overlap(prompt[same:].rstrip(), row[same:answer])
-    if _opens_thoughts(prompt) and "</think>" not in row[start:]:
+        start += _overlap(prompt[same:], row[same:answer])
+    if any(prompt.rfind(begin) > prompt.rfind(end) and end not in row[start:] for begin, end in THOUGHTS):
         raise ImpossibleError("the generation prompt opens thoughts, which the row does not close")
     if any(call["function"]["name"] not in row[start:] for call in case.messages[turn].get("tool_calls", ())):
         raise ImpossibleError("the template does not write the call")
@@ -131,9 +132,9 @@ def _turn(tokenizer: Any, case: Case, turn: int, stops: set[str]) -> Target:
 
 def _overlap(prompt: str, header: str) -> int:
     """Characters at the beginning of a header that a prompt ends with; all of a header of blanks."""
-    if not header.strip():
+    if not header.strip() or prompt.endswith(header.lstrip()):
         return len(header)
-    return next(size for size in range(len(header), -1, -1) if prompt.endswith(header[:size]))
+    return next(size for size in range(len(header), -1, -1) if prompt.rstrip().endswith(header[:size]))
 
 
 def _same(prompt: str, row: str) -> int:
@@ -141,10 +142,6 @@ def _same(prompt: str, row: str) -> int:
     size = next((i for i, pair in enumerate(zip(prompt, row, strict=False)) if pair[0] != pair[1]), len(prompt))
     word = prompt.rfind("<", 0, size)
     return word if size < len(prompt) and word > prompt.rfind(">", 0, size) else size
-
-
-def _opens_thoughts(prompt: str) -> bool:
-    return prompt.rfind("<think>") > prompt.rfind("</think>")
 
 
 def _renderer(tokenizer: Any, case: Case) -> Callable[[Messages, bool], str]:

@@ -38,6 +38,11 @@ _OPEN_THOUGHTS = (
     "<|{{ message.role }}|>{{ message.content }}{% if message.role == 'assistant' %}<end_of_turn>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
 )
+_A_NEWLINE_MORE = (
+    "{% for message in messages %}"
+    "<|{{ message.role }}|>{{ message.content }}{% if message.role == 'user' and not loop.last %}\n{% endif %}"
+    "<end_of_turn>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 _ENDED_THOUGHTS = (
     "{% for message in messages %}"
     "<|{{ message.role }}|>{% if message.role == 'assistant' %}</think>{{ message.content }}<end_of_turn>"
@@ -97,6 +102,7 @@ TEMPLATES = {
     "channels": _CHANNELS,  # gpt-oss
     "never ended": _NEVER_ENDED,  # GLM 4.5
     "open thoughts": _OPEN_THOUGHTS,  # DeepSeek R1
+    "a newline more": _A_NEWLINE_MORE,  # Hermes 3, after the result of a tool
     "ended thoughts": _ENDED_THOUGHTS,  # GLM 4.7 with thinking on
     "thoughts closed in the prompt": _CLOSED_IN_PROMPT,  # DeepSeek V3.2
     "another header": _OTHER_HEADER,  # Command R7B

@@ -21,10 +21,11 @@ THOUGHTS = (
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<seed:think>", "</seed:think>"),  # Seed-OSS
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel 1.6
 )
 """Marks around thoughts, for tokenizers to which mlx-lm gives no think_start and think_end of their own."""
-WRAPPERS = ("<|START_RESPONSE|>", "<|END_RESPONSE|>")
-"""Marks around an answer, which belong to the template: Command R7B's."""
+WRAPPERS = ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "[END FINAL RESPONSE]")
+"""Marks around an answer, which belong to the template: Command R7B's and Apriel's."""
 PROMPT_TOKENS = 32
 """Tokens at the end of a prompt in which the template may have opened thoughts or a channel."""
 EXAMPLES = 32

@@ -20,6 +20,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
 from thunder_train.core.text import escaped
+from thunder_train.worker.answer_text import THOUGHTS
 from thunder_train.worker.args import Inputs
 
 TODAY = "2024-07-26"
@@ -145,10 +146,10 @@ class Chat:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     @cached_property
-    def thoughts(self) -> tuple[str, str]:
-        """How the model's thoughts begin and end."""
+    def thoughts(self) -> tuple[tuple[str, str], ...]:
+        """How a model's thoughts may begin and end: mlx-lm's marks for this tokenizer, and those of families."""
         start, end = (getattr(self.tokenizer, name, None) for name in ("think_start", "think_end"))
-        return start or "<think>", end or "</think>"
+        return ((start, end), *THOUGHTS) if start and end and (start, end) not in THOUGHTS else THOUGHTS
 
     @cached_property
     def added_tokens(self) -> frozenset[int]:

@@ -55,6 +55,31 @@ def test_what_a_generation_begins_with_is_the_prompt(
     assert target.endswith(f"zw{END}")
 
 
+def test_a_blank_that_a_row_has_before_the_header_is_no_target(tokenizer: Any) -> None:
+    """
+    Hermes 3 writes a newline after the result of a tool unless it is the last message: the header was trained on.
+    """
+    ((prompt, target),) = parts(tokenizer, "a newline more", [USER, ANSWER])
+
+    assert ("<|user|>ab<end_of_turn><|assistant|>", "xy<end_of_turn>") == (prompt, target)
+
+
+@pytest.mark.parametrize(
+    "start", ["<think>", "<|channel>thought", "[THINK]", "<|START_THINKING|>", "Here are my reasoning steps:"]
+)
+def test_thoughts_of_every_family_that_a_prompt_leaves_open_are_refused(tokenizer: Any, start: str) -> None:
+    """
+    An answer in them would be read as a thought. mlx-lm knows the marks of some families only.
+    """
+    from thunder_train.worker.batching import targets
+    from thunder_train.worker.chat import Chat
+
+    chat = Chat(tokenizer, TEMPLATES["open thoughts"].replace("<think>", start))
+
+    with pytest.raises(ThunderError, match="the generation prompt opens thoughts with"):
+        targets.passages({"messages": [USER, ANSWER]}, chat, "last")
+
+
 def test_an_empty_block_of_thoughts_in_the_prompt_is_no_target(tokenizer: Any) -> None:
     """
     With thinking off, Gemma 4's prompt has it and its rows have none: the answer and its end follow the longer prompt.

@@ -6,6 +6,7 @@ located by rendering the messages before it with the generation prompt: what the
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -164,15 +165,14 @@ def _check_written(answer: Mapping[str, Any], target: str) -> None:
 
 def _check_thoughts(prompt: str, target: str, chat: Chat) -> None:
     """An answer inside of thoughts that nothing ends would be read as a thought."""
-    start, end = chat.thoughts
-    if prompt.rstrip().endswith(start) and end not in target:
-        hint = (
-            "turn thinking off (enable_thinking = false in [models.NAME.template], or what the model's card says), or "
-            "give another template"
-        )
-        raise ThunderError(
-            f"the generation prompt opens thoughts with {escaped(start)}, and the row ends none", hint=hint
-        )
+    for start, end in chat.thoughts:
+        if re.search(rf"{re.escape(start)}\w*\s*$", prompt) and end not in target:  # Gemma 4 names the channel
+            what = f"the generation prompt opens thoughts with {escaped(start)}, and the row ends none"
+            hint = (
+                "turn thinking off (enable_thinking = false in [models.NAME.template], or what the model's card says), "
+                "or give another template"
+            )
+            raise ThunderError(what, hint=hint)
 
 
 def _earlier(messages: Sequence[Mapping[str, Any]], turns: Sequence[int], chat: Chat) -> list[int]:
@@ -247,7 +247,7 @@ def _other_header(prompt: str, before: str, asked: str) -> str | None:
     if not asked or prompt.rfind(asked) < 0 or prompt.rfind(asked) + len(asked) > same:
         return None
     opened, header = prompt[same:].rstrip(), before[same:]
-    if not header.strip():
+    if not header.strip() or prompt[same:].endswith(header.lstrip()):  # Hermes 3 writes a newline before it in a row
         return ""
     return next(header[size:] for size in range(len(header), -1, -1) if opened.endswith(header[:size]))
 
