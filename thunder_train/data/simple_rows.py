@@ -5,6 +5,7 @@ Input: the files of a source.  Output: usable rows; the ledger has the others.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from thunder_train.config.dataset import Source
 from thunder_train.data import chat_shapes, conversations
@@ -13,6 +14,16 @@ from thunder_train.data.conversations import Conversation
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.readers import Reader, full_id, stem
 from thunder_train.data.rows import Ledger, Row, given_split, group_keys, hypothesis_texts, key_text
+
+
+class Origin(NamedTuple):
+    """Where a row is from: members of `Row`."""
+
+    file: str
+    line: int
+    row_id: str
+    source: str
+    given_split: str
 
 
 def read(
@@ -42,22 +53,15 @@ def read(
         if talk.reason:
             ledger.drop(path, line, row_id, talk.reason)
         elif not problems:
-            place = (path, line, row_id, label or stem(path), split or given_split(source))
-            yield _row(source, row, talk, place, hypotheses)
+            origin = Origin(path, line, row_id, label or stem(path), split or given_split(source))
+            yield _row(source, row, talk, origin, hypotheses)
     reader.finish(ledger)
 
 
-def _row(
-    source: Source, row: Shape, talk: Conversation, place: tuple[str, int, str, str, str], hypotheses: tuple[str, ...]
-) -> Row:
-    """place: the row's file, line, id, the name of its source, and the split that was given to it."""
-    path, line, row_id, name, split = place
+def _row(source: Source, row: Shape, talk: Conversation, origin: Origin, hypotheses: tuple[str, ...]) -> Row:
     keys = {"video_id": key_text(row.group)} if row.group != "" else {}
     return Row(
-        row_id=row_id,
-        source=name,
-        file=path,
-        line=line,
+        **origin._asdict(),
         evidence_kind=source.evidence_kind,
         target_text=row.text if isinstance(row, Text) else talk.messages[-1]["content"],
         asr_text=row.asr_text or (hypotheses[0] if hypotheses else ""),
@@ -68,7 +72,6 @@ def _row(
         tools=talk.tools,
         keys=keys | group_keys(row),
         own_split=str(row.split),
-        given_split=split,
         is_text=isinstance(row, Text),
     )
 
