@@ -1,6 +1,7 @@
 """Which changes make a training or an evaluation stale, and which do not: by their keys, without training."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,10 +29,18 @@ LOCAL = "ranks = 2"
 LAST = '  "$@"'
 
 
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose recipe smoke has been built, with small files. Tests copy it and never change it."""
+    place = tmp_path_factory.mktemp("finished")
+    finished(place)
+    return place
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project whose recipe smoke has been built, with small files; the current folder."""
-    finished(tmp_path)
+def project(finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of it; the current folder."""
+    shutil.copytree(finished_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     for name in ("train", "valid", "test", "decisions"):
         files.write_text(tmp_path / f"data/agp-nko-corrections/{name}.jsonl", "{}\n")

@@ -103,7 +103,7 @@ def test_a_fault_is_named_in_time_and_changes_no_bit(
     assert re.fullmatch(line, first.rstrip("\n")), first
     assert named_s < within_s
     assert long_adapter == adapter(two.hosts[0])
-    assert set(range(1, 121)) == set(steps(out))
+    assert set(range(1, 61)) == set(steps(out))
     wait_for(lambda: [] == workers(two))
 
 

@@ -14,11 +14,11 @@ from tests.system.cluster.machine import PROJECT_FOLDER, Machine
 RUN, ADAPTER = "runs/smoke", "runs/smoke/adapter/adapters.safetensors"
 LONG = (
     "--num-iters",
-    "120",
+    "60",
     "--save-every",
     "10",
     "--eval-every",
-    "120",
+    "60",
     "--log-every",
     "1",
     "--learning-rate",
