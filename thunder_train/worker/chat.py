@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -81,8 +81,7 @@ class Chat:
         """The text, or ThunderError for a template that does not end. Only a main thread can be interrupted."""
         if threading.current_thread() is not threading.main_thread():
             return self._render(messages, is_prompt, tools)
-        if signal.getsignal(signal.SIGVTALRM) is not _stop:
-            signal.signal(signal.SIGVTALRM, _stop)
+        _listen()
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_S)
         try:
             return self._render(messages, is_prompt, tools)
@@ -188,6 +187,11 @@ def of(tokenizer: Any, inputs: Inputs) -> Chat:
 
 def _reason(error: Exception) -> str:
     return escaped(" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+
+
+@cache
+def _listen() -> None:
+    signal.signal(signal.SIGVTALRM, _stop)
 
 
 def _stop(*_: Any) -> None:
