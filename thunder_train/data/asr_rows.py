@@ -5,6 +5,7 @@ Output: rows in the order of the predictions; those without a partner are droppe
 the references memory holds each key and text, and a number for its place.
 """
 
+import itertools
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,20 +102,12 @@ CANONICAL = (*Prediction.__struct_fields__, "reference_text", "offset")
 
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """Predictions with their references; the target is the reference, or the hypothesis itself of a stable row."""
-    if source.references:
-        yield from Join(source, root, ledger).rows()
-        return
-    field_map = FieldMap(source, CANONICAL, (), is_whole=False, shape=Pair)
-    for path in paths(source.path, root):
-        reader = Predictions(path, root, field_map, source, Pair)
-        for line, row, asr in reader.rows():
-            given = row.reference_text if isinstance(row, Pair) else UNSET
-            reference, name = reader.text(line, given, "reference_text"), own_name(row)
-            if reference is None:
-                ledger.drop(path, line, full_id(path, name, row), NULL_REFERENCE)
-            elif isinstance(reference, str) and (made := reader.row(line, row, asr, name, reference)) is not None:
-                yield made
-        reader.finish(ledger)
+    yield from opened(source, root, ledger).rows()
+
+
+def opened(source: Source, root: Path, ledger: Ledger) -> "Pairs":
+    """The pairs of a source, before its predictions are read."""
+    return Join(source, root, ledger) if source.references else Pairs(source, root, ledger, Pair)
 
 
 class Predictions(Reader):
@@ -219,14 +212,55 @@ def own_name(row: Prediction) -> str:
     return feature or ":".join(part for part in (audio.strip(), segment, begin) if part)
 
 
-class Join:
-    """A join of predictions and references, and where the rows of all its files are."""
+class Pairs:
+    """The predictions of a source, each with its reference beside it. shape: of a prediction."""
+
+    def __init__(self, source: Source, root: Path, ledger: Ledger, shape: type[Prediction]) -> None:
+        self.source, self.root, self.ledger, self.shape = source, root, ledger, shape
+        self.left = FieldMap(source, CANONICAL, (), is_whole=False, shape=shape)
+        self.predictions = paths(source.path, root)
+
+    def rows(self) -> Iterator[Row]:
+        """Each prediction with its reference."""
+        for path in self.predictions:
+            reader = self.reader(path)
+            yield from self.pairs(reader)
+            reader.finish(self.ledger)
+        self.finish(self.used())
+
+    def reader(self, path: str) -> Predictions:
+        """A file of predictions."""
+        return Predictions(path, self.root, self.left, self.source, self.shape)
+
+    def pairs(self, reader: Predictions) -> Iterator[Row]:
+        """The rows of a file of predictions, or a part of one, that have a reference."""
+        for line, row, asr in reader.rows():
+            given = row.reference_text if isinstance(row, Pair) else UNSET
+            reference, name = reader.text(line, given, "reference_text"), own_name(row)
+            if reference is None:
+                self.ledger.drop(reader.path, line, full_id(reader.path, name, row), NULL_REFERENCE)
+            elif isinstance(reference, str) and (made := reader.row(line, row, asr, name, reference)) is not None:
+                yield made
+
+    def used(self) -> bytes:
+        """1 for each reference with a prediction, 0 for each without, as they were read."""
+        return b""
+
+    def unmatched(self) -> list[str]:
+        """The keys of predictions without a reference, as they were read."""
+        return []
+
+    def finish(self, used: bytes) -> None:
+        """Drop the references without a prediction."""
+
+
+class Join(Pairs):
+    """A join of predictions and references, and where the rows of all its files are. The references are held."""
 
     def __init__(self, source: Source, root: Path, ledger: Ledger) -> None:
-        self.source, self.root, self.ledger = source, root, ledger
-        self.left = FieldMap(source, CANONICAL, (), is_whole=False, shape=Prediction)
+        super().__init__(source, root, ledger, Prediction)
         self.right = FieldMap(source, CANONICAL, (), is_whole=False, shape=Reference)
-        self.predictions, self.references = paths(source.path, root), paths(source.references, root)
+        self.references = paths(source.references, root)
         self.files = [*self.references, *self.predictions]
         self.key = self._key()
         self.held: dict[str, bytes | int] = {}
@@ -235,17 +269,8 @@ class Join:
         """Files whose rows are known by their number instead of their line."""
         self.places = array("Q")
         """Places of the references, in the order of `held`, which they fill first."""
-
-    def rows(self) -> Iterator[Row]:
-        """Each prediction with its reference."""
         for number, path in enumerate(self.references):
             self._hold(path, number)
-        for number, path in enumerate(self.predictions, start=len(self.references)):
-            yield from self._pairs(path, number)
-        for (name, value), where in zip(self.held.items(), self.places, strict=False):
-            if value.__class__ is bytes:
-                path, line = self._at(where)
-                self.ledger.drop(path, line, f"{stem(path)}:{name}", NO_PREDICTION)
 
     def _hold(self, path: str, number: int) -> None:
         """Read a file of references."""
@@ -267,9 +292,10 @@ class Join:
                 self._add_repeated(reader, line, name, first[name])
         reader.finish(self.ledger)
 
-    def _pairs(self, path: str, number: int) -> Iterator[Row]:
-        """The rows of a file of predictions that have a reference."""
-        reader, held, key = Predictions(path, self.root, self.left, self.source), self.held, self.key
+    def pairs(self, reader: Predictions) -> Iterator[Row]:
+        """The rows of a file of predictions, or a part of one, that have a reference."""
+        path, held, key = reader.path, self.held, self.key
+        number = self.files.index(path)
         for line, row, asr in reader.rows():
             name = key_text(getattr(row, key))
             partner = held.get(name) if name else None
@@ -285,7 +311,18 @@ class Join:
                 yield made
         if reader.is_numbered:
             self.numbered.add(path)
-        reader.finish(self.ledger)
+
+    def used(self) -> bytes:  # noqa: D102
+        return bytes(text.__class__ is int for text in itertools.islice(self.held.values(), len(self.places)))
+
+    def unmatched(self) -> list[str]:  # noqa: D102
+        return [*itertools.islice(self.held, len(self.places), None)]
+
+    def finish(self, used: bytes) -> None:  # noqa: D102
+        for name, where, is_used in zip(self.held, self.places, used, strict=False):
+            if not is_used:
+                path, line = self._at(where)
+                self.ledger.drop(path, line, f"{stem(path)}:{name}", NO_PREDICTION)
 
     def _key(self) -> str:
         """The first join key that every row of both sides carries, else the first that both sides carry at all.

@@ -14,7 +14,7 @@ from typing import Any
 from thunder_train import ThunderError, raise_some
 from thunder_train.config.dataset import Dataset, Source
 from thunder_train.core import files
-from thunder_train.data import given_splits, near_duplicates, sources, spelling, splits
+from thunder_train.data import given_splits, near_duplicates, parallel, sources, spelling, splits
 from thunder_train.data.collect import Collected, LineSpool, Watch
 from thunder_train.data.given_splits import Plan
 from thunder_train.data.near_duplicates import NearDuplicates
@@ -46,7 +46,8 @@ def build(
     Nothing is written if there is a leak, a repeated id, too many dropped rows, or no row in train or a wanted valid.
     """
     with LineSpool(out) as lines, LineSpool(out) as decision_lines:
-        collected = Collected(dataset, root, lines, decision_lines, watch, places)
+        collected = Collected(dataset, root, lines, decision_lines, places)
+        parallel.read(collected, watch)
         plan = given_splits.plan(collected.columns, dataset)
         assigned, moves = given_splits.filled(plan, lambda rows: _assigned(collected, rows, plan))
         collected.rename(assigned.new_ids)

@@ -3,6 +3,7 @@
 Input: a `config.dataset.Dataset`.  Output: `Collected`, from which builder.py makes the splits.
 """
 
+import bisect
 import marshal
 import os
 import tempfile
@@ -10,7 +11,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -18,22 +19,32 @@ from thunder_train.config.dataset import Dataset, Source
 from thunder_train.data import examples, given_splits, near_duplicates, sources, statistics
 from thunder_train.data.rows import Ledger, Row
 
-Watch = Callable[[Iterable[Row]], Iterator[Row]]
-"""Passes rows on unchanged, and may show how many there were."""
+Watch = Callable[[Iterable[Any]], Iterator[Any]]
+"""Passes rows, or an item for each of them, on unchanged, and may show how many there were."""
+MERGED = (
+    *("ids", "unfit", "contents", "keys", "columns", "ledger", "statistics", "sketch", "composer"),
+    *("_decision_of", "_files", "_file_of", "_line_of"),
+)
+"""Members of Collected that hold what was read."""
 SILENT_REFERENCE, SILENT_HYPOTHESIS = "nothing was said", "the recogniser heard nothing"
 """Why rows are not trained on, unless train_on_silence says so."""
 
 
 class LineSpool:
-    """A temporary file of lines, each read back by its number.
+    """Temporary files of lines, each read back by its number.
 
-    The file has no name and lies on the disk of `folder`, which need not exist yet: a crash leaves nothing behind.
+    They have no name and lie on the disk of `folder`, which need not exist yet: a crash leaves nothing behind.
     """
 
     def __init__(self, folder: Path) -> None:
-        existing = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
-        self._file = tempfile.TemporaryFile(dir=existing, buffering=1 << 20)  # noqa: SIM115  (closed by __exit__)
+        self.folder = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+        file = tempfile.TemporaryFile(dir=self.folder, buffering=1 << 20)  # noqa: SIM115  (closed by __exit__)
+        self._file: IO[bytes] = file
+        """The last of the files, which grows."""
+        self._files, self._bases = [self._file], [0]
+        """bases: where each file would begin if all of them were one."""
         self._starts = array("q", [0])
+        """Where each line begins in that one."""
 
     def __enter__(self) -> "LineSpool":
         return self
@@ -41,7 +52,8 @@ class LineSpool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        for file in self._files:
+            file.close()
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -58,7 +70,17 @@ class LineSpool:
     def read(self, number: int) -> bytes:
         """A line by its number."""
         start = self._starts[number]
-        return os.pread(self._file.fileno(), self._starts[number + 1] - start, start)
+        index = bisect.bisect_right(self._bases, start) - 1
+        return os.pread(self._files[index].fileno(), self._starts[number + 1] - start, start - self._bases[index])
+
+    def merge(self, other: "LineSpool", starts: "array[int]") -> None:
+        """Append the lines that another process wrote into another spool. starts: those of that spool."""
+        self.flush()
+        self._bases.append(self._starts[-1])
+        self._files += other._files
+        self._file, other._files = self._files[-1], []
+        self._file.seek(0, os.SEEK_END)
+        self._starts.extend(_raised(starts[1:], self._bases[-1]))
 
 
 class Collected:
@@ -74,7 +96,6 @@ class Collected:
         root: Path,
         lines: LineSpool,
         decision_lines: LineSpool,
-        watch: Watch,
         places: Mapping[Source, sources.Place] | None = None,
     ) -> None:
         self.dataset, self.root, self._lines, self._decision_lines = dataset, root, lines, decision_lines
@@ -93,12 +114,50 @@ class Collected:
         self._file_of, self._line_of = array("I"), array("I")
         self._encode = msgspec.json.Encoder().encode
         self._new_ids: dict[int, str] = {}
-        for source in dataset.sources:
-            for row in watch(sources.read(source, self.places[source].folder, self.ledger)):
-                self._take(row, source)
+
+    def take(self, rows: Iterable[Row], source: Source) -> None:
+        """Add the rows of a source."""
+        for row in rows:
+            self._take(row, source)
+
+    def finish(self) -> None:
+        """Make the rows readable, after the last of them."""
         self.ledger.notes.update(self.composer.notes)
-        lines.flush()
-        decision_lines.flush()
+        self._lines.flush()
+        self._decision_lines.flush()
+
+    def new_spools(self) -> tuple[LineSpool, LineSpool]:
+        """Spools for another process, whose rows `merge` adds."""
+        return LineSpool(self._lines.folder), LineSpool(self._decision_lines.folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What `merge` needs, for another process; the lines of the spools are in files that both have."""
+        self._lines.flush()
+        self._decision_lines.flush()
+        starts = {"starts": self._lines._starts, "decision_starts": self._decision_lines._starts}
+        return starts | {name: vars(self)[name] for name in MERGED}
+
+    def merge(self, other: "Collected", lines: LineSpool, decision_lines: LineSpool) -> None:
+        """Add the rows that another process collected, which follow on these, in these spools."""
+        rows, decisions, files = len(self.ids), len(self._decision_lines), len(self._files)
+        self._lines.merge(lines, vars(other)["starts"])
+        self._decision_lines.merge(decision_lines, vars(other)["decision_starts"])
+        self.ids += other.ids
+        self._files += other._files
+        self.unfit |= {rows + number: reason for number, reason in other.unfit.items()}
+        self._decision_of.extend(
+            [each and each + (decisions if each > 0 else -decisions) for each in other._decision_of]
+        )
+        self._file_of.extend(_raised(other._file_of, files))
+        self._line_of.extend(other._line_of)
+        self.contents.extend(other.contents)
+        for key, column in self.keys.items():
+            column.extend(other.keys[key])
+        self.ledger.merge(other.ledger)
+        self.statistics.merge(other.statistics)
+        self.sketch.merge(other.sketch)
+        self.columns.merge(other.columns)
+        self.composer.merge(other.composer)
 
     def _take(self, row: Row, source: Source) -> None:
         example = self.composer.compose(row)
@@ -189,6 +248,11 @@ def _text(example: examples.Example) -> str:
     if example.asr_text or example.silent:
         return example.answer
     return "\n".join([message.content for message in example.messages if message.role != "system"])
+
+
+def _raised(numbers: "array[int]", by: int) -> "array[int]":
+    """The numbers, each greater by the same."""
+    return array(numbers.typecode, [number + by for number in numbers])
 
 
 NO_DECISION: dict[str, Any] = {

@@ -87,6 +87,18 @@ class Composer:
         """Partitions that are no leak, whatever the reference is."""
         self._system = (Message(content=nfc(dataset.system), role="system"),) if dataset.system else ()
 
+    def merge(self, other: "Composer") -> None:
+        """Add what another noted of rows that follow on these."""
+        for source in other.spelling:
+            self._spelling_of(source).merge(other.spelling[source])
+        self.notes.update(other.notes)
+        self._shown.merge(other._shown)
+        self._given_prompts.merge(other._given_prompts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What `merge` needs, for another process."""
+        return {name: vars(self)[name] for name in ("spelling", "notes", "_shown", "_given_prompts")}
+
     @property
     def problems(self) -> list[ThunderError]:
         """The leaks of all rows so far."""

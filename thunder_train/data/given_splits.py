@@ -67,6 +67,19 @@ class Columns:
         self.codes.append(code)
         return code not in NEVER_TEST
 
+    @property
+    def has_too_many_words(self) -> bool:
+        """Whether some words were counted together, so that these columns cannot be merged."""
+        return "" in self.words or "" in self.refused
+
+    def merge(self, other: "Columns") -> None:
+        """Add the rows of another, which follow on these."""
+        self.places.extend(other.places)
+        self.codes.extend(other.codes)
+        for words, more in ((self.words, other.words), (self.refused, other.refused)):
+            for word, count in more.items():
+                _add(words, word, count)
+
     def _code(self, row: Row, source: Source) -> int:
         split = WORDS.get(row.own_split.strip().casefold()) if row.own_split else None
         is_heard = split == TRAIN and source.kind in RECOGNISED
@@ -88,8 +101,11 @@ class Columns:
 
 def _count(words: Counter[str], word: str) -> None:
     """Count a word; "" for all beyond the first SHOWN_WORDS."""
-    word = quoted(word) if word else "none"
-    words[word if word in words or len(words) < SHOWN_WORDS else ""] += 1
+    _add(words, quoted(word) if word else "none", 1)
+
+
+def _add(words: Counter[str], word: str, count: int) -> None:
+    words[word if word in words or len(words) < SHOWN_WORDS else ""] += count
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,10 @@ def _next_line(stream: Any) -> bytes:
     return b""
 
 
-def line_rows(path: str, root: Path, problems: Problems) -> Iterator[Numbered]:
-    """The object of each line that is not blank."""
+def line_rows(path: str, root: Path, problems: Problems, part: packed.Part | None = None) -> Iterator[Numbered]:
+    """The object of each line that is not blank. part: which lines; all if not given."""
     decode = DECODE
-    for number, line in lines(path, root, problems):
+    for number, line in lines(path, root, problems, part):
         try:
             value = decode(line)
         except (ValueError, RecursionError) as error:

@@ -48,6 +48,13 @@ class Shown:
             if copies:
                 self._suspects.append((row_id, place))
 
+    def merge(self, other: "Shown") -> None:
+        """Add the texts of another, whose rows follow on these."""
+        for place, of_row in other._references.items():
+            if self._references.setdefault(place, of_row) != of_row:
+                self._references[place] = SHARED
+        self._suspects += other._suspects
+
     def is_static(self, text: str) -> bool:
         """Whether a text is known to be static."""
         return self._references.get(hash(text)) == SHARED

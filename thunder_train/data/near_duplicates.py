@@ -85,6 +85,10 @@ class Sketch:
         if len(self._waiting) >= BATCH:
             self._hash_waiting()
 
+    def merge(self, other: "Sketch") -> None:
+        """Add the texts of another."""
+        self._batches = [self.prints(), other.prints()]
+
     def prints(self) -> Prints:
         """The fingerprints of all texts so far."""
         import numpy as np

@@ -14,8 +14,9 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from thunder_train import ThunderError
 from thunder_train.data import foreign
@@ -48,15 +49,45 @@ SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 """Name of a packed file -> how it is packed."""
 
 
+class Part(NamedTuple):
+    """Some lines of a file that is not packed: its bytes from start, where a line begins, up to end."""
+
+    start: int
+    end: int
+
+
 @contextmanager
-def opened(path: str, root: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file under root, unpacked.
+def opened(path: str, root: Path, part: Part | None = None) -> Iterator[BinaryIO]:
+    """The bytes of a file under root, unpacked, or a part of them.
 
     Errors: missing, unreadable, and anything but a regular file, which might never end.
     """
     with _regular(path, root) as file:
-        stream = _unpacked(path, file)
+        stream = _pieces(_between(file, *part)) if part else _unpacked(path, file)
         yield _pieces(_as_utf8(stream)) if _peeked(stream).startswith(UTF_16) else stream
+
+
+def is_plain(path: str, root: Path) -> bool:
+    """Whether a file is not packed, and no UTF-16. Errors: as `opened`."""
+    with _regular(path, root) as file:
+        return _unpacked(path, file) is file and not _peeked(file).startswith(UTF_16)
+
+
+def next_line(path: str, root: Path, offset: int) -> int:
+    """Where the first line begins that begins at an offset above 0 or behind it; the file's end if none does."""
+    with _regular(path, root) as file:
+        file.seek(offset - 1)
+        while (piece := file.readline(BUFFER)) and not piece.endswith(b"\n"):
+            pass
+        return file.tell()
+
+
+def _between(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    """The bytes from start to end in pieces."""
+    file.seek(start)
+    while start < end and (piece := file.read(min(BUFFER, end - start))):
+        start += len(piece)
+        yield piece
 
 
 def head(path: str, root: Path) -> bytes:
@@ -182,10 +213,16 @@ def whole_lines(path: str, root: Path) -> Iterator[bytes]:
             mark = b""
 
 
-def lines(path: str, root: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
-    """Each line and its number from 1, a byte-order mark skipped; over-long lines and a damaged end are problems."""
-    with opened(path, root) as stream:
-        number = 0
+def lines(path: str, root: Path, problems: Problems, part: Part | None = None) -> Iterator[tuple[int, bytes]]:
+    """Each line and its number from 1, a byte-order mark skipped; over-long lines and a damaged end are problems.
+
+    part: which lines; all if not given.
+    """
+    number = 0
+    if part and part.start:
+        with opened(path, root, Part(0, part.start)) as stream:
+            number = sum(piece.count(b"\n") for piece in iter(partial(stream.read, BUFFER), b""))
+    with opened(path, root, part) as stream:
         try:
             while line := stream.readline(LINE_LIMIT + 1):
                 number += 1

@@ -18,7 +18,7 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core import files
-from thunder_train.data import dataset_folder, foreign, formats, json_rows, kinds
+from thunder_train.data import dataset_folder, foreign, formats, json_rows, kinds, packed
 from thunder_train.data.arrow_rows import TypedTable
 from thunder_train.data.csv_rows import Table
 from thunder_train.data.field_map import FieldMap, decoded
@@ -97,6 +97,8 @@ class Reader:
         if source and source.rows and self.layout == json_rows.LINES:
             hint = "leave it out: the lines of this file are its rows"
             raise ThunderError(f"has no member {source.rows!r}", where=f"{path}: rows", hint=hint)
+        self.part: packed.Part | None = None
+        """The lines that are read, if not all."""
         self.table: Table | TypedTable | None = None
         self.is_numbered = self.form == formats.TYPED
         """Whether rows are known by their number instead of their line."""
@@ -121,7 +123,7 @@ class Reader:
     def _json(self) -> Iterator[Numbered]:
         rows, layout = self.source.rows if self.source else "", self.layout
         if layout == json_rows.LINES or (layout == json_rows.ONE_LINE and not rows):
-            return json_rows.line_rows(self.path, self.root, self.problems)
+            return json_rows.line_rows(self.path, self.root, self.problems, self.part)
         if layout == json_rows.OBJECT and not rows:
             return iter([(1, json_rows.single(self.path, self.root))])
         return self._document(json_rows.Document(self.path, self.root, rows))

@@ -147,6 +147,11 @@ class Ledger:
         """Note that a row is not used, and why."""
         self.dropped.append(Dropped(file, line, row_id, reason, also_at))
 
+    def merge(self, other: "Ledger") -> None:
+        """Add the rows of another, which follow on these. rows_read and unused are not its own."""
+        self.dropped += other.dropped
+        self.notes.update(other.notes)
+
     def reasons(self) -> dict[str, int]:
         """Dropped rows by reason."""
         return dict(Counter(each.reason for each in self.dropped))

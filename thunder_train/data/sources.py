@@ -34,7 +34,19 @@ def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     root: the folder in which its paths lie.  ledger receives the number of rows of each file, and those that are not
     used.
     """
-    rows = _rows(source, root, ledger)
+    return named(_rows(source, root, ledger), source, root)
+
+
+def pairs(source: Source, root: Path, ledger: Ledger) -> asr_rows.Pairs | None:
+    """The pairs of a source whose predictions may be read in parts; `named` gives their rows as `read` does."""
+    if source.kind not in ("rows", "nemo"):
+        return None
+    fields = kinds.NEMO | source.fields if source.kind == "nemo" else source.fields
+    return asr_rows.opened(replace(source, kind="rows", fields=fields), root, ledger)
+
+
+def named(rows: Iterator[Row], source: Source, root: Path) -> Iterator[Row]:
+    """The rows of a source, each with the split that its file's name says where that counts."""
     is_folder = source.kind != "folder" and (root / source.path).is_dir()
     return _with_splits_of_names(rows, source.path if is_folder else "") if source.repo or is_folder else rows
 
@@ -59,10 +71,8 @@ def _with_splits_of_names(rows: Iterator[Row], above: str) -> Iterator[Row]:
 def _rows(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     if source.kind == "report":
         return correction_reports.read(source, root, ledger)
-    if source.kind == "rows":
-        return asr_rows.read(source, root, ledger)
-    if source.kind == "nemo":
-        return asr_rows.read(replace(source, kind="rows", fields=kinds.NEMO | source.fields), root, ledger)
+    if joined := pairs(source, root, ledger):
+        return joined.rows()
     if source.kind == "folder":
         return folder.read(source, root, ledger)
     return itertools.chain.from_iterable(

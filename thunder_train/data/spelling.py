@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from thunder_train import ThunderError
 from thunder_train.core.text import nfc
@@ -128,6 +128,20 @@ class Spelling:
         if self.table:
             self._count(texts, joined, self.table)
         return self._counts
+
+    def merge(self, other: "Spelling") -> None:
+        """Add the texts of another, whose rows follow on these."""
+        self.invisible.update(other.invisible)
+        self.blanks += other.blanks
+        for letter, stray in other.stray_letters.items():
+            mine = self.stray_letters.setdefault(letter, Stray())
+            if not mine.row_id or (stray.dropped and not mine.dropped):
+                mine.row_id = stray.row_id
+            mine.used += stray.used
+            mine.dropped += stray.dropped
+        counts, more = self.counts(), other.counts()
+        for each in fields(Counts):
+            setattr(counts, each.name, getattr(counts, each.name) + getattr(more, each.name))
 
     def _composed(self, text: str) -> str:
         """The text in NFC; counts what NFC changes."""

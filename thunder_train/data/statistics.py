@@ -56,6 +56,15 @@ class Statistics:
         if row.reason_codes:
             self.reason_codes.append((number, row.reason_codes))
 
+    def merge(self, other: "Statistics") -> None:
+        """Add the rows of another, which follow on these."""
+        start = len(self.lengths)
+        for name in ("lengths", "hypotheses", "answers", "references", "edits"):
+            getattr(self, name).extend(getattr(other, name))
+        self.reason_codes += [(start + number, codes) for number, codes in other.reason_codes]
+        numbers = [self._words.setdefault(words, len(self._words)) for words in other._words]
+        self._numbers.extend([numbers[number] for number in other._numbers])
+
     def counts(self, assigned: Assignment) -> dict[str, dict[str, dict[str, int]]]:
         """kind -> word -> split -> rows."""
         import numpy as np
