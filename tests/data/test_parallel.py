@@ -83,7 +83,12 @@ def prediction_files(rng: random.Random, references: list[dict[str, Any]]) -> li
     ends = rng.sample(ENDS[:4], 2) + ([rng.choice(ENDS[4:])] if rng.random() < 0.2 else [])
     files = [b"" for _ in range(rng.randint(1, 3))]
     for reference in rng.sample(references, len(references) - 2):
-        row = {"feat_id": reference["feat_id"], "asr_text": text(rng), "partition": rng.choice(["p", "q"])}
+        row = {
+            "feat_id": reference["feat_id"],
+            "asr_text": text(rng),
+            "partition": rng.choice(["p", "q"]),
+            "ctc_confidence": 0.5,
+        }
         if faults and rng.random() < 0.3:
             row = FAULTS[rng.choice(faults)](rng, row)
         line = json.dumps(row, ensure_ascii=False).replace("REFERENCE", reference["reference_text"]).encode()
