@@ -131,8 +131,7 @@ def task_index() -> dict[str, Any]:
 
 def task_test() -> dict[str, Any]:
     """Run the test suite, three files at a time: doit test [-- pytest's arguments]."""
-    # Three also on two cores, for half of the time tests wait; in our order (tests/conftest.py), long files first.
-    return utility("pytest -n 3 --dist loadfile --no-loadscope-reorder")
+    return utility("pytest -n 3 --dist loadfile --no-loadscope-reorder")  # tests mostly wait; conftest.py orders files
 
 
 def task_lint() -> dict[str, Any]:
