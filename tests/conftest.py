@@ -19,9 +19,14 @@ preload()  # before any test imports mlx
 os.environ.pop("PYTHONSAFEPATH", None)  # of ./doit test; programs under test find modules beside them
 
 
+PROCESSES = ("cluster", "browser", "ranks")
+"""Marks of tests that start other processes, and take long."""
+
+
+@pytest.hookimpl(trylast=True)  # folders mark their tests in hooks of their own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start processes come first: the last file of a run should be short, for one core waits for it."""
-    first = {item.path for item in items if any(item.iter_markers(mark) for mark in ("cluster", "browser", "ranks"))}
+    first = {item.path for item in items if any(map(item.get_closest_marker, PROCESSES))}
     items.sort(key=lambda item: item.path not in first)
 
 
