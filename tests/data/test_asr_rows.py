@@ -253,6 +253,31 @@ def test_one_text_may_hold_all_hypotheses(tmp_path: Path) -> None:
     assert [("a. b.",)] == [row.hypotheses for row in rows]
 
 
+@pytest.mark.parametrize("cell", ["['a', 'b']", '["a", "b"]'])
+def test_a_list_is_no_text(tmp_path: Path, cell: str) -> None:
+    """
+    As a text it would be scored with its brackets.
+    """
+    hint = 'map it to hypotheses, or its first item: asr_text = "FIELD[0]"'
+
+    for value in (cell, ["a", "b"]):
+        row = {"asr_text": value, "reference_text": "b"}
+        assert f"in.jsonl:1: asr_text is a list, not a text; {hint}" == refusal(tmp_path, [row], kind="rows")
+
+
+@pytest.mark.parametrize("between", ["|", "\n", " <sep> "])
+def test_hypotheses_that_were_joined_are_no_best_one(tmp_path: Path, between: str) -> None:
+    """
+    All of them as one would count every word of the others as an error.
+    """
+    rows = [{"hypotheses": f"a{between}b", "reference_text": "b"}]
+
+    assert (
+        f"in.jsonl:1: hypotheses is one text, with {between.strip(' ')!r} between several; "
+        "write a list of texts, or map the text to asr_text"
+    ) == refusal(tmp_path, rows, kind="rows")
+
+
 @pytest.mark.parametrize(
     ("hypotheses", "expected"),
     [

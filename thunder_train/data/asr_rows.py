@@ -1,4 +1,4 @@
-"""The ASR row contract: a recogniser's predictions, each joined with its reference by a key.
+"""Rows of the ASR row contract: a recogniser's predictions, each joined with its reference by a key.
 
 Input: prediction and reference files, or predictions that have their references beside them.
 Output: rows in the order of the predictions; those without a partner are dropped, each by name. Predictions stream. Of
@@ -6,6 +6,7 @@ the references memory holds each key and text, and a number for its place.
 """
 
 import itertools
+import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,72 +19,31 @@ from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
 from thunder_train.data import formats, json_rows, kinds, packed
-from thunder_train.data.field_map import FieldMap
+from thunder_train.data.asr_contract import CANONICAL, JOIN_KEYS, Pair, Prediction, Reference, own_name
+from thunder_train.data.field_map import FieldMap, decoded
+from thunder_train.data.problems import HYPOTHESES
 from thunder_train.data.readers import Reader, full_id, paths, place, stem
 from thunder_train.data.rows import (
     DEEPEST,
     Ledger,
-    Listed,
     Row,
     depth,
     given_split,
     group_keys,
     hypothesis_texts,
     key_text,
+    split_of,
 )
 
-JOIN_KEYS = ("audio_path", "segment_id", "feat_id")
-"""In the order in which a join tries them."""
+SEPARATOR = re.compile(r"[\n\t|]|<sep>|</s>|\[SEP\]")
+"""What stands between hypotheses that were joined to one text."""
 LINE_BITS = 40
 """Low bits of a place, which hold its line; the bits above hold the number of its file."""
 NO_REFERENCE = "prediction without a reference"
 NO_PREDICTION = "reference without a prediction"
 NULL_REFERENCE = "prediction whose reference is null"
-NULL = b"\xff"
-"""Held for a reference whose text is null; no text has such bytes."""
-
-
-class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A row of the ASR row contract: a key and a text; all else is optional.
-
-    `cer_edits` is left out on purpose: it is computed from the reference.
-    """
-
-    asr_text: str | UnsetType | None = UNSET
-    """Null or empty: the recogniser heard nothing."""
-    hypotheses: Listed = None
-    n_best_hypotheses: Listed = None
-    """The contract's name of the same."""
-    id: str | int | float = ""
-    video_id: str | int | float = ""
-    audio_path: str = ""
-    segment_id: str | int | float = ""
-    feat_id: str | int | float = ""
-    split: str = ""
-    script: str = ""
-    mode: str = ""
-    partition: str = ""
-    ctc_confidence: float | None = None
-    trajectory_scalars: dict[str, float] = {}
-    char_posteriors_summary: dict[str, Any] = {}
-    telemetry: dict[str, Any] = {}
-
-
-class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The text that was said, written by a human. Empty: nothing was said; null: nobody wrote it down."""
-
-    reference_text: str | None
-    audio_path: str = ""
-    segment_id: str | int | float = ""
-    feat_id: str | int | float = ""
-
-
-class Pair(Prediction, frozen=True, kw_only=True, omit_defaults=True):
-    """A prediction with its reference beside it."""
-
-    reference_text: str | UnsetType | None = UNSET
-    offset: str | int | float = ""
-    """Where the text begins in its recording, in seconds: a manifest of NeMo may cut one into many rows."""
+NULL, SPLIT = b"\xff", b"\xfe"
+"""Held for a reference whose text is null; held between a text and the split of its row. No text has such bytes."""
 
 
 class _Keys(msgspec.Struct):
@@ -97,12 +57,6 @@ class _Keys(msgspec.Struct):
 DECODE_KEYS = msgspec.json.Decoder(_Keys).decode_lines
 LACKING = (None, "")
 """Values of a join key that a row lacks."""
-CANONICAL = (*Prediction.__struct_fields__, "reference_text", "offset")
-
-
-def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
-    """Predictions with their references; the target is the reference, or the hypothesis itself of a stable row."""
-    yield from opened(source, root, ledger).rows()
 
 
 def opened(source: Source, root: Path, ledger: Ledger) -> "Pairs":
@@ -128,13 +82,20 @@ class Predictions(Reader):
             asr = row.asr_text
             if asr.__class__ is str:  # nearly all
                 self._missing["asr_text"] = False
-                yield line, row, asr
+                if asr.startswith("[") and isinstance(decoded(asr), list):
+                    self.problems.add("asr_text is a list, not a text", self.where(line), HYPOTHESES)
+                else:
+                    yield line, row, asr
                 continue
             if asr is UNSET and (row.hypotheses is not None or row.n_best_hypotheses is not None):
                 texts = self._hypotheses(line, row)
                 if texts is None:
                     continue
                 asr = texts[0] if texts else None
+                if isinstance(row.hypotheses, str) and (between := SEPARATOR.search(row.hypotheses)):
+                    what = f"hypotheses is one text, with {quoted(between[0])} between several"
+                    self.problems.add(what, self.where(line), "write a list of texts, or map the text to asr_text")
+                    continue
             asr = self.text(line, asr, "asr_text")
             if asr is not UNSET:
                 yield line, row, asr or ""
@@ -151,8 +112,8 @@ class Predictions(Reader):
             return None
         return value
 
-    def row(self, line: int, row: Prediction, asr: str, name: str, reference: str) -> Row | None:
-        """A row of the dataset; None, and a problem, if it holds what no prompt can show."""
+    def row(self, line: int, row: Prediction, asr: str, name: str, reference: str, split: str = "") -> Row | None:
+        """A row of the dataset; None, and a problem, if it holds what no prompt can show. split: of its reference."""
         hypotheses = self._hypotheses(line, row) if row.hypotheses or row.n_best_hypotheses else ()
         telemetry: dict[str, Any] = {} if row.ctc_confidence is None else {"ctc_confidence": row.ctc_confidence}
         telemetry |= row.trajectory_scalars
@@ -181,7 +142,7 @@ class Predictions(Reader):
             telemetry=self._map.visible(telemetry, self.unused),
             hypotheses=hypotheses,
             keys=group_keys(row),
-            own_split=row.split,
+            own_split=self._own_split(line, row, split),
             given_split=given_split(self._source),
             is_silent=not reference.strip(),
         )
@@ -193,6 +154,15 @@ class Predictions(Reader):
             self.problems.add(f"no row has {' or '.join(missing)}", self.path, "name the columns in `fields`")
         super().finish(ledger)
 
+    def _own_split(self, line: int, row: Prediction, split: str) -> str:
+        """The split that a prediction has, or its reference; a problem if they have two."""
+        own = str(row.split)
+        is_other = (split_of(own) or own) != (split_of(split) or split)
+        if own and split and is_other and self._source.split in ("", "row"):
+            what = f"split is {quoted(own)}, but {quoted(split)} where its reference is"
+            self.problems.add(what, self.where(line), 'correct one of them, or set split = "divide"')
+        return own or split
+
     def _hypotheses(self, line: int, row: Prediction) -> tuple[str, ...] | None:
         """The texts that the recogniser offers; None, and a problem, if they cannot be read."""
         try:
@@ -201,15 +171,6 @@ class Predictions(Reader):
             what, hint = error.args
             self.problems.add(what, self.where(line), hint)
             return None
-
-
-def own_name(row: Prediction) -> str:
-    """The id of a row that needs no key to be joined by: its own, else what names its text most precisely."""
-    if row.id != "":
-        return key_text(row.id)
-    audio, segment, feature = row.audio_path, key_text(row.segment_id), key_text(row.feat_id)
-    begin = key_text(row.offset) if isinstance(row, Pair) and audio and not segment else ""
-    return feature or ":".join(part for part in (audio.strip(), segment, begin) if part)
 
 
 class Pairs:
@@ -282,7 +243,8 @@ class Join(Pairs):
             elif name in self.held:
                 twice.setdefault(name, []).append(line)
             else:
-                self.held[name] = NULL if row.reference_text is None else row.reference_text.encode()
+                split = SPLIT + str(row.split).encode() if row.split != "" else b""
+                self.held[name] = NULL if row.reference_text is None else row.reference_text.encode() + split
                 self.places.append(number << LINE_BITS | line)
         if reader.is_numbered:
             self.numbered.add(path)
@@ -307,7 +269,9 @@ class Join(Pairs):
             if partner is None or partner == NULL:
                 reason = NO_REFERENCE if partner is None else NULL_REFERENCE
                 self.ledger.drop(path, line, full_id(path, name, row), reason)
-            elif (made := reader.row(line, row, asr, name, partner.decode())) is not None:
+                continue
+            text, _, split = partner.partition(SPLIT)
+            if (made := reader.row(line, row, asr, name, text.decode(), split.decode())) is not None:
                 yield made
         if reader.is_numbered:
             self.numbered.add(path)
@@ -319,10 +283,20 @@ class Join(Pairs):
         return [*itertools.islice(self.held, len(self.places), None)]
 
     def finish(self, used: bytes) -> None:  # noqa: D102
+        if not any(used):
+            raise self._unjoined()
         for name, where, is_used in zip(self.held, self.places, used, strict=False):
             if not is_used:
                 path, line = self._at(where)
                 self.ledger.drop(path, line, f"{stem(path)}:{name}", NO_PREDICTION)
+
+    def _unjoined(self) -> ThunderError:
+        """That no prediction has a reference, with a key of each side."""
+        sides = [(self.predictions[0], self.left), (self.references[0], self.right)]
+        shown = [quoted(key_text(next(self._key_values(*side))[JOIN_KEYS.index(self.key)])) for side in sides]
+        what = f"no {self.key} is on both sides: {' here, '.join(shown)} there, for example"
+        where = f"{self.source.path}, {self.source.references}"
+        return ThunderError(what, where, f"write {self.key} alike in both, or map another key in fields")
 
     def _key(self) -> str:
         """The first join key that every row of both sides carries, else the first that both sides carry at all.

@@ -62,7 +62,8 @@ class FieldMap:
         paths = source.fields | {name: name for name in source.enums if name not in mapped}
         self._paths = [(*_split(name), dotted, name) for name, dotted in paths.items()]
         self._constants = [(*_split(name), value) for name, value in constants.items()]
-        self.columns = _columns([*source.fields.values()], () if is_whole else canonical)
+        own = () if is_whole else canonical if shape is None else shape.__struct_fields__
+        self.columns = _columns([*source.fields.values()], own)
         """Names of the columns that a table must be read for."""
         self._is_all_hidden = "telemetry" in source.reference_side
 

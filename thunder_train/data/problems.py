@@ -18,6 +18,8 @@ TYPES = {
     "object": "an object",
 }
 """Types as the decoder calls them, in words."""
+HYPOTHESES = 'map it to hypotheses, or its first item: asr_text = "FIELD[0]"'
+"""What to do about a list where the text of the best hypothesis is needed."""
 SHOWN_PLACES = 3
 """Places that a group of equal problems names."""
 
@@ -35,6 +37,8 @@ def in_words(error: str) -> tuple[str, str]:
         hint = "write it without quotes"
     elif given in ("int", "float") and "str" in needed:
         hint = "write it in quotes"
+    elif given == "array" and path == "asr_text":
+        hint = HYPOTHESES
     return f"{'a member of ' if is_inside else ''}{path} is {TYPES.get(given, given)}, not {words}", hint
 
 

@@ -106,6 +106,11 @@ def given_split(source: Source) -> str:
     return source.split if source.split in SPLIT_WORDS.values() else ""
 
 
+def split_of(word: str) -> str:
+    """The split that a row's own word means, "" if it means none."""
+    return SPLIT_WORDS.get(word.strip().casefold(), "")
+
+
 def depth(value: Any) -> int:
     """Levels of lists and objects."""
     levels, level = 0, [value]
