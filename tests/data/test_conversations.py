@@ -37,7 +37,10 @@ def problems(*messages: Any, tools: Any = None) -> list[str]:
     [
         ({"weight": 0}, {"weight": 0}),
         ({"weight": 0.0}, {"weight": 0}),
+        ({"weight": "0"}, {"weight": 0}),
         ({"train": False}, {"weight": 0}),
+        ({"train": "False"}, {"weight": 0}),
+        ({"train": 0}, {"weight": 0}),
         ({"train": False, "weight": 0}, {"weight": 0}),
         ({"weight": 1}, {}),
         ({"train": True}, {}),
@@ -53,15 +56,32 @@ def test_a_weight_says_which_answers_are_trained(mark: dict[str, Any], kept: dic
     ("mark", "expected"),
     [
         ({"weight": 0.5}, "weight is 0.5; weight is 0 or 1"),
-        ({"weight": True}, "weight is True; weight is 0 or 1"),
-        ({"weight": "0"}, "weight is '0'; weight is 0 or 1"),
-        ({"train": 0}, "train is 0; train is true or false"),
+        ({"weight": ""}, "weight is ''; weight is 0 or 1"),
+        ({"train": "no"}, "train is 'no'; train is true or false"),
         ({"train": True, "weight": 0}, "weight and train of an answer contradict each other; keep one of them"),
     ],
 )
 def test_any_other_weight_is_refused(mark: dict[str, Any], expected: str) -> None:
     """Half a weight cannot be honoured, and to round it would be silent."""
     assert [expected] == problems(QUESTION, {**ANSWER, **mark})
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [("human", "user"), ("User", "user"), ("gpt", "assistant"), ("model", "assistant"), ("function", "tool")],
+)
+def test_roles_of_other_names_are_read(role: str, expected: str) -> None:
+    """They can mean nothing else, and axolotl reads most of them."""
+    assert expected == turns(QUESTION, {"role": role, "content": "c"}, ANSWER)[1]["role"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "weight"),
+    [({}, 1), ({"weight": None, "train": True}, 1), ({"train": False}, 0), ({"weight": "0"}, 0), ({"weight": 0.0}, 0)],
+)
+def test_a_row_that_must_not_be_trained_on_is_known(flags: dict[str, Any], weight: int) -> None:
+    """The flag often stands beside the messages; to ignore it would train on what the author took out."""
+    assert (weight, []) == conversations.row_weight(flags)
 
 
 def test_the_weight_of_a_question_is_counted() -> None:
@@ -200,7 +220,6 @@ def test_parts_of_text_are_joined(content: Any) -> None:
         ("hi", "a message is a text, not an object; write it as role and content"),
         (None, "a message is null, not an object; write it as role and content"),
         ({"content": "a"}, "a message lacks role; use one of: system, user, assistant, tool, developer"),
-        ({"role": "function", "content": "a"}, "unknown role 'function'; write it as role tool"),
         ({"role": "assistant"}, "an assistant message lacks content; add it, or leave out the row"),
         ({"role": "user", "content": 5}, "the content of a user message is a number; write it as a text"),
         ({"role": "tool", "content": {"a": 1}}, "the content of a tool message is an object; write it as a text, "

@@ -120,8 +120,8 @@ def test_field_map_renames_fields_of_any_kind(tmp_path: Path) -> None:
         ),
         (
             "chatml",
-            {"messages": [{"role": "human", "content": "a"}]},
-            "unknown role 'human'; use one of: system, user, assistant, tool, developer",
+            {"messages": [{"role": "narrator", "content": "a"}]},
+            "unknown role 'narrator'; use one of: system, user, assistant, tool, developer",
         ),
         (
             "chatml",

@@ -44,6 +44,9 @@ class SimpleRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     asr_text: str = ""
     hypotheses: Listed = None
     reference_text: str = ""
+    weight: Any = None
+    train: Any = None
+    """Whether the row is trained on, as in a message."""
 
 
 class ChatMl(SimpleRow, frozen=True, kw_only=True, omit_defaults=True):

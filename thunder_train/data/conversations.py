@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from thunder_train.core.text import quoted
+from thunder_train.data.chat_shapes import SPEAKERS
 from thunder_train.data.json_rows import DECODE, first_repeated
 from thunder_train.data.rows import DEEPEST, depth
 
@@ -49,6 +50,10 @@ REFUSED = {
     "prefix": "the start of an answer cannot be given alone; leave it out",
 }
 """Members of a message that would change what is trained -> what to do."""
+FLAGS = {"weight": "weight is 0 or 1", "train": "train is true or false"}
+"""Members that say whether an answer is trained on -> what they may be."""
+WEIGHTS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+"""Their values as texts in small letters, which cells of a table are -> weight."""
 NEUTRAL = frozenset(
     {("loss", True), ("trainable", True), ("training", True), ("train_on_turn", True)}
     | {("mask", False), ("masked", False), ("prefix", False)}
@@ -70,6 +75,7 @@ REFUSED_BESIDE = {
 CUT = "left out: turns after the last answer that is trained"
 IGNORED_WEIGHT = "not used: weight or train of a message that is no answer"
 UNANSWERED, UNTRAINED = "no answer in the conversation", "no answer with a weight of 1"
+UNTRAINED_ROW = "a row with a weight of 0"
 UNASKED, EMPTY = "an answer without a question", "empty answer in the conversation"
 Problem = tuple[str, str]
 """What is wrong, and a hint."""
@@ -115,6 +121,12 @@ def row_problems(row: dict[str, Any]) -> list[Problem]:
     return [(f"has {name}", hint) for name, hint in REFUSED_BESIDE.items() if row.get(name) not in (None, "", [], {})]
 
 
+def row_weight(flags: dict[str, Any]) -> tuple[int, list[Problem]]:
+    """0 for a row that must not be trained on, else 1; and what is wrong. flags: FLAGS beside its messages."""
+    reader = _Turns(Counter(), Counter())
+    return reader.weight(flags, "assistant"), reader.problems
+
+
 def is_instructed(messages: tuple[dict[str, Any], ...]) -> bool:
     """Whether a conversation says itself how to answer, so that the dataset's system message is not added."""
     return any(message["role"] in INSTRUCTIONS for message in messages)
@@ -158,7 +170,7 @@ class _Turns:
         for name in ("tool_call_id", "name"):
             if given.get(name, "") != "":
                 turn[name] = self._word(name, given[name])
-        if self._weight(given, turn["role"]) == 0:
+        if self.weight(given, turn["role"]) == 0:
             turn["weight"] = 0
         for name in given.keys() - KNOWN:
             value = given[name]
@@ -196,13 +208,12 @@ class _Turns:
         return tool if "function" in tool else {"type": "function", "function": tool}
 
     def _role(self, role: Any) -> str:
-        if role in ROLES:
-            return str(role)
-        if role is None:
-            self._add("a message lacks role", f"use one of: {', '.join(ROLES)}")
-        else:
-            hint = "write it as role tool" if role == "function" else f"use one of: {', '.join(ROLES)}"
-            self._add(f"unknown role {quoted(role)}", hint)
+        word = role.strip().lower() if isinstance(role, str) else ""
+        known = SPEAKERS.get(word, word)
+        if known in ROLES:
+            return known
+        what = "a message lacks role" if role is None else f"unknown role {quoted(role)}"
+        self._add(what, f"use one of: {', '.join(ROLES)}")
         return ""
 
     def _content(self, content: Any, role: str, is_needed: bool) -> str:
@@ -244,18 +255,16 @@ class _Turns:
         self._add(f"{name} is {_kind(value)}", "write it as a text")
         return ""
 
-    def _weight(self, given: dict[str, Any], role: str) -> int:
+    def weight(self, given: dict[str, Any], role: str) -> int:
         """0 for an answer that must not be trained on, else 1."""
         weights = []
-        for name in ("weight", "train"):
-            if (value := given.get(name)) is None:
-                continue
-            is_right = isinstance(value, bool) if name == "train" else value.__class__ in (int, float)
-            if not is_right or value not in (0, 1):
-                hint = "weight is 0 or 1" if name == "weight" else "train is true or false"
-                self._add(f"{name} is {quoted(value)}", hint)
-            else:
-                weights.append(int(value))
+        for name, hint in FLAGS.items():
+            if (value := given.get(name)) is not None:
+                weight = WEIGHTS.get(str(value).strip().lower())
+                if weight is None:
+                    self._add(f"{name} is {quoted(value)}", hint)
+                else:
+                    weights.append(weight)
         if role != "assistant":
             if weights:
                 self._notes[IGNORED_WEIGHT] += 1

@@ -42,7 +42,8 @@ def read(
         if row is None:
             continue
         talk = _conversation(row, path, ledger)
-        problems = [*conversations.row_problems(values), *chat_shapes.problems(row), *talk.problems]
+        weight, wrong = conversations.row_weight({"weight": row.weight, "train": row.train})
+        problems = [*conversations.row_problems(values), *wrong, *chat_shapes.problems(row), *talk.problems]
         try:
             hypotheses = hypothesis_texts(row.hypotheses)
         except ValueError as error:
@@ -50,8 +51,8 @@ def read(
         for what, hint in problems:
             reader.problems.add(what, reader.where(line), hint)
         row_id = full_id(label or path, row.id, row)
-        if talk.reason:
-            ledger.drop(path, line, row_id, talk.reason)
+        if reason := talk.reason or ("" if weight else conversations.UNTRAINED_ROW):
+            ledger.drop(path, line, row_id, reason)
         elif not problems:
             origin = Origin(path, line, row_id, label or stem(path), split or given_split(source))
             yield _row(source, row, talk, origin, hypotheses)
@@ -64,7 +65,7 @@ def _row(source: Source, row: Shape, talk: Conversation, origin: Origin, hypothe
         **origin._asdict(),
         evidence_kind=source.evidence_kind,
         target_text=row.text if isinstance(row, Text) else talk.messages[-1]["content"],
-        asr_text=row.asr_text or (hypotheses[0] if hypotheses else ""),
+        asr_text=row.asr_text or (hypotheses[0] if hypotheses and not isinstance(row.hypotheses, str) else ""),
         hypotheses=hypotheses,
         reference_text=row.reference_text,
         partition=row.partition,
