@@ -183,7 +183,8 @@ def test_a_prompt_that_people_wrote_must_not_hold_the_reference(tmp_path: Path) 
     ]
 
     assert [
-        "thunder.toml: datasets.nko.sources: the prompt of in:2 holds its reference; take it out of the messages"
+        "thunder.toml: datasets.nko.sources: the prompt of in:2 holds its reference; "
+        "take it out of the messages; if they show what was heard, map hypotheses to that field"
     ] == leaks(tmp_path, *rows)
 
 

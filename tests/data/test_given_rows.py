@@ -76,7 +76,7 @@ def test_a_published_test_set_stays_whole(tmp_path: Path) -> None:
     ]
     assert [
         "1 row that a given split has too was dropped; dropped.jsonl names both places",
-        "1 row given to valid has the text of rows given to test and stay; the first: valid.jsonl:1 and test.jsonl:3",
+        "1 row given to valid has the text of rows given to test and stays; the first: valid.jsonl:1 and test.jsonl:3",
         "equal rows inside a given split stay: 1 id got #2, #3 or higher at the end",
     ] == manifest["notes"]
 
@@ -104,6 +104,21 @@ def test_an_official_split_of_a_recogniser_is_kept(tmp_path: Path) -> None:
     decisions = files.read_jsonl(tmp_path / "out" / "decisions.jsonl")
     assert [row["id"] for row in files.read_jsonl(tmp_path / "out" / "test.jsonl")] == [row["id"] for row in decisions]
     assert {"ctc_confidence": 0.5} == decisions[0]["telemetry"]
+
+
+def test_without_any_row_only_the_reason_is_told(tmp_path: Path) -> None:
+    """
+    That no split has a row only follows from it.
+    """
+    untrained = [{**chat(f"{n}?", "a"), "weight": 0} for n in range(5)]
+
+    with pytest.raises(ThunderError) as caught:
+        chats(tmp_path, {"train": untrained})
+
+    assert (
+        "thunder.toml: datasets.d.max_dropped: 5 of 5 rows were dropped (a row with a weight of 0: 5), and at most 50% "
+        "may be; correct them, or raise it; the first: train.jsonl:1, train.jsonl:2, train.jsonl:3"
+    ) == str(caught.value)
 
 
 def test_silence_is_scored_and_not_trained_on(tmp_path: Path) -> None:

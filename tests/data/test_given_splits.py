@@ -181,18 +181,18 @@ def test_a_split_that_means_nothing_is_refused_where_it_counts() -> None:
     alike = planned(({}, own("train-clean-100", "test-other")))
     folds = planned(({}, own(*(f"fold{number}" for number in range(8)))))
 
-    words = "train, training, valid, validation, val, dev, eval, evaluation, test, testing"
-    hint = f'; use {words}, by enums.split of the source, or split = "divide"'
+    end = ' of the source, or set split = "divide" there'
     where = "thunder.toml: datasets.d.sources: rows have the splits"
     assert [
-        f"{where} 'fold1' (14 rows), none (13 rows){hint}",
-        f"{where} 'b' (13 rows){hint}",
-        f"{where} 'test-other' (20 rows), 'train-clean-100' (20 rows){hint}",
+        f"{where} 'fold1' (14 rows), none (13 rows); list all words of the file in enums.split{end}",
+        f"{where} 'b' (13 rows); list all words of the file in enums.split{end}",
+        f"{where} 'test-other' (20 rows), 'train-clean-100' (20 rows); list all words of the file in "
+        f"enums.split = {{ 'test-other' = 'test', 'train-clean-100' = 'train' }}{end}",
     ] == [str(problem) for each in (asked, mixed, alike) for problem in each.problems]
     assert ([], HASHED) == (folds.problems, names(folds))
     assert [
-        "split words of rows that name none of these splits are not used: 'fold0' (5 rows), 'fold1' (5 rows), "
-        "'fold2' (5 rows), 'fold3' (5 rows), 'fold4' (5 rows), others (15 rows)"
+        "the split of rows is not used where it is no word for train, valid or test: 'fold0' (5 rows), "
+        "'fold1' (5 rows), 'fold2' (5 rows), 'fold3' (5 rows), 'fold4' (5 rows), others (15 rows)"
     ] == folds.notes
 
 

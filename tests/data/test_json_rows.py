@@ -55,6 +55,16 @@ def test_list_inside_a_document_is_named(tmp_path: Path, document: Any, path: st
     assert TEXTS == [row.target_text for row in read(tmp_path, content, path="in.json", rows=path)[0]]
 
 
+@pytest.mark.parametrize("column", [["1", "2"], {"0": "1", "1": "2"}])
+def test_columns_are_no_row(tmp_path: Path, column: Any) -> None:
+    """What to_json of pandas writes when it is not told otherwise."""
+    hint = 'write an object a line, as to_json(FILE, orient="records", lines=True) of pandas does'
+
+    assert f"in.json:1: holds columns instead of rows; {hint}" == refusal(
+        tmp_path, {"text": column, "b": column}, path="in.json"
+    )
+
+
 def test_row_of_a_list_is_named_by_line_or_number(tmp_path: Path) -> None:
     """A line of a megabyte names no row."""
     bad = [{"text": "a"}, {"text": 1}, {"text": "b"}, 5]

@@ -35,6 +35,11 @@ NBEST = {"input": ["a", "b"], "output": "c"}
         ("chatml", {"question": "a", "answer": "b"},
          'lacks messages; set kind = "completions" and fields = { prompt = "question", completion = "answer" }, '
          "or map messages in fields"),
+        ("chatml", {"body": CHAT}, 'lacks messages; set fields = { messages = "body.messages" }'),
+        ("chatml", {"contents": [{"role": "user", "parts": [{"text": "a"}]}]},
+         "lacks messages; contents holds turns as Gemini writes them: write messages with role and content"),
+        ("chatml", {"input": CHAT, "preferred_output": []},
+         "lacks messages; its rows compare answers: write messages that end with the one to learn"),
         ("rows", {"hyp": "a", "ref": "b"},
          'lacks asr_text, reference_text; set fields = { asr_text = "hyp", reference_text = "ref" }'),
         ("chatml", {"instruction": "a", "context": "b", "response": "c"},

@@ -64,7 +64,8 @@ def test_notes_of_a_dataset_are_printed(
     """
     monkeypatch.chdir(tmp_path)
     turns = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}]
-    (tmp_path / "c.jsonl").write_text(json.dumps({"messages": turns}))
+    row = {"messages": turns, "quality": 5}
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (row, {**row, "train": False})))
     sources = (source(kind="chatml", path="c.jsonl"),)
     dataset = Dataset(name="d", sources=sources, templates=(), orthography_table={}, valid=0, test=0)
 
@@ -73,4 +74,6 @@ def test_notes_of_a_dataset_are_printed(
     assert [
         "data:d: valid has no row: there is no best adapter and no early stopping",
         "data:d: test has no row: nothing is scored",
-    ] == [line for line in capsys.readouterr().out.splitlines() if "has no row" in line]
+        "data:d: dropped: 1 row (a row with a weight of 0: 1); dropped.jsonl names each",
+        "data:d: fields that are not used: quality",
+    ] == [line for line in capsys.readouterr().out.splitlines() if line.startswith("data:d: ")]

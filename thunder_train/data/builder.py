@@ -14,7 +14,7 @@ from typing import Any
 from thunder_train import ThunderError, raise_some
 from thunder_train.config.dataset import Dataset, Source
 from thunder_train.core import files
-from thunder_train.data import given_splits, near_duplicates, parallel, sources, spelling, splits
+from thunder_train.data import given_splits, kinds, near_duplicates, parallel, sources, spelling, splits
 from thunder_train.data.collect import Collected, LineSpool, Watch
 from thunder_train.data.given_splits import Plan
 from thunder_train.data.near_duplicates import NearDuplicates
@@ -113,8 +113,11 @@ def _near_duplicates(collected: Collected, assigned: Assignment) -> NearDuplicat
 
 
 def _problems(collected: Collected, plan: Plan, assigned: Assignment) -> list[ThunderError]:
-    """Everything for which the dataset is refused."""
+    """Everything for which the dataset is refused. Where no row is left, only why they were dropped."""
     where, kept = f"thunder.toml: datasets.{collected.dataset.name}", int(assigned.kept.sum())
+    too_many = _too_many_dropped(collected.ledger, kept, collected.dataset.max_dropped, f"{where}.max_dropped")
+    if too_many and not kept:
+        return [*collected.composer.problems, *too_many]
     hint = "give each row its own id and each source its own file name"
     problems = [
         ThunderError(f"{count} rows are called {name!r}", f"{where}.sources", hint)
@@ -131,7 +134,21 @@ def _problems(collected: Collected, plan: Plan, assigned: Assignment) -> list[Th
         if split in plan.shares and not assigned.rows(split).any():
             what = f"no row of {kept} fell into the {SPLITS[split]} split"
             problems.append(ThunderError(what, f"{where}.valid", hint))
-    return problems + _too_many_dropped(collected.ledger, kept, collected.dataset.max_dropped, f"{where}.max_dropped")
+    return problems + too_many
+
+
+def left_out(manifest: dict[str, Any]) -> Iterator[str]:
+    """What rows and fields are not used, a sentence each."""
+    if dropped := manifest["dropped"]:
+        rows = counted(sum(dropped.values()), "row")
+        yield f"dropped: {rows} ({_listed(dropped)}); dropped.jsonl names each"
+    if unused := manifest.get("unused_fields"):
+        frequent = sorted(unused, key=lambda name: (-unused[name], name))
+        yield f"fields that are not used: {kinds.shown(frequent, ', ')}"
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    return "; ".join(f"{reason}: {count:,}" for reason, count in sorted(reasons.items()))
 
 
 def _too_many_dropped(ledger: Ledger, kept: int, most: float, where: str) -> list[ThunderError]:
@@ -139,7 +156,7 @@ def _too_many_dropped(ledger: Ledger, kept: int, most: float, where: str) -> lis
     dropped = len(ledger.dropped)
     if dropped <= most * (dropped + kept):
         return []
-    reasons = "; ".join(f"{reason}: {count}" for reason, count in sorted(ledger.reasons().items()))
+    reasons = _listed(ledger.reasons())
     what = f"{dropped} of {dropped + kept} rows were dropped ({reasons}), and at most {most:.0%} may be"
     first = ", ".join(f"{each.file}:{each.line}" for each in ledger.dropped[:FIRST_DROPPED])
     return [ThunderError(what, where, f"correct them, or raise it; the first: {first}")]
@@ -209,7 +226,7 @@ def _notes(collected: Collected, plan: Plan, assigned: Assignment) -> list[str]:
         row, other = next((row, other) for row, (each, other) in assigned.overlaps.items() if each == key)
         notes.append(
             f"{counted(count, 'row')} given to valid {'has' if count == 1 else 'have'} the {key} of rows given to test "
-            f"and stay; the first: {_at(collected, row)} and {_at(collected, other)}"
+            f"and stay{'s' if count == 1 else ''}; the first: {_at(collected, row)} and {_at(collected, other)}"
         )
     if assigned.new_ids:
         ids = counted(len(assigned.new_ids), "id")

@@ -105,7 +105,11 @@ class Composer:
         rendered, given = f"{self._where}.template", f"{self._where}.sources"
         return [
             *_leak(self._shown.leaks(), rendered, "take it out of the telemetry or the partition"),
-            *_leak(self._given_prompts.leaks(), given, "take it out of the messages"),
+            *_leak(
+                self._given_prompts.leaks(),
+                given,
+                "take it out of the messages; if they show what was heard, map hypotheses to that field",
+            ),
         ]
 
     def compose(self, row: Row) -> Example | str:

@@ -197,7 +197,9 @@ def _notes_of_words(columns: Columns, counts: "Numbers", own: list[int]) -> list
         rows_heard = f"{int(counts[HEARD_TEST]):,} rows given to test"
         notes.append(f"{rows_heard} are rows that the recogniser was trained on: it errs less there")
     if columns.words and len(own) < 2:
-        notes.append(f"split words of rows that name none of these splits are not used: {_listed(columns.words)}")
+        notes.append(
+            f"the split of rows is not used where it is no word for train, valid or test: {_listed(columns.words)}"
+        )
     return notes
 
 
@@ -206,9 +208,13 @@ def _refused(columns: Columns, is_own: bool, where: str) -> list[ThunderError]:
     words = columns.refused + (columns.words if is_own else Counter())
     if not words:
         return []
-    what = f"rows have the splits {_listed(words)}"
-    hint = f'use {", ".join(WORDS)}, by enums.split of the source, or split = "divide"'
-    return [ThunderError(what, where, hint)]
+    meant = {word: ALIKE.match(word.strip("'")) for word in words if word}
+    enum = ", ".join(
+        f"{word} = {quoted(SPLIT_WORDS[match[1].lower()])}" for word, match in sorted(meant.items()) if match
+    )
+    example = f"enums.split = {{ {enum} }}" if enum else "enums.split"
+    hint = f'list all words of the file in {example} of the source, or set split = "divide" there'
+    return [ThunderError(f"rows have the splits {_listed(words)}", where, hint)]
 
 
 def _listed(words: Counter[str]) -> str:

@@ -25,6 +25,9 @@ HALF = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F].
 """Group 1: an escape that is half of a surrogate pair, without the other half."""
 PYTHON = re.compile(rb"[\[\s]*\{\s*'")
 """How Python shows an object."""
+NO_NUMBER = re.compile(rb"[:\[,]\s*-?(NaN|Infinity)\b")
+"""What Python writes for a number that JSON does not have."""
+AS_RECORDS = 'write an object a line, as to_json(FILE, orient="records", lines=True) of pandas does'
 COMMA = re.compile(rb"\s*\{.*\}\s*,\s*", re.DOTALL)
 AFTER = re.compile(r"trailing characters \(byte (\d+)\)")
 """What the decoder says of bytes that follow a value."""
@@ -179,7 +182,7 @@ class Document:
     def _no_list(self) -> ThunderError:
         where, hint = f"{self.path}: {self.rows or 'the file'}", "set `rows` to the dotted path of the list of rows"
         try:
-            names = list_members(DECODE(self.content)) if self.content.count(b",") <= VALUES_LIMIT else []
+            names = [*list_members(DECODE(self.content))] if self.content.count(b",") <= VALUES_LIMIT else []
         except (ValueError, RecursionError) as error:
             return malformed(self.content, self.path, error)
         if names:
@@ -251,14 +254,14 @@ def malformed(content: bytes, path: str, error: Exception) -> ThunderError:
     return fault(content, path, 1, error)
 
 
-def list_members(document: Any) -> list[str]:
-    """Dotted paths of the lists of objects in a document, at most two levels deep."""
-    names = []
+def list_members(document: Any) -> dict[str, list[dict[str, Any]]]:
+    """Dotted path -> list of objects in a document, at most two levels deep."""
+    lists: dict[str, list[dict[str, Any]]] = {}
     for name, value in document.items() if isinstance(document, dict) else ():
         inner = value.items() if isinstance(value, dict) else ()
         members = [(f"{name}.{member}", deeper) for member, deeper in inner]
-        names += [path for path, item in [(name, value), *members] if _is_list_of_objects(item)]
-    return names
+        lists |= {path: item for path, item in [(name, value), *members] if _is_list_of_objects(item)}
+    return lists
 
 
 def rows_hint(names: list[str]) -> str:
@@ -342,6 +345,9 @@ def fault(content: bytes, path: str, first_line: int, error: Exception) -> Thund
     if COMMA.fullmatch(content) and "trailing" in str(error):
         hint = "remove the comma, or make the file one list"
         return ThunderError("is not JSON: a comma follows the object", where=f"{path}:{first_line}", hint=hint)
+    if "invalid character" in str(error) and (number := NO_NUMBER.search(content)):
+        what = f"is not JSON: it has no number {number[1].decode()}"
+        return ThunderError(what, where=f"{path}:{first_line}", hint="write null instead")
     if isinstance(error, RecursionError):
         return ThunderError("is nested too deep", where=f"{path}:{first_line}", hint=hint)
     message, _, byte = str(error).removesuffix(")").rpartition(" (byte ")

@@ -103,9 +103,8 @@ def hint(
     mapped = _mapped(row, names, missing, source)
     if mapped:
         return mapped
-    members = list_members(row)
-    if members:
-        return rows_hint(members)
+    if nested := _nested(row, missing):
+        return nested
     if is_header:
         return "map them in fields; if that is a row, add a line with the names of the columns before it"
     if len(row) > 1 and all(isinstance(value, dict) for value in row.values()):
@@ -114,6 +113,19 @@ def hint(
     mapped_names = [source.fields.get(name, name) for name in missing] if source else missing
     add = ADD if mapped_names == missing else f"add {', '.join(mapped_names)}"
     return f"{add}, or map them in fields; the row has {shown(others, ', ')}" if others else add
+
+
+def _nested(row: dict[str, Any], missing: list[str]) -> str:
+    """What to do about lists of objects in a row, which may be rows or turns; "" if there is none."""
+    members = list_members(row)
+    turns = next((name for name, items in members.items() if {"role", "from"} & items[0].keys()), "")
+    if "preferred_output" in row:
+        return "its rows compare answers: write messages that end with the one to learn"
+    if turns and "parts" in members[turns][0]:
+        return f"{quoted(turns)[1:-1]} holds turns as Gemini writes them: write messages with role and content"
+    if turns:
+        return f"set {as_toml({missing[0]: turns}, row)}"
+    return rows_hint([*members]) if members else ""
 
 
 def _mapped(row: dict[str, Any], names: list[str], missing: list[str], source: Source | None) -> str:
@@ -181,7 +193,8 @@ def _is_texts(value: Any) -> bool:
 def as_toml(meant: dict[str, str], row: dict[str, Any]) -> str:
     """A field map as TOML. A list of texts is not asr_text, but all hypotheses."""
     fields = {
-        "hypotheses" if field == "asr_text" and _is_texts(row[name]) else field: name for field, name in meant.items()
+        "hypotheses" if field == "asr_text" and _is_texts(row.get(name)) else field: name
+        for field, name in meant.items()
     }
     listed = ", ".join(f'{field} = "{quoted(name)[1:-1]}"' for field, name in fields.items() if field != name)
     return f"fields = {{ {listed} }}"

@@ -107,9 +107,11 @@ def _is_read_in_parts(job: _Job, watch: Watch) -> bool:
 def _parts(pairs: Pairs, processes: int) -> list[list[tuple[str, packed.Part]]]:
     """What each process reads, in order and alike in bytes; [] if one process shall read all."""
     files, root = pairs.predictions, pairs.root
-    sizes = [(root / path).stat().st_size for path in files]
     is_alone = threading.active_count() == 1  # a thread could hold a lock, which nobody would release in a child
-    if processes < 2 or sum(sizes) < LEAST or not is_alone or not all(_is_divisible(pairs, path) for path in files):
+    if processes < 2 or not is_alone or not all(_is_divisible(pairs, path) for path in files):
+        return []
+    sizes = [(root / path).stat().st_size for path in files]
+    if sum(sizes) < LEAST:
         return []
     cuts = [(0, 0)]
     for number in range(1, processes):

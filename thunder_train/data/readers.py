@@ -168,6 +168,9 @@ class Reader:
         except (ValueError, RecursionError):
             given = {name: item for name, item in value.items() if item is not None or name in _nullable(shape)}
         missing = [name for name in _required(shape) if name not in given]
+        if len(value) > 1 and all(isinstance(each, list | dict) and len(each) > 1 for each in value.values()):
+            self.problems.add("holds columns instead of rows", self.where(line), json_rows.AS_RECORDS)
+            return None
         if missing:
             self.add_missing(missing, line)
             return None

@@ -40,7 +40,7 @@ def data(dataset: Dataset, out: Path, code: str) -> None:
     """A dataset's rows and manifest. code: version of the code that decides the rows, for the manifest."""
     progress, places = partial(counted, label=f"data:{dataset.name}"), hub_dataset.places(dataset, PROJECT)
     built = builder.build(dataset, PROJECT, out / paths.dataset(dataset.name), code, audit.build, progress, places)
-    for note in built.get("notes", ()):
+    for note in (*built.get("notes", ()), *builder.left_out(built)):
         speaker.say(f"data:{dataset.name}: {note}")
 
 
