@@ -235,6 +235,16 @@ def test_rows_of_a_report_may_be_lines_or_a_table(tmp_path: Path) -> None:
         ),
         (
             [CASE],
+            {"fields": {}},
+            "in.json: nothing maps to 'asr_text', 'decision', 'partition'; add them to `fields`",
+        ),
+        (
+            [{"prompt": "a", "completion": "b"}],
+            {"fields": {}},
+            'in.json: is no report: its rows have prompt and completion; set kind = "completions"',
+        ),
+        (
+            [CASE],
             {"reference_side": ("telemetri.c",), "enums": {"final_txt": {}}},
             "in.json: enums names 'final_txt', which nothing maps to; did you mean 'final_text'?\n"
             "in.json: reference_side names 'telemetri.c', which nothing maps to; did you mean 'telemetry'?",

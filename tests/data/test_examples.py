@@ -121,6 +121,8 @@ def test_an_empty_answer_that_is_no_silence_is_dropped(tmp_path: Path) -> None:
     """
     assert "empty target" == composed(tmp_path, asr_text="a", target_text="")
     assert "empty target" == composed(tmp_path, asr_text="a", reference_text="b", target_text=" ")
+    messages = ({"role": "user", "content": "q"}, {"role": "assistant", "content": "\u200b"})
+    assert "empty target" == composed(tmp_path, messages=messages, target_text="\u200b")
 
 
 def test_a_row_that_heard_nothing_is_written(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_rows_may_be_divided_anew(tmp_path: Path) -> None:
             "mlx/train.jsonl:1: has rows of no kind that holds its own prompt; "
             "mlx-lm knows messages, prompt and completion, text; this has a",
         ),
-        ({"train__jsonl": b""}, "mlx/train.jsonl: is empty; add rows, or remove the source"),
+        ({"train__jsonl": b""}, "mlx/train.jsonl: is empty; add rows, or remove the file"),
     ],
 )
 def test_folder_that_cannot_be_read_is_refused(tmp_path: Path, contents: dict[str, Any], expected: str) -> None:

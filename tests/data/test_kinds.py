@@ -50,6 +50,8 @@ NBEST = {"input": ["a", "b"], "output": "c"}
         ("rows", {"wav": "a.wav", "hyp": "a", "ref": "b"},
          'lacks asr_text, reference_text; set fields = { asr_text = "hyp", reference_text = "ref", '
          'audio_path = "wav" }'),
+        ("rows", {"asr_text": "a", "file": "b"},
+         "lacks reference_text; set references to the file that holds them, or map them in fields; the row has file"),
         ("rows", NBEST,
          'lacks asr_text, reference_text; set fields = { hypotheses = "input", reference_text = "output" }'),
         ("completions", NBEST,

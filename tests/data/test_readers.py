@@ -289,7 +289,7 @@ def test_parquet_without_rows_is_refused(tmp_path: Path) -> None:
 def test_format_that_neither_name_nor_content_tells_is_refused(tmp_path: Path, name: str) -> None:
     """Guessing would read half of some files. What begins as JSON is JSON."""
     hint = "call it .jsonl, .json, .csv, .tsv or .parquet as its content is"
-    prose = '; plain text is a row a line, written {"text": "..."}' if ".txt" in name else ""
+    prose = '; write a line of text as {"text": "..."}, a line `ID TEXT` as {"feat_id": "...", "asr_text": "..."}'
 
     assert f"{name}: is of an unknown format; {hint}{prose}" == refusal(tmp_path, "a,b\n1,2\n", path=name)
     assert 3 == len(read(tmp_path, THREE, path=name)[0])

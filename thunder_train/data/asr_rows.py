@@ -22,7 +22,7 @@ from thunder_train.data import formats, json_rows, kinds, packed
 from thunder_train.data.asr_contract import CANONICAL, JOIN_KEYS, Pair, Prediction, Reference, own_name
 from thunder_train.data.field_map import FieldMap, decoded
 from thunder_train.data.problems import HYPOTHESES
-from thunder_train.data.readers import Reader, full_id, paths, place, stem
+from thunder_train.data.readers import Reader, first_row, full_id, paths, place, stem
 from thunder_train.data.rows import (
     DEEPEST,
     Ledger,
@@ -312,7 +312,7 @@ class Join(Pairs):
                 if key in on_left and key in on_right:
                     return key
         where, hint = f"{self.source.path}, {self.source.references}", f"give both files one of: {', '.join(JOIN_KEYS)}"
-        _, row = next(Reader(self.predictions[0], self.root, (), self.source).objects(), (0, {}))
+        row = first_row(self.predictions[0], self.root, self.source)
         if not row.keys() & {*JOIN_KEYS} and (meant := kinds.near(JOIN_KEYS[:2], [*row])):
             hint = f"set {kinds.as_toml(dict([*meant.items()][:1]), row)}, or {hint}"
         raise ThunderError("share no join key", where=where, hint=hint)

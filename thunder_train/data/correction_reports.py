@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
+from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
 from thunder_train.core.text import quoted
-from thunder_train.data import formats, json_rows
+from thunder_train.data import formats, json_rows, kinds
 from thunder_train.data.field_map import FieldMap
 from thunder_train.data.json_rows import Numbered
-from thunder_train.data.readers import Reader, full_id, paths, stem
+from thunder_train.data.readers import Reader, first_row, full_id, paths, stem
 from thunder_train.data.rows import DEEPEST, Ledger, Listed, Row, depth, given_split, group_keys, hypothesis_texts
 
 REPORT_SCHEMA = "thunder.report/1"
@@ -50,6 +51,10 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
     """Rows of a correction report, each translated by the source's field map."""
+    first = {} if source.fields else first_row(paths(source.path, root)[0], root, source)
+    kind, fields = kinds.fitting(first)
+    if kind and not first.keys() & {"decision", "final_text"}:
+        raise ThunderError(f"is no report: its rows have {fields}", source.path, f'set kind = "{kind}"')
     field_map = FieldMap(source, ReportRow.__struct_fields__, REPORT_FIELDS, is_whole=True, shape=ReportRow)
     for path in paths(source.path, root):
         reader = Report(path, root, field_map.columns, source)

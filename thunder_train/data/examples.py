@@ -119,7 +119,7 @@ class Composer:
         asr, reference = cleaned(row.asr_text, is_prose), cleaned(row.reference_text, is_prose)
         target = reference if row.target_text == row.reference_text else cleaned(row.target_text, is_prose)
         is_silent = not is_prose and not reference and (row.is_silent or bool(row.reference_text.strip()))
-        if not target.strip() and not is_silent and not _is_call(row):
+        if not _is_seen(target) and not is_silent and not _is_call(row):
             return "empty target"
         if reason := spelling.unfit(row.row_id, asr, reference, target, is_prose) or _unfit_message(row, self.table):
             return reason
@@ -227,6 +227,11 @@ def _cleaned(value: Any, clean: Callable[[str, bool], str]) -> Any:
     if isinstance(value, dict):
         return {name: _cleaned(item, clean) for name, item in value.items()}
     return [_cleaned(item, clean) for item in value] if isinstance(value, list) else value
+
+
+def _is_seen(text: str) -> bool:
+    """Whether a text has more than blanks and invisible characters."""
+    return bool(text.strip()) and (text.isprintable() or bool(orthography.UNSEEN.sub("", text).strip()))
 
 
 def _is_call(row: Row) -> bool:

@@ -214,9 +214,9 @@ def _mistakes(
         if name not in filled and name.partition(".")[0] not in filled:
             key = "enums" if name in source.enums else "reference_side"
             problems.append(_unknown(source, name, filled, f"{key} names {name!r}, which nothing maps to"))
-    missing = [name for name in required if name not in names]
-    hint = "add it to `fields`"
-    problems += [ThunderError(f"nothing maps to {name!r}", where=source.path, hint=hint) for name in missing]
+    if missing := [name for name in required if name not in names]:
+        hint = f"add {'it' if len(missing) == 1 else 'them'} to `fields`"
+        problems.append(ThunderError(f"nothing maps to {', '.join(map(repr, missing))}", source.path, hint))
     return problems + _leaks(source)
 
 

@@ -14,7 +14,7 @@ JSON, TABLE, TYPED = "json", "table", "typed"
 JSON_NAMES = (".jsonl", ".json", ".ndjson", ".jsonlines", ".jl")
 TABLE_NAMES = (".csv", ".tsv", ".tab", ".psv")
 TYPED_NAMES = (".parquet", ".arrow", ".feather", ".ipc")
-PROSE_NAMES = (".txt", ".text", ".md", ".trn")
+PROSE_NAMES = ("", ".txt", ".text", ".md", ".trn", ".ref", ".hyp")
 TYPED_STARTS = (b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")
 
 OLD_MAC = re.compile(rb"\r[^\s]")
@@ -42,7 +42,7 @@ def form(path: str, root: Path) -> str:
         return TABLE
     hint = f"call it {', '.join((*JSON_NAMES[:2], *TABLE_NAMES[:2]))} or .parquet as its content is"
     if name in PROSE_NAMES:
-        hint += '; plain text is a row a line, written {"text": "..."}'
+        hint += '; write a line of text as {"text": "..."}, a line `ID TEXT` as {"feat_id": "...", "asr_text": "..."}'
     raise ThunderError("is of an unknown format", where=path, hint=hint)
 
 

@@ -110,9 +110,16 @@ def hint(
     if len(row) > 1 and all(isinstance(value, dict) for value in row.values()):
         return "write a list of rows instead of an object that holds them by name, or map them in fields"
     others = [name for name in paths(row) if name not in missing and name not in columns]
-    mapped_names = [source.fields.get(name, name) for name in missing] if source else missing
-    add = ADD if mapped_names == missing else f"add {', '.join(mapped_names)}"
+    add = _addition(missing, source)
     return f"{add}, or map them in fields; the row has {shown(others, ', ')}" if others else add
+
+
+def _addition(missing: list[str], source: Source | None) -> str:
+    """That fields are to be added, by the names that the source reads them from."""
+    if source and source.kind == "rows" and not source.references and missing == ["reference_text"]:
+        return "set references to the file that holds them"
+    names = [source.fields.get(name, name) for name in missing] if source else missing
+    return ADD if names == missing else f"add {', '.join(names)}"
 
 
 def _nested(row: dict[str, Any], missing: list[str]) -> str:
@@ -130,7 +137,8 @@ def _nested(row: dict[str, Any], missing: list[str]) -> str:
 
 def _mapped(row: dict[str, Any], names: list[str], missing: list[str], source: Source | None) -> str:
     """A field map that fills the missing fields, perhaps of another kind; "" if no names are alike."""
-    meant = near(missing, names)
+    taken = {dotted.partition("[")[0] for dotted in source.fields.values()} if source else set()
+    meant = near(missing, [name for name in names if name not in taken])
     has_lists = any(_is_texts(row[name]) for field, name in meant.items() if field in ("prompt", "completion"))
     kind = source.kind if source else "report"
     if len(meant) == len(missing) and not has_lists:

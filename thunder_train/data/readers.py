@@ -206,7 +206,8 @@ class Reader:
     def finish(self, ledger: Ledger) -> None:
         """Raise the file's problems, or note its number of rows."""
         if not (self.count or self.problems.first):
-            self.problems.add("is empty", self.path, "add rows, or remove the source")
+            what = "file" if self.source and self.source.kind == "folder" else "source"
+            self.problems.add("is empty", self.path, f"add rows, or remove the {what}")
         self.problems.raise_all()
         is_again = self.path in ledger.rows_read
         ledger.rows_read[self.path] = self.count
@@ -218,6 +219,11 @@ class Reader:
                 del unused[name]
         else:
             unused.update(self.unused)
+
+
+def first_row(path: str, root: Path, source: Source) -> dict[str, Any]:
+    """The first row of a file, as it has it; {} if there is none."""
+    return next(Reader(path, root, (), source).objects(), (0, {}))[1]
 
 
 @cache
