@@ -51,6 +51,24 @@ def test_keys_of_which_none_is_on_both_sides_are_shown(tmp_path: Path) -> None:
     ) == str(caught.value)
 
 
+def test_a_key_of_another_name_in_the_references_is_named(tmp_path: Path) -> None:
+    """
+    One map serves both files, so that a name of its own must be changed there.
+    """
+    with pytest.raises(ThunderError) as caught:
+        joined(
+            tmp_path,
+            [{"path": "a", "asr_text": "a"}],
+            [{"file_name": "a", "reference_text": "b"}],
+            fields={"audio_path": "path"},
+        )
+
+    assert (
+        "p.jsonl, r.jsonl: share no join key; call the field 'file_name' of the references audio_path, "
+        "or give both files one of: audio_path, segment_id, feat_id"
+    ) == str(caught.value)
+
+
 def test_fields_of_the_other_side_are_counted(tmp_path: Path) -> None:
     """
     A recording's name in the references groups no rows.

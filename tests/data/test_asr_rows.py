@@ -244,6 +244,28 @@ def test_a_cell_may_hold_a_list(tmp_path: Path) -> None:
     assert [(("a", "b"), {"c": "b"})] == [(row.hypotheses, row.telemetry) for row in rows]
 
 
+def test_hypotheses_may_be_a_text_of_json(tmp_path: Path) -> None:
+    """
+    As a table that was made to JSON has them.
+    """
+    rows, _ = pairs(tmp_path, [{"hypotheses": "['a', 'b']", "reference_text": "b"}])
+
+    assert [("a", ("a", "b"))] == [(row.asr_text, row.hypotheses) for row in rows]
+
+
+def test_both_texts_of_one_field_are_refused(tmp_path: Path) -> None:
+    """
+    A recogniser without any error is a mistake in the map, unless the two lie in two files.
+    """
+    fields = {"asr_text": "t", "reference_text": "t"}
+    rows = [{"t": "a", "feat_id": 1}]
+
+    assert "in.jsonl: 'asr_text' and 'reference_text' are both read from 't'; correct one of them" == refusal(
+        tmp_path, rows, kind="rows", fields=fields
+    )
+    assert 1 == len(joined(tmp_path, rows, rows, fields=fields)[0])
+
+
 def test_one_text_may_hold_all_hypotheses(tmp_path: Path) -> None:
     """
     Some data sets join them with full stops: the text as a whole is on the hypothesis side.

@@ -84,6 +84,21 @@ def test_a_row_that_must_not_be_trained_on_is_known(flags: dict[str, Any], weigh
     assert (weight, []) == conversations.row_weight(flags)
 
 
+@pytest.mark.parametrize(("mapped", "refused"), [((), 2), (("chosen",), 0), (("prompt",), 2)])
+def test_one_of_two_answers_may_be_chosen_by_the_field_map(mapped: tuple[str, ...], refused: int) -> None:
+    """The hint says to map the better one, and that must be enough."""
+    assert refused == len(conversations.row_problems({"chosen": "a", "rejected": "b"}, mapped))
+
+
+def test_answers_that_are_labelled_bad_are_not_learnt_unseen() -> None:
+    """TRL's unpaired preferences hold good and bad answers, told apart by a label alone."""
+    problem = ("has a label of false, for an answer not to learn", 'set fields = { train = "label" }')
+
+    assert [problem] == conversations.row_problems({"label": False})
+    assert [] == conversations.row_problems({"label": False, "train": False})
+    assert [] == conversations.row_problems({"label": "false"})
+
+
 def test_the_weight_of_a_question_is_counted() -> None:
     """Nothing but answers is trained, whatever a question says of itself."""
     notes: Counter[str] = Counter()

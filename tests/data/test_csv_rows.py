@@ -84,7 +84,7 @@ def test_quotes_of_a_tab_separated_file_enclose_cells_or_are_text(tmp_path: Path
          "if that is a row, add a line with the names of the columns before it"),
         ("messages;x\na;b\n", 'in.csv:1: lacks prompt, completion; its header is messages;x; its rows have messages: '
          'set kind = "chatml"'),
-        ("prompt;completion\na;\n", "in.csv:2: lacks completion; add them"),
+        ("prompt;completion\na;\n", "in.csv:2: lacks completion; add it"),
         ("prompt;completion\na;b;c\n", "in.csv:2: has 3 cells, the header 2; correct the row; "
          "quote a cell that holds a semicolon"),
         ("prompt;completion\na;bé\nb;ça\n".encode("cp1252"),

@@ -106,6 +106,26 @@ def test_an_official_split_of_a_recogniser_is_kept(tmp_path: Path) -> None:
     assert {"ctc_confidence": 0.5} == decisions[0]["telemetry"]
 
 
+@pytest.mark.parametrize("path", ["{}-*.jsonl", ""])
+def test_files_that_are_named_as_splits_keep_them(tmp_path: Path, path: str) -> None:
+    """
+    To divide a published test set by hash would train on it without a word. One name alone says nothing.
+    """
+    names = ("x-train-0.jsonl", "x-test.jsonl")
+    for number, name in enumerate(names):
+        write(tmp_path / name, [chat(f"{number} {n}?", "a") for n in range(10)])
+    patterns = [path.format("x")] if path else names
+    values = {"name": "d", "templates": (), "orthography_table": {}}
+
+    both = Dataset(sources=tuple(source(kind="chatml", path=each) for each in patterns), **values)
+    one = Dataset(sources=(source(kind="chatml", path="x-test.jsonl"),), **values)
+
+    assert {"train": 9, "valid": 1, "test": 10} == {
+        name: each["rows"] for name, each in build(both, tmp_path, tmp_path / "out")["splits"].items()
+    }
+    assert "given" not in build(one, tmp_path, tmp_path / "out")["split"]
+
+
 def test_without_any_row_only_the_reason_is_told(tmp_path: Path) -> None:
     """
     That no split has a row only follows from it.

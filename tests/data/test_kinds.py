@@ -51,7 +51,7 @@ NBEST = {"input": ["a", "b"], "output": "c"}
          'lacks asr_text, reference_text; set fields = { asr_text = "hyp", reference_text = "ref", '
          'audio_path = "wav" }'),
         ("rows", {"asr_text": "a", "file": "b"},
-         "lacks reference_text; set references to the file that holds them, or map them in fields; the row has file"),
+         "lacks reference_text; set references to the file that holds them, or map it in fields; the row has file"),
         ("rows", NBEST,
          'lacks asr_text, reference_text; set fields = { hypotheses = "input", reference_text = "output" }'),
         ("completions", NBEST,
@@ -65,11 +65,11 @@ NBEST = {"input": ["a", "b"], "output": "c"}
         ("nemo", CHAT, 'lacks asr_text, reference_text; its rows have messages: set kind = "chatml"'),
         ("nemo", {"audio_filepath": "a.wav", "text": "b"}, "lacks asr_text; add pred_text"),
         ("nemo", {"audio_filepath": "a.wav", "text": "b", "duration": 1},
-         "lacks asr_text; add pred_text, or map them in fields; the row has duration"),
+         "lacks asr_text; add pred_text, or map it in fields; the row has duration"),
         ("text", {"a": 1, "b": {"c": 2}},
-         "lacks text; add them, or map them in fields; the row has a, b.c"),
-        ("text", {"text": None}, "lacks text; add them"),
-        ("text", {"a\x1b[31m": 1}, "lacks text; add them, or map them in fields; the row has a\\x1b[31m"),
+         "lacks text; add it, or map it in fields; the row has a, b.c"),
+        ("text", {"text": None}, "lacks text; add it"),
+        ("text", {"a\x1b[31m": 1}, "lacks text; add it, or map it in fields; the row has a\\x1b[31m"),
     ],
 )  # fmt: skip
 def test_wrong_kind_is_answered_with_what_to_set(tmp_path: Path, kind: str, row: dict[str, Any], expected: str) -> None:

@@ -225,7 +225,7 @@ def test_file_that_is_not_packed_as_its_name_says_is_refused(tmp_path: Path) -> 
         ('id,text\n1,"a"b\n', "in.csv:2: is not CSV: ',' expected after '\"'; correct the quotes of this row"),
         ("text,text\na,b\n", "in.csv:1: has the column 'text' twice; keep one of them"),
         (b"id,text\n1,\xff\n", "in.csv:2: is not UTF-8 but perhaps Windows-1252; save the file as UTF-8"),
-        ("id,text\n1,\n", "in.csv:2: lacks text; add them"),
+        ("id,text\n1,\n", "in.csv:2: lacks text; add it"),
     ],
 )  # fmt: skip
 def test_wrong_table_is_refused(tmp_path: Path, content: Any, expected: str) -> None:

@@ -111,8 +111,8 @@ def test_field_map_renames_fields_of_any_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "row", "expected"),
     [
-        ("chatml", {}, "lacks messages; add them"),
-        ("chatml", {"messages": None}, "lacks messages; add them"),
+        ("chatml", {}, "lacks messages; add it"),
+        ("chatml", {"messages": None}, "lacks messages; add it"),
         (
             "chatml",
             {"messages": [{"role": "user", "content": None}]},
@@ -128,7 +128,7 @@ def test_field_map_renames_fields_of_any_kind(tmp_path: Path) -> None:
             {"messages": TURNS, "functions": [{"name": "f"}]},
             "has functions; write them as tools",
         ),
-        ("completions", {"prompt": "a"}, "lacks completion; add them"),
+        ("completions", {"prompt": "a"}, "lacks completion; add it"),
         (
             "completions",
             {"prompt": 5, "completion": ""},
@@ -265,9 +265,9 @@ def test_missing_contract_fields_are_named_for_every_line(tmp_path: Path) -> Non
     incomplete = {name: value for name, value in prediction(2).items() if name != "asr_text"}
 
     assert (
-        "p.jsonl:2: lacks asr_text; add them\np.jsonl:3: partition is a number, not a text; write it in quotes"
+        "p.jsonl:2: lacks asr_text; add it\np.jsonl:3: partition is a number, not a text; write it in quotes"
     ) == mismatch(tmp_path, [prediction(1), incomplete, prediction(3, partition=3)], [reference(1)])
-    assert "r.jsonl:1: lacks reference_text; add them" == mismatch(tmp_path, [incomplete], [{"audio_path": "a/1.wav"}])
+    assert "r.jsonl:1: lacks reference_text; add it" == mismatch(tmp_path, [incomplete], [{"audio_path": "a/1.wav"}])
 
 
 def test_malformed_line_is_reported_before_a_missing_key(tmp_path: Path) -> None:

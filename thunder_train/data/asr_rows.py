@@ -312,9 +312,13 @@ class Join(Pairs):
                 if key in on_left and key in on_right:
                     return key
         where, hint = f"{self.source.path}, {self.source.references}", f"give both files one of: {', '.join(JOIN_KEYS)}"
-        row = first_row(self.predictions[0], self.root, self.source)
-        if not row.keys() & {*JOIN_KEYS} and (meant := kinds.near(JOIN_KEYS[:2], [*row])):
-            hint = f"set {kinds.as_toml(dict([*meant.items()][:1]), row)}, or {hint}"
+        mapped = [key for key in JOIN_KEYS if key in self.source.fields]
+        row = first_row((self.references if mapped else self.predictions)[0], self.root, self.source)
+        meant = [*kinds.near(mapped or JOIN_KEYS[:2], [*row]).items()][:1]
+        if meant and mapped:
+            hint = f"call the field {quoted(meant[0][1])} of the references {meant[0][0]}, or {hint}"
+        elif meant and not row.keys() & {*JOIN_KEYS}:
+            hint = f"set {kinds.as_toml(dict(meant), row)}, or {hint}"
         raise ThunderError("share no join key", where=where, hint=hint)
 
     def _carried(self, files: list[str], field_map: FieldMap) -> tuple[set[str], set[str]] | None:

@@ -6,6 +6,7 @@ answer that is trained. A member that would change what is trained is a problem;
 """
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from thunder_train.core.text import quoted
@@ -116,9 +117,18 @@ def read(messages: Any, tools: Any, unused: Counter[str], notes: Counter[str]) -
     return Conversation(tuple(turns[:end]), tuple(schemas))
 
 
-def row_problems(row: dict[str, Any]) -> list[Problem]:
-    """Members of a row, beside its messages, that would change what is trained."""
-    return [(f"has {name}", hint) for name, hint in REFUSED_BESIDE.items() if row.get(name) not in (None, "", [], {})]
+def row_problems(row: dict[str, Any], mapped: Collection[str] = ()) -> list[Problem]:
+    """Members of a row, beside its messages, that would change what is trained.
+
+    mapped: members that the source's field map reads. One of two answers there is the choice to learn it.
+    """
+    is_chosen = any(REFUSED_BESIDE.get(name) == PREFERENCE for name in mapped)
+    allowed = {name for name, hint in REFUSED_BESIDE.items() if name in mapped or (is_chosen and hint == PREFERENCE)}
+    refused = [name for name in REFUSED_BESIDE if name not in allowed and row.get(name) not in (None, "", [], {})]
+    problems = [(f"has {name}", REFUSED_BESIDE[name]) for name in refused]
+    if row.get("label") is False and row.get("train") is None:
+        problems.append(("has a label of false, for an answer not to learn", 'set fields = { train = "label" }'))
+    return problems
 
 
 def row_weight(flags: dict[str, Any]) -> tuple[int, list[Problem]]:

@@ -115,8 +115,7 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 def _at(value: Any, parts: tuple[str, ...]) -> Any:
     for number, part in enumerate(parts):
-        if isinstance(value, str):
-            value = decoded(value)
+        value = decoded(value)
         if isinstance(value, dict):
             value = value.get(part, ABSENT)
         elif isinstance(value, list) and part == ALL:
@@ -129,9 +128,9 @@ def _at(value: Any, parts: tuple[str, ...]) -> Any:
     return value
 
 
-def decoded(cell: str) -> Any:
-    """What the cell of a table holds as JSON, or as Python writes lists and objects; else the cell itself."""
-    if not cell.startswith(("[", "{")):
+def decoded(cell: Any) -> Any:
+    """What a text holds as JSON, or as Python writes lists and objects; else the value itself."""
+    if not isinstance(cell, str) or not cell.startswith(("[", "{")):
         return cell
     try:
         return msgspec.json.decode(cell)
@@ -228,6 +227,11 @@ def _leaks(source: Source) -> list[ThunderError]:
         if is_shown and any(map(knows_reference, _parts(dotted))):
             what = f"{name!r} is read from {dotted!r}, which knows the reference"
             problems.append(ThunderError(what, where=source.path, hint="take it out of `fields`"))
+    reference = "" if source.references else source.fields.get("reference_text", "")
+    for name in ("asr_text", "hypotheses"):
+        if reference and source.fields.get(name) == reference:
+            what = f"{name!r} and 'reference_text' are both read from {reference!r}"
+            problems.append(ThunderError(what, where=source.path, hint="correct one of them"))
     for name in source.telemetry:
         if any(map(knows_reference, name.split("."))):
             what = f"telemetry names {name!r}, which knows the reference"

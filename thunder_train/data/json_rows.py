@@ -269,6 +269,17 @@ def rows_hint(names: list[str]) -> str:
     return "set " + " or ".join(f'rows = "{quoted(name)[1:-1]}"' for name in names[:NAMED])
 
 
+def are_columns(document: dict[str, Any]) -> bool:
+    """Whether a document holds the columns of a table, as lists or by the rows' numbers."""
+    columns = [
+        [*value.values()] if isinstance(value, dict) and all(map(str.isdecimal, value)) else value
+        for value in document.values()
+    ]
+    return len(columns) > 1 and all(
+        isinstance(column, list) and column and not isinstance(column[0], dict | list) for column in columns
+    )
+
+
 def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 

@@ -14,7 +14,6 @@ from thunder_train.data.json_rows import list_members, rows_hint
 
 SHOWN_FIELDS = 8
 """Fields of a row that a hint names."""
-ADD = "add them"
 LIKE = 0.75
 """Least similarity, as difflib has it, of a name that a hint suggests for another."""
 NEMO = {"audio_path": "audio_filepath", "asr_text": "pred_text", "reference_text": "text"}
@@ -87,7 +86,7 @@ def hint(
     """
     names = [name for name, value in row.items() if is_header or value is not None]
     if not names:
-        return ADD
+        return add(missing)
     declared = dict(source.fields.items() - NEMO.items()) if source else {}
     astray = [f"{name} = {quoted(declared[name])}" for name in missing if name in declared]
     if astray and not is_header:
@@ -110,8 +109,17 @@ def hint(
     if len(row) > 1 and all(isinstance(value, dict) for value in row.values()):
         return "write a list of rows instead of an object that holds them by name, or map them in fields"
     others = [name for name in paths(row) if name not in missing and name not in columns]
-    add = _addition(missing, source)
-    return f"{add}, or map them in fields; the row has {shown(others, ', ')}" if others else add
+    addition = _addition(missing, source)
+    return f"{addition}, or map {_them(missing)} in fields; the row has {shown(others, ', ')}" if others else addition
+
+
+def add(missing: list[str]) -> str:
+    """That fields are to be added."""
+    return f"add {_them(missing)}"
+
+
+def _them(names: list[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _addition(missing: list[str], source: Source | None) -> str:
@@ -119,7 +127,7 @@ def _addition(missing: list[str], source: Source | None) -> str:
     if source and source.kind == "rows" and not source.references and missing == ["reference_text"]:
         return "set references to the file that holds them"
     names = [source.fields.get(name, name) for name in missing] if source else missing
-    return ADD if names == missing else f"add {', '.join(names)}"
+    return add(missing) if names == missing else f"add {', '.join(names)}"
 
 
 def _nested(row: dict[str, Any], missing: list[str]) -> str:

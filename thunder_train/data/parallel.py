@@ -71,7 +71,11 @@ def read(collected: Collected, watch: Watch) -> None:
         pairs = sources.pairs(source, folder, collected.ledger)
         if pairs and _is_read_in_parts(_Job(pairs, source, collected), watch):
             continue
-        rows = sources.named(pairs.rows(), source, folder) if pairs else sources.read(source, folder, collected.ledger)
+        all_sources = collected.dataset.sources
+        if pairs:
+            rows = sources.named(pairs.rows(), source, folder, all_sources)
+        else:
+            rows = sources.read(source, folder, collected.ledger, all_sources)
         collected.take(watch(rows), source)
     collected.finish()
 
@@ -216,7 +220,8 @@ def _collected(job: _Job, share: _Share, pipe: Connection) -> _Result | None:
     for path, part in share.parts:
         reader = pairs.reader(path)
         reader.part = part
-        own.take(_told(sources.named(pairs.pairs(reader), job.source, pairs.root), reader, pipe), job.source)
+        rows = sources.named(pairs.pairs(reader), job.source, pairs.root, parent.dataset.sources)
+        own.take(_told(rows, reader, pipe), job.source)
         if reader.problems.first:
             return None
         counts[path], unused[path] = reader.count, reader.unused

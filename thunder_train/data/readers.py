@@ -31,7 +31,7 @@ STRUCTURED = (
     *("messages", "conversations", "history", "tools", "trajectory_scalars", "telemetry", "witness", "edit_budget"),
     *("reason_codes", "hypotheses", "n_best_hypotheses", "char_posteriors_summary"),
 )
-"""Fields that a cell of a CSV file may hold as JSON."""
+"""Fields that may hold their value as a text of JSON: a cell of a table has no other way."""
 NUMBERS = ("trajectory_scalars", "telemetry", "edit_budget", "char_posteriors_summary")
 """Those whose members are numbers where a cell looks like one."""
 SHARD = re.compile(r"data-\d{5}-of-\d{5}")
@@ -166,9 +166,10 @@ class Reader:
                 return _from_cells(value, shape)
             return msgspec.convert(value, shape)
         except (ValueError, RecursionError):
-            given = {name: item for name, item in value.items() if item is not None or name in _nullable(shape)}
+            cells = {name: decoded(item) if name in STRUCTURED else item for name, item in value.items()}
+            given = {name: item for name, item in cells.items() if item is not None or name in _nullable(shape)}
         missing = [name for name in _required(shape) if name not in given]
-        if len(value) > 1 and all(isinstance(each, list | dict) and len(each) > 1 for each in value.values()):
+        if self.layout in (json_rows.ONE_LINE, json_rows.OBJECT) and json_rows.are_columns(value):
             self.problems.add("holds columns instead of rows", self.where(line), json_rows.AS_RECORDS)
             return None
         if missing:
@@ -199,7 +200,7 @@ class Reader:
         else:
             where, shown = self.path, f"its columns are {kinds.shown(kinds.paths(row), ', ')}"
         hint = kinds.hint(row, missing, self.source, [*self.columns, *kinds.paths(row)], is_text)
-        hint = "map them in fields" if hint == kinds.ADD else hint
+        hint = "map them in fields" if hint == kinds.add(missing) else hint
         self.problems.add(f"lacks {', '.join(missing)}; {shown}", where, hint)
         return True
 

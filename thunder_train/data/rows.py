@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from thunder_train.config.dataset import Source
+from thunder_train.data.field_map import decoded
 
 GROUP_KEYS = ("video_id", "audio_path", "segment_id", "feat_id")
 """Fields of a row whose value several rows may share, coarsest first."""
@@ -91,11 +92,13 @@ def key_text(value: str | int | float) -> str:
 
 def hypothesis_texts(listed: Listed) -> tuple[str, ...]:
     """The texts of hypotheses. Raises ValueError(what, hint) if there are too many or one has no text."""
-    if listed is None or isinstance(listed, str):
-        return (listed,) if listed else ()
+    if isinstance(listed, str):
+        listed = decoded(listed)
+    if not isinstance(listed, list | tuple):
+        return (str(listed),) if listed else ()
     if len(listed) > MOST_HYPOTHESES:
         raise ValueError(f"has {len(listed)} hypotheses", f"give at most {MOST_HYPOTHESES}")
-    texts = [each if isinstance(each, str) else each.get("text") for each in listed]
+    texts = [each.get("text") if isinstance(each, dict) else each for each in listed]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("has a hypothesis without a text", 'write texts, or {"text", "score"}')
     return tuple(map(str, texts))

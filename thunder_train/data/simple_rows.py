@@ -43,7 +43,12 @@ def read(
             continue
         talk = _conversation(row, path, ledger)
         weight, wrong = conversations.row_weight({"weight": row.weight, "train": row.train})
-        problems = [*conversations.row_problems(values), *wrong, *chat_shapes.problems(row), *talk.problems]
+        problems = [
+            *conversations.row_problems(values, source.fields.values()),
+            *wrong,
+            *chat_shapes.problems(row),
+            *talk.problems,
+        ]
         try:
             hypotheses = hypothesis_texts(row.hypotheses)
         except ValueError as error:

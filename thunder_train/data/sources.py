@@ -4,7 +4,7 @@ Input: the files that a `config.dataset.Source` names.  Output: a stream of usab
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from thunder_train.config.dataset import Source
+from thunder_train.core.files import expand
 from thunder_train.data import asr_rows, correction_reports, dataset_folder, folder, kinds, simple_rows
 from thunder_train.data.readers import paths
-from thunder_train.data.rows import Ledger, Row
+from thunder_train.data.rows import SPLIT_WORDS, Ledger, Row
 
 
 class Place(NamedTuple):
@@ -28,13 +29,13 @@ class Place(NamedTuple):
         return {"repo": source.repo, "revision": source.revision, "commit": self.commit} if source.repo else {}
 
 
-def read(source: Source, root: Path, ledger: Ledger) -> Iterator[Row]:
+def read(source: Source, root: Path, ledger: Ledger, all_sources: Sequence[Source] = ()) -> Iterator[Row]:
     """The rows of a source, in file order. Raises all problems of a file at its end.
 
     root: the folder in which its paths lie.  ledger receives the number of rows of each file, and those that are not
-    used.
+    used.  all_sources: those of its dataset.
     """
-    return named(_rows(source, root, ledger), source, root)
+    return named(_rows(source, root, ledger), source, root, all_sources)
 
 
 def pairs(source: Source, root: Path, ledger: Ledger) -> asr_rows.Pairs | None:
@@ -45,10 +46,23 @@ def pairs(source: Source, root: Path, ledger: Ledger) -> asr_rows.Pairs | None:
     return asr_rows.opened(replace(source, kind="rows", fields=fields), root, ledger)
 
 
-def named(rows: Iterator[Row], source: Source, root: Path) -> Iterator[Row]:
-    """The rows of a source, each with the split that its file's name says where that counts."""
+def named(rows: Iterator[Row], source: Source, root: Path, all_sources: Sequence[Source] = ()) -> Iterator[Row]:
+    """The rows of a source, each with the split that its file's name says where that counts.
+
+    That is in a folder, in a repository, and where the files of a dataset are named as two splits or more.
+    """
     is_folder = source.kind != "folder" and (root / source.path).is_dir()
-    return _with_splits_of_names(rows, source.path if is_folder else "") if source.repo or is_folder else rows
+    if source.repo or is_folder:
+        above = source.path if is_folder else ""
+        return _with_splits_of_names(rows, lambda file: dataset_folder.split_word(file.removeprefix(above)))
+    own = [each for each in (*all_sources, source) if not (each.repo or each.split or each.kind == "folder")]
+    words = {_word_of_file(path) for each in own for path in expand(each.path, root)}
+    is_split = len({SPLIT_WORDS[word] for word in words if word}) > 1
+    return _with_splits_of_names(rows, _word_of_file) if is_split else rows
+
+
+def _word_of_file(path: str) -> str:
+    return dataset_folder.split_word(Path(path).name)
 
 
 def files(source: Source, root: Path) -> list[str]:
@@ -58,12 +72,12 @@ def files(source: Source, root: Path) -> list[str]:
     return [path for pattern in (source.path, source.references) if pattern for path in paths(pattern, root)]
 
 
-def _with_splits_of_names(rows: Iterator[Row], above: str) -> Iterator[Row]:
-    """The rows, each with the split that its file's name says if it has none itself. above: a folder that says none."""
+def _with_splits_of_names(rows: Iterator[Row], word: Callable[[str], str]) -> Iterator[Row]:
+    """The rows, each with the split that its file's name says if it has none itself. word: of a file, "" if none."""
     word_of: dict[str, str] = {}
     for row in rows:
         if row.file not in word_of:
-            word_of[row.file] = dataset_folder.split_word(row.file.removeprefix(above))
+            word_of[row.file] = word(row.file)
         is_decided = row.own_split or row.given_split or not word_of[row.file]
         yield row if is_decided else msgspec.structs.replace(row, own_split=word_of[row.file])
 
