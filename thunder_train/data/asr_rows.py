@@ -142,7 +142,7 @@ class Predictions(Reader):
             telemetry=self._map.visible(telemetry, self.unused),
             hypotheses=hypotheses,
             keys=group_keys(row),
-            own_split=self._own_split(line, row, split),
+            own_split=self._own_split(line, row, split) if split else str(row.split),
             given_split=given_split(self._source),
             is_silent=not reference.strip(),
         )
@@ -155,10 +155,10 @@ class Predictions(Reader):
         super().finish(ledger)
 
     def _own_split(self, line: int, row: Prediction, split: str) -> str:
-        """The split that a prediction has, or its reference; a problem if they have two."""
+        """The split of a row whose reference has one; a problem if the prediction has another."""
         own = str(row.split)
         is_other = (split_of(own) or own) != (split_of(split) or split)
-        if own and split and is_other and self._source.split in ("", "row"):
+        if own and is_other and self._source.split in ("", "row"):
             what = f"split is {quoted(own)}, but {quoted(split)} where its reference is"
             self.problems.add(what, self.where(line), 'correct one of them, or set split = "divide"')
         return own or split
