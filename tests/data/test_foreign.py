@@ -14,6 +14,10 @@ from thunder_train import ThunderError
 
 ROWS = "write its rows as JSONL, CSV or Parquet"
 UNPACK = "unpack it, and name the file with the rows"
+KINDS = (
+    *("pointer", "page", "page in capitals", "xml", "zip", "xlsx", "docx", "checkpoint", "xls", "pickle", "tar"),
+    *("packed tar", "packed twice", "rtf", "pdf"),
+)
 PAGE = "is a web page, not data; download the file itself; the page may say why it was not given"
 
 
@@ -57,6 +61,7 @@ def tar() -> bytes:
         (b"{\\rtf1\\ansi", "is a rich-text file; save it as plain text"),
         (b"%PDF-1.7", f"is a PDF file; {ROWS}"),
     ],
+    ids=KINDS,  # the bytes of an archive hold the time, and all processes of pytest-xdist must give equal names
 )
 def test_file_of_another_kind_is_named(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
     """By its bytes: its name says what somebody hoped for."""
