@@ -282,6 +282,10 @@ def test_two_rows_with_one_id_are_an_error(tmp_path: Path) -> None:
         "thunder.toml: datasets.nko.sources: 2 rows are called 'in:00'; "
         "give each row its own id and each source its own file name"
     ) == refusal(tmp_path, [*report_rows(), report_row(0, h="ߤ")])
+    assert (
+        "thunder.toml: datasets.nko.sources: 8 rows are called 'in:00', 'in:01', 'in:02' and 1 more ids; "
+        "give each row its own id and each source its own file name"
+    ) == refusal(tmp_path, [*report_rows(), *(report_row(number, h="ߤ") for number in range(4))])
 
 
 def test_failed_build_leaves_the_old_files(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from thunder_train.data.rows import Dropped, Ledger
 from thunder_train.data.splits import SPLITS, TEST, TRAIN, VALID, Assignment
 
 SCHEMA = "thunder.dataset/3"
-FIRST_DROPPED = 3
-"""Dropped rows that an error about too many of them names."""
+FIRST_NAMED = 3
+"""Dropped rows, or ids of several rows, that an error about them names."""
 Audit = Callable[[Collected, Assignment, NearDuplicates, dict[str, Any]], str]
 """Collected rows, their splits, near-duplicates, manifest -> what the audit page shows.
 
@@ -116,13 +116,9 @@ def _problems(collected: Collected, plan: Plan, assigned: Assignment) -> list[Th
     """Everything for which the dataset is refused. Where no row is left, only why they were dropped."""
     where, kept = f"thunder.toml: datasets.{collected.dataset.name}", int(assigned.kept.sum())
     too_many = _too_many_dropped(collected.ledger, kept, collected.dataset.max_dropped, f"{where}.max_dropped")
-    if too_many and not kept:
+    if not kept:
         return [*collected.composer.problems, *too_many]
-    hint = "give each row its own id and each source its own file name"
-    problems = [
-        ThunderError(f"{count} rows are called {name!r}", f"{where}.sources", hint)
-        for name, count in splits.repeated_ids(collected.ids, assigned).items()
-    ]
+    problems = _repeated(splits.repeated_ids(collected.ids, assigned), f"{where}.sources")
     problems += [*plan.problems, *collected.composer.problems]
     if table := collected.composer.table:
         for source, texts in sorted(collected.composer.spelling.items()):
@@ -135,6 +131,16 @@ def _problems(collected: Collected, plan: Plan, assigned: Assignment) -> list[Th
             what = f"no row of {kept} fell into the {SPLITS[split]} split"
             problems.append(ThunderError(what, f"{where}.valid", hint))
     return problems + too_many
+
+
+def _repeated(count_of: Mapping[str, int], where: str) -> list[ThunderError]:
+    """One problem for all ids that several rows have. count_of: id -> its rows."""
+    if not count_of:
+        return []
+    shown = ", ".join(map(repr, [*count_of][:FIRST_NAMED]))
+    more = f" and {len(count_of) - FIRST_NAMED:,} more ids" if len(count_of) > FIRST_NAMED else ""
+    hint = "give each row its own id and each source its own file name"
+    return [ThunderError(f"{sum(count_of.values()):,} rows are called {shown}{more}", where, hint)]
 
 
 def left_out(manifest: dict[str, Any]) -> Iterator[str]:
@@ -154,12 +160,12 @@ def _listed(reasons: Mapping[str, int]) -> str:
 def _too_many_dropped(ledger: Ledger, kept: int, most: float, where: str) -> list[ThunderError]:
     """most: share of all rows that may be dropped."""
     dropped = len(ledger.dropped)
-    if dropped <= most * (dropped + kept):
+    if kept and dropped <= most * (dropped + kept):
         return []
-    reasons = _listed(ledger.reasons())
-    what = f"{dropped} of {dropped + kept} rows were dropped ({reasons}), and at most {most:.0%} may be"
-    first = ", ".join(f"{each.file}:{each.line}" for each in ledger.dropped[:FIRST_DROPPED])
-    return [ThunderError(what, where, f"correct them, or raise it; the first: {first}")]
+    reasons, allowed = _listed(ledger.reasons()), f", and at most {most:.0%} may be" if kept else ""
+    what = f"{dropped} of {dropped + kept} rows were dropped ({reasons}){allowed}"
+    first = ", ".join(f"{each.file}:{each.line}" for each in ledger.dropped[:FIRST_NAMED])
+    return [ThunderError(what, where, f"correct them{', or raise it' if kept else ''}; the first: {first}")]
 
 
 def _manifest(collected: Collected, assigned: Assignment, out: Path, near: NearDuplicates, code: str) -> dict[str, Any]:

@@ -13,12 +13,12 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
+from threading import active_count
 from typing import NamedTuple
 
 from thunder_train import ThunderError
@@ -111,7 +111,7 @@ def _is_read_in_parts(job: _Job, watch: Watch) -> bool:
 def _parts(pairs: Pairs, processes: int) -> list[list[tuple[str, packed.Part]]]:
     """What each process reads, in order and alike in bytes; [] if one process shall read all."""
     files, root = pairs.predictions, pairs.root
-    is_alone = threading.active_count() == 1  # a thread could hold a lock, which nobody would release in a child
+    is_alone = active_count() == 1  # a thread could hold a lock, which nobody would release in a child
     if processes < 2 or not is_alone or not all(_is_divisible(pairs, path) for path in files):
         return []
     sizes = [(root / path).stat().st_size for path in files]
