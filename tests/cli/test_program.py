@@ -13,6 +13,9 @@ from thunder_train import ThunderError
 from thunder_train.cli.program import Program
 from thunder_train.core import caller, process
 
+GRAPH = ("dodo", "thunder_train.dodo")
+"""What is imported anew for another project."""
+
 
 @pytest.fixture(scope="module")
 def unbuilt(tmp_path_factory: pytest.TempPathFactory) -> Copy:
@@ -26,9 +29,11 @@ def plain(unbuilt: Copy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Copy]:
     monkeypatch.chdir(unbuilt.path)
     monkeypatch.setattr(process, "follow_signals", lambda: None)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "dodo", raising=False)
+    for name in GRAPH:
+        monkeypatch.delitem(sys.modules, name, raising=False)
     yield unbuilt
-    sys.modules.pop("dodo", None)
+    for name in GRAPH:
+        sys.modules.pop(name, None)
 
 
 def refusal(words: list[str]) -> str:
