@@ -12,36 +12,50 @@ import pytest
 from thunder_train.build import running
 
 
-def log_of(recipe: str, text: str) -> Path:
-    """The log of a recipe's rank 0."""
-    log = Path("runs") / recipe / "logs/rank-0.log"
-    log.parent.mkdir(parents=True)
-    log.write_text(text)
-    return log
+def progress_of(recipe: str, **facts: object) -> Path:
+    """What the launcher of a recipe's training keeps of its progress."""
+    file = Path("runs") / recipe / "logs/progress.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(facts))
+    return file
 
 
 def test_a_stage_of_a_living_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    With the last step that its log shows.
+    With the step, the rate and the time left that its launcher keeps beside the log.
     """
     monkeypatch.chdir(tmp_path)
     mark = running.mark()
     since = time.strftime("%H:%M:%S", time.localtime(json.loads(mark)["since"]))
     assert f"running since {since}" == running.describe(mark, "train:a")
 
-    log_of("a", "step 1/40  train loss 6.1\nstep 12/40  train loss 6.0\nstep 12/40  saving\n")
+    progress_of("a", step=12, steps=40, steps_per_s=0.5, seconds_left=56.0)
 
-    assert f"running since {since}, step 12/40" == running.describe(mark, "train:a")
+    assert f"running since {since}, step 12/40, 2 s/step, 56 s left" == running.describe(mark, "train:a")
     assert f"running since {since}" == running.describe(mark, "report:a")
 
 
 def test_the_steps_of_an_earlier_run_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Until the ranks write, the log is that of the run before.
+    Until rank 0 has named its steps, the file is that of the run before.
     """
     monkeypatch.chdir(tmp_path)
     mark = running.mark()
-    os.utime(log_of("a", "step 4/4  saving\n"), (1, 1))
+    os.utime(progress_of("a", step=4, steps=4, steps_per_s=1.0, seconds_left=0.0), (1, 1))
+
+    assert "step" not in running.describe(mark, "train:a")
+
+
+@pytest.mark.parametrize("facts", [{}, {"step": "\x1b", "steps": 1, "steps_per_s": None, "seconds_left": None}])
+def test_a_damaged_progress_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, object]
+) -> None:
+    """
+    It is a hint for people, and the stage runs whatever it says.
+    """
+    monkeypatch.chdir(tmp_path)
+    mark = running.mark()
+    progress_of("a", **facts)
 
     assert "step" not in running.describe(mark, "train:a")
 

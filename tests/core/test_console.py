@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from thunder_train.core import console, terminal
+from thunder_train.core.progress import Progress
 
 
 class FakeTerminal(io.StringIO):
@@ -39,21 +40,39 @@ def test_long_work_shows_rows_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "data:x: 8,192 rows" in stream.getvalue()
 
 
-def test_a_terminal_gets_a_progress_bar_that_follows_the_steps(
+def test_a_terminal_gets_a_bar_that_follows_the_heartbeats(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    In a pipe or a log the same lines come out plain.
+    A log line every hundred steps would leave it still for minutes. In a pipe or a log the lines come out plain.
     """
     with console.Terminal() as plain:
         plain.line("step 1/4  train loss 5.1")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with console.Terminal() as terminal:
-        terminal.line("step 3/4  train loss 5.0")
+        terminal.line("step 2/4  train loss 5.0")
+        pace = Progress()
+        pace.line("step 0/4  valid loss 5.2")
+        for step in (1, 2, 3):
+            pace.beat(step, 2.0 * step)
+            terminal.step(pace)
         task = terminal.progress.tasks[0]
 
-    assert (3, 4) == (task.completed, task.total)
+    assert (3, 4, "2 s/step, 2 s left") == (task.completed, task.total, task.fields["pace"])
     assert "step 1/4  train loss 5.1\n" == capsys.readouterr().out.splitlines(keepends=True)[0]
+
+
+def test_the_bar_counts_the_answers_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    First those of the base, then those of the adapter.
+    """
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with console.Terminal() as terminal:
+        for text in ("base: 65 of 65 batches answered", "adapter: 7 of 65 batches answered"):
+            terminal.line(text)
+        task = terminal.progress.tasks[0]
+
+    assert ("adapter", 7, 65) == (task.description, task.completed, task.total)
 
 
 def test_bars_of_a_download_pass_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,18 +6,14 @@ stage was interrupted, however that process ended.
 
 import json
 import os
-import re
 import subprocess
 import time
 from pathlib import Path
 
-from thunder_train.core import paths
+from thunder_train.core import files, paths, progress
 
 INTERRUPTED = "was interrupted"
 RUNNING = "running"
-STEP = re.compile(rb"step (\d+/\d+) ")
-TAIL_BYTES = 1 << 16
-"""How much of a log is searched for its last step."""
 
 
 def mark() -> str:
@@ -26,7 +22,7 @@ def mark() -> str:
 
 
 def describe(mark: str, stage: str) -> str:
-    """A stage's mark in words: `running since 14:03:07, step 12/200`, `was interrupted`, or why it failed."""
+    """A stage's mark in words: `running since 14:03:07, step 12/200, 2 s/step, 6 min left`, or why it failed."""
     if not mark.startswith("{"):
         return mark
     try:
@@ -36,8 +32,7 @@ def describe(mark: str, stage: str) -> str:
         return INTERRUPTED
     if not began or _began(process) != began:
         return INTERRUPTED
-    step = _step(stage, since)
-    return f"{RUNNING} since {_clock(since)}" + (f", step {step}" if step else "")
+    return ", ".join([f"{RUNNING} since {_clock(since)}", *_progress(stage, since)])
 
 
 def _began(process: int) -> str:
@@ -55,19 +50,18 @@ def _began(process: int) -> str:
     return done.stdout.strip()
 
 
-def _step(stage: str, since: float) -> str:
-    """The last step in the log of rank 0, if this run of the stage has written it."""
+def _progress(stage: str, since: float) -> list[str]:
+    """How far a training is, if this run of the stage has said it: step, then rate and time left."""
     kind, _, recipe = stage.partition(":")
-    log = Path(paths.run(recipe)) / "logs" / "rank-0.log"
+    file = Path(paths.run(recipe)) / "logs" / "progress.json"
     try:
-        if kind != "train" or log.stat().st_mtime < since:
-            return ""
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            steps = STEP.findall(file.read())
-    except OSError:
-        return ""
-    return steps[-1].decode() if steps else ""
+        if kind != "train" or file.stat().st_mtime < since:
+            return []
+        facts = json.loads(files.read_text(file))
+        pace = progress.in_words(facts["steps_per_s"], facts["seconds_left"])
+        return [f"step {int(facts['step'])}/{int(facts['steps'])}", *[pace] * bool(pace)]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _clock(since: float) -> str:

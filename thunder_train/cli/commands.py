@@ -41,7 +41,7 @@ CHECK = {
 EXIT_STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
 """Exit statuses of `doit reproduce` by verdict; 0 for a run that was reproduced."""
 COLUMNS = tuple(stage for stage in explain.ORDER if stage != "hostfile")
-"""Stages in the table of `doit status`; a hostfile is as fresh as its cluster, so it has no column."""
+"""Stages that `doit status` names; a hostfile is as fresh as its cluster, so it is left out."""
 COLOURS = {
     explain.FRESH: "green",
     explain.WAITING: "yellow",
@@ -51,6 +51,10 @@ COLOURS = {
     "never built": "dim",
     "failed": "red",
 }
+SEVERITY = ("green", "dim", "cyan", "yellow", "red")
+"""Colours, the most urgent last."""
+STATUS_WIDTH = 80
+"""Width of the table of `doit status` in a pipe, in characters."""
 SHA256 = re.compile("[0-9a-f]{64}")
 SHOWN_ROWS = 40
 """Most rows of a table; --json has all."""
@@ -279,10 +283,21 @@ def _print_status(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         loss = "" if row["valid_loss"] is None else f"{row['valid_loss']:.4f}"
         ends = [(text, "") for text in (row["run_id"] or "", loss, row["decision"] or "")]
-        lines.append([(row["recipe"], ""), *((row[stage], _colour(row[stage])) for stage in COLUMNS), *ends])
-    titles = ("recipe", *COLUMNS, "run", "valid loss", "decision")
-    console.draw_table(titles, lines, width=None if sys.stdout.isatty() else 160)
+        lines.append([(row["recipe"], ""), _state(row), *ends])
+    titles = ("recipe", "stages", "run", "loss", "decision")
+    console.draw_table(titles, lines, width=None if sys.stdout.isatty() else STATUS_WIDTH)
+
+
+def _state(row: dict[str, Any]) -> tuple[str, str]:
+    """The states of a recipe's stages in words, with a colour: `stale: train; waiting: evaluate, report, manifest`."""
+    stages: dict[str, list[str]] = {}
+    for stage in COLUMNS:
+        if row[stage] not in ("", explain.FRESH):
+            stages.setdefault(row[stage], []).append(stage)
+    words = [f"{state}: {', '.join(names)}" for state, names in stages.items()]
+    worst = max(stages, key=lambda state: SEVERITY.index(_colour(state)), default=explain.FRESH)
+    return "; ".join(words) or explain.FRESH, _colour(worst)
 
 
 def _colour(state: str) -> str:
-    return COLOURS.get(state.partition(" since ")[0], "red") if state else ""
+    return COLOURS.get(state.partition(" since ")[0], "red")

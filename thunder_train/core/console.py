@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from thunder_train.core import speaker
+from thunder_train.core import progress, speaker
 from thunder_train.core.terminal import unguarded
 from thunder_train.core.text import printable, printable_json
 
@@ -23,8 +23,8 @@ COUNTER_AFTER_S = 2.0
 """Shorter work shows no counter."""
 ITEMS_PER_UPDATE = 4096
 """Items between two looks at the clock, which costs more than an item."""
-STEP_LINE = re.compile(r"^step (\d+)/(\d+)\b")
-"""How a line of rank 0 about a step begins."""
+BATCH_LINE = re.compile(r"^(\w+): (\d+) of (\d+) batches answered")
+"""How a line of rank 0 about the answers of an evaluation begins."""
 
 
 def print_table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -95,20 +95,25 @@ def download_bars() -> type[Any]:
 
 
 class Terminal:
-    """A context that shows rank 0's lines; on a terminal the line of a step also moves a progress bar."""
+    """A context that shows rank 0's lines, and on a terminal a bar with step, rate and time left."""
 
     def __init__(self) -> None:
         self.progress: Any = None
         """rich's Progress; None unless stdout is a terminal."""
         self.task: Any = None
-        """The bar inside it, from the first step on."""
+        """The bar inside it, from the first step or answer on."""
 
     def __enter__(self) -> "Terminal":
         if sys.stdout.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[pace]}"),
+            )
             self.progress = Progress(*columns, transient=True, console=Console(file=unguarded(sys.stdout)))
             self.progress.start()
         return self
@@ -120,17 +125,24 @@ class Terminal:
             self.progress.stop()
 
     def line(self, text: str) -> None:
-        """Show a line on stdout; if it reports step i of n, set the bar to it."""
+        """Show a line on stdout; if it counts the answers of an evaluation, set the bar to it."""
         text = printable(text)
         if not self.progress:
             print(text, flush=True)
             return
         self.progress.console.print(text, markup=False, highlight=False, emoji=False)
-        if match := STEP_LINE.match(text):
-            step, steps = int(match[1]), int(match[2])
-            if self.task is None:
-                self.task = self.progress.add_task("train", total=steps)
-            self.progress.update(self.task, completed=step)
+        if match := BATCH_LINE.match(text):
+            self._bar(match[1], int(match[2]), int(match[3]), "")
+
+    def step(self, now: progress.Progress) -> None:
+        """Set the bar to how far a training is."""
+        if self.progress and now.steps:
+            self._bar("train", now.step, now.steps, progress.in_words(now.steps_per_s, now.seconds_left))
+
+    def _bar(self, what: str, done: int, total: int, pace: str) -> None:
+        if self.task is None:
+            self.task = self.progress.add_task(what, total=total, pace=pace)
+        self.progress.update(self.task, description=what, completed=done, total=total, pace=pace)
 
     def problem(self, text: str) -> None:
         """Show a line on stderr."""

@@ -170,9 +170,9 @@ def end(ranks: list[Rank]) -> None:
             wait_thread.join(timeout=KILL_S)
 
 
-def describe(rank: Rank, failure: str) -> str:
-    """A failed rank in one line: number, host, failure, its last lines, its log."""
-    lines = " | ".join(line for line in rank.last_lines if line)
+def describe(rank: Rank, failure: str, is_shown: bool = False) -> str:
+    """A failed rank in one line: number, host, failure, its last lines unless they are shown already, its log."""
+    lines = "" if is_shown else " | ".join(line for line in rank.last_lines if line)
     quoted = f"last lines: {lines}; " if lines else ""
     return f"rank {rank.number} ({rank.host}): {failure}; {quoted}read {rank.placement.log}"
 

@@ -20,6 +20,7 @@ from thunder_train.config.project import is_local
 from thunder_train.core import ssh
 from thunder_train.core.console import Terminal
 from thunder_train.core.exit_codes import RANKS_LOST, SIGNAL, SSH_FAILED
+from thunder_train.core.progress import Progress
 from thunder_train.launch import backends, mpi
 from thunder_train.launch.rank_process import Command, Events, Placement, Rank, Signalled, end, start
 from thunder_train.launch.supervisor import Limits, Outcome, follow, signalled
@@ -100,7 +101,7 @@ def _attempt(job: Job, attempt: int, events: Events, terminal: Terminal) -> Outc
                     with log.open("w" if attempt == 1 else "a", encoding="utf-8") as file:
                         file.write("" if attempt == 1 else f"--- attempt {attempt} ---\n")
                     ranks.append(start(Placement(number, host["ssh"], environments[number], log), job.command, events))
-                return follow(ranks, events, terminal, _limits(job))
+                return follow(ranks, events, terminal, _limits(job), Progress(job.log_dir))
             finally:
                 end(ranks)
     except (mpi.LostError, UnreachableError) as error:

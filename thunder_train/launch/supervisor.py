@@ -13,6 +13,7 @@ from queue import Empty
 from thunder_train.config.project import is_local
 from thunder_train.core.console import Terminal
 from thunder_train.core.exit_codes import MISTAKE, MPI_DAEMON_LOST, RANKS_LOST, SIGNAL, SSH_FAILED, STALLED
+from thunder_train.core.progress import Progress
 from thunder_train.launch.rank_process import Event, Events, Exited, Heartbeat, Line, Rank, Signalled, describe
 
 CHECK_EVERY_S = 1.0
@@ -87,7 +88,7 @@ class Outcome:
     is_final: bool
 
 
-def follow(ranks: list[Rank], events: Events, terminal: Terminal, limits: Limits) -> Outcome:
+def follow(ranks: list[Rank], events: Events, terminal: Terminal, limits: Limits, progress: Progress) -> Outcome:
     """Handle events until all ranks have succeeded, one has failed or fallen silent, or a signal came."""
     running = {rank.number for rank in ranks}
     heartbeats = Heartbeats(limits, running, time.monotonic())
@@ -107,8 +108,13 @@ def follow(ranks: list[Rank], events: Events, terminal: Terminal, limits: Limits
                 return _failed(event, ranks, events, terminal)
         elif isinstance(event, Heartbeat):
             heartbeats.add(event.rank.number, event.step, time.monotonic())
+            if event.rank is ranks[0]:
+                progress.beat(event.step, time.monotonic())
+                terminal.step(progress)
         elif isinstance(event, Line) and event.rank is ranks[0]:
             terminal.line(event.text)
+            if progress.line(event.text):
+                terminal.step(progress)
         if silence := heartbeats.silent(time.monotonic()):
             since = f"after step {silence.step}" if silence.step else "before its first step"
             terminal.problem(describe(ranks[silence.rank], f"silent for {silence.seconds:.0f} s {since}"))
@@ -148,15 +154,24 @@ def _cause(lost: Exited, ranks: list[Rank], events: Events) -> Exited | Signalle
 
 def _failed(event: Exited, ranks: list[Rank], events: Events, terminal: Terminal) -> Outcome:
     """Report a failed rank. After a link failure several ranks stall together; report all of them."""
-    terminal.problem(describe(event.rank, _failure(event)))
+    _report(event, ranks, terminal)
     if event.status == STALLED:
         for other in _all(events, SETTLE_S):
             if isinstance(other, Signalled):
                 return Outcome(SIGNAL + other.signal, is_final=True)
             if isinstance(other, Exited) and other.rank in ranks and other.status == STALLED:
-                terminal.problem(describe(other.rank, _failure(other)))
+                _report(other, ranks, terminal)
     status = event.status if event.status > 0 else SIGNAL - event.status
     return Outcome(status, is_final=status == MISTAKE)
+
+
+def _report(event: Exited, ranks: list[Rank], terminal: Terminal) -> None:
+    """Show how a rank failed. The lines of rank 0 are on the terminal already; on this machine they say all there is
+    to say of a mistake.
+    """
+    is_shown = event.rank is ranks[0] and any(event.rank.last_lines)
+    if not (is_shown and event.status == MISTAKE and is_local(event.rank.host)):
+        terminal.problem(describe(event.rank, _failure(event), is_shown))
 
 
 def _failure(event: Exited) -> str:

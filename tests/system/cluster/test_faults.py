@@ -191,13 +191,13 @@ def test_a_full_disk_is_named_and_not_tried_again(two: Lab, smoke: Copy) -> None
     folder = str(HOME / PROJECT_FOLDER / RUN / "checkpoints")
     for argv in (["mkdir", folder], ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]):
         assert 0 == two.hosts[0].run(argv).returncode
-    status, _, err, seconds = finished(launch(two, *LONG, *LIMITS))
+    status, out, err, seconds = finished(launch(two, *LONG, *LIMITS))
 
     print(f"figure: full disk: {seconds:.1f} s from the start")
     assert 2 == status
-    assert err.startswith("rank 0 (host1): ended with exit status 2; last lines: ")
+    assert err.startswith("rank 0 (host1): ended with exit status 2; read ")
     assert (
-        f"{RUN}/checkpoints/0000010.safetensors: cannot be written: No space left on device; free or unlock it" in err
+        f"{RUN}/checkpoints/0000010.safetensors: cannot be written: No space left on device; free or unlock it" in out
     )
     assert 1 == err.count("\n")
 

@@ -258,9 +258,10 @@ def described(notes: Sequence[tuple[str, int]]) -> tuple[str, ...]:
 
 
 def _too_long(rows: list[Example], path: Path, max_seq_len: int) -> ThunderError:
-    listed = ", ".join(f"{row.row_id} ({len(row.tokens)} tokens)" for row in rows)
+    more = f" and {len(rows) - LINES:,} more" if len(rows) > LINES else ""
+    listed = ", ".join(f"{row.row_id} ({len(row.tokens)} tokens)" for row in rows[:LINES])
     return ThunderError(
-        f"the answers of {len(rows)} rows would be cut at {max_seq_len} tokens: {listed}",
+        f"the answers of {len(rows)} rows would be cut at {max_seq_len} tokens: {listed}{more}",
         where=str(path),
         hint=f"set max_seq_len to {max(len(row.tokens) for row in rows)}, or too_long to drop or split",
     )
