@@ -1,4 +1,4 @@
-"""The tasks of this project, which is Thunder Train's own: its graph, and three for its developers."""
+"""The tasks of this project, which is Thunder Train's own: its graph, and four for its developers."""
 
 from typing import Any
 
@@ -14,6 +14,11 @@ def task_test() -> dict[str, Any]:
 def task_lint() -> dict[str, Any]:
     """Check format, lint and types."""
     return utility("ruff format --check", "ruff check", "mypy")
+
+
+def task_lock() -> dict[str, Any]:
+    """Write the locks of all packages from pyproject.toml: doit lock [-- arguments of `uv lock`, as --upgrade]."""
+    return utility("locks")
 
 
 def task_reference() -> dict[str, Any]:
