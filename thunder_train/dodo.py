@@ -42,7 +42,12 @@ process.follow_signals()  # also where doit was started without ./doit
 CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)
 TURNS.at_once = PROJECT.trainings_at_once
 DEFAULT = tasks.default_tasks(PROJECT)
-DOIT_CONFIG = {"default_tasks": DEFAULT, "check_file_uptodate": Sha256Checker, "reporter": Reporter}
+DOIT_CONFIG = {
+    "default_tasks": DEFAULT,
+    "check_file_uptodate": Sha256Checker,
+    "reporter": Reporter,
+    "store": PROJECT.store,  # the default of an option of push and pull
+}
 
 
 def task_data() -> Tasks:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -38,6 +38,11 @@ class RunCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._actions, self._blobs, self._limit = folder / "actions", folder / "blobs", limit_bytes
         self._has_grown, self._has_warned = False, False
+
+    @property
+    def limit_bytes(self) -> int:
+        """Most bytes of all blobs together."""
+        return self._limit
 
     def knows(self, key: str, targets: Collection[str]) -> bool:
         """Whether exactly these outputs of an action are here; names and sizes are compared, not bytes."""
@@ -73,6 +78,40 @@ class RunCache:
             self._has_grown = True
         except (OSError, ThunderError) as error:
             self._warn(f"keeps nothing of this stage: {error}")
+
+    def take(self, entry: "Entry", text: bytes, chunks: Callable[[str, int], Iterable[bytes]]) -> dict[str, int]:
+        """Keep an entry that somebody else wrote: {sha256: bytes} of the blobs that were not here.
+
+        text: the entry's own bytes. chunks(sha256, bytes): a blob, of which the hash is compared. Raises ThunderError.
+        """
+        taken = dict[str, int]()
+        try:
+            self._check_folders()
+            for output in entry.outputs.values():
+                blob = self._blob(output.sha256)
+                if not _has_size(blob, output.bytes):
+                    self._take_blob(blob, chunks(output.sha256, output.bytes))
+                    taken[output.sha256] = output.bytes
+            files.write_bytes(self._action(entry.key), text)
+        except OSError as error:
+            what = f"cannot be written: {error.strerror or error}"
+            raise ThunderError(what, str(self._blobs.parent), "free or unlock it") from error
+        return taken
+
+    def _take_blob(self, blob: Path, chunks: Iterable[bytes]) -> None:
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        if blob.parent.is_symlink():
+            raise OSError(f"{blob.parent} is a link")
+        draft = blob.with_name(f"{blob.name}{files.DRAFT}{os.getpid()}")
+        try:
+            with files.create(draft) as writer:
+                writer.writelines(chunks)
+            if files.sha256(draft) != blob.name:
+                raise ThunderError("has other bytes than its name says", f"blobs/{blob.name}", "push it again")
+            files.remove(blob)
+            files.move(draft, blob)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def trim(self) -> None:
         """Drop the least recently used actions until the rest fits the limit, if this run stored any."""

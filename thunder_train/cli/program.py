@@ -50,7 +50,8 @@ class ProjectLoader(DodoTaskLoader):  # type: ignore[misc]  # doit ships no type
         names = targets.union(self.names)
         if cmd.sel_tasks:
             cmd.sel_tasks = [caller.path(word) if _is_target(word, names) else word for word in cmd.sel_tasks]
-        for word in pos_args if cmd.name not in TASK_OPTIONS else ():
+        takes_others = cmd.name in TASK_OPTIONS or getattr(cmd, "takes_recipes", False)
+        for word in () if takes_others else pos_args:
             if word not in names and "*" not in word and not _is_target(word, names):
                 raise InvalidCommand(not_found=word)
         return tasks

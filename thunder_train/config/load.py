@@ -75,6 +75,7 @@ def _read(root: Path, stats: StatCache | None) -> tuple[Project, list[Broken], l
         recipes=recipes,
         cache=tables["cache"],
         cache_limit_bytes=int(project["cache_limit_gb"] * 1e9),
+        store=project["store"],
         trainings_at_once=project["trainings_at_once"],
         clusters=tables["clusters"],
         models=tables["models"],

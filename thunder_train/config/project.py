@@ -247,6 +247,10 @@ class ProjectKeys:
         high=1e6,
         default=10.0,
     )
+    store: str = text(
+        help="Where `doit push` sends outputs and `doit pull` finds them: a folder, ssh://host/folder, s3://bucket/folder",
+        default="",
+    )
     trainings_at_once: int = whole(
         help="With `doit -n`: recipes that may train, evaluate or check at once on one machine",
         unit="recipes",
@@ -286,6 +290,8 @@ class Project:
     cache: Path
     """Folder of the run cache."""
     cache_limit_bytes: int
+    store: str
+    """Address of the store of outputs; "" without one."""
     trainings_at_once: int
     """Recipes that may have ranks on one machine at once."""
     clusters: dict[str, Cluster]
