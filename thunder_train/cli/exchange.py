@@ -34,7 +34,7 @@ class _Exchange(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
     def _run(self, address: str, as_json: bool, move: Callable[[str, store.Store], Moved]) -> int:
         try:
             if not address:
-                hint = f"set store in [project] of thunder.toml, or give {self.cmd_options[0]['long']}"
+                hint = f"set store in [project] of thunder.toml, or give --{self.cmd_options[0]['long']}"
                 raise ThunderError("no store is named", f"doit {self.name}", hint)
             place = store.at(address)
             moved = [move(recipe, place) for recipe in named(self.sel_tasks, self._recipes())]
