@@ -36,7 +36,15 @@ FACTS: dict[str, Any] = {
     "workers": [{"pid": 7, "command": "python -m thunder_train.worker"}],
     "time_s": 1.8e9,
 }
-LOOKED = {"missing": ["a"], "elsewhere": [], "removed": [], "environment": None, "free_bytes": 5, "arrived": {SHA: 4}}
+LOOKED = {
+    "missing": ["a"],
+    "elsewhere": [],
+    "removed": [],
+    "environment": None,
+    "python": "3.11",
+    "free_bytes": 5,
+    "arrived": {SHA: 4},
+}
 GOOD: dict[str, dict[str, Any]] = {
     "facts": FACTS,
     "hash": {"files": {"a": [3, SHA]}},

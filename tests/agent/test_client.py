@@ -73,7 +73,7 @@ def test_the_program_is_sent_to_the_host(tmp_path: Path, monkeypatch: pytest.Mon
             "host mac4: the connection was lost: Connection to 10.0.5.1 closed by remote host.; "
             "check that it is on the network, then run the command again: it continues where it stopped",
         ),
-        ("echo 'no python3' >&2; exit 127", "host mac4: has no Python; install Python 3.11 or newer there"),
+        ("echo 'no python3' >&2; exit 127", "host mac4: has no Python; install Python 3.11 to 3.14 there"),
         (
             "exit 3",
             "host mac4: the program that answers for it ended: no message; "

@@ -76,13 +76,13 @@ def test_every_problem_of_a_host_is_reported_with_its_hint(recipe: Recipe) -> No
     """
     Correcting one thing at a time would cost an attempt per thing.
     """
-    again = "run `./doit sync:smoke`; if that is not enough, remove projects/thunder train/.venv there and run it again"
+    folder = "projects/thunder train"
+    again = f"run `./doit sync:smoke`; if that is not enough, remove {folder}/.venv-* there and run it again"
 
     assert [
         f"host mac4: has mlx 0.31.1, and this machine 0.32.4; {again}",
         f"host mac4: has no mlx-lm; {again}",
-        "host mac4: has Python 3.12.1, and this machine 3.11.7; "
-        "install Python 3.11 there, remove projects/thunder train/.venv there and run `./doit sync:smoke`",
+        "host mac4: has Python 3.12.1, and this machine 3.11.7; install Python 3.11 there and run `./doit sync:smoke`",
         "host mac4: has Thunder Train 0.0.9, and this machine 0.1.0; run `./doit sync:smoke`",
         "host mac4: data/d/train.jsonl: missing there; run `./doit sync:smoke`",
         "host mac4: m/model.safetensors: not the same as here; run `./doit sync:smoke`",
@@ -132,9 +132,25 @@ def test_a_host_without_its_interpreter_says_which(recipe: Recipe) -> None:
     """
     The versions of the python3 that answered instead would mislead.
     """
-    assert ["host mac4: projects/thunder train has no .venv/bin/python; run `./doit sync:smoke`"] == problems(
-        recipe, has_python=False, mlx=None
-    )
+    what = "host mac4: .venv/bin/python of projects/thunder train is missing or does not start"
+    assert [f"{what}; run `./doit sync:smoke`"] == problems(recipe, has_python=False, mlx=None)
+
+
+def test_an_interpreter_that_sync_does_not_make_is_its_users_to_correct(recipe: Recipe) -> None:
+    """
+    Advice to run a sync, which leaves that interpreter alone, would lead in a circle.
+    """
+    own = replace(recipe, cluster=replace(recipe.cluster, python="/opt/homebrew/bin/python3.11"))
+    ours = "or leave out python of [clusters.macs]: then sync makes .venv there"
+
+    assert [
+        "host mac4: /opt/homebrew/bin/python3.11 of projects/thunder train is missing or does not start; "
+        f"make it run, {ours}"
+    ] == problems(own, has_python=False)
+    assert [
+        f"host mac4: has no mlx; install the same there, {ours}",
+        f"host mac4: has Python 3.12.1, and this machine 3.11.7; make it the same, {ours}",
+    ] == problems(own, mlx=None, python="3.12.1")
 
 
 def test_a_disk_must_hold_what_is_still_to_come(recipe: Recipe) -> None:

@@ -21,6 +21,12 @@ from thunder_train.config.project import Recipe
 from thunder_train.core import files, paths
 from thunder_train.core.stat_cache import StatCache
 
+MAKE = f"""#!/bin/sh
+mkdir -p .venv/bin && ln -sf {sys.executable} .venv/bin/python && cp requirements.lock .venv/
+echo "$PYTHON $@" >>made
+"""
+"""What ./doit does on a host."""
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
@@ -252,8 +258,7 @@ def test_the_environment_is_made_from_the_same_lock(here: Site, capfd: pytest.Ca
     ./doit makes .venv when its lock has changed; otherwise nothing is run there.
     """
     here.write("requirements.lock", "mlx==1\n")
-    make = 'mkdir -p .venv && cp requirements.lock .venv/ && echo "$PYTHON $@" >>made'
-    here.write("doit", f"#!/bin/sh\n{make}\n").chmod(0o755)
+    here.write("doit", MAKE).chmod(0o755)
     recipe = here.recipe()
 
     twice = [sync.sync(recipe, here.home) for _ in range(2)]
@@ -265,15 +270,68 @@ def test_the_environment_is_made_from_the_same_lock(here: Site, capfd: pytest.Ca
     assert [f"{host}: making .venv there from requirements.lock, as ./doit does" for host in ("mac4", "mac5")] == errors
 
 
-def test_a_host_that_keeps_the_environment_of_an_earlier_lock_is_refused(here: Site) -> None:
+@pytest.mark.parametrize(
+    "python",
+    [
+        None,
+        "exit 127",
+        "kill -ABRT $$",
+        'case "$*" in *sysconfig*) exit 1 ;; esac',
+        'case "$*" in *sysconfig*) echo 3.99; exit ;; esac',
+    ],
+    ids=["gone", "not found", "library not loaded", "packages of another version", "another version"],
+)
+def test_an_environment_whose_python_does_not_run_is_made_again(here: Site, python: str | None) -> None:
+    """
+    `brew upgrade` removes the Python below it, and its lock is still the same.
+    """
+    here.write("requirements.lock", "mlx==1\n")
+    here.write("doit", MAKE).chmod(0o755)
+    recipe = here.recipe()
+    sync.sync(recipe, here.home)
+    broken = here.there("mac5", ".venv/bin/python")
+    broken.unlink()
+    if python is None:
+        broken.symlink_to("/opt/homebrew/opt/python@3.11/bin/python3.11")
+    else:
+        broken.write_text(f'#!/bin/sh\n{python}\nexec {sys.executable} "$@"\n')
+        broken.chmod(0o755)
+
+    assert [False, True] == [host.has_new_environment for host in sync.sync(recipe, here.home).hosts]
+    assert [False, False] == [host.has_new_environment for host in sync.sync(recipe, here.home).hosts]
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (f"{MAKE}echo mlx==0 >.venv/requirements.lock", "goes on with the environment of an earlier requirements.lock"),
+        ("#!/bin/sh", "has no .venv/bin/python that starts, although ./doit has run there"),
+    ],
+    ids=["earlier", "none"],
+)
+def test_a_host_on_which_doit_makes_no_current_environment_is_refused(here: Site, make: str, problem: str) -> None:
     """
     Without a network ./doit goes on there in the old environment and succeeds; a rank must not.
     """
     here.write("requirements.lock", "mlx==1\n")
-    here.write("doit", "#!/bin/sh\nmkdir -p .venv && echo mlx==0 >.venv/requirements.lock\n").chmod(0o755)
+    here.write("doit", make).chmod(0o755)
+
+    assert [f"host {host}: {problem}; {sync.NO_NETWORK}" for host in ("mac4", "mac5")] == refusal(
+        sync.sync, here.recipe(), here.home
+    )
+
+
+def test_a_host_without_this_machines_python_is_refused(here: Site) -> None:
+    """
+    The preflight would refuse it too; the hint says what to install, and nothing has to be removed by hand.
+    """
+    here.write("requirements.lock", "mlx==1\n")
+    other = "rm .venv/bin/python; printf '#!/bin/sh\\necho 3.10\\n' >.venv/bin/python; chmod +x .venv/bin/python"
+    here.write("doit", f"{MAKE}{other}\n").chmod(0o755)
 
     assert [
-        f"host {host}: goes on with the environment of an earlier requirements.lock; {sync.NO_NETWORK}"
+        f"host {host}: has made its environment with Python 3.10, and this machine has {sync.MINOR}; "
+        f"install Python {sync.MINOR} there and run it again"
         for host in ("mac4", "mac5")
     ] == refusal(sync.sync, here.recipe(), here.home)
 

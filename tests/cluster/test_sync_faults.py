@@ -134,7 +134,15 @@ def test_a_host_gets_only_what_is_on_its_list(
     """
     here.write(".env", "HF_TOKEN=secret")
     recipe = here.recipe()
-    looked = {"missing": [], "elsewhere": [], "removed": [], "environment": None, "free_bytes": 1 << 40, "arrived": {}}
+    looked = {
+        "missing": [],
+        "elsewhere": [],
+        "removed": [],
+        "environment": None,
+        "python": None,
+        "free_bytes": 1 << 40,
+        "arrived": {},
+    }
     fake = {**looked, **answer}
     monkeypatch.setattr(transfer, "push", None)
     monkeypatch.setattr(Session, "_answer_line", lambda _: json.dumps(fake).encode() + b"\n")

@@ -93,6 +93,7 @@ class Looked(Answer):
     elsewhere: Paths
     removed: Paths
     environment: Sha256 | None
+    python: Version | None
     free_bytes: Count
     arrived: Annotated[dict[Sha256, Count], Meta(max_length=20_000)]
 

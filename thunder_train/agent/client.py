@@ -35,7 +35,8 @@ END_WITHIN_S = 2.0
 REMOTE = (
     "exec /bin/sh -c '"
     "IFS= read -r folder && IFS= read -r python || exit 1; "
-    'if cd -- "$folder" 2>/dev/null && command -v "$python" >/dev/null 2>&1; then exec "$python" -u -c "$0"; fi; '
+    'if cd -- "$folder" 2>/dev/null && "$python" -I -c "" </dev/null >/dev/null 2>&1; then '
+    'exec "$python" -u -c "$0"; fi; '
     'if command -v python3 >/dev/null 2>&1; then exec python3 -u -c "$0"; fi; echo no python3 >&2; exit 127'
     "' '{start}'"
 )
@@ -54,6 +55,7 @@ for name, text in json.loads(sys.stdin.buffer.readline()):
     exec(compile(text, name, "exec"), module.__dict__)
 module.main()
 """
+PYTHONS = "Python 3.11 to 3.14"
 CHECK_HOST = "check that host"
 CHATTER_BYTES = 1 << 20
 """Most that a host may print beside its answers."""
@@ -225,7 +227,7 @@ class Session:
         self._reader.join(timeout=END_WITHIN_S)
         lines = self._errors.decode(errors="replace").strip().splitlines()
         if not timeout and status == 127 and lines and "no python3" in lines[-1]:
-            return ThunderError("has no Python", where, "install Python 3.11 or newer there")
+            return ThunderError("has no Python", where, f"install {PYTHONS} there")
         message = timeout or printable(" | ".join(lines[-3:])) or "no message"
         if not is_local(self.host) and (timeout or status == SSH_FAILED):
             return ssh_problem(self.host, message)

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from typing import IO, Any
 
@@ -24,7 +25,13 @@ INCOMING, REPLACED, HUB = ".thunder/incoming", ".thunder/replaced", ".thunder/hu
 RACY_NS = 20_000_000
 """A file must be this much older than its reading, or its hash is not kept; as in core/stat_cache.py."""
 PART_BYTES = 1 << 20
+ENVIRONMENT = ".venv"
+STARTED = "import os, sys, sysconfig; \
+sys.prefix == sys.base_prefix or os.stat(sysconfig.get_path('purelib')); print('%d.%d' % sys.version_info[:2])"
+"""Prints an interpreter's version. A Python that replaced the one of an environment does not find its packages."""
+STARTS_WITHIN_S = 20.0
 RECIPE, SHA256 = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), re.compile("[0-9a-f]{64}")
+VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 
 
 class HashMemory:
@@ -70,8 +77,9 @@ def look(recipe: str, files: dict[str, str], elsewhere: dict[str, str]) -> Json:
     """Compare this host's files with the wanted ones. When none differs, update SYNCED and remove stale files.
 
     files, elsewhere: {path: sha256} in the project and outside of it. Returns missing and elsewhere (paths that are
-    missing or differ), removed (paths), environment (sha256 of the lock that .venv was made from), free_bytes, arrived
-    (bytes of the missing contents that are already here).
+    missing or differ), removed (paths), environment (sha256 of the lock that .venv was made from) and python (its
+    version, as 3.11), both None unless its interpreter runs, free_bytes, arrived (bytes of the missing contents that
+    are already here).
     """
     _check(recipe, files)
     hashes = HashMemory()
@@ -80,17 +88,30 @@ def look(recipe: str, files: dict[str, str], elsewhere: dict[str, str]) -> Json:
         for path, sha in files.items()
         if hashes.sha256(path) != sha and not _link_from_hub_cache(path, sha, hashes)
     ]
+    python = python_version(os.path.join(ENVIRONMENT, "bin", "python"))
     changed_elsewhere = [path for path, sha in elsewhere.items() if hashes.sha256(path) != sha]
     state = {
         "missing": missing,
         "elsewhere": changed_elsewhere,
         "removed": [] if missing else _update_record(recipe, files, hashes),
-        "environment": hashes.sha256(".venv/requirements.lock"),
+        "environment": hashes.sha256(os.path.join(ENVIRONMENT, "requirements.lock")) if python else None,
+        "python": python,
         "free_bytes": shutil.disk_usage(".").free,
         "arrived": _arrived(recipe, {files[path] for path in missing}),
     }
     hashes.save()
     return state
+
+
+def python_version(python: str) -> str | None:
+    """The version of an interpreter, as 3.11; None if it does not run: `brew upgrade` removes one below its .venv."""
+    argv, silent = [python, "-I", "-c", STARTED], subprocess.DEVNULL
+    try:
+        output = subprocess.check_output(argv, stdin=silent, stderr=silent, timeout=STARTS_WITHIN_S)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    version = output.decode(errors="replace").strip()
+    return version if VERSION.fullmatch(version) else None
 
 
 def receive(stdin: IO[bytes], recipe: str, contents: list[tuple[str, int, int]]) -> None:

@@ -84,8 +84,8 @@ def _end_with_stdin() -> None:
 def facts(folder: str, python: str, paths: dict[str, int | None]) -> dict[str, Any]:
     """The state of this host.
 
-    folder: the project, from the home folder; python: its interpreter; paths: files to hash, as files.hash_files takes
-    them.
+    folder: the project, from the home folder; python: its interpreter, which may be missing or broken; paths: files to
+    hash, as files.hash_files takes them.
     """
     has_folder = True
     try:
@@ -95,7 +95,7 @@ def facts(folder: str, python: str, paths: dict[str, int | None]) -> dict[str, A
     return {
         "has_folder": has_folder,
         "has_project": has_folder and Path("thunder_train/__init__.py").is_file(),
-        "has_python": has_folder and shutil.which(python) is not None,
+        "has_python": has_folder and files.python_version(python) is not None,
         "python": platform.python_version(),
         "mlx": _package_version("mlx"),
         "mlx_lm": _package_version("mlx-lm"),

@@ -134,19 +134,22 @@ def sync_problems(host: str, there: Facts, here: Facts, recipe: Recipe, needs: N
         state = "holds no Thunder Train" if there["has_folder"] else "is missing"
         return [ThunderError(f"no project there: {cluster.folder} {state}", where, _sync(recipe))]
     if not there["has_python"]:
-        return [ThunderError(f"{cluster.folder} has no {cluster.python}", where, _sync(recipe))]
+        what = f"{cluster.python} of {cluster.folder} is missing or does not start"
+        return [ThunderError(what, where, _sync(recipe) if cluster.is_python_ours else _theirs(recipe, "make it run"))]
     return [*version_problems(host, there, here, recipe), *file_problems(host, there, recipe, needs)]
 
 
 def version_problems(host: str, there: Facts, here: Facts, recipe: Recipe) -> list[ThunderError]:
     """Versions that differ from this machine's. Python's patch version may differ: it changes no number."""
     minor = ".".join(here["python"].split(".")[:2])
-    remove = f"remove {recipe.cluster.folder}/.venv there and run"
-    again = f"{_sync(recipe)}; if that is not enough, {remove} it again"
+    packages = f"{_sync(recipe)}; if that is not enough, remove {recipe.cluster.folder}/.venv-* there and run it again"
+    python = f"install Python {minor} there and {_sync(recipe)}"
+    if not recipe.cluster.is_python_ours:
+        packages, python = _theirs(recipe, "install the same there"), _theirs(recipe, "make it the same")
     hints = {
-        "mlx": ("mlx", again),
-        "mlx_lm": ("mlx-lm", again),
-        "python": ("Python", f"install Python {minor} there, {remove} `./doit sync:{recipe.name}`"),
+        "mlx": ("mlx", packages),
+        "mlx_lm": ("mlx-lm", packages),
+        "python": ("Python", python),
         "thunder_train": ("Thunder Train", _sync(recipe)),
     }
     return [
@@ -248,6 +251,11 @@ def _named(names: list[str]) -> str:
 
 def _sync(recipe: Recipe) -> str:
     return f"run `./doit sync:{recipe.name}`"
+
+
+def _theirs(recipe: Recipe, hint: str) -> str:
+    """What to do about an interpreter that sync does not make."""
+    return f"{hint}, or leave out python of [clusters.{recipe.cluster.name}]: then sync makes .venv there"
 
 
 def _state(faults: int, lacks: int, is_synced: bool) -> str:

@@ -18,7 +18,7 @@ from thunder_train.agent.client import CHECK_HOST, Session
 from thunder_train.cluster import required_files, transfer
 from thunder_train.cluster.required_files import Needs
 from thunder_train.cluster.transfer import Part
-from thunder_train.config.project import Cluster, Recipe, is_local
+from thunder_train.config.project import Recipe, is_local
 from thunder_train.core import paths
 from thunder_train.core.stat_cache import StatCache
 from thunder_train.core.text import quoted
@@ -26,7 +26,8 @@ from thunder_train.core.text import quoted
 LOOK_WITHIN_S = 3600.0
 """Limit for comparing a host's files: the first comparison reads all of a large model."""
 ENVIRONMENT_WITHIN_S = 3600.0
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor} python3"
+MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON = f"python{MINOR} python3"
 MAKE_ENVIRONMENT = [
     "env",
     f"'PYTHON={PYTHON}'",
@@ -118,15 +119,12 @@ def _sync_host(recipe: Recipe, root: Path, wanted: Needs, session: Session) -> H
         programs = [path for path in missing if os.access(wanted.here(root, path), os.X_OK)]
         state = session.ask(LOOK_WITHIN_S, ask="place", programs=programs, **question)
         raise_all(_unlisted(state, wanted, host) or _damaged(state, host))
-    is_new = _needs_environment(cluster, wanted, state)
+    is_new = cluster.is_python_ours and _lacks_environment(wanted, state)
     if is_new:
         # One write: hosts are served by threads, and print writes the end of a line separately.
         sys.stderr.write(f"{host}: making .venv there from requirements.lock, as ./doit does\n")
         transfer.run(session, cluster.folder, MAKE_ENVIRONMENT, ENVIRONMENT_WITHIN_S)
-        if _needs_environment(cluster, wanted, session.ask(LOOK_WITHIN_S, ask="look", **question)):
-            raise ThunderError(
-                "goes on with the environment of an earlier requirements.lock", f"host {host}", NO_NETWORK
-            )
+        raise_all(_unmade(session.ask(LOOK_WITHIN_S, ask="look", **question), wanted, host))
     replaced, removed = tuple(state.get("replaced", ())), tuple(state["removed"])
     return HostSynced(host, len(missing), size, replaced, removed, is_new, time.perf_counter() - start)
 
@@ -175,7 +173,20 @@ def _damaged(state: dict[str, Any], host: str) -> list[ThunderError]:
     return [ThunderError(f"{path} is not there as it was sent", where, hint) for path in state["missing"]]
 
 
-def _needs_environment(cluster: Cluster, wanted: Needs, state: dict[str, Any]) -> bool:
-    """Whether .venv on a host was made from another lock. Any other interpreter is its user's to maintain."""
+def _lacks_environment(wanted: Needs, state: dict[str, Any]) -> bool:
+    """Whether .venv on a host does not run, or was made from another lock or with another Python than here."""
     lock = wanted.files.get("requirements.lock")
-    return lock is not None and state["environment"] != lock.sha256 and cluster.python.startswith(".venv/")
+    return lock is not None and (state["environment"], state["python"]) != (lock.sha256, MINOR)
+
+
+def _unmade(state: dict[str, Any], wanted: Needs, host: str) -> list[ThunderError]:
+    """Why the environment is not as wanted after ./doit has run there."""
+    if not _lacks_environment(wanted, state):
+        return []
+    where = f"host {host}"
+    if not state["python"]:
+        return [ThunderError("has no .venv/bin/python that starts, although ./doit has run there", where, NO_NETWORK)]
+    if state["environment"] != wanted.files["requirements.lock"].sha256:
+        return [ThunderError("goes on with the environment of an earlier requirements.lock", where, NO_NETWORK)]
+    what = f"has made its environment with Python {state['python']}, and this machine has {MINOR}"
+    return [ThunderError(what, where, f"install Python {MINOR} there and run it again")]

@@ -139,6 +139,11 @@ class Cluster:
         return any(not is_local(host.ssh) for host in self.hosts)
 
     @property
+    def is_python_ours(self) -> bool:
+        """Whether sync makes the environment of the hosts' interpreter; any other one is its user's to maintain."""
+        return self.python.startswith(".venv/")
+
+    @property
     def numeric_envs(self) -> tuple[str, ...]:
         """The variables of the ranks that may change a number, which we cannot know to be impossible."""
         return tuple(pair for pair in self.envs if not pair.startswith(NEUTRAL_VARIABLES))
