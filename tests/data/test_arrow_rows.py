@@ -1,6 +1,7 @@
 """Tables with types: nested values, Arrow of both layouts, and what a damaged or hostile one may claim."""
 
 import gzip
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.helpers.inputs import read_source
 from thunder_train import ThunderError
+from thunder_train.core import extras
 from thunder_train.data import arrow_rows
 
 TURNS = [{"role": "user", "content": "q", "weight": None}, {"role": "assistant", "content": "a", "weight": None}]
@@ -144,3 +146,19 @@ def test_parquet_that_is_packed_again_is_refused(tmp_path: Path) -> None:
 
     expected = "in.parquet.gz: is Parquet that is packed again; unpack it: Parquet is read from its end"
     assert expected == error_of(tmp_path, path="in.parquet.gz")
+
+
+@FORMATS
+def test_without_pyarrow_a_typed_table_names_the_command_that_adds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """
+    Few users have Parquet, and pyarrow takes as much room as half of all other packages.
+    """
+    path = save(tmp_path / name, pa.table({"feat_id": ["a"], "asr_text": ["b"]}))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(extras, "command", lambda extra: f"EXTRA={extra} ./doit")
+
+    error = error_of(tmp_path, kind="rows", path=path)
+
+    assert f"{path}: is Parquet, Arrow or Feather, which needs pyarrow; run `EXTRA=parquet ./doit`" == error

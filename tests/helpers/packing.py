@@ -1,16 +1,14 @@
 """Packed files, as tests write them."""
 
+import importlib
+import sys
 from collections.abc import Callable
-
-import pyarrow as pa
 
 Pack = Callable[[bytes], bytes]
 
 
 def zstd(content: bytes) -> bytes:
     """Bytes as a .zst file holds them."""
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(content)
-    packed: bytes = sink.getvalue().to_pybytes()
+    module = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    packed: bytes = module.compress(content)
     return packed

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from thunder_train import ThunderError
+from thunder_train.core import extras
 from thunder_train.core.text import quoted
 from thunder_train.data import arrow_messages, packed
 from thunder_train.data.arrow_messages import TooLongError
@@ -38,8 +40,12 @@ class TypedTable:
         self.header: list[str] = []
 
     def rows(self) -> Iterator[Numbered]:
-        """Each row with its number, from 1."""
-        import pyarrow as pa  # late: few sources are typed tables
+        """Each row with its number, from 1. Errors: pyarrow is not installed."""
+        try:
+            import pyarrow as pa  # late: few sources are typed tables
+        except ImportError:
+            what, hint = "is Parquet, Arrow or Feather, which needs pyarrow", f"run `{extras.command('parquet')}`"
+            raise ThunderError(what, where=self.path, hint=hint) from None
 
         path, problems, number = self.path, self.problems, 0
         with packed.opened(path, self.root) as stream:
