@@ -2,16 +2,19 @@
 
 import importlib.util
 import re
+import sys
 import tomllib
+from importlib import metadata
 from itertools import product
 
 import pytest
 from packaging import tags
 from packaging.markers import Marker
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 import locks
 from tests.helpers.project_copy import PROJECT
+from tests.test_architecture import imports
 
 FILES = sorted(locks.options())
 PLATFORMS = {
@@ -122,6 +125,26 @@ def test_a_user_gets_no_tool_of_developers() -> None:
 
     assert set() == packages & {"hypothesis", "mypy", "playwright", "pyarrow", "pytest", "ruff", "uv"}
     assert {"pyarrow"} == {package for package, _ in requirements(locks.of_extra("parquet"))} - packages
+
+
+def test_the_package_imports_only_what_users_get() -> None:
+    """
+    Each other import waits for a user whose command ends in it.
+    """
+    locked = {package for package, _ in requirements(locks.BASE)}
+    providers = {
+        module: {canonicalize_name(name) for name in names}
+        for module, names in metadata.packages_distributions().items()
+    }
+    ours = {"thunder_train", *sys.stdlib_module_names}
+    foreign = {
+        (path.name, top)
+        for path in (PROJECT / "thunder_train").rglob("*.py")
+        for top in {name.partition(".")[0] for name in imports(path)} - ours
+        if not providers.get(top, set()) & locked
+    }
+
+    assert {("arrow_rows.py", "pyarrow")} == foreign
 
 
 @pytest.mark.parametrize(("platform", "minor"), [*product(PLATFORMS, MINORS)])

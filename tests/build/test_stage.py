@@ -265,3 +265,15 @@ def test_a_script_that_is_missing_is_named_before_anything_runs(state: DurableSt
     why, _ = run(training(views={"runs/a/launch.sh": view}))
 
     assert "runs/a/launch.sh: is missing; run `./doit scripts:a`" == why
+
+
+def test_a_task_for_developers_names_a_package_that_users_do_not_have() -> None:
+    """
+    "No module named ruff" does not say that ./doit would have installed it.
+    """
+    act = stage.utility("no_such_checker --all")["actions"][0]
+
+    assert (
+        "no_such_checker: is not installed; "
+        "./doit adds the packages of developers before such a task: run it so, as `./doit test`"
+    ) in str(act([]).get_msg())

@@ -7,6 +7,7 @@ own extension points: a checker, `uptodate` and actions.
 
 import contextlib
 import errno
+import importlib.util
 import os
 import shutil
 import sqlite3
@@ -359,6 +360,10 @@ def utility(*commands: str) -> dict[str, Any]:
     def act(arguments: list[str]) -> TaskFailed | None:
         try:
             for command in commands:
+                module = command.partition(" ")[0]
+                if importlib.util.find_spec(module.partition(".")[0]) is None:
+                    hint = "./doit adds the packages of developers before such a task: run it so, as `./doit test`"
+                    raise ThunderError("is not installed", where=module, hint=hint)
                 tool([sys.executable, "-m", *command.split(), *arguments], where=command, hint="read the lines above")
         except ThunderError as error:
             return TaskFailed(str(error))

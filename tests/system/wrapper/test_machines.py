@@ -135,3 +135,18 @@ def test_the_pythons_of_the_wrapper_are_those_of_the_package() -> None:
     assert re.findall(r"python3\.(\d+)", re.search("^PYTHONS=(.*)$", text, re.MULTILINE)[1]) == [
         str(minor) for minor in reversed(range(int(low), int(high)))
     ]
+
+
+def test_over_ssh_a_mac_finds_the_pythons_that_its_owner_has(clone: Path) -> None:
+    """
+    A shell that ssh starts reads no profile: its PATH holds Apple's Python 3.9 alone.
+    """
+    for name in ("python3", "python3.13", "python3.12", "python3.11"):
+        fake_program(clone, name, "exit 1")
+    (clone.parent / ".local/bin").mkdir(parents=True)
+    fake_program(clone, "python3.14", f'{VENV}exec {sys.executable} "$@"')
+    (clone.parent / "bin/python3.14").rename(clone.parent / ".local/bin/python3.14")
+    (clone.parent / "bin/python3.made").rename(clone.parent / ".local/bin/python3.14.made")
+
+    assert 3 == run(clone, "list", OSTYPE="linux-gnu").returncode
+    assert 7 == run(clone, "list", OSTYPE="darwin23").returncode
