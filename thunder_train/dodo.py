@@ -62,12 +62,12 @@ def task_model() -> Tasks:
 
 def task_hostfile() -> Tasks:
     """A cluster of thunder.toml -> hostfile.json."""
-    return _each(lambda recipe: task(graph.hostfile(recipe), CACHE))
+    return _each("hostfile", lambda recipe: task(graph.hostfile(recipe), CACHE))
 
 
 def task_scripts() -> Tasks:
     """The recipe -> launch.sh and evaluate.sh, which show every flag."""
-    return _each(lambda recipe: task(graph.scripts(recipe), CACHE))
+    return _each("scripts", lambda recipe: task(graph.scripts(recipe), CACHE))
 
 
 def task_check() -> Tasks:
@@ -75,32 +75,36 @@ def task_check() -> Tasks:
     for recipe in PROJECT.recipes.values():
         preflight = task(graph.check(recipe), CACHE)
         yield guarding(preflight, graph.train(recipe)) if recipe.cluster.is_remote else preflight
-    yield from tasks.unusable(BROKEN, PROJECT.recipes)
+    yield from _others("check")
 
 
 def task_train() -> Tasks:
     """launch.sh on the cluster -> adapter."""
-    return _each(lambda recipe: {**task(graph.train(recipe), CACHE), "task_dep": graph.before_train(recipe)})
+    return _each("train", lambda recipe: {**task(graph.train(recipe), CACHE), "task_dep": graph.before_train(recipe)})
 
 
 def task_evaluate() -> Tasks:
     """Base against adapter on held-out rows -> eval.json."""
-    return _each(lambda recipe: {**task(graph.evaluate(recipe), CACHE), "task_dep": graph.before_evaluate(recipe)})
+    return _each(
+        "evaluate", lambda recipe: {**task(graph.evaluate(recipe), CACHE), "task_dep": graph.before_evaluate(recipe)}
+    )
 
 
 def task_report() -> Tasks:
     """Everything measured -> report.md and the promotion decision."""
-    return _each(lambda recipe: task(graph.report(recipe), CACHE))
+    return _each("report", lambda recipe: task(graph.report(recipe), CACHE))
 
 
 def task_manifest() -> Tasks:
     """The run's identity, inputs, outputs and metrics -> manifest.json, to be committed."""
-    return _each(lambda recipe: task(graph.manifest(recipe), CACHE))
+    return _each("manifest", lambda recipe: task(graph.manifest(recipe), CACHE))
 
 
 def task_again() -> Tasks:
     """Make a run again from its manifest in a clean folder and compare every bit."""
-    again = _each(lambda recipe: tasks.task(recipe.name, tasks.reproduce_run, paths.run_manifest(recipe.name)))
+    again = _each(
+        "reproduce", lambda recipe: tasks.task(recipe.name, tasks.reproduce_run, paths.run_manifest(recipe.name))
+    )
     # doit refuses a creator named as a command, and `doit reproduce -m PATH` is one
     return ({**subtask, "basename": "reproduce"} for subtask in again)
 
@@ -113,22 +117,24 @@ def task_hosts() -> Tasks:
 
 def task_sync() -> Tasks:
     """Copy project, rows, tokens and model to every remote host where they differ. Part of train and evaluate."""
-    return _each(lambda recipe: tasks.of(recipe, tasks.sync_hosts, before=graph.before_sync(recipe)))
+    return _each("sync", lambda recipe: tasks.of(recipe, tasks.sync_hosts, before=graph.before_sync(recipe)))
 
 
 def task_fit() -> Tasks:
     """Estimate what a training needs: memory of a rank, messages, seconds of a step, advice."""
-    return _each(lambda recipe: tasks.of(recipe, tasks.show_fit, before=graph.before_fit(recipe)))
+    return _each("fit", lambda recipe: tasks.of(recipe, tasks.show_fit, before=graph.before_fit(recipe)))
 
 
 def task_tokens() -> Tasks:
     """Show the tokens that a training will see: lengths, targets, padding, and rows token by token [--rows N]."""
-    return _each(lambda recipe: tasks.of(recipe, tasks.show_tokens, tasks.ROWS, before=graph.before_tokens(recipe)))
+    return _each(
+        "tokens", lambda recipe: tasks.of(recipe, tasks.show_tokens, tasks.ROWS, before=graph.before_tokens(recipe))
+    )
 
 
 def task_replay() -> Tasks:
     """Decide a run's proposals again from its decisions.jsonl and show which decisions differ."""
-    return _each(lambda recipe: tasks.of(recipe, tasks.replay_decisions, before=[f"evaluate:{recipe.name}"]))
+    return _each("replay", lambda recipe: tasks.of(recipe, tasks.replay_decisions, before=[f"evaluate:{recipe.name}"]))
 
 
 def task_index() -> dict[str, Any]:
@@ -136,7 +142,14 @@ def task_index() -> dict[str, Any]:
     return {"actions": [tasks.write_index], "targets": [paths.INDEX], "uptodate": [False], "clean": True}
 
 
-def _each(make: Callable[[Recipe], dict[str, Any]]) -> Tasks:
-    """The task of each recipe; of one that cannot be used, a task that says why, last, so that it stops no other."""
+def _each(kind: str, make: Callable[[Recipe], dict[str, Any]]) -> Tasks:
+    """The task of each recipe, and `_others`. kind: what is before the colon of a task's name."""
     yield from map(make, PROJECT.recipes.values())
+    yield from _others(kind)
+
+
+def _others(kind: str) -> Tasks:
+    """A task for each sweep, of all its recipes; then for each recipe that cannot be used, one that says why."""
+    for name, members in PROJECT.sweeps.items():
+        yield {"name": name, "actions": None, "task_dep": [f"{kind}:{member}" for member in members]}
     yield from tasks.unusable(BROKEN, PROJECT.recipes)

@@ -101,7 +101,7 @@ class Status(DoitCmdBase):  # type: ignore[misc]
         return 0
 
     def _rows(self) -> list[dict[str, Any]]:
-        manifests = [task for task in self.task_list if task.name.startswith("manifest:")]
+        manifests = [task for task in self.task_list if task.name.startswith("manifest:") and task.meta]  # no group's
         reasons = explain.explain(self.task_list, [task.name for task in manifests], self.dep_manager.backend)
         tasks = {task.name: task for task in self.task_list}
         rows = []

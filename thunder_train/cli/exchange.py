@@ -51,7 +51,8 @@ class _Exchange(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
 
     def _recipes(self) -> dict[str, Any]:
         """{recipe: the task of its manifest}"""
-        return {task.name.partition(":")[2]: task for task in self.task_list if task.name.startswith("manifest:")}
+        manifests = [task for task in self.task_list if task.name.startswith("manifest:") and task.meta]  # no group's
+        return {task.name.partition(":")[2]: task for task in manifests}
 
     def _in_words(self, moved: Moved) -> str:
         size = f"{moved.files} files, {moved.bytes / 1e6:,.1f} MB" if moved.files else "all of it was there"

@@ -16,7 +16,7 @@ from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
 from thunder_train.cli.ending import in_words
-from thunder_train.config.fields import NAME
+from thunder_train.config.fields import RUN
 from thunder_train.config.load import Broken
 from thunder_train.config.project import Cluster, Project, Recipe
 from thunder_train.core import console, files, paths
@@ -65,7 +65,7 @@ def unusable(broken: Iterable[Broken], usable: Container[str]) -> Iterator[dict[
     """A task for each name of a run that only recipes have that cannot be used: it fails with their problems."""
     problems: dict[str, str] = {}
     for each in broken:
-        if each.name not in usable and re.fullmatch(NAME, each.name):
+        if each.name not in usable and re.fullmatch(RUN, each.name):
             problems[each.name] = "\n".join([*filter(None, [problems.get(each.name)]), str(each)])
     for name, text in problems.items():
         yield {"name": name, "actions": [_failing(text)], "uptodate": [False], "meta": {"problem": text}}

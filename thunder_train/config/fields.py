@@ -20,6 +20,8 @@ Table = dict[str, dict[str, Any]]
 
 NAME = r"^[A-Za-z0-9](?!.*\.\.)[A-Za-z0-9._-]{0,63}$"
 """Names become folder names: no slash, no "..", no leading dot or dash."""
+RUN = r"^[A-Za-z0-9](?!.*\.\.)[A-Za-z0-9._-]{0,63}(@[A-Za-z0-9._+,-]{1,120})?$"
+"""The name of a run: that of a recipe, and the values of a sweep if it is a member of one."""
 SSH_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.@-]*$"
 ADDRESS = r"^[0-9A-Za-z][0-9A-Za-z.:-]*$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*=.*$"
@@ -28,6 +30,7 @@ REVISION = r"^[A-Za-z0-9](?!.*\.\.)[A-Za-z0-9._/-]*$"
 LAYER = r"^[A-Za-z0-9_.]+$"
 FORMS = {
     NAME: "use letters, digits, . _ - and begin with a letter or digit",
+    RUN: "use letters, digits, . _ - and begin with a letter or digit",
     SSH_NAME: "use the name of the host in ~/.ssh/config, or user@host",
     ADDRESS: "give an address as 10.0.5.1",
     VARIABLE: "write it as NAME=value",
@@ -82,6 +85,11 @@ def scalars(*, help: str) -> Any:
     return mapping(help=help, type=["string", "number", "boolean"], check_with="number")
 
 
+def lists(*, help: str) -> Any:
+    """A table with any keys whose values are lists; it may be absent."""
+    return _key("dict", help, MISSING, valuesrules={"type": "list"}, optional=True)
+
+
 def nested(kind: type, *, help: str, default: Any = MISSING, **rules: Any) -> Any:
     """A table whose keys are the fields of kind. default: a function that gives one.
 
@@ -95,10 +103,15 @@ def tables(kind: type, *, help: str, default: Any = MISSING, **rules: Any) -> An
     return _key("list", help, default, schema={"type": "dict", "schema": kind}, **rules)
 
 
-def named(kind: type, *, help: str, **rules: Any) -> Any:
-    """At least one table by name, as [models.NAME], whose keys are the fields of kind. rules: those of the names."""
-    names = {"type": "string", "regex": NAME, **rules}
-    return _key("dict", help, MISSING, keysrules=names, valuesrules={"type": "dict", "schema": kind}, minlength=1)
+def named(kind: type, *, help: str, needed: bool = True, **rules: Any) -> Any:
+    """Tables by name, as [models.NAME], whose keys are the fields of kind. rules: those of the names.
+
+    needed: whether there must be one.
+    """
+    names, values = {"type": "string", "regex": NAME, **rules}, {"type": "dict", "schema": kind}
+    if needed:
+        return _key("dict", help, MISSING, keysrules=names, valuesrules=values, minlength=1)
+    return _key("dict", help, dict, keysrules=names, valuesrules=values)
 
 
 def _text_rules(choices: Sequence[str], pattern: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A file that passed is not parsed or checked again until its content, the default
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import Any, TypeVar, get_args
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
-from thunder_train.config.fields import FORMS, NAME
-from thunder_train.config.project import Cluster, Model, Project, ProjectFile, Recipe
+from thunder_train.config.experiments import Experiment, Written, experiments
+from thunder_train.config.fields import FORMS, NAME, RUN
+from thunder_train.config.project import ALONE, SINGLE, Cluster, Model, Project, ProjectFile, Recipe, section
 from thunder_train.core import code_hash, files
 from thunder_train.core.stat_cache import StatCache
 
 PROJECT_FILE = "thunder.toml"
-LOCAL_HOST = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"], "rdma": [], "weight": 1.0}
+LOCAL_HOST = section(ALONE.hosts[0])
 """The host of each rank of a cluster that gives `ranks` instead of `hosts`."""
 RESERVED = {"recipes": ("models",), "models": (), "datasets": ("sources",)}
 """Names of the project's own folders beside the folders that names become; validate.py refuses them as they stand."""
@@ -66,13 +67,15 @@ def _read(root: Path, stats: StatCache | None) -> tuple[Project, list[Broken], l
     paths = sorted((root / "recipes").glob("*.toml"))
     if not paths:
         problems.append(ThunderError("holds no recipe", where="recipes", hint="add recipes/NAME.toml"))
-    recipes, broken = _told_apart([_recipe(path, tables, root, stats) for path in paths])
+    parts, sweeps = _recipes(paths, tables, root, stats)
+    recipes, broken = _told_apart(parts)
     raise_all(_once([*problems, *_problems(broken)]) if problems else [])
-    project, names = tables["project"], [*recipes, *(each.name for each in broken)]
+    project, names = tables["project"], [*recipes, *sweeps, *(each.name for each in broken)]
     missing = [name for name in project["recipes"] if name not in names]
     settled = Project(
-        default=tuple(project["recipes"]),
+        default=tuple(dict.fromkeys(each for name in project["recipes"] for each in sweeps.get(name, (name,)))),
         recipes=recipes,
+        sweeps=sweeps,
         cache=tables["cache"],
         cache_limit_bytes=int(project["cache_limit_gb"] * 1e9),
         store=project["store"],
@@ -118,7 +121,8 @@ def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[T
     """thunder.toml with its named tables as dataclasses; empty if the file has a problem."""
     hint = "copy it from the project's repository"
     try:
-        tables, problems = _values(root / PROJECT_FILE, PROJECT_FILE, hint, ProjectFile, {}, stats)
+        file = root / PROJECT_FILE
+        tables, problems = _values(file, PROJECT_FILE, lambda: _read_toml(file, PROJECT_FILE, hint), ProjectFile, stats)
     except ThunderError as problem:
         return {}, [problem]
     if problems:
@@ -127,6 +131,7 @@ def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[T
         tables[kind] = {name: make(name, table) for name, table in tables[kind].items()}
         for name, part in tables[kind].items():
             problems += validate.table_problems(part, f"{PROJECT_FILE}: {kind}.{name}")
+    tables["clusters"].setdefault(SINGLE, ALONE)
     problems += [problem for kind in ("models", "datasets") for problem in _case_problems(kind, tables[kind])]
     problems += [problem for name, part in tables["clusters"].items() for problem in _home_problems(name, part)]
     try:
@@ -158,13 +163,59 @@ def _home_problems(name: str, cluster: Cluster) -> list[ThunderError]:
     ]
 
 
-def _recipe(path: Path, tables: Values, root: Path, stats: StatCache | None) -> Recipe | Broken:
+def _recipes(
+    paths: Iterable[Path], tables: Values, root: Path, stats: StatCache | None
+) -> tuple[list[Recipe | Broken], dict[str, tuple[str, ...]]]:
+    """The recipes of all files, those that cannot be used, and {name of a sweep: names of its members}."""
+    read = [(path, _written(path, stats)) for path in paths]
+    others = {each.name: each for _, each in read if isinstance(each, Written) and isinstance(each.name, str)}
+    parts, sweeps = list[Recipe | Broken](), dict[str, tuple[str, ...]]()
+    for path, written in read:
+        if isinstance(written, Broken):
+            parts.append(written)
+            continue
+        name = str(written.name)
+        try:
+            made = [_recipe(each, path, tables, root, stats) for each in experiments(written, others)]
+        except ThunderError as error:
+            made = [Broken(name, (error,))]
+        if "sweep" not in written.table:
+            parts += made
+            continue
+        broken = [each for each in made if isinstance(each, Broken)]
+        parts += [Broken(name, tuple(_problems(broken)))] if broken else made
+        sweeps[name] = tuple(each.name for each in made if not broken)
+    return parts, {name: members for name, members in sweeps.items() if members}
+
+
+def _written(path: Path, stats: StatCache | None) -> Written | Broken:
+    """A recipe's file as it is."""
     where = f"recipes/{path.name}"
+
+    def read() -> Values:
+        return _read_toml(path, where, "start from another recipe")
+
     try:
-        hint, defaults = "start from recipes/smoke.toml", tables.get("defaults", {})
-        values, problems = _values(path, where, hint, Recipe, defaults, stats)
+        if stats:
+            # A date is no JSON, and a file with a problem is read again below, to report it.
+            with suppress(ThunderError, OSError, TypeError, RecursionError):
+                return Written(
+                    where, json.loads(stats.memo("written", str(path), lambda _: json.dumps(read()))), path.stem
+                )
+        return Written(where, read(), path.stem)
     except ThunderError as problem:
         return Broken(path.stem, (problem,))
+
+
+def _read_toml(path: Path, where: str, hint: str) -> Values:
+    from thunder_train.config.toml_io import read_toml  # late: a no-op build parses no TOML
+
+    return read_toml(path, where, hint)
+
+
+def _recipe(each: Experiment, path: Path, tables: Values, root: Path, stats: StatCache | None) -> Recipe | Broken:
+    where, defaults = each.written.where, tables.get("defaults", {})
+    values, problems = _values(path, where, lambda: each.table, Recipe, stats, each, defaults)
     parts: Values = {"file": where}
     for kind in ("cluster", "model", "dataset"):
         choices, name = tables.get(f"{kind}s"), values.get(kind)
@@ -177,26 +228,32 @@ def _recipe(path: Path, tables: Values, root: Path, stats: StatCache | None) -> 
         problems = validate.recipe_problems(recipe, root, stats)
         if not problems:
             return recipe
-    return Broken(str(values.get("name", path.stem)), tuple(problems))
+    return Broken(str(values.get("name", path.stem)), tuple(map(each.place, problems)))
 
 
 def _values(
-    path: Path, where: str, hint: str, kind: type, defaults: Values, stats: StatCache | None
+    path: Path,
+    where: str,
+    table: Callable[[], Values],
+    kind: type,
+    stats: StatCache | None,
+    each: Experiment | None = None,
+    defaults: Values | None = None,
 ) -> tuple[Values, list[ThunderError]]:
     """The checked values of a file, defaults filled in, and its problems. Raises ThunderError if it is unreadable.
 
-    kind: the dataclass that declares its keys.
+    kind: the dataclass that declares its keys. each: what a recipe's file became.
     """
 
     def check() -> tuple[Values, list[ThunderError]]:
-        from thunder_train.config.toml_io import read_toml, too_deep  # late: a no-op build parses no TOML
-
         try:
-            values, problems = validate.check(_with_defaults(read_toml(path, where, hint), defaults), kind, where)
+            values, problems = validate.check(_with_defaults(table(), defaults or {}), kind, where)
         except RecursionError:
+            from thunder_train.config.toml_io import too_deep
+
             raise too_deep(where) from None
-        if kind is Recipe:
-            problems += _name_problems(values, path.stem, where)
+        if each:
+            problems += _name_problems(values, each, where)
         return values, problems
 
     def derive(_: Path) -> str:
@@ -205,19 +262,23 @@ def _values(
         return json.dumps(values)
 
     if stats:
-        salt = files.digest([code_hash.digest(("config.load",), stats), defaults])
+        made = json.dumps([each.name, each.table], default=str) if each and (each.name or each.files) else ""
+        salt = files.digest([code_hash.digest(("config.load",), stats), defaults, made])
         with suppress(ThunderError, OSError):  # the file has a problem: check again below and report all of them
-            values: Values = json.loads(stats.memo("values", str(path), derive, salt))
+            values: Values = json.loads(stats.memo(f"values{each.name if each else ''}", str(path), derive, salt))
             return values, []
     return check()
 
 
-def _name_problems(values: Values, stem: str, where: str) -> list[ThunderError]:
-    """Name the run after the file if the recipe does not, and say what is wrong with the name."""
-    problems, is_given = [], "name" in values
-    name = values.setdefault("name", stem)
+def _name_problems(values: Values, each: Experiment, where: str) -> list[ThunderError]:
+    """Name the run after its sweep, else after the file if the recipe does not, and say what is wrong with the name."""
+    problems, is_given, stem = [], "name" in each.written.table, each.written.stem
+    name = values.setdefault("name", each.name or stem)
     if not is_given and not re.fullmatch(NAME, stem):
         problems.append(ThunderError(f"{stem!r} cannot name a run", where, FORMS[NAME]))
+    elif each.name and not re.fullmatch(RUN, each.name):
+        hint = "give shorter values, or fewer keys"
+        problems.append(ThunderError(f"{each.name!r} cannot name a run", f"{where}: sweep", hint))
     is_told = is_given and name in RESERVED["recipes"]
     if isinstance(name, str) and name.casefold() in RESERVED["recipes"] and not is_told:
         at = f"{where}: name" if is_given else where

@@ -15,13 +15,14 @@ from thunder_train.config.dataset import Dataset
 from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.fields import (
     ADDRESS,
-    NAME,
     REPO,
     REVISION,
+    RUN,
     SEED_MAX,
     SSH_NAME,
     VARIABLE,
     is_operational,
+    lists,
     named,
     nested,
     real,
@@ -37,6 +38,8 @@ from thunder_train.config.train import Train
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 THIS_MACHINE = LOCAL[0]
+SINGLE = "single"
+"""The cluster of a recipe that names none: one process on this machine. A project may give it a table of its own."""
 CHAT = ("chat_template", "template", "end_answers")
 """Keys of a model that change none of its files: they decide how messages become text."""
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SWANLAB_API_KEY", "WANDB_API_KEY")
@@ -155,6 +158,10 @@ class Cluster:
         return weights if len(set(weights)) > 1 else ()
 
 
+ALONE = Cluster(name=SINGLE, hosts=(Host(ssh=LOCAL[1], ips=(LOCAL[1],)),))
+"""One process on this machine."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Model:
     """A base model. nano: made by Thunder Train; path: an mlx-lm folder; hub: a pinned Hugging Face repository."""
@@ -218,14 +225,16 @@ class Recipe:
 
     name: str = text(
         help="Name of the run; by default the file name without .toml",
-        pattern=NAME,
+        pattern=RUN,
         forbidden=["models"],
         optional=True,
     )
     file: str
     """Path of the recipe, relative to the project."""
     description: str = text(help="What the run is for", default="", operational=True)
-    cluster: Cluster = text(help="Name of a [clusters.*] table of thunder.toml")
+    cluster: Cluster = text(
+        help=f"Name of a [clusters.*] table of thunder.toml; {SINGLE} is one process on this machine", default=SINGLE
+    )
     model: Model = text(help="Name of a [models.*] table of thunder.toml")
     dataset: Dataset = text(help="Name of a [datasets.*] table of thunder.toml")
     train: Train = nested(Train, help="The training")
@@ -237,6 +246,19 @@ class Recipe:
     def weights(self) -> tuple[float, ...]:
         """The speed of each rank in training; empty if all are equal, or if they compute each row together."""
         return self.cluster.weights if self.train.strategy == "data" else ()
+
+
+@dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)
+class RecipeFile(Recipe):
+    """Declares the keys that a recipe's file may have besides, of which experiments.py makes recipes; never
+    instantiated.
+    """
+
+    extends: str = text(help="Name of a recipe of which all keys hold that this one does not give", optional=True)
+    sweep: dict[str, Any] = lists(
+        help='One recipe for each combination of these values: "train.learning_rate" = [1e-3, 3e-3] makes '
+        "NAME@0.001 and NAME@0.003",
+    )
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -279,7 +301,7 @@ class ProjectFile:
     """Declares the tables of thunder.toml, of which load.py makes a Project; never instantiated."""
 
     project: ProjectKeys = nested(ProjectKeys, help="The project")
-    clusters: dict[str, Cluster] = named(Cluster, help="Where recipes train, by name")
+    clusters: dict[str, Cluster] = named(Cluster, help="Where recipes train, by name", needed=False)
     models: dict[str, Model] = named(Model, help="Base models, by name")
     datasets: dict[str, Dataset] = named(Dataset, help="Datasets, by name", forbidden=["sources"])
     defaults: Defaults = nested(Defaults, help="Values of recipe keys that a recipe does not give", default=Defaults)
@@ -292,6 +314,8 @@ class Project:
     default: tuple[str, ...]
     """Names of the recipes that a bare `doit` builds."""
     recipes: dict[str, Recipe]
+    sweeps: dict[str, tuple[str, ...]]
+    """{name of a recipe with a sweep: the recipes that it makes}"""
     cache: Path
     """Folder of the run cache."""
     cache_limit_bytes: int

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from thunder_train.config import fields
 from thunder_train.config.fields import Table
-from thunder_train.config.project import ProjectFile, Recipe
+from thunder_train.config.project import ProjectFile, RecipeFile
 from thunder_train.core import files
 
 TYPES = {
@@ -50,10 +50,13 @@ class Section(NamedTuple):
 
 def pages() -> dict[str, str]:
     """{path: text} of every generated page."""
-    recipe, project = fields.table(Recipe), fields.table(ProjectFile)
+    recipe, project = _document("A Thunder Train recipe", fields.table(RecipeFile)), fields.table(ProjectFile)
+    train = {"required": recipe["properties"]["train"].pop("required")}  # the recipe that is extended may give them
+    whole = {"required": recipe.pop("required"), "properties": {"train": train}}
+    recipe["anyOf"] = [{"required": ["extends"]}, whole]
     return {
         "docs/recipe.md": HEAD + "".join(_markdown(sections())),
-        "docs/recipe.schema.json": files.canonical(_document("A Thunder Train recipe", recipe)),
+        "docs/recipe.schema.json": files.canonical(recipe),
         "docs/thunder.schema.json": files.canonical(_document("thunder.toml of Thunder Train", project)),
     }
 
@@ -67,7 +70,7 @@ def write(root: Path) -> None:
 def sections() -> list[Section]:
     """Every table of a recipe, then every table of thunder.toml."""
     return [
-        *_walk(Section("recipes/NAME.toml", "A recipe", (), fields.table(Recipe))),
+        *_walk(Section("recipes/NAME.toml", "A recipe", (), fields.table(RecipeFile))),
         *_walk(Section("thunder.toml", "The project", (), fields.table(ProjectFile))),
     ]
 

@@ -289,7 +289,7 @@ def _name_problems(run: _Run) -> list[ThunderError]:
     return [
         ThunderError(f"{name!r} contains characters that are not allowed", f"{place}.name")
         for place, name in names.items()
-        if not re.fullmatch(fields.NAME, name)
+        if not re.fullmatch(fields.RUN if place == "recipe" else fields.NAME, name)
     ]
 
 
