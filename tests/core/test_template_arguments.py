@@ -1,6 +1,7 @@
 """Arguments of a chat template, from thunder.toml, from a flag and from a manifest of anyone."""
 
 import re
+import sys
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_all_together_have_a_bound_too() -> None:
     [
         ("[]", 'must be a JSON object, as {"enable_thinking": false}'),
         ("{", "is not JSON: "),
-        ("[" * 9_000, "is nested too deep"),
+        ("[" * 9_000, "is nested too deep" if sys.version_info < (3, 14) else "is not JSON: "),
         ('{"a": NaN}', "a is nan: give a finite number"),
         ('{"a": 1, "a": 2}', "gives 'a' twice"),
         ('{"tools": 1}', "tools is given to every chat template by the program itself: leave it out"),

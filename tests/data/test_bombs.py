@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,7 +55,9 @@ SHORTER = "write one row a line, as short as a text"
         (
             b'{"a":\n' + b"[" * SMALL + b"]" * SMALL + b"}",
             "rows",
-            "x.json.gz:1: is nested too deep; correct or remove the line",
+            "x.json.gz:1: is nested too deep; correct or remove the line"
+            if sys.version_info < (3, 14)  # which reads on while there is room on the stack
+            else "x.json.gz: rows: is not a list of objects; set `rows` to the dotted path of the list of rows",
         ),
         (
             b'{"rows": [{}], "junk": "' + b"a" * SMALL + b'"}',

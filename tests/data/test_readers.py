@@ -144,9 +144,9 @@ def test_colons_in_texts_are_no_repeated_keys(tmp_path: Path) -> None:
             '{"x": ' + "9" * 5000 + "}",
             "in.jsonl:1: is not JSON: Integer value out of range; correct or remove the line",
         ),
-        ("[" * 100_000, "in.jsonl:1: is nested too deep; correct or remove the line"),
+        ("[" * 1_000_000, "in.jsonl:1: is nested too deep; correct or remove the line"),
         (
-            '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}",
+            '{"text": ' + "[" * 1_000_000 + "]" * 1_000_000 + "}",
             "in.jsonl:1: is nested too deep; correct or remove the line",
         ),
         ('{"text": "a", "text": "b"}', "in.jsonl:1: has the key 'text' twice; keep one of them"),
