@@ -31,6 +31,7 @@ def test_packages_that_cannot_be_fetched_are_reported_and_tried_again(clone: Pat
     ("says", "reason", "cure"),
     [
         ("Retrying after connection broken by NewConnectionError", ": no package index was reached", "connect and run"),
+        ("client error (Connect): invalid peer certificate: UnknownIssuer", ": the package index has", "PIP_CERT=FILE"),
         ("OSError: [Errno 28] No space left on device", ": the disk is full", "free some space"),
         ("THESE PACKAGES DO NOT MATCH THE HASHES", ": a package has another hash", "do not trust where it came from"),
         ("Downloading a; No matching distribution found for mlx", ": one has no version for this machine", "PYTHON="),
