@@ -10,6 +10,7 @@ import pytest
 from tests.helpers.fake_hosts import Site
 from thunder_train import ThunderError
 from thunder_train.build import store
+from thunder_train.core import extras
 
 Place = Callable[[], store.Store]
 
@@ -76,10 +77,14 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     """
     fsspec opens a bucket only with the package for its kind.
     """
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(extras, "command", lambda name: f"EXTRA={name} ./doit")
 
-    with pytest.raises(ThunderError, match="s3://bucket/x: needs the package s3fs; install it"):
+    with pytest.raises(ThunderError, match=r"s3://bucket/x: needs the package s3fs; run `EXTRA=s3 ./doit`"):
         store.at("s3://bucket/x")
+    with pytest.raises(ThunderError, match=r"gs://bucket/x: needs the package gcsfs; run `.* -m pip install gcsfs`"):
+        store.at("gs://bucket/x")
 
 
 def test_a_host_that_is_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,22 @@
 """The command that adds an extra."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.project_copy import PROJECT
 from thunder_train.core import extras
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    """
+    A command that names another one would install nothing.
+    """
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+
+    assert [*extras.NAMES] == sorted(project["optional-dependencies"])
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from thunder_train import ThunderError
-from thunder_train.core import files, process, ssh
+from thunder_train.core import extras, files, process, ssh
 from thunder_train.core.exit_codes import SSH_FAILED
 from thunder_train.core.text import printable
 
@@ -103,7 +104,9 @@ class BucketStore:
             with _refusals(self.address):
                 self.system, self.root = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
         except ImportError:
-            hint = f"install it into the environment of Thunder Train: `pip install {package}`"
+            kind = self.address.partition("://")[0]
+            is_extra = kind in extras.NAMES  # the others are not locked: few people need them
+            hint = f"run `{extras.command(kind) if is_extra else f'{sys.executable} -m pip install {package}'}`"
             raise ThunderError(f"needs the package {package}", self.address, hint) from None
 
     def sizes(self, names: Collection[str]) -> dict[str, int]:

@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+NAMES = ("parquet", "s3")
+"""The extras of pyproject.toml."""
+
 
 def command(name: str) -> str:
     """The command that installs an extra of pyproject.toml where this process runs."""
