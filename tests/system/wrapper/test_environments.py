@@ -169,16 +169,24 @@ def test_tasks_for_developers_get_an_environment_that_then_serves_all(clone: Pat
     assert "./doit: making .venv" not in run(clone, "status", EXTRA="parquet").stderr
 
 
-def test_an_extra_is_added_and_stays_when_the_lock_changes(clone: Path) -> None:
+@pytest.mark.parametrize("change", ["another lock", "another Python", "no Python"])
+def test_an_extra_is_added_and_stays_in_the_next_environment(clone: Path, change: str) -> None:
     """
     A user who reads Parquet files says so once.
     """
     lock(clone, "a==1\nb==1\n", "requirements-parquet.lock")
     assert 7 == run(clone, "list", EXTRA="parquet").returncode
-    lock(clone, "a==2\n")
+    first = (clone / ".venv").resolve()
+    if change == "another lock":
+        lock(clone, "a==2\n")
+    elif change == "no Python":
+        (first / "bin/python").unlink()
+    else:
+        (first / "bin/python").write_text("#!/bin/sh\nexit 42\n")
 
     assert 7 == run(clone, "list").returncode
     assert [["requirements-parquet.lock"]] * 2 == sources(clone)
+    assert (change == "another lock") == (first in environments(clone))
 
 
 @pytest.mark.parametrize("extra", ["parket", "../x", "*", "parquet,parket"])
