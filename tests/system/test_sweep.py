@@ -11,7 +11,7 @@ extends = "smoke"
 
 [sweep]
 "train.lora_rank" = [8]
-"train.weight_decay" = [0.01, 0.02]
+"train.learning_rate" = [1e-6, 1e-3]
 """
 
 
@@ -21,7 +21,7 @@ def test_a_recipe_of_a_sweep_is_restored_when_it_is_known(project: Copy) -> None
     The first has the keys of smoke, which was trained before; the other one is trained. One word asks for both.
     """
     (project.path / "recipes/two.toml").write_text(RECIPE)
-    first, second = "two@8,0.01", "two@8,0.02"
+    first, second = "two@8,1e-06", "two@8,0.001"
 
     built = project.doit("manifest:two")
 
@@ -38,7 +38,7 @@ def test_a_sweep_that_cannot_be_used_says_why_when_it_is_asked_for(project: Copy
     Once, and other recipes build.
     """
     (project.path / "recipes/two.toml").write_text(RECIPE.replace("[8]", "[0, 0]"))
-    message = "recipes/two.toml: sweep: (0, 0.01) and (0, 0.01) would both be named 'two@0,0.01'"
+    message = "recipes/two.toml: sweep: (0, 1e-06) and (0, 1e-06) would both be named 'two@0,1e-06'"
 
     assert message in project.doit("manifest:two").output
     assert 0 == project.doit().status
