@@ -1,6 +1,11 @@
 """Thunder Train trains LoRA adapters from declarative recipes. The root holds only what every module may import."""
 
+import os
+
 __version__ = "0.1.0"
+
+PROGRAM = "THUNDER_PROGRAM"
+"""The variable that says how the user starts doit: ./doit in a clone of this repository, thunder or doit elsewhere."""
 
 SHOWN_PROBLEMS = 20
 """Maximum number of problems that raise_some lists."""
@@ -10,11 +15,12 @@ class ThunderError(Exception):
     """A mistake of the user or a fault of their machines, with the text `where: what; hint`.
 
     what: the fact, as a sentence without a full stop.  where: `file: key`, a path, or a host.
-    hint: the edit or command that corrects it.
+    hint: the edit or command that corrects it; in `./doit data:x` as the user would start it.
     """
 
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
-        self.what, self.where, self.hint = what, where, hint
+        program = f"`{os.environ.get(PROGRAM, './doit')}"
+        self.what, self.where, self.hint = what.replace("`./doit", program), where, hint.replace("`./doit", program)
         super().__init__((f"{where}: " if where else "") + what + (f"; {hint}" if hint else ""))
 
 

@@ -43,6 +43,11 @@ CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)
 TURNS.at_once = PROJECT.trainings_at_once
 DEFAULT = tasks.default_tasks(PROJECT)
 DOIT_CONFIG = {
+    # one small file per project, committed after every task (docs/decisions/0002)
+    "backend": "thunder",
+    "dep_file": paths.MEMORY,
+    "par_type": "thread",
+    "verbosity": 2,
     "default_tasks": DEFAULT,
     "check_file_uptodate": Sha256Checker,
     "reporter": Reporter,

@@ -11,7 +11,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.project import Model, section
-from thunder_train.core import console, files, hub_cache, paths
+from thunder_train.core import console, files, hub_cache, paths, shipped
 from thunder_train.core.process import command
 from thunder_train.core.text import printable
 
@@ -41,11 +41,12 @@ def targets(model: Model) -> tuple[str, ...]:
     return (paths.model_lock(model.name), *(f"{files_folder(model)}/{name}" for name in names))
 
 
-def inputs(model: Model, project: Path) -> tuple[str, ...]:
-    """Files that the lock describes and that exist before it: those of a `path` model."""
+def inputs(model: Model, project: Path) -> dict[str, str]:
+    """{file: its path in the project} of what the lock describes and exists before it: the files of a `path` model."""
     if model.kind != "path":
-        return ()
-    return tuple(str(Path(model.path) / path.name) for path in _files(project / model.path))
+        return {}
+    names = [str(Path(model.path) / path.name) for path in _files(shipped.place(model.path, project))]
+    return {shipped.file(name): name for name in names}
 
 
 def build(model: Model, project: Path, root: Path) -> None:
@@ -56,7 +57,7 @@ def build(model: Model, project: Path, root: Path) -> None:
         _make_nano(model, folder)
         lock["nano"] = {name: value for name, value in section(model).items() if name in SETTINGS}
     elif model.kind == "path":
-        folder = project / model.path
+        folder = shipped.place(model.path, project)
     else:
         folder, commit = _download(model, project / paths.model_lock(model.name))
         lock |= {"repo": model.repo, "revision": model.revision, "commit": commit}
@@ -83,7 +84,7 @@ def config_file(model: Model, project: Path) -> Path:
         return _cached_config(model, project)
     path = Path(model.path) if model.kind == "path" else Path(files_folder(model))
     hint = "give the folder of an mlx-lm model in thunder.toml" if model.kind == "path" else "run `./doit model`"
-    return files.require(project / path / "config.json", hint=hint)
+    return files.require(shipped.place(str(path), project) / "config.json", hint=hint)
 
 
 def _cached_config(model: Model, project: Path) -> Path:

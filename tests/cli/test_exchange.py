@@ -29,7 +29,7 @@ def test_a_colleagues_clone_restores_instead_of_training(project: Copy, tmp_path
     assert f"smoke, run {run_id}: all of it was there\n" == again.output
     assert run_id == json.loads(pulled.output)["runs"][0]["run_id"]
     assert 0 == built.status, built.output
-    assert ["model:nano", "data:agp-nko-corrections", "train:smoke", "evaluate:smoke"] == built.restored
+    assert {"model:nano", "data:agp-nko-corrections", "train:smoke", "evaluate:smoke"} == {*built.restored}
     assert (project.path / RECORDS[1]).read_bytes() == (clone.path / RECORDS[1]).read_bytes()
 
 

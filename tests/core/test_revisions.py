@@ -98,9 +98,7 @@ def test_the_package_ships_the_file() -> None:
     """
     table = json.loads(revisions.FILE.read_text(encoding="utf-8"))
 
-    shipped = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
-        "package-data"
-    ]
-    assert revisions.FILE in [PROJECT / "thunder_train" / name for name in shipped["thunder_train"]]
+    wheel = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert revisions.FILE.is_relative_to(PROJECT / wheel["wheel"]["packages"][0])
     assert {*revisions.CODE} == {*table}
     assert all(entry["revision"] >= 1 and files.is_sha256(entry["code"]) for entry in table.values())

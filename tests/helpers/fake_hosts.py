@@ -11,7 +11,7 @@ import pytest
 from thunder_train import ThunderError
 from thunder_train.config.load import load
 from thunder_train.config.project import Recipe
-from thunder_train.core import files
+from thunder_train.core import files, shipped
 
 SSH = """#!/bin/bash
 while :; do case "$1" in
@@ -110,6 +110,9 @@ def _toml(text: str) -> str:
 
 def site(folder: Path, monkeypatch: pytest.MonkeyPatch, place: str = "work/thunder train") -> Site:
     """A site whose ssh is first on PATH, and whose hub cache is its own."""
+    # this project has its own copy of all that the package ships
+    monkeypatch.setattr(shipped, "FOLDER", folder / "home")
+    monkeypatch.setattr(shipped, "PACKAGE", folder / "home/thunder_train")
     project = Site(folder, place)
     monkeypatch.setenv("PATH", f"{project.tools}:{os.environ['PATH']}")
     for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):

@@ -25,7 +25,7 @@ def test_texts_for_people_make_nothing_stale(project: Copy) -> None:
     A better message, label or help text must not cost a training.
     """
     project.edit("thunder_train/launch/supervisor.py", "silent for", "without a heartbeat for")
-    project.edit("thunder_train/core/console.py", 'TextColumn("train")', 'TextColumn("training")')
+    project.edit("thunder_train/core/console.py", 'self._bar("train"', 'self._bar("training"')
     project.edit("thunder_train/config/train.py", "Step size of AdamW", "Learning rate of AdamW")
 
     done = project.doit()

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import recipes
 from tests.helpers.audits import NKO, Page
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import files, shipped
 from thunder_train.core.text import UNSEEN_IN_LINES
 from thunder_train.report import run_report
 
@@ -194,10 +194,11 @@ def test_an_error_names_a_missing_file(tmp_path: Path, gone: str, hint: str) -> 
     assert f"{tmp_path}/{RUN}/{gone}: is missing{hint}" == str(caught.value)
 
 
-def test_an_error_names_a_missing_style(tmp_path: Path) -> None:
+def test_an_error_names_a_missing_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The templates are files of the project, so a user can delete them.
+    The templates may be files of the project, so a user can delete them; the package has its own beside that.
     """
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "nothing")
     results = run_report.gather(recipes.finished(tmp_path), tmp_path)
     (tmp_path / "templates" / "style.css.j2").unlink()
 

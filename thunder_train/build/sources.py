@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files
+from thunder_train.core import files, shipped
 
 
 class Sources(dict[str, str]):
@@ -31,7 +31,7 @@ class Sources(dict[str, str]):
         matches = [path for pattern in self.patterns for path in files.expand(pattern, Path())]
         named = [file for path in self.paths for file in files.expand_all(path, Path())]
         self.clear()
-        self.update((path, path) for path in (*named, *matches))
+        self.update((shipped.file(path), path) for path in (*named, *matches))
         self.update((path, path) for path in self.makers if not os.path.isdir(path))
 
     def are_there(self) -> bool:

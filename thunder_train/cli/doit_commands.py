@@ -7,13 +7,13 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any
 
-from doit.cmd_base import Command, opt_depfile
 from doit.cmd_clean import Clean as DoitClean
+from doit.cmd_dumpdb import DumpDB as DoitDumpDB
 from doit.cmd_run import Run as DoitRun
 
 from thunder_train.build import lock
 from thunder_train.build.run_cache import RunCache
-from thunder_train.build.state import records
+from thunder_train.build.state import DurableState, records
 from thunder_train.build.turns import TURNS
 from thunder_train.core import caller, paths
 
@@ -33,8 +33,10 @@ class Run(DoitRun):  # type: ignore[misc]  # doit ships no types
 
     @functools.wraps(DoitRun._execute)  # doit reads the names of its parameters
     def _execute(self, *args: Any, **options: Any) -> int:
-        TURNS.jobs = options["num_process"]
         state = self.dep_manager.backend
+        if not isinstance(state, DurableState):  # another project of this environment, with doit's own memory
+            return super()._execute(*args, **options)  # type: ignore[no-any-return]
+        TURNS.jobs = options["num_process"]
         # of doit's tasks the ones that only name others have subtasks, the ones that only show something always run
         state.build(
             {task.name for task in self.task_list if not task.has_subtask and (False, None, None) not in task.uptodate}
@@ -60,6 +62,9 @@ class Clean(DoitClean):  # type: ignore[misc]
 
     def clean_tasks(self, tasks: list[Any], dryrun: bool, cleanforget: bool) -> None:
         """Remove the targets of tasks, except committed ones."""
+        if not isinstance(self.dep_manager.backend, DurableState):
+            super().clean_tasks(tasks, dryrun, cleanforget)
+            return
         if not dryrun:
             self.dep_manager.backend.keep_others_out()
         tracked = tracked_files()
@@ -71,16 +76,21 @@ class Clean(DoitClean):  # type: ignore[misc]
         super().clean_tasks(tasks, dryrun, cleanforget)
 
 
-class DumpDB(Command):  # type: ignore[misc]
+class DumpDB(DoitDumpDB):  # type: ignore[misc]
     """doit dumpdb: all that doit remembers, task by task."""
 
     name = "dumpdb"
-    doc_purpose = "dump dependency DB"
-    cmd_options = (opt_depfile,)
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
         """Print every record. It changes nothing."""
-        for name, record in records(opt_values["dep_file"]):
+        own = paths.MEMORY
+        is_given = "dep_file" in opt_values._non_default_keys  # type: ignore[attr-defined]  # a dict of doit's own
+        if is_given or not os.path.exists("thunder.toml"):
+            own = opt_values["dep_file"]
+        if not own.endswith(".sqlite"):
+            super().execute(opt_values, pos_args)
+            return 0
+        for name, record in records(own):
             print(f"{name} -> {pformat(record, indent=4, width=100)}")
         return 0
 

@@ -5,8 +5,10 @@ every path from the project's folder. Its commands, options and order of words s
 """
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from doit.cmd_base import DodoTaskLoader, get_loader
@@ -14,7 +16,7 @@ from doit.cmdparse import CmdOption, CmdParse, CmdParseError
 from doit.doit_cmd import DoitMain
 from doit.exceptions import InvalidCommand, InvalidDodoFile, InvalidTask
 
-from thunder_train import ThunderError
+from thunder_train import PROGRAM, ThunderError, __version__
 from thunder_train.build import sources
 from thunder_train.core import caller
 
@@ -34,7 +36,7 @@ class ProjectLoader(DodoTaskLoader):  # type: ignore[misc]  # doit ships no type
     def setup(self, opt_values: dict[str, Any]) -> None:
         """Import dodo.py, unless another memory of the project is asked for."""
         for name, option in OURS.items():
-            if opt_values.get(name) != self.config["GLOBAL"].get(name):
+            if name in opt_values._non_default_keys:  # type: ignore[attr-defined]  # doit gives a dict of its own
                 raise InvalidCommand(f"{option}: what doit remembers here is the project's own; leave the option out")
         for name in ("dodoFile", "cwdPath"):
             if opt_values[name] not in (None, "dodo.py"):
@@ -64,9 +66,8 @@ def _is_target(word: str, names: set[str]) -> bool:
 class Program(DoitMain):  # type: ignore[misc]
     """doit with this project's commands and errors."""
 
-    BIN_NAME = "doit"
-
     def __init__(self) -> None:
+        self.BIN_NAME = os.environ.get(PROGRAM, "doit").removeprefix("./")
         try:
             super().__init__()
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -80,7 +81,7 @@ class Program(DoitMain):  # type: ignore[misc]
         if "" in words:
             raise ThunderError("an empty word is no command and no task")
         if words[:1] == ["--version"]:
-            self.print_version()
+            print(f"Thunder Train {__version__}, doit {version('doit')}")
             return 0
         try:
             before, words = CmdParse([CmdOption(option) for option in loader.cmd_options]).parse_only(words)
@@ -105,6 +106,10 @@ class Program(DoitMain):  # type: ignore[misc]
                 raise _no_such(error.not_found, loader.names, () if name else commands) from None
             raise ThunderError(str(error).strip()) from None
         except (InvalidDodoFile, InvalidTask) as error:
+            if not os.path.exists("dodo.py") and "-f" not in words:
+                raise ThunderError(
+                    "no project is here", os.getcwd(), f"`{self.BIN_NAME} init NAME` begins one"
+                ) from None
             raise ThunderError(str(error).strip()) from None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from thunder_train import ThunderError, models, raise_all
 from thunder_train.config.project import Recipe
-from thunder_train.core import files, hub_cache, paths
+from thunder_train.core import files, hub_cache, paths, shipped
 from thunder_train.core.stat_cache import StatCache
 from thunder_train.core.text import escaped, printable
 
@@ -51,7 +51,13 @@ class Needs:
 
     def here(self, root: Path, path: str) -> Path:
         """Where a file is on this machine."""
-        return self.snapshot_here / Path(path).name if self.is_of_hub(path) else root / path
+        return self.snapshot_here / Path(path).name if self.is_of_hub(path) else home(path, root) / path
+
+
+def home(path: str, root: Path) -> Path:
+    """The folder on this machine from which a host's file is taken: the project's, or the one of the package."""
+    is_code = path.startswith(f"{CODE}/") and not (root / CODE).is_dir()
+    return shipped.PACKAGE.parent if is_code else shipped.root_of(path, root)
 
 
 def needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
@@ -69,8 +75,9 @@ def existing_needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
     """The same without the files that are not made yet: a preflight may come before the dataset and the model."""
     names = list(PROJECT)
     for folder, pattern in FOLDERS.items():
-        below = [path.relative_to(root) for path in (root / folder).glob(pattern)]
-        names += [str(path) for path in below if not any(_is_own(part) for part in path.parts)]
+        for top in dict.fromkeys((root, shipped.PACKAGE.parent if folder == CODE else shipped.FOLDER)):
+            below = [path.relative_to(top) for path in (top / folder).glob(pattern)]
+            names += [str(path) for path in below if not any(_is_own(part) for part in path.parts)]
     lock = _lock(recipe)
     names += [*(f"{paths.run(recipe.name)}/{name}" for name in paths.SENT), *_row_files(recipe), lock]
     names += [recipe.model.chat_template] if recipe.model.chat_template else []
@@ -109,9 +116,11 @@ def _is_own(part: str) -> bool:
 
 def _hashed(names: Iterable[str], root: Path, stats: StatCache) -> dict[str, HostFile]:
     """The files among paths below root. Raises ThunderError for each one that is not safe to send."""
-    existing = {name: root / name for name in names if (root / name).is_file()}
+    existing = {name: path for name in names if (path := home(name, root) / name).is_file()}
     problems = [
-        problem for name in existing for problem in (*_name_problems(name), *_link_problems(name, root, existing))
+        problem
+        for name in existing
+        for problem in (*_name_problems(name), *_link_problems(name, home(name, root), existing))
     ]
     raise_all(problems)
     return {name: HostFile(stats.sha256(str(path)), path.stat().st_size) for name, path in existing.items()}

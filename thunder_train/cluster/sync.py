@@ -34,7 +34,7 @@ MAKE_ENVIRONMENT = [
     '"PIP_CACHE_DIR=$PWD/.thunder/pip"',
     '"UV_CACHE_DIR=$PWD/.thunder/uv"',
     "./doit",
-    "list",
+    "--version",
 ]
 """Makes .venv as a user would, with this machine's Python version if the host has it; writes only in the project.
 

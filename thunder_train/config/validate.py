@@ -17,7 +17,7 @@ from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset
 from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
 from thunder_train.config.train import contradictions
-from thunder_train.core import files, paths, template_arguments
+from thunder_train.core import files, paths, shipped, template_arguments
 from thunder_train.core.stat_cache import StatCache
 
 TYPES = {
@@ -175,7 +175,7 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
     ]
     problems += _gate_problems(recipe) + _dora_problems(recipe, root, stats)
     template = recipe.model.chat_template
-    if files.is_inside(template) and not (root / template).is_file():
+    if files.is_inside(template) and not shipped.place(template, root).is_file():
         hint = f"correct models.{recipe.model.name}.chat_template in thunder.toml"
         problems.append(ThunderError("is missing", template, hint))
     rows = _known_rows(recipe.dataset, root)
@@ -188,7 +188,7 @@ def _dora_problems(recipe: Recipe, root: Path, stats: StatCache | None) -> list[
 
     With lora_keys the layers' names decide, which a worker knows; the stage asks it before any rank starts.
     """
-    config = root / recipe.model.path / "config.json"
+    config = shipped.place(recipe.model.path, root) / "config.json"
     if recipe.train.fine_tune_type != "dora" or recipe.train.lora_keys or recipe.model.kind != "path":
         return []
     if not config.is_file():
@@ -254,7 +254,7 @@ def model_layers(model: Model, root: Path, stats: StatCache | None = None) -> in
     if model.kind == "nano":
         return model.layers
     if model.kind == "path":
-        config = root / model.path / "config.json"
+        config = shipped.place(model.path, root) / "config.json"
         if not config.exists():
             return None
         text = stats.memo("layers", str(config), _layers) if stats and config.is_file() else _layers(config)

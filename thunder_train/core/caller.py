@@ -8,6 +8,12 @@ VARIABLE = "THUNDER_CALLER"
 _folder = os.environ.pop(VARIABLE, "")  # removed: a doit that this one starts has another caller
 
 
+def was_in(place: str) -> None:
+    """The caller's folder, for a program that is not started by ./doit."""
+    global _folder
+    _folder = _folder or place
+
+
 def folder() -> str:
     """The caller's folder; the current one if nobody named another."""
     return _folder or os.getcwd()

@@ -15,7 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from thunder_train.core import templates
+from thunder_train.core import shipped, templates
 from thunder_train.core.text import UNSEEN, UNSEEN_IN_LINES, clusters
 
 LONGEST = 2000
@@ -59,7 +59,7 @@ def page(template: Path, values: dict[str, Any]) -> str:
     """The page. Its template may include other files of its folder. Raises ThunderError for a wrong template."""
     from jinja2 import FileSystemLoader  # late: jinja2 takes a tenth of a second
 
-    loader = FileSystemLoader(template.parent)
+    loader = FileSystemLoader([template.parent, shipped.FOLDER / "templates"])
     sandbox = templates.environment(loader=loader, autoescape=True, **templates.BLOCKS)
     sandbox.filters.update(
         shown=shown, shown_lines=shown_lines, lines=lines, direction=direction, number=number, escaped_json=escaped_json

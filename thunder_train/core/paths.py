@@ -2,6 +2,8 @@
 
 STATE = ".thunder"
 """What a machine keeps for itself; git ignores it."""
+MEMORY = f"{STATE}/state.sqlite"
+"""What doit remembers of each task."""
 STATS = f"{STATE}/stats.sqlite"
 """Hashes of files, by size and times."""
 STAGING = f"{STATE}/staging"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import files, shipped
 from thunder_train.core.text import printable
 
 if TYPE_CHECKING:
@@ -101,14 +101,14 @@ def _plain_text(
 
 
 def render(sandbox: "SandboxedEnvironment", template: Path, values: dict[str, Any]) -> str:
-    """The text of a template file.
+    """The text of a template file, the project's own or the package's.
 
     Raises ThunderError for a template that is missing, malformed or reads a name that is not among the values.
     """
     from jinja2 import TemplateError, TemplateNotFound, TemplateSyntaxError
 
     try:
-        return sandbox.from_string(files.read_text(template)).render(values)
+        return sandbox.from_string(files.read_text(shipped.place(str(template)))).render(values)
     except FileNotFoundError:
         raise ThunderError("is missing", where=str(template), hint="git checkout it") from None
     except TemplateNotFound as error:  # an OSError, too

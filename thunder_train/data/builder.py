@@ -13,7 +13,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_some
 from thunder_train.config.dataset import Dataset, Source
-from thunder_train.core import files
+from thunder_train.core import files, shipped
 from thunder_train.data import given_splits, kinds, near_duplicates, parallel, sources, spelling, splits
 from thunder_train.data.collect import Collected, LineSpool, Watch
 from thunder_train.data.given_splits import Plan
@@ -181,7 +181,7 @@ def _manifest(collected: Collected, assigned: Assignment, out: Path, near: NearD
         "dataset": dataset.name,
         "builder": {"module": __name__, "code": code},
         "sources": [_source(source, collected) for source in dataset.sources],
-        "templates": [_file(path, root) for path in dataset.templates],
+        "templates": [_file(path, shipped.root_of(path, root)) for path in dataset.templates],
         "system": dataset.system,
         "orthography": dataset.orthography,
         "provenance": dataset.provenance,

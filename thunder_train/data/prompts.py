@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.dataset import PROMPTED, Dataset
-from thunder_train.core import templates
+from thunder_train.core import shipped, templates
 from thunder_train.data import readers
 from thunder_train.data.telemetry import Allowed, knows_reference
 
@@ -25,7 +25,7 @@ class Prompts:
 
     def __init__(self, dataset: Dataset, root: Path) -> None:
         self._paths = dataset.templates
-        texts = {path: readers.text(path, root) for path in self._paths}
+        texts = {path: readers.text(path, shipped.root_of(path, root)) for path in self._paths}
         self._templates = [templates.prompt(texts[path], path) for path in self._paths]
         allowed = [Allowed.of(source) for source in dataset.sources if source.kind in PROMPTED]
         raise_all([problem for path, text in texts.items() for problem in _problems(text, path, allowed)])

@@ -21,7 +21,7 @@ SHIPPED = (
     '[ -n "${THUNDER_PYTHON:-}" ] || export PYTHONSAFEPATH=1',
     'python="${THUNDER_PYTHON:-.venv/bin/python}"',
     'command -v "$python" >/dev/null || { echo "NAME: no interpreter at $python; run ./doit once, '
-    'or set THUNDER_PYTHON" >&2; exit 2; }',
+    'or set THUNDER_PYTHON to the Python of thunder" >&2; exit 2; }',
     '[ "$python" != .venv/bin/python ] || python="$(readlink .venv || echo .venv)/bin/python"',
 )
 """Lines of the shipped templates besides the command; NAME: the script's."""

@@ -15,7 +15,7 @@ from thunder_train.build.key import STATS, Reads, Stage, View
 from thunder_train.build.sources import Sources
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import CHAT, Cluster, Model, Recipe, deciding, operational, section
-from thunder_train.core import code_hash, files, paths, revisions
+from thunder_train.core import code_hash, files, paths, revisions, shipped
 
 DATA_CODE = revisions.CODE["data"]
 """Start modules of the code that decides a dataset's rows, splits and manifest; its audit page decides no number."""
@@ -46,7 +46,7 @@ def model(base: Model) -> Stage:
         name=f"model:{base.name}",
         make=lambda out: _stages().model(base, out),
         targets=models.targets(base),
-        inputs={path: path for path in models.inputs(base, Path())},
+        inputs=models.inputs(base, Path()),
         reads=Reads(model={name: value for name, value in section(base).items() if name not in CHAT}),
         code=revisions.CODE["model"],
         is_cached=base.kind == "nano",  # the files of the others lie elsewhere and may have been deleted
@@ -73,7 +73,7 @@ def scripts(recipe: Recipe) -> Stage:
         "scripts",
         make=lambda out: _stages().scripts(recipe, out),
         targets=(*paths.SCRIPTS, "recipe.toml"),
-        inputs={f"templates/{name}.j2": name for name in paths.SCRIPTS},
+        inputs={_template(name): name for name in paths.SCRIPTS},
         reads=_whole(recipe),
         code=("launch.scripts",),
     )
@@ -143,13 +143,13 @@ def evaluate(recipe: Recipe) -> Stage:
 
 def report(recipe: Recipe) -> Stage:
     """Everything measured -> report.md, report.html and the promotion decision."""
-    templates = [f"templates/{name}.j2" for name in (*paths.REPORTS, paths.STYLE)]
+    templates = {_template(name): f"templates/{name}.j2" for name in (*paths.REPORTS, paths.STYLE)}
     return _stage(
         recipe,
         "report",
         make=lambda out: _stages().report(recipe, out, accepted.of_run(decided(recipe))),
         targets=(*paths.REPORTS, "promotion.json"),
-        inputs={**_inputs(recipe, *paths.MEASURED), **{path: path for path in templates}},
+        inputs={**_inputs(recipe, *paths.MEASURED), **templates},
         reads=_whole(recipe),
         code=("report.run_report", "evaluate.promotion"),
         views={**_script(recipe, "launch.sh"), **_script(recipe, "evaluate.sh")},  # they are part of the run_id
@@ -208,6 +208,11 @@ def decided(recipe: Recipe) -> list[str]:
         f"train:{recipe.name}",
         f"evaluate:{recipe.name}",
     ]
+
+
+def _template(name: str) -> str:
+    """The template of a file: the project's own, or the package's."""
+    return shipped.file(f"templates/{name}.j2")
 
 
 def _stated(stage: str) -> str:
@@ -331,7 +336,8 @@ def _inputs(recipe: Recipe, *names: str) -> dict[str, str]:
 
 def _chat_inputs(recipe: Recipe) -> dict[str, str]:
     """The model as its lock, and the chat template if it is a file of the project."""
-    template = {recipe.model.chat_template: "chat template"} if recipe.model.chat_template else {}
+    path = recipe.model.chat_template
+    template = {shipped.file(path): "chat template"} if path else {}
     return {paths.model_lock(recipe.model.name): "model", **template}
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from thunder_train import ThunderError
-from thunder_train.core import files, html, paths
+from thunder_train.core import files, html, paths, shipped
 from thunder_train.core.html import visible
 from thunder_train.reproduce import compare, manifest
 
@@ -38,7 +38,9 @@ def build(root: Path) -> str:
             problems.append((name, str(problem).replace(str(path), paths.run_manifest(name))))
         except (KeyError, TypeError, ValueError, AttributeError):
             problems.append((name, "its metrics have another format; run `./doit` to build them again"))
-    script = files.require(root / "templates" / "index.js", hint="git checkout it").read_text(encoding="utf-8")
+    script = files.require(shipped.place("templates/index.js", root), hint="git checkout it").read_text(
+        encoding="utf-8"
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {
         "rows": rows,
@@ -47,7 +49,7 @@ def build(root: Path) -> str:
         "script": Markup(script),  # noqa: S704 - a file of the project
         "script_hash": Markup(f"sha256-{digest}"),  # noqa: S704 - base64
     }
-    return html.page(root / "templates" / "index.html.j2", values)
+    return html.page(shipped.place("templates/index.html.j2", root), values)
 
 
 def facts(run: dict[str, Any]) -> dict[str, str]:

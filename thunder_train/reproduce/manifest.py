@@ -18,7 +18,7 @@ from thunder_train.config import fields
 from thunder_train.config.evaluate import Gate
 from thunder_train.config.project import CHAT, Build, Recipe, deciding
 from thunder_train.config.train import Train
-from thunder_train.core import files, hub_cache, paths
+from thunder_train.core import files, hub_cache, paths, shipped
 from thunder_train.launch import scripts
 
 SCHEMA = "thunder.run/2"
@@ -161,7 +161,7 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
 def _chat_template(recipe: Recipe, root: Path) -> dict[str, Any]:
     """{"chat_template": path and sha256}; empty for the tokenizer's own template, which the model's lock covers."""
     path = recipe.model.chat_template
-    return {"chat_template": {"path": path, "sha256": files.sha256(root / path)}} if path else {}
+    return {"chat_template": {"path": path, "sha256": files.sha256(shipped.place(path, root))}} if path else {}
 
 
 def _additions(recipe: Recipe, root: Path) -> dict[str, Any]:

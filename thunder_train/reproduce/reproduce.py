@@ -17,7 +17,7 @@ from thunder_train import ThunderError
 from thunder_train.config import load
 from thunder_train.config.project import SECRETS
 from thunder_train.config.toml_io import as_toml, read_toml
-from thunder_train.core import files, hub_cache, paths, process
+from thunder_train.core import files, hub_cache, paths, process, shipped
 from thunder_train.evaluate import external_gate
 from thunder_train.reproduce import foreign, hub_sources, manifest
 from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, judge
@@ -57,7 +57,8 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
     if problems := [*problems, *gate_problems, *input_problems, *model_problems]:
         return replace(impossible, problems=tuple(map(str, problems)))
     for part in CODE:
-        _copy(root / part, folder / part)
+        if (root / part).exists():  # else the package's own is used again
+            _copy(root / part, folder / part)
     for target, source in inputs.items():
         _copy(source, folder / target)
     hub_sources.pin(run, folder)
@@ -126,8 +127,9 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
     unhashed = {path for path in patterns if not any(_matches(path, name) for name in names)}
     problems = [ThunderError("has no sha256 in the manifest", path) for path in sorted(unhashed)]
     today = _named_today(dataset["name"], root)
-    current = {name: hub_files.get(name, root / today.get(name, name)) for name in names}
+    current = {name: hub_files.get(name, shipped.place(today.get(name, name), root)) for name in names}
     declared_today = {*hub_files.values(), *(root / file for file in today.values())}
+    declared_today |= {place for name, place in current.items() if shipped.is_shipped(name)}
     for entry in entries:
         unread = [] if current[entry["path"]] in declared_today else foreign.unread(entry["path"], root)
         problems += unread or _check(current[entry["path"]], entry["path"], entry["sha256"])
@@ -144,9 +146,9 @@ def _chat_template(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], li
         return {}, []
     if not entry or entry["path"] != path:
         return {}, [ThunderError("has no sha256 in the manifest", path)]
-    is_ours = _current_table(root, "models", model["name"]).get("chat_template") == path
-    unread = [] if is_ours else foreign.unread(path, root)
-    return {path: root / path}, unread or _check(root / path, path, entry["sha256"])
+    is_ours = shipped.is_shipped(path) or _current_table(root, "models", model["name"]).get("chat_template") == path
+    unread, place = [] if is_ours else foreign.unread(path, root), shipped.place(path, root)
+    return {path: place}, unread or _check(place, path, entry["sha256"])
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -198,7 +200,7 @@ def _model_file(run: dict[str, Any], name: str, root: Path) -> Path:
     model = run["recipe"]["model"]
     if model["kind"] == "hub":
         return _hub_file(model["repo"], name, run["model"]["commit"])
-    return root / _home(model, root) / name
+    return shipped.place(_home(model, root), root) / name
 
 
 def _home(model: dict[str, Any], root: Path) -> str:

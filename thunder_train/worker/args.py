@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.fields import is_operational, problem
 from thunder_train.config.train import Train, contradictions, flag_of
-from thunder_train.core import template_arguments
+from thunder_train.core import shipped, template_arguments
 
 LAUNCHER_ONLY = ("max_restarts",)
 """Keys of [train] that are no flags of the worker."""
@@ -109,7 +109,7 @@ class Inputs:
 
     def chat_files(self) -> dict[str, Path]:
         """{flag: the file that decides how messages become text}, if one is given."""
-        return {"--chat-template": self.chat_template} if self.chat_template else {}
+        return {"--chat-template": shipped.place(str(self.chat_template))} if self.chat_template else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files
+from thunder_train.core import files, shipped
 from thunder_train.core.text import escaped
 from thunder_train.worker.answer_text import THOUGHTS
 from thunder_train.worker.args import Inputs
@@ -178,7 +178,7 @@ def of(tokenizer: Any, inputs: Inputs) -> Chat:
     Raises ThunderError for a file that cannot be read, for one with control tokens that the vocabulary lacks, and for a
     first or last token that the model has no embedding of.
     """
-    template = _read(inputs.chat_template) if inputs.chat_template else ""
+    template = _read(shipped.place(str(inputs.chat_template))) if inputs.chat_template else ""
     arguments = inputs.template_arguments()
     problems = _template_problems(template, tokenizer, str(inputs.chat_template)) + _date_problems(arguments)
     raise_all(problems + _vocabulary_problems(tokenizer))

@@ -19,7 +19,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import batch_generate
 
-from thunder_train.core import files
+from thunder_train.core import files, shipped
 from thunder_train.worker import answer_text, chat, eval_loss, model, ranks, saved_adapter
 from thunder_train.worker.answer_text import Answer, Marks
 from thunder_train.worker.batching import tokens
@@ -149,7 +149,7 @@ def model_digest(task: Task) -> str:
     """A digest of the model's lock; without a lock, of all files in its folder."""
     if task.model_lock:
         return files.digest(files.read_json(task.model_lock, hint="run `./doit model`").get("files"))[:16]
-    paths = sorted(path for path in Path(task.model).glob("*") if path.is_file())
+    paths = sorted(path for path in shipped.place(task.model).glob("*") if path.is_file())
     return files.digest({path.name: files.sha256(path) for path in paths})[:16] if paths else task.model
 
 

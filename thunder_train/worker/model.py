@@ -18,7 +18,7 @@ from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files, hub_cache, model_files, supported_models
+from thunder_train.core import files, hub_cache, model_files, shipped, supported_models
 
 ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
 """The layers that mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
@@ -109,8 +109,8 @@ def pinned_commit(lock: str) -> str:
 def locate(name: str, revision: str) -> Path:
     """The model's folder: the path itself, or the revision's snapshot in the project or in this machine's hub cache."""
     synced = Path(hub_cache.snapshot_in_project(name, revision))
-    if Path(name).is_dir():
-        return Path(name)
+    if (folder := shipped.place(name)).is_dir():
+        return folder
     if revision and synced.is_dir():
         return synced
     from huggingface_hub import snapshot_download

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import files, shipped
 from thunder_train.worker import adapter, chat, model, ranks, tensor_parallel
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import batch, tokens
@@ -162,7 +162,7 @@ def _model_digest(settings: Settings) -> str:
     if settings.model_lock:
         lock = files.read_json(settings.model_lock, hint="run `./doit model`")
         return files.digest(lock.get("files"))[:16]
-    folder = Path(settings.model)
+    folder = shipped.place(settings.model)
     if not folder.is_dir():
         return settings.model
     sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
