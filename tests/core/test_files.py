@@ -1,5 +1,7 @@
 """Files: nothing that is no plain file is waited for."""
 
+import errno
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -63,3 +65,29 @@ def test_a_file_of_a_folder_outside_the_project_has_the_folders_name(folder: str
     Two files of one name in its folders must stay two, and nobody reads where a person keeps files.
     """
     assert expected == files.portable_below(folder, path)
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_on_macos_bytes_leave_the_drives_cache_too(
+    is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    os.fsync ends there before a power cut is survived; a file system that refuses F_FULLFSYNC gets os.fsync. Untested
+    on a Mac: Linux has no such command.
+    """
+    calls: list[str] = []
+
+    def command(descriptor: int, number: int) -> int:
+        calls.append(f"fcntl {number}")
+        if is_refused:
+            raise OSError(errno.ENOTSUP, "refused")
+        return 0
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", command)
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append("fsync"))
+    files.write_text(tmp_path / "a", "text")
+    files.move(tmp_path / "a", tmp_path / "b")
+
+    assert (["fcntl 51", "fsync"] if is_refused else ["fcntl 51"]) * 2 == calls
+    assert "text" == (tmp_path / "b").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.mac_tools import caffeinate, tool
 from tests.helpers.processes import alive
 from tests.helpers.project_copy import wait_for
 from thunder_train.core import ssh
@@ -214,3 +215,21 @@ def test_no_child_outlives_the_command(tmp_path: Path) -> None:
 
     assert (4, "done\n") == (status, output)
     wait_for(lambda: not alive(tmp_path / "child"), seconds=3)
+
+
+@pytest.mark.parametrize(("system", "is_awake"), [("Darwin", True), ("Linux", False)])
+def test_a_mac_stays_awake_while_a_command_runs_there(
+    system: str, is_awake: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A rank's host sleeps otherwise when nobody uses it. uname and caffeinate are scripts: untested on a Mac.
+    """
+    pid, flags = caffeinate(tmp_path, monkeypatch)
+    tool(tmp_path, "uname", f"echo {system}", monkeypatch)
+    command = ["sh", "-c", f"echo $$; sleep 0.2; test -e '{flags}'"]
+    status, output = finished(start(tmp_path, command))
+
+    assert (0 if is_awake else 1) == status
+    if is_awake:
+        assert f"-is -w {output.strip()}\n" == flags.read_text()
+        wait_for(lambda: not alive(pid), seconds=3)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from thunder_train import ThunderError
-from thunder_train.core import process, terminal
+from thunder_train.core import privacy, process, terminal
 from thunder_train.core.exit_codes import SIGNAL
 
 USER_ERROR = 3
@@ -67,6 +67,8 @@ def in_words(error: BaseException) -> str:
     what = getattr(error, "strerror", None) or str(error)
     where = getattr(error, "filename", None)
     hint = "; raise the limit, as with `ulimit -n 1024`" if getattr(error, "errno", None) in TOO_MANY else ""
+    if setting := privacy.hint(str(error)):
+        hint = f"; {setting}"
     return (f"{where}: {what}" if where else what) + hint
 
 

@@ -153,6 +153,8 @@ class RowStore:
         self._connection = _connect(self.path, "rwc")
         run = self._connection.execute
         run("pragma journal_mode=wal")
+        run("pragma fullfsync=1")  # on macOS a plain fsync ends in the drive's cache; nothing elsewhere
+        run("pragma checkpoint_fullfsync=1")
         run("pragma synchronous=normal")  # a power cut may lose the last records, never half of one
         if not run("select 1 from sqlite_master").fetchone():
             for name, columns in self._tables.items():

@@ -39,6 +39,7 @@ case $program in */*) program=$(CDPATH='' cd -P -- "${{program%/*}}" && pwd)/${{
 {exports}
 {{
 "$program" {arguments} </dev/null 3<&- & command=$!
+case $(uname) in Darwin) caffeinate -is -w "$command" </dev/null >/dev/null 2>&1 3<&- & ;; esac
 {{
   (while read -r word; do echo "$word"; done; echo gone) <&3 &
   while sleep {tick_s}; do echo tick; done 3<&-
@@ -65,7 +66,7 @@ it starts anything.
 
 The last loop runs beside the command, so it can end even a stuck one. When stdin ends it kills the whole group. Stdin
 does not end if the other machine loses power; then no keep-alive arrives, and the loop sends SIGTERM and, one tick
-later, kills the group.
+later, kills the group. caffeinate keeps a Mac awake until the command ends (untested on a Mac).
 """
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import files, terminal
+from thunder_train.core import awake, files, terminal
 from thunder_train.core.exit_codes import MISTAKE, SIGNAL
 from thunder_train.launch import restarts
 from thunder_train.launch.rank_process import Command
@@ -65,7 +65,10 @@ def main(argv: list[str]) -> NoReturn:
     """Launch as the flags say; exit with the ranks' status, or with 2 and one line per mistake."""
     flags, rest = _parser().parse_known_args(argv)
     try:
-        sys.exit(restarts.run(_job(flags, rest), flags.max_restarts))
+        job = _job(flags, rest)
+        with awake.kept_awake():
+            status = restarts.run(job, flags.max_restarts)
+        sys.exit(status)
     except ThunderError as error:
         print(error, file=sys.stderr)
         sys.exit(MISTAKE)

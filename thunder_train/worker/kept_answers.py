@@ -48,7 +48,7 @@ class KeptAnswers:
             with self._path.open("ab") as file:
                 file.write("".join(map(_sealed, lines)).encode())
                 file.flush()
-                os.fsync(file.fileno())
+                files.to_disk(file.fileno())
         except OSError as error:
             hint = "free or unlock it"
             raise ThunderError(f"cannot be written: {error.strerror}", where=str(self._path), hint=hint) from error
