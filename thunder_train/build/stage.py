@@ -38,7 +38,7 @@ from thunder_train.build.key import (
 )
 from thunder_train.build.run_cache import RunCache
 from thunder_train.build.turns import TURNS
-from thunder_train.core import code_hash, files, paths, revisions, speaker
+from thunder_train.core import code_hash, files, paths, revisions, shipped, speaker
 from thunder_train.core.process import tool
 
 
@@ -145,15 +145,18 @@ def _slice_reasons(stage: Stage, state: Any, values: dict[str, Any], remade: Col
 
 
 def _file_reasons(stage: Stage, state: Any, values: dict[str, Any], remade: Collection[str] = ()) -> Iterator[str]:
-    earlier = set(state.get(stage.name, "deps:") or [])
-    for path in sorted({*stage.inputs} | earlier):
-        recorded = state.get(stage.name, path)
-        if path not in stage.inputs:
-            yield f"{path}: no longer an input"
-        elif path not in earlier or not recorded:
-            yield f"{path}: new input"
-        elif path not in remade and sha256(path) != recorded[1]:
-            yield f"{path}: content changed" if os.path.exists(path) else f"{path}: is missing"
+    earlier = {shipped.logical(path): path for path in state.get(stage.name, "deps:") or []}
+    now = {shipped.logical(path): path for path in stage.inputs}
+    for name in sorted({*now} | {*earlier}):
+        recorded = state.get(stage.name, earlier.get(name, ""))
+        if name not in now:
+            yield f"{name}: no longer an input"
+        elif not recorded:
+            yield f"{name}: new input"
+        elif now[name] not in remade and sha256(now[name]) != recorded[1]:
+            yield f"{name}: content changed" if os.path.exists(now[name]) else f"{name}: is missing"
+        elif now[name] != earlier[name]:
+            yield f"{name}: lies elsewhere now"  # doit compares paths; the run cache knows the outputs
     found = state.kept(values.get("optional", "")) or {}
     changed = (path for path in stage.optional if found.get(stage.local(path), "") != sha256(path))
     yield from (f"{path}: content changed" for path in changed)

@@ -17,7 +17,6 @@ PATHS = (
     "docs/recipe.schema.json",
     "docs/thunder.schema.json",
     "requirements.lock",
-    "requirements-parquet.lock",
     "doit",
 )
 """What is shipped: these files and folders."""
@@ -48,5 +47,5 @@ def is_shipped(path: str) -> bool:
 
 
 def logical(path: str) -> str:
-    """The path in a project of a file of `place`."""
-    return path.removeprefix(f"{FOLDER}/")
+    """The path in a project of a file of `place`, also of another installation."""
+    return path.rpartition("/thunder_train/shipped/")[2].removeprefix(f"{FOLDER}/")
