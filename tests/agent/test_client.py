@@ -61,6 +61,11 @@ def test_the_program_is_sent_to_the_host(tmp_path: Path, monkeypatch: pytest.Mon
         (
             "echo 'ssh: connect to host mac4 port 22: Connection refused' >&2; exit 255",
             "host mac4: ssh cannot reach it: ssh: connect to host mac4 port 22: Connection refused; "
+            "check that it is on, on this network, and lets you in: `ssh mac4 true`; on a Mac turn on Remote Login",
+        ),
+        (
+            "echo 'me@mac4: Permission denied (publickey,password,keyboard-interactive).' >&2; exit 255",
+            "host mac4: ssh cannot reach it: me@mac4: Permission denied (publickey,password,keyboard-interactive).; "
             "make `ssh mac4 true` work without a password",
         ),
         (
@@ -103,6 +108,60 @@ def test_a_host_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest
     assert (
         "host mac4: ssh cannot reach it: no answer within 0.2 s; make `ssh mac4 true` work without a password"
     ) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Read from remote host mac4: Operation timed out",
+        "client_loop: send disconnect: Broken pipe",
+        "client_loop: send disconnect: Operation timed out",
+        "Timeout, server mac4 not responding.",
+        "packet_write_wait: Connection to 10.0.5.1 port 22: Operation timed out",
+        "ssh_dispatch_run_fatal: Connection to 10.0.5.1 port 22: message authentication code incorrect",
+        "kex_exchange_identification: read: Connection reset by peer",
+        "Connection to mac4 closed by remote host.",
+    ],
+)
+def test_a_lost_connection_is_no_missing_password(message: str) -> None:
+    """
+    Words of OpenSSH as users' posts show them. Who reads of a password sets up keys that work already.
+    """
+    assert str(client.ssh_problem("mac4", message)).startswith("host mac4: the connection was lost: ")
+    assert "without a password" not in str(client.ssh_problem("mac4", message))
+
+
+@pytest.mark.parametrize(("end", "message"), [("exit 255", "no message"), ("exec sleep 60", "no answer within 1 s")])
+def test_a_host_that_has_answered_needs_no_password(
+    end: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A cut in the middle, whatever ssh says of it, or says nothing at all.
+    """
+    answer = json.dumps({"port": 5})
+    play_ssh(tmp_path, f"for _ in 1 2 3 4 5; do read -r line; done; echo 'thunder-answer {answer}'; {end}", monkeypatch)
+    with client.opened(["mac4"], PLACE) as sessions:
+        assert {"port": 5} == sessions["mac4"].ask(5, ask="listen", address="127.0.0.1")
+        with pytest.raises(ThunderError) as caught:
+            sessions["mac4"].ask(1, ask="listen", address="127.0.0.1")
+
+    assert (
+        f"host mac4: the connection was lost: {message}; "
+        "check that it is on the network, then run the command again: it continues where it stopped"
+    ) == str(caught.value)
+
+
+def test_a_neighbour_without_a_route_may_be_a_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    macOS 15 and newer; untested on a Mac.
+    """
+    monkeypatch.setattr(client.privacy.hint, "__defaults__", (True,))
+    problem = client.ssh_problem("mac4", "ssh: connect to host mac4 port 22: No route to host")
+
+    assert problem.hint == (
+        "check that it is on, on this network, and lets you in: `ssh mac4 true`; on a Mac turn on Remote Login; "
+        f"{client.privacy.LOCAL_NETWORK}"
+    )
 
 
 HOSTILE = "a b; $(touch pwned) `touch pwned` 'x' \\ \"y\" !z"
@@ -203,7 +262,7 @@ def test_an_interruption_ends_what_runs_for_the_hosts(
         if kind == "files":
             transfer.push(session, [Part(tmp_path / "big", "0" * 64, 0, 1 << 20)], "folder", "one")
         elif kind == "command":
-            transfer.run(session, "folder", ["./doit", "list"], 60)
+            transfer.run(session, "folder", "./doit list", 60)
         else:
             session.ask(ask="hash", folder="folder", paths={})
 

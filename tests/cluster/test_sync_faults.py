@@ -278,9 +278,10 @@ def test_every_hosts_problem_is_reported(here: Site) -> None:
     shutil.rmtree(here.homes)
 
     fact = "ssh cannot reach it: ssh: connect to host {0} port 22: No route to host"
-    assert [
-        f"host {host}: {fact.format(host)}; make `ssh {host} true` work without a password" for host in ("mac4", "mac5")
-    ] == refusal(sync.sync, recipe, here.home)
+    hint = "check that it is on, on this network, and lets you in: `ssh {0} true`; on a Mac turn on Remote Login"
+    assert [f"host {host}: {fact.format(host)}; {hint.format(host)}" for host in ("mac4", "mac5")] == refusal(
+        sync.sync, recipe, here.home
+    )
 
 
 def test_every_file_that_is_not_made_yet_is_reported(here: Site) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.processes import all_end
 from tests.helpers.project_copy import PROJECT, wait_for
+from thunder_train.launch.rank_process import GPU_WATCHDOG_HINT
 
 pytestmark = pytest.mark.ranks
 
@@ -37,6 +38,11 @@ if f"--exit-{rank}" in flags:
     sys.exit(3)
 if f"--raise-{rank}" in flags:
     raise RuntimeError("broken rank")
+if f"--watchdog-{rank}" in flags:
+    error = "[METAL] Command buffer execution failed: Impacting Interactivity "
+    print(error + "(0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)", flush=True)
+    print("Fatal Python error: Aborted\\n\\nThread 0x1:\\n  a.py\\n  b.py", flush=True)
+    os.abort()
 if f"--kill-{rank}" in flags:
     os.kill(os.getpid(), signal.SIGKILL)
 if "--well" not in flags:
@@ -131,6 +137,19 @@ def test_the_message_quotes_the_last_lines_of_the_failed_rank(folder: Path) -> N
     _, _, err = finished(folder, "--raise-1")
 
     assert "RuntimeError: broken rank" in err
+
+
+@pytest.mark.parametrize("other", ["--lost-0", "--well-0"])
+def test_the_gpus_watchdog_is_named_with_its_cure_and_not_tried_again(folder: Path, other: str) -> None:
+    """
+    macOS ends a computation for which the display waits (mlx#3267); a restart would end in the same way, hours later.
+    The text is that of users' posts, not a recording: untested on a Mac.
+    """
+    status, _, err = finished(folder, "--watchdog-1", other, "--max-restarts", "2")
+
+    assert 134 == status
+    assert f"rank 1 (127.0.0.1): {GPU_WATCHDOG_HINT}\n" in err
+    assert "restart 1 of 2" not in err
 
 
 def test_a_rank_that_lost_another_is_not_the_cause(folder: Path) -> None:

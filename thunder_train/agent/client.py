@@ -23,7 +23,7 @@ from thunder_train.agent import answers
 from thunder_train.agent.main import ANSWER
 from thunder_train.config.fields import FORMS, SSH_NAME
 from thunder_train.config.project import is_local
-from thunder_train.core import process, ssh
+from thunder_train.core import privacy, process, ssh
 from thunder_train.core.exit_codes import SSH_FAILED
 from thunder_train.core.text import printable
 
@@ -65,8 +65,16 @@ SILENT_S = 60.0
 """Seconds without progress after which a transfer of files is given up."""
 PART_BYTES = 1 << 17
 READER_END_S = 0.2
-LOST = re.compile("not responding|closed by|Connection reset|Broken pipe")
-"""ssh's messages about a connection that had been made."""
+LOST = re.compile(
+    "not responding|closed by|Connection reset|Broken pipe|client_loop|packet_write_wait|ssh_dispatch_run_fatal|"
+    "Read from remote host|kex_exchange_identification"
+)
+"""ssh's messages about a connection that had been made, of OpenSSH 7 to 10 on Linux and macOS."""
+ABSENT = re.compile(
+    "timed out|No route to host|Network is unreachable|Host is down|Connection refused|Could not resolve hostname|"
+    "Name or service not known|nodename nor servname"
+)
+"""ssh's messages about a host that it did not find: no key or password matters yet."""
 
 Result = TypeVar("Result")
 
@@ -121,7 +129,7 @@ class Session:
         self.host = host
         self.transfers: set[subprocess.Popen[bytes]] = set()
         """Other commands that run for this host now; cluster/transfer.py starts them."""
-        self._chatter, self._errors = 0, b""
+        self._chatter, self._errors, self._has_answered = 0, b"", False
         local = [sys.executable, "-u", "-c", START]
         argv = local if is_local(host) else ssh.argv(host, REMOTE.format(start=START))
         place = "" if is_local(host) else f"{one_line(project.folder)}\n{one_line(project.python)}\n"
@@ -178,7 +186,11 @@ class Session:
         except ValueError as error:
             raise self._unexpected(f"its answer to `{question['ask']}` is not one: {error}") from None
         if "failed" in answer:
-            raise ThunderError(answer["failed"], f"host {self.host}", "check the disk space and permissions there")
+            is_protected = privacy.NOT_PERMITTED in answer["failed"]
+            hint = (
+                f"if it is a Mac: {privacy.PROTECTED}" if is_protected else "check the disk space and permissions there"
+            )
+            raise ThunderError(answer["failed"], f"host {self.host}", hint)
         return answer
 
     def _answer_line(self) -> bytes:
@@ -189,6 +201,7 @@ class Session:
             if mark and not line.endswith(b"\n") and len(line) == answers.LINE_BYTES:
                 raise self._unexpected("its answer is too long")
             if mark or not line:
+                self._has_answered |= bool(mark)
                 return answer
             self._chatter += len(line)
             if self._chatter > CHATTER_BYTES:
@@ -230,7 +243,7 @@ class Session:
             return ThunderError("has no Python", where, f"install {PYTHONS} there")
         message = timeout or printable(" | ".join(lines[-3:])) or "no message"
         if not is_local(self.host) and (timeout or status == SSH_FAILED):
-            return ssh_problem(self.host, message)
+            return ssh_problem(self.host, message, self._has_answered)
         hint = "check that Python 3.9 or newer is installed there"
         return ThunderError(f"the program that answers for it ended: {message}", where, hint)
 
@@ -265,14 +278,23 @@ def one_line(value: str) -> str:
     return value
 
 
-def ssh_problem(host: str, message: str) -> UnreachableError:
-    """The error for a failure of ssh itself. message: the last lines that it printed."""
+def ssh_problem(host: str, message: str, was_connected: bool = False) -> UnreachableError:
+    """The error for a failure of ssh itself. message: the last lines that it printed.
+
+    was_connected: whether the host had answered before; then no password is missing, whatever ssh says.
+    """
     what, hint = f"ssh cannot reach it: {message}", f"make `ssh {host} true` work without a password"
     if "Host key verification failed" in message:
         hint = f"find out why its key changed; if rightly, `ssh-keygen -R {host}`, then `ssh {host}`"
-    elif LOST.search(message):
+    elif was_connected or LOST.search(message):
         what = f"the connection was lost: {message}"
         hint = "check that it is on the network, then run the command again: it continues where it stopped"
+    elif ABSENT.search(message):
+        hint = (
+            f"check that it is on, on this network, and lets you in: `ssh {host} true`; on a Mac turn on Remote Login"
+        )
+    if setting := privacy.hint(message):
+        hint = f"{hint}; {setting}"
     return UnreachableError(what, f"host {host}", hint)
 
 

@@ -28,18 +28,10 @@ LOOK_WITHIN_S = 3600.0
 ENVIRONMENT_WITHIN_S = 3600.0
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = f"python{MINOR} python3"
-MAKE_ENVIRONMENT = [
-    "env",
-    f"'PYTHON={PYTHON}'",
-    '"PIP_CACHE_DIR=$PWD/.thunder/pip"',
-    '"UV_CACHE_DIR=$PWD/.thunder/uv"',
-    "./doit",
-    "--version",
-]
-"""Makes .venv as a user would, with this machine's Python version if the host has it; writes only in the project.
-
-Words as sh, bash, zsh and fish read them.
-"""
+MAKE_ENVIRONMENT = (
+    f'PYTHON=\'{PYTHON}\' PIP_CACHE_DIR="$PWD/.thunder/pip" UV_CACHE_DIR="$PWD/.thunder/uv" ./doit --version'
+)
+"""Makes .venv as a user would, with this machine's Python version if the host has it; writes only in the project."""
 MIB = 1 << 20
 NO_NETWORK = "read the lines above: mostly it reaches no package index"
 UNLISTED_SHOWN = 3

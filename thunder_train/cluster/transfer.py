@@ -21,6 +21,15 @@ from thunder_train.core.text import printable
 
 OUTPUT_BYTES = 1 << 13
 """The end of a command's output that is kept."""
+LOGIN_SHELL = """case "${SHELL:-}" in
+*/bash | */zsh | */fish) exec "$SHELL" -lc 'exec /bin/sh -c "$THUNDER_COMMAND"' ;;
+*/csh | */tcsh) exec "$SHELL" -c 'exec /bin/sh -c "$THUNDER_COMMAND"' ;;
+*) exec sh -lc 'exec /bin/sh -c "$THUNDER_COMMAND"' ;;
+esac"""
+"""Lets the user's login shell read its start files, for the PATH, and then start sh with the command.
+
+All these shells read the text between the quotes in the same way, and none reads the command. tcsh takes no -l with -c.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,12 @@ def pull(session: Session, folder: str, source: str, target: Path, size: int) ->
             file.write(piece)
 
 
-def run(session: Session, folder: str, argv: list[str], within_s: float) -> None:
-    """Run a command in a folder of a host, by the user's login shell if that is a usual one. Raises ThunderError.
+def run(session: Session, folder: str, command: str, within_s: float) -> None:
+    """Run a command, as sh reads it, in a folder of a host with the PATH of its user. Raises ThunderError.
 
     It ends when this process ends, however it ends.
     """
-    words = " ".join(argv)
-    shell = 'case "${SHELL:-}" in */bash | */zsh | */fish) exec "$SHELL" -lc "$1" ;; *) exec sh -lc "$1" ;; esac'
-    script = ssh.script(["sh", "-c", shell, "sh", f"exec {words}"], {}, folder)
+    script = ssh.script(["sh", "-c", LOGIN_SHELL], {"THUNDER_COMMAND": command}, folder)
     status, lines = _ended(session, ssh.script_argv(session.host), script, within_s)
     if status == 0:
         return
@@ -80,7 +87,7 @@ def run(session: Session, folder: str, argv: list[str], within_s: float) -> None
     if status == SSH_FAILED:
         raise client.ssh_problem(session.host, message)
     message = f"no end within {within_s:g} s" if status is None else message
-    raise ThunderError(f"{words} failed: {message}", f"host {session.host}", f"run {words} there")
+    raise ThunderError(f"{command} failed: {message}", f"host {session.host}", f"run {command} there")
 
 
 def _ended(session: Session, argv: list[str], stdin: bytes, within_s: float) -> tuple[int | None, list[str]]:

@@ -5,6 +5,7 @@ Appends to LOG_DIR/rank-N.log.
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,12 @@ MOST_EVENTS, EVENTS_CHECK_S = 10_000, 0.01
 """Events that wait for the launcher's main thread, and the time between two looks at their number."""
 STEP_BYTES = 12
 """Most bytes of a step's number."""
+GPU_WATCHDOG = re.compile("Impacting ?Interactivity")
+"""What Metal says when macOS ends a computation of the GPU that kept the display waiting (mlx#3267)."""
+GPU_WATCHDOG_HINT = (
+    "macOS ended a computation because the display waited for the GPU: let the display sleep or work over ssh, and "
+    "lower micro_tokens; the same training would end so again, so it is not restarted"
+)
 HEARTBEAT = b"thunder-beat "
 """Start of a heartbeat on a rank's stdout; worker/watchdog.py writes `thunder-beat STEP`."""
 
@@ -73,12 +80,13 @@ class Placement:
 
 @dataclass(frozen=True, eq=False)
 class Rank:
-    """A started rank. threads: one reads its output, one waits for its exit."""
+    """A started rank. threads: one reads its output, one waits for its exit. was_interrupted: by GPU_WATCHDOG."""
 
     placement: Placement
     child: subprocess.Popen[bytes]
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     threads: list[threading.Thread] = field(default_factory=list)
+    was_interrupted: threading.Event = field(default_factory=threading.Event)
 
     @property
     def number(self) -> int:
@@ -253,6 +261,8 @@ def _read_output(rank: Rank, events: Events) -> None:
             text, line_start = _printable(line_start), b""
             log.write(f"{text}\n")
             rank.last_lines.append(text)
+            if GPU_WATCHDOG.search(text):  # here, because a traceback follows it, longer than LAST_LINES
+                rank.was_interrupted.set()
             events.put(Line(rank, text))
         log.write(_printable(line_start))
 

@@ -10,11 +10,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from queue import Empty
 
+from thunder_train.agent import client
 from thunder_train.config.project import is_local
 from thunder_train.core.console import Terminal
 from thunder_train.core.exit_codes import MISTAKE, MPI_DAEMON_LOST, RANKS_LOST, SIGNAL, SSH_FAILED, STALLED
 from thunder_train.core.progress import Progress
-from thunder_train.launch.rank_process import Event, Events, Exited, Heartbeat, Line, Rank, Signalled, describe
+from thunder_train.launch.rank_process import (
+    GPU_WATCHDOG_HINT,
+    Event,
+    Events,
+    Exited,
+    Heartbeat,
+    Line,
+    Rank,
+    Signalled,
+    describe,
+)
 
 CHECK_EVERY_S = 1.0
 """Seconds between two checks for a silent rank."""
@@ -162,7 +173,10 @@ def _failed(event: Exited, ranks: list[Rank], events: Events, terminal: Terminal
             if isinstance(other, Exited) and other.rank in ranks and other.status == STALLED:
                 _report(other, ranks, terminal)
     status = event.status if event.status > 0 else SIGNAL - event.status
-    return Outcome(status, is_final=status == MISTAKE)
+    interrupted = [rank for rank in ranks if rank.was_interrupted.is_set()]
+    for rank in interrupted:
+        terminal.problem(f"rank {rank.number} ({rank.host}): {GPU_WATCHDOG_HINT}")
+    return Outcome(status, is_final=status == MISTAKE or bool(interrupted))
 
 
 def _report(event: Exited, ranks: list[Rank], terminal: Terminal) -> None:
@@ -177,5 +191,6 @@ def _report(event: Exited, ranks: list[Rank], terminal: Terminal) -> None:
 def _failure(event: Exited) -> str:
     host = event.rank.host
     if event.status == SSH_FAILED and not is_local(host):
-        return f"ssh failed or lost its connection; make `ssh {host} true` work without a prompt"
+        message = next(reversed(event.rank.last_lines), "")  # ssh says last what was wrong
+        return f"ssh failed or lost its connection; {client.ssh_problem(host, message).hint}"
     return f"ended with exit status {event.status}" if event.status > 0 else f"ended by signal {-event.status}"

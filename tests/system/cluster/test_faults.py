@@ -41,7 +41,7 @@ def accept(host: Machine) -> None:
     host.iptables("-F", "INPUT")
 
 
-SSH_LOST = r"ssh failed or lost its connection; make `ssh host2 true` work without a prompt; .*"
+SSH_LOST = r"ssh failed or lost its connection; check that it is on the network, .*"
 SILENT = r"silent for [5-7] s after step \d+; .*"
 WAITED = (
     r"ended with exit status 70; .*: no step ended for [89] s after step \d+, while waiting for the other ranks; "

@@ -170,7 +170,7 @@ def test_a_host_with_another_key_is_not_talked_to(two: Lab, smoke: Copy) -> None
     status, _, err, _ = finished(launch(two, "--max-restarts", "0"))
 
     assert 255 == status
-    hint = "make `ssh host2 true` work without a prompt"
+    hint = "find out why its key changed; if rightly, `ssh-keygen -R host2`, then `ssh host2`"
     assert err.startswith(f"rank 1 (host2): ssh failed or lost its connection; {hint}; last lines: ")
     assert "Host key verification failed." in err
     wait_for(lambda: [] == workers(two), seconds=5)

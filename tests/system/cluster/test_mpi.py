@@ -220,7 +220,7 @@ def test_a_host_that_ssh_does_not_reach_is_named(two: Lab, smoke: Copy) -> None:
     two.hosts[1].kill("sshd: ")
     status, _, err, _ = finished(launch(two))
 
-    hint = "make `ssh host2 true` work without a password"
+    hint = "check that it is on, on this network, and lets you in: `ssh host2 true`; on a Mac turn on Remote Login"
     words = "ssh: connect to host 192.168.77.3 port 22: Connection refused"
     assert (255, f"host host2: ssh cannot reach it: {words}; {hint}\n") == (status, err)
 
