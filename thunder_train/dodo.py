@@ -25,7 +25,7 @@ from thunder_train.build.reporter import Reporter
 from thunder_train.build.run_cache import RunCache
 from thunder_train.build.stage import Sha256Checker, guarding, task
 from thunder_train.build.turns import TURNS
-from thunder_train.cli import tasks
+from thunder_train.cli import tasks, use
 from thunder_train.config import load
 from thunder_train.config.project import Recipe
 from thunder_train.core import paths, process
@@ -140,6 +140,20 @@ def task_tokens() -> Tasks:
 def task_replay() -> Tasks:
     """Decide a run's proposals again from its decisions.jsonl and show which decisions differ."""
     return _each("replay", lambda recipe: tasks.of(recipe, tasks.replay_decisions, before=[f"evaluate:{recipe.name}"]))
+
+
+def task_correct() -> Tasks:
+    """New rows without references through adapter and gate [--rows FILE] [--out FILE]."""
+    return _each(
+        "correct",
+        lambda recipe: tasks.of(recipe, use.correct_rows, use.ROWS_FILE, use.OUT, before=graph.before_use(recipe)),
+    )
+
+
+def task_chat() -> Tasks:
+    """Talk with base and adapter [--prompt TEXT] [--base] [--max-tokens N]."""
+    options = (use.PROMPT, use.BASE, use.MAX_TOKENS)
+    return _each("chat", lambda recipe: tasks.of(recipe, use.chat, *options, before=graph.before_use(recipe)))
 
 
 def task_index() -> dict[str, Any]:

@@ -113,9 +113,10 @@ def _unfinished(tasks: list[Any], recipes: set[str]) -> Iterator[Item]:
     except OSError:  # an input is not made yet, so what its training goes on from is not known
         needed = None
     for path in _children(Path(paths.PARTIAL)):
-        if path.name.startswith("answers-"):
-            if path.name.removeprefix("answers-") not in recipes:
-                yield _item(path, "answers of an evaluation of no recipe")
+        kind, _, name = path.name.partition("-")
+        if kind in ("answers", "correct"):
+            if name not in recipes:
+                yield _item(path, "answers of an evaluation or a correction of no recipe")
         elif needed is not None and str(path) not in needed:
             yield _item(path, "checkpoints that no training goes on from")
 

@@ -80,7 +80,7 @@ def _failing(text: str) -> Callable[[], TaskFailed]:
     return fail
 
 
-def _fails_cleanly(action: Callable[..., None]) -> Callable[..., TaskFailed | None]:
+def fails_cleanly(action: Callable[..., None]) -> Callable[..., TaskFailed | None]:
     """The action with its error, or what the machine refused, as a failure, which doit prints without a traceback."""
 
     @functools.wraps(action)
@@ -96,7 +96,7 @@ def _fails_cleanly(action: Callable[..., None]) -> Callable[..., TaskFailed | No
     return run
 
 
-@_fails_cleanly
+@fails_cleanly
 def reproduce_run(path: str, as_json: bool) -> None:
     """`reproduce:<recipe>`: make the run of a manifest again, and fail if it comes out different."""
     from thunder_train.cli import commands
@@ -108,7 +108,7 @@ def reproduce_run(path: str, as_json: bool) -> None:
         raise ThunderError(commands.headline(verdict), where=path)
 
 
-@_fails_cleanly
+@fails_cleanly
 def show_hosts(cluster: Cluster, as_json: bool) -> None:
     """`hosts:<cluster>`: the addresses that its hosts report, as a table for thunder.toml."""
     from thunder_train.cluster import discover
@@ -120,7 +120,7 @@ def show_hosts(cluster: Cluster, as_json: bool) -> None:
         sys.stdout.write(text)
 
 
-@_fails_cleanly
+@fails_cleanly
 def sync_hosts(recipe: Recipe, as_json: bool) -> None:
     """`sync:<recipe>`: bring every remote host to the state of this project."""
     from thunder_train.cluster import sync
@@ -132,7 +132,7 @@ def sync_hosts(recipe: Recipe, as_json: bool) -> None:
         print("\n".join(sync.lines(synced) or ["every rank runs on this machine"]))
 
 
-@_fails_cleanly
+@fails_cleanly
 def show_fit(recipe: Recipe, as_json: bool) -> None:
     """`fit:<recipe>`: memory, messages and seconds of a step that the training needs."""
     from thunder_train.cli import commands
@@ -145,7 +145,7 @@ def show_fit(recipe: Recipe, as_json: bool) -> None:
         commands.print_table((recipe.name, ""), fit.table(needs))
 
 
-@_fails_cleanly
+@fails_cleanly
 def show_tokens(recipe: Recipe, as_json: bool, rows: int) -> None:
     """`tokens:<recipe>`: the worker's statistics of the tokens. rows: how many rows it shows token by token."""
     from thunder_train.core import process
@@ -156,7 +156,7 @@ def show_tokens(recipe: Recipe, as_json: bool, rows: int) -> None:
     process.command(argv, where=f"tokens {recipe.name}", hint="read the lines above")
 
 
-@_fails_cleanly
+@fails_cleanly
 def replay_decisions(recipe: Recipe, as_json: bool) -> None:
     """`replay:<recipe>`: decide each proposal again from decisions.jsonl alone, and fail if a decision differs."""
     from thunder_train.evaluate import gate, replay
@@ -171,7 +171,7 @@ def replay_decisions(recipe: Recipe, as_json: bool) -> None:
         raise ThunderError(f"{len(differences)} differences", where=str(run / gate.FILE))
 
 
-@_fails_cleanly
+@fails_cleanly
 def write_index() -> None:
     """`index`: the page of all runs, from the manifests that are there now."""
     from thunder_train.report import runs_index

@@ -85,12 +85,14 @@ def existing_needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
     return _with_model(existing, recipe, root) if (root / lock).is_file() else existing
 
 
-def of_hosts(recipe: Recipe, hosts: Iterable[str], root: Path, stats: StatCache) -> dict[str, Needs]:
-    """{host: what it must hold}: needs() and the newest token files; the adapter too on the first rank's host.
+def of_hosts(
+    recipe: Recipe, hosts: Iterable[str], root: Path, stats: StatCache, more: Iterable[str] = ()
+) -> dict[str, Needs]:
+    """{host: what it must hold}: needs(), `more` and the newest token files; the adapter too on the first rank's host.
 
     Only the first rank reads an adapter; it sends it to the others.
     """
-    common = _with(needs(recipe, root, stats), _hashed(_newest_tokens(root), root, stats))
+    common = _with(needs(recipe, root, stats), _hashed([*_newest_tokens(root), *more], root, stats))
     adapter = _hashed([f"{paths.run(recipe.name)}/{name}" for name in paths.ADAPTER], root, stats)
     first = recipe.cluster.hosts[0].machine
     return {host: _with(common, adapter) if host == first else common for host in hosts}

@@ -8,6 +8,7 @@ the list; contents arrive in .thunder/incoming/, are hashed there, and take thei
 import os
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,10 @@ class Synced:
         return any(host.sent or host.removed or host.has_new_environment for host in self.hosts)
 
 
-def sync(recipe: Recipe, root: Path) -> Synced:
+def sync(recipe: Recipe, root: Path, more: Iterable[str] = ()) -> Synced:
     """Bring every remote host to the state of the project in root. Raises ThunderError with every host's problems.
 
+    more: files that every host needs besides, as paths from root.
     A host's own file in the place of ours is kept in .thunder/replaced/; files that sync did not bring are not removed.
     A problem of one host does not keep the other ones from getting their files.
     """
@@ -74,7 +76,7 @@ def sync(recipe: Recipe, root: Path) -> Synced:
     remote = sorted(name for name in cluster.machines if not is_local(name))
     if not remote:
         return Synced(())
-    wanted = required_files.of_hosts(recipe, remote, root, StatCache(root / paths.STATS))
+    wanted = required_files.of_hosts(recipe, remote, root, StatCache(root / paths.STATS), more)
     with client.opened(remote, cluster) as sessions:
         synced = client.everywhere(sessions, lambda session: _sync_host(recipe, root, wanted[session.host], session))
     return Synced(tuple(synced.values()))

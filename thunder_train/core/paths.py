@@ -94,6 +94,16 @@ def answers(name: str) -> str:
     return f"{PARTIAL}/answers-{name}"
 
 
+def correction(name: str) -> str:
+    """The rows and answers of an unfinished `doit correct` with a recipe's adapter."""
+    return f"{PARTIAL}/correct-{name}"
+
+
+def corrected(name: str) -> str:
+    """The folder of the rows that were corrected with a recipe's adapter."""
+    return f"{run(name)}/corrected"
+
+
 def model(name: str) -> str:
     """The folder of a base model."""
     return f"runs/models/{name}"

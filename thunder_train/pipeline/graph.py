@@ -183,6 +183,11 @@ def before_evaluate(recipe: Recipe) -> list[str]:
     return [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile")]
 
 
+def before_use(recipe: Recipe) -> list[str]:
+    """Tasks that make what an adapter is used with: itself, and the script that starts the ranks."""
+    return [*before_evaluate(recipe), f"train:{recipe.name}"]
+
+
 def before_sync(recipe: Recipe) -> list[str]:
     """Tasks that make what a sync copies to the hosts."""
     name = recipe.name

@@ -6,6 +6,7 @@ They are apart from args.py because a training's code hash covers that file, and
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.evaluate import Evaluate
@@ -34,10 +35,26 @@ class Task(Inputs):
     losses: Path = flag(help="JSON file to write", type=Path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Correction(Task):
+    """The flags of a correction: those of the evaluation whose answers it gives. It does not write its outputs."""
+
+    rows: Path = flag(help="Folder of rows-N.jsonl, the prompts to answer", type=Path)
+    answers: Path = flag(help="Folder of answers-N.jsonl, to write", type=Path)
+
+
+Kind = TypeVar("Kind", bound=Task)
+
+
 def parse(argv: list[str]) -> Task:
-    """The task of a command line. Raises ThunderError with every bad value."""
+    """The task of an evaluation's command line. Raises ThunderError with every bad value."""
     description = "measure losses and answers of base model and adapter; one such process per rank"
-    task = Task(**vars(parser_of(Task, "thunder_train.worker.generate", description).parse_args(argv)))
+    return parsed(Task, argv, "thunder_train.worker.generate", description)
+
+
+def parsed(kind: type[Kind], argv: list[str], program: str, description: str) -> Kind:
+    """The task of the command line of any program that answers as an evaluation does."""
+    task = kind(**vars(parser_of(kind, program, description).parse_args(argv)))
     broken = problems(task)
     if task.max_tokens == 0 and task.train_data is None:
         what, hint = (

@@ -83,20 +83,48 @@ class Session:
     tick: Callable[[], None]
 
 
-def evaluate(task: Task, adapter: Path, group: Ranks, tick: Callable[[], None]) -> tuple[dict[str, Any], Answers]:
-    """(content of losses.json, answers), the same on every rank. adapter: its folder. tick: called on progress."""
-    inputs = identity(task, adapter)
-    ranks.check_identity(inputs, group, "evaluate")
+@dataclass(frozen=True)
+class Opened:
+    """A base model that can answer, and what the dataset's rows decide of its answers.
+
+    splits: the rows in tokens. asked: the test rows that have a prompt. marks, max_tokens: as in `Session`.
+    """
+
+    network: nn.Module
+    tokenizer: Any
+    spoken: chat.Chat
+    splits: dict[str, list[Example]]
+    asked: list[Question]
+    marks: Marks
+    max_tokens: int
+
+    def session(self, batch_size: int, group: Ranks, kept: KeptAnswers, tick: Callable[[], None]) -> Session:
+        """The model, ready to answer. kept: where the answers stand that were given before."""
+        return Session(self.network, self.tokenizer, self.marks, self.max_tokens, batch_size, group, kept, tick)
+
+
+def opened(task: Task) -> Opened:
+    """Load the base model of a task, and read its rows."""
     network, tokenizer = model.load(task.model, model.pinned_commit(task.model_lock))
     spoken = chat.of(tokenizer, task)
     splits = {name: tokens.read_all(path, spoken, cache=task.token_cache) for name, path in read_for(task).items()}
     asked = questions(files.read_jsonl(task.test_data), splits["test"])
     max_tokens = task.max_tokens or cap([*splits["train"], *splits["valid"]])
-    kept = KeptAnswers(task.partial if group.rank == 0 else None, inputs)
     marks = answer_text.marks_of(tokenizer, [each.own_answer for each in asked])
-    session = Session(network, tokenizer, marks, max_tokens, task.batch_size, group, kept, tick)
+    return Opened(network, tokenizer, spoken, splits, asked, marks, max_tokens)
+
+
+def evaluate(task: Task, adapter: Path, group: Ranks, tick: Callable[[], None]) -> tuple[dict[str, Any], Answers]:
+    """(content of losses.json, answers), the same on every rank. adapter: its folder. tick: called on progress."""
+    inputs = identity(task, adapter)
+    ranks.check_identity(inputs, group, "evaluate")
+    ready = opened(task)
+    network, splits, asked, marks = ready.network, ready.splits, ready.asked, ready.marks
+    session = ready.session(
+        task.batch_size, group, KeptAnswers(task.partial if group.rank == 0 else None, inputs), tick
+    )
     losses: dict[str, Any] = {
-        "max_tokens": max_tokens,
+        "max_tokens": ready.max_tokens,
         "adapter_sha256": files.sha256(adapter / saved_adapter.NAMES[0]),
     }
     if unasked := len(splits["test"]) - len(asked):
