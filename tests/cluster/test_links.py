@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from thunder_train.cluster.links import Link, address_problem, is_over_link, links_of
+from thunder_train.cluster.links import Link, _link_problems, address_problem, is_over_link, links_of
 from thunder_train.config.project import Cluster, Host
+from thunder_train.core import privacy
 
 INTERFACES = [
     {"name": "lo0", "kind": "loopback", "addresses": ["127.0.0.1/8"]},
@@ -99,3 +100,18 @@ def test_the_nearer_of_two_interfaces_in_one_network_is_the_wrong_one() -> None:
     both = {**FACTS, "interfaces": [*INTERFACES, {"name": "en1", "kind": "Wi-Fi", "addresses": ["10.0.5.7/24"]}]}
 
     assert not is_over_link("10.0.5.7", Link("mac4", "mac5", "10.0.5.2", True), macs(), both)
+
+
+@pytest.mark.parametrize(("source", "is_hinted"), [("localhost", True), ("mac4", False)])
+def test_no_route_from_this_mac_may_be_a_permission(
+    source: str, is_hinted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A host's program was started by sshd, which macOS exempts; a terminal here needs the permission. Untested on a Mac.
+    """
+    monkeypatch.setattr(privacy.hint, "__defaults__", (True,))
+    link = Link(source, "mac5", "10.0.5.2", True)
+    (problem,) = _link_problems(link, {"error": "No route to host"}, macs(), FACTS)
+    hint = "check the cable, ips in [clusters], and the firewall of mac5"
+
+    assert f"{hint}; {privacy.LOCAL_NETWORK}" * is_hinted + hint * (not is_hinted) == problem.hint

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.test_mac_hosts import MAC
 from tests.helpers.fake_hosts import refusal
 from tests.helpers.project_copy import PROJECT, wait_for
 from tests.helpers.recipes import smoke
-from thunder_train.cluster import preflight
+from thunder_train.cluster import mac_hosts, preflight
 from thunder_train.cluster.required_files import ELSEWHERE_HINT, HostFile, Needs
 from thunder_train.config.project import Cluster, Host, Recipe
 
@@ -29,6 +30,7 @@ FACTS: dict[str, Any] = {
     "platform": "darwin-arm64",
     "fast_synch": None,
     "rdma": ["rdma_en2", "rdma_en5"],
+    "mac": None,
     "usable_memory_bytes": 12_000_000_000,
     "free_disk_bytes": 50_000_000_000,
     "clock_skew_s": 0.1,
@@ -189,6 +191,27 @@ def test_a_host_needs_the_memory_of_its_own_ranks(recipe: Recipe) -> None:
     assert 0 == preflight.memory_bytes("mac4", recipe.cluster, [])
 
 
+def test_a_mac_may_use_no_more_than_metal_recommends(recipe: Recipe) -> None:
+    """
+    The quarter by which `doit fit` may err is no memory of a Mac: beyond the working set it swaps or ends the rank.
+    """
+    memory = {"usable_memory_bytes": 5_900_000_000}
+
+    assert [] == problems(recipe, **memory)
+    assert [
+        "host mac4: has 5.9 GB of memory, and its ranks need about 6 GB; lower micro_tokens, or see `./doit fit:smoke`"
+    ] == problems(recipe, mac=MAC, **memory)
+
+
+def test_names_of_files_are_compared_whatever_form_a_mac_gives_them(recipe: Recipe) -> None:
+    """
+    A Mac may answer é as e and an accent: the file is the same, and was sent again each time.
+    """
+    needs = Needs({"data/\u00e9.jsonl": HostFile("aa", 9)})
+
+    assert [] == preflight.file_problems("mac4", {"files": {"data/e\u0301.jsonl": [9, "aa"]}}, recipe, needs)
+
+
 def test_this_machine_needs_no_comparing(recipe: Recipe) -> None:
     """
     Its files are what the others are compared with, and its own workers are kept apart by doit's lock.
@@ -237,7 +260,7 @@ def test_fast_synch_is_refused_in_the_cluster_too() -> None:
             [],
             [
                 "host mac4: has no RDMA device; "
-                "RDMA needs Thunderbolt 5, macOS 26.2 and `rdma_ctl enable` in Recovery; or use ring"
+                'RDMA needs Thunderbolt 5, macOS 26.2 and `rdma_ctl enable` in Recovery; or use backend = "ring"'
             ],
         ),
         (
@@ -245,7 +268,7 @@ def test_fast_synch_is_refused_in_the_cluster_too() -> None:
             None,
             [
                 "host mac4: has no `ibv_devices`, so no RDMA; "
-                "RDMA needs Thunderbolt 5, macOS 26.2 and `rdma_ctl enable` in Recovery; or use ring"
+                'RDMA needs Thunderbolt 5, macOS 26.2 and `rdma_ctl enable` in Recovery; or use backend = "ring"'
             ],
         ),
     ],
@@ -254,7 +277,7 @@ def test_rdma_devices_are_compared_with_the_matrix(backend: str, rdma: list[str]
     """
     jaccl crashes when RDMA is enabled and there is no device, and waits for ever on a wrong one.
     """
-    rows = preflight.rdma_problems("mac4", {**FACTS, "rdma": rdma}, macs(backend))
+    rows = mac_hosts.problems("mac4", {**FACTS, "rdma": rdma}, macs(backend))
 
     assert expected == [str(one) for one in rows]
 
@@ -299,7 +322,7 @@ ALL_REDUCE = """
 import sys
 from pathlib import Path
 from tests.helpers.recipes import smoke
-from thunder_train.cluster import preflight
+from thunder_train.cluster import mac_hosts, preflight
 preflight._all_reduce(smoke(Path(sys.argv[1])), Path(sys.argv[1]))
 """
 

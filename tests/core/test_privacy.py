@@ -16,6 +16,7 @@ def test_an_unreachable_neighbour_may_be_a_missing_permission() -> None:
     message = "ssh: connect to host mac4 port 22: No route to host"
 
     assert privacy.hint(message, is_mac=True).endswith("or use Terminal.app, which needs no permission")
+    assert privacy.LOCAL_NETWORK == privacy.hint("[ring] Couldn't connect (error: 65)", is_mac=True)
     assert "" == privacy.hint(message, is_mac=False)
     assert "" == privacy.hint("ssh: connect to host mac4 port 22: Connection refused", is_mac=True)
 

@@ -33,7 +33,7 @@ def test_the_table_says_what_does_not_fit() -> None:
     """
     rows = dict(fit.table(REPORT))
 
-    assert "does not fit a 16 GB Mac; 12 GB of it, 75 %, can be used" == rows["16 GB Mac"]
+    assert "does not fit a 16 GB Mac; 12 GB of it, Metal's recommended working set, can be used" == rows["16 GB Mac"]
     assert "2 GB in passes of 8 x 511 tokens" == rows["activations"]
     assert "16 GB (2 ranks, tensor)" == rows["peak of a rank"]
     assert "500 kB a step" == rows["block messages"]

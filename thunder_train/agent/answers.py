@@ -58,6 +58,20 @@ class Worker(Answer):
     command: Text
 
 
+class Mac(Answer):
+    """What a Mac says of itself; see agent/mac.py."""
+
+    macos: Version
+    chip: Annotated[str, Meta(max_length=100)]
+    sleep_minutes: Count | None
+    is_on_battery: bool
+    is_lid_closed: bool
+    bridges: Annotated[dict[Device, Annotated[list[Device], Meta(max_length=64)]], Meta(max_length=64)]
+    thunderbolt_gbit: Count | None
+    rdma_ports: Annotated[dict[Device, Annotated[str, Meta(max_length=40)]], Meta(max_length=256)]
+    working_set_bytes: Count | None
+
+
 class Facts(Answer):
     """The state of a host."""
 
@@ -73,6 +87,7 @@ class Facts(Answer):
     interfaces: Annotated[list[Interface], Meta(max_length=256)]
     ssh_address: Annotated[list[Ip], Meta(max_length=1)]
     rdma: Annotated[list[Device], Meta(max_length=256)] | None
+    mac: Mac | None
     usable_memory_bytes: Count
     free_disk_bytes: Count
     files: Hashes

@@ -27,7 +27,7 @@ from thunder_train.core import privacy, process, ssh
 from thunder_train.core.exit_codes import SSH_FAILED
 from thunder_train.core.text import printable
 
-PARTS = ("interfaces", "link", "files", "main")
+PARTS = ("interfaces", "link", "files", "mac", "main")
 """Modules of agent/ that make up the program, each after those it imports."""
 ANSWER_WITHIN_S = 30.0
 END_WITHIN_S = 2.0

@@ -16,13 +16,14 @@ import signal
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from thunder_train.agent import files
+from thunder_train.agent import files, mac
 from thunder_train.agent.interfaces import interfaces, output_of, rdma_devices
 from thunder_train.agent.link import listen, measure
 
@@ -30,8 +31,6 @@ ANSWER = "thunder-answer "
 """Prefix of an answer's line; the client skips other lines, as login scripts print them."""
 BEAT_EVERY_S = 30.0
 """Seconds between empty lines while no question comes: writing fails when the controller's machine has gone."""
-MAC_SHARE = 0.75
-"""Part of a Mac's memory that Metal lets a process use; worker/inspect/fit.py uses the same share."""
 ADDRESS = re.compile(r"[0-9A-Fa-f.:]{2,45}(%[0-9A-Za-z._-]{1,32})?")
 """Behind some proxies sshd writes UNKNOWN."""
 WORKER = re.compile(r"-m\s+thunder_train\.worker(\.\w+)*(\s|$)")
@@ -105,6 +104,7 @@ def facts(folder: str, python: str, paths: dict[str, int | None]) -> dict[str, A
         "interfaces": interfaces(),
         "ssh_address": list(filter(ADDRESS.fullmatch, os.environ.get("SSH_CONNECTION", "").split(" ")[2:3])),
         "rdma": rdma_devices(),
+        "mac": mac.state(python),
         "usable_memory_bytes": usable_memory(),
         "free_disk_bytes": shutil.disk_usage(".").free,
         "files": files.hash_files(paths) if has_folder else {},
@@ -135,12 +135,12 @@ def _project_version() -> str | None:
 
 
 def usable_memory() -> int:
-    """Bytes that a training may take: the available memory on Linux, three quarters of all memory on a Mac."""
+    """Bytes: the available memory on Linux; all memory on a Mac, of which cluster/mac_hosts.py takes a part."""
     with suppress(OSError):
         match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         if match:
             return int(match[1]) * 1024
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MAC_SHARE)  # macOS has both since 10.13
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # macOS has both since 10.13
 
 
 def workers() -> list[dict[str, Any]]:
@@ -165,6 +165,7 @@ def _mac_workers(output: str, here: str) -> list[dict[str, Any]]:
     """The same from `ps` (not cut to 80 columns) and `lsof`. Untested on a Mac."""
     rows = [line.strip().partition(" ") for line in output.splitlines()]
     commands = [(int(pid), _shown(command)) for pid, _, command in rows if WORKER.search(command)]
+    here = unicodedata.normalize("NFC", here)  # macOS may give one name in two forms
     return [{"pid": pid, "command": command} for pid, command in commands if _lsof_folder(pid) == here]
 
 
@@ -172,7 +173,8 @@ def _lsof_folder(pid: int) -> str:
     """The working folder of a process. In the C locale `lsof` prints each byte of é as \\xNN."""
     lines = output_of("lsof", "-a", "-p", str(pid), "-d", "cwd", "-Fn").splitlines()
     name = next((line[1:] for line in lines if line.startswith("n")), "")
-    return re.sub(r"(\\x[0-9a-f]{2})+", lambda match: os.fsdecode(bytes.fromhex(match[0].replace("\\x", ""))), name)
+    name = re.sub(r"(\\x[0-9a-f]{2})+", lambda match: os.fsdecode(bytes.fromhex(match[0].replace("\\x", ""))), name)
+    return unicodedata.normalize("NFC", name)
 
 
 def look(folder: str, **question: Any) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 from thunder_train import ThunderError
 from thunder_train.agent import client
 from thunder_train.agent.client import Session
-from thunder_train.config.project import Cluster
+from thunder_train.config.project import Cluster, is_local
+from thunder_train.core import privacy
 
 MEASURE_WITHIN_S = 15.0
 
@@ -110,6 +111,8 @@ def _link_problems(link: Link, figures: dict[str, Any], cluster: Cluster, source
     if "error" in figures and link.is_needed:
         what = f"cannot reach {link.target} at {link.address}: {figures['error']}"
         hint = f"check the cable, ips in [clusters], and the firewall of {link.target}"
+        if is_local(link.source) and (setting := privacy.hint(figures["error"])):
+            hint = f"{hint}; {setting}"
         yield ThunderError(what, where, hint)
     elif link.is_needed and not is_over_link(figures["source"], link, cluster, source):
         what = f"reaches {link.target} at {link.address} from {figures['source']}, which is not on that training link"

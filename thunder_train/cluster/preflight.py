@@ -17,18 +17,19 @@ from typing import Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.agent import answers, client
 from thunder_train.agent.client import Session
-from thunder_train.cluster import hostfile, links, required_files
+from thunder_train.cluster import hostfile, links, mac_hosts, required_files
 from thunder_train.cluster.required_files import Needs
 from thunder_train.config.project import THIS_MACHINE, Cluster, Recipe, is_local
 from thunder_train.core import console, files, paths, process
 from thunder_train.core.stat_cache import StatCache
-from thunder_train.core.text import printable_lines
+from thunder_train.core.text import nfc, printable_lines
 from thunder_train.launch import fit
 
 CLOCK_S = 2.0
 """Largest accepted difference between a host's clock and this machine's."""
 FIT_ERROR = 1.25
-"""`doit fit` is right within a quarter: a training is refused only when it lacks more memory than that."""
+"""`doit fit` is right within a quarter: a training is refused only when it lacks more memory than that. On a Mac it
+gets no such margin: beyond Metal's working set the system becomes slow or ends a rank."""
 DISK_BYTES = 100_000_000
 """Free disk that a training needs beside its inputs: checkpoints, logs, tokens."""
 NAMED = 3
@@ -82,11 +83,11 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
     if cluster.is_remote:
         states = {host: _state(len(faults[host]), len(lacks[host]), is_synced) for host in hosts}
         _print_tables([_host_row(host, states[host], facts[host], memory[host]) for host in hosts], rows)
+    _print_warnings([warning for host in hosts for warning in mac_hosts.warnings(host, facts[host])])
     notes = [] if is_synced else [str(problem) for host in hosts for problem in lacks[host]]
     problems += [problem for host in hosts for problem in [*(lacks[host] if is_synced else []), *faults[host]]]
     raise_all([*problems, *environment_problems(cluster), *hostfile.address_problems(cluster), *link_problems])
-    if notes:
-        print("\n".join([*notes, "the all-reduce test is skipped until a sync has brought them"]))
+    _print_notes(notes)
     return {
         "schema": "thunder.preflight/2",
         "backend": cluster.backend,
@@ -118,6 +119,7 @@ def _facts(session: Session, recipe: Recipe, needs: Needs) -> Facts:
         question["paths"] = {path: file.bytes for path, file in {**needs.files, **needs.elsewhere}.items()}
     size = sum(question["paths"].values())
     answer = session.ask(client.ANSWER_WITHIN_S + size / READ_BYTES_PER_S, ask="facts", **question)
+    answer["usable_memory_bytes"] = mac_hosts.usable_memory(answer)
     return {**answer, "clock_skew_s": round(answer["time_s"] - time.time(), 1) + 0.0}  # + 0.0: no -0.0
 
 
@@ -165,14 +167,14 @@ def version_problems(host: str, there: Facts, here: Facts, recipe: Recipe) -> li
 
 def file_problems(host: str, there: Facts, recipe: Recipe, needs: Needs) -> list[ThunderError]:
     """Files of sync's list that are missing on a host or differ from this machine's."""
-    hashes = {path: sha256 for path, (_, sha256) in there["files"].items()}
+    hashes = {nfc(path): sha256 for path, (_, sha256) in there["files"].items()}  # a Mac may answer in another form
     missing, changed, code = list[str](), list[str](), list[str]()
     for path, file in needs.files.items():
-        if hashes.get(path) != file.sha256:
+        if hashes.get(nfc(path)) != file.sha256:
             is_code = path.startswith(f"{required_files.CODE}/")
-            (code if is_code else changed if path in hashes else missing).append(path)
+            (code if is_code else changed if nfc(path) in hashes else missing).append(path)
     groups = (("missing there", missing), ("not the same as here", changed), ("other code than here", code))
-    elsewhere = [path for path, file in needs.elsewhere.items() if hashes.get(path) != file.sha256]
+    elsewhere = [path for path, file in needs.elsewhere.items() if hashes.get(nfc(path)) != file.sha256]
     return [
         *(ThunderError(f"{_named(names)}: {what}", f"host {host}", _sync(recipe)) for what, names in groups if names),
         *(
@@ -193,10 +195,11 @@ def host_problems(host: str, there: Facts, recipe: Recipe, needs: Needs, needed_
     needed_bytes: memory of its ranks as `doit fit` computes it, 0 if unknown.
     """
     where, problems = f"host {host}", list[ThunderError]()
-    if there["usable_memory_bytes"] * FIT_ERROR < needed_bytes:
+    if there["usable_memory_bytes"] * (1.0 if there["mac"] else FIT_ERROR) < needed_bytes:
         usable = fit.size(there["usable_memory_bytes"])
         what = f"has {usable} of memory, and its ranks need about {fit.size(needed_bytes)}"
-        problems.append(ThunderError(what, where, f"end other programs there, or see `./doit fit:{recipe.name}`"))
+        hint = "lower micro_tokens" if there["mac"] else "end other programs there"
+        problems.append(ThunderError(what, where, f"{hint}, or see `./doit fit:{recipe.name}`"))
     missing = (file.bytes for path, file in needs.files.items() if path not in there["files"] and not is_local(host))
     disk = DISK_BYTES + sum(missing)
     if there["free_disk_bytes"] < disk:
@@ -211,7 +214,7 @@ def host_problems(host: str, there: Facts, recipe: Recipe, needs: Needs, needed_
         problems.append(ThunderError(what, where, "remove it from the shell's start files there"))
     if there["workers"] and not is_local(host):
         problems.append(_worker_problem(host, there["workers"]))
-    return [*problems, *rdma_problems(host, there, recipe.cluster)]
+    return [*problems, *mac_hosts.problems(host, there, recipe.cluster)]
 
 
 def _worker_problem(host: str, workers: list[dict[str, Any]]) -> ThunderError:
@@ -219,21 +222,6 @@ def _worker_problem(host: str, workers: list[dict[str, Any]]) -> ThunderError:
     what = f"workers of an earlier run still run there: {workers[0]['command']} (process {', '.join(pids)})"
     command = shlex.join(["ssh", host, f"kill {' '.join(pids)}"])
     return ThunderError(what, f"host {host}", f"end them: `{command}`")
-
-
-def rdma_problems(host: str, there: Facts, cluster: Cluster) -> list[ThunderError]:
-    """Devices in the jaccl matrix that the host does not have. Untested on a Mac."""
-    listed = sorted({device for each in cluster.hosts if each.machine == host for device in each.rdma if device})
-    if not cluster.backend.startswith("jaccl") or not listed:
-        return []
-    where, existing = f"host {host}", there["rdma"]
-    if not existing:
-        what = "has no RDMA device" if existing is not None else "has no `ibv_devices`, so no RDMA"
-        hint = "RDMA needs Thunderbolt 5, macOS 26.2 and `rdma_ctl enable` in Recovery; or use ring"
-        return [ThunderError(what, where, hint)]
-    absent = [device for device in listed if device not in existing]
-    hint = "correct rdma in thunder.toml: the names change when a Mac starts"
-    return [ThunderError(f"has no {', '.join(absent)}; it has {', '.join(existing)}", where, hint)] if absent else []
 
 
 def environment_problems(cluster: Cluster) -> list[ThunderError]:
@@ -266,16 +254,26 @@ def _state(faults: int, lacks: int, is_synced: bool) -> str:
 
 
 def _print_tables(hosts: list[tuple[str, ...]], rows: list[dict[str, Any]]) -> None:
-    console.print_table(("host", "state", "Python", "mlx", "mlx-lm", "memory", "disk", "clock"), hosts)
+    console.print_table(("host", "state", "system", "Python", "mlx", "mlx-lm", "memory", "disk", "clock"), hosts)
     if rows:
         console.print_table(("link", "address", "over", "round trip", "bandwidth"), [_link_row(row) for row in rows])
+
+
+def _print_warnings(warnings: list[ThunderError]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _print_notes(notes: list[str]) -> None:
+    if notes:
+        print("\n".join([*notes, "the all-reduce test is skipped until a sync has brought them"]))
 
 
 def _host_row(host: str, state: str, facts: Facts, needed_bytes: int) -> tuple[str, ...]:
     versions = (facts["python"], facts["mlx"] or "-", facts["mlx_lm"] or "-")
     needed = f"{fit.size(needed_bytes)} of " if needed_bytes else ""
     room = (f"{needed}{fit.size(facts['usable_memory_bytes'])}", fit.size(facts["free_disk_bytes"]))
-    return (host, state, *versions, *room, f"{facts['clock_skew_s']:+.1f} s")
+    return (host, state, mac_hosts.system(facts), *versions, *room, f"{facts['clock_skew_s']:+.1f} s")
 
 
 def _link_row(row: dict[str, Any]) -> tuple[str, ...]:

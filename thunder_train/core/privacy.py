@@ -4,6 +4,8 @@ import sys
 
 NO_ROUTE, NOT_PERMITTED = "No route to host", "Operation not permitted"
 """Texts of EHOSTUNREACH (65 on macOS) and EPERM."""
+NO_ROUTE_OF_MLX = "Couldn't connect (error: 65)"
+"""How MLX's ring says EHOSTUNREACH on macOS."""
 LOCAL_NETWORK = (
     "if the other machine is on: allow this terminal in System Settings > Privacy & Security > Local Network, "
     "or use Terminal.app, which needs no permission"
@@ -20,5 +22,5 @@ def hint(message: str, is_mac: bool = sys.platform == "darwin") -> str:
     is_mac: whether the machine that says it is a Mac. What sshd started needs no permission for the local network: ask
     about NO_ROUTE only where the connection began on this machine.
     """
-    hints = {NO_ROUTE: LOCAL_NETWORK, NOT_PERMITTED: PROTECTED}
+    hints = {NO_ROUTE: LOCAL_NETWORK, NO_ROUTE_OF_MLX: LOCAL_NETWORK, NOT_PERMITTED: PROTECTED}
     return next((each for text, each in hints.items() if is_mac and text in message), "")

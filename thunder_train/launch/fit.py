@@ -89,5 +89,5 @@ def _seconds(report: Mapping[str, Any]) -> str:
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
-    usable = f"{size(report['usable_bytes'])} of it, 75 %, can be used"
+    usable = f"{size(report['usable_bytes'])} of it, Metal's recommended working set, can be used"
     return f"fits; {usable}" if report["fits_16_gb_mac"] else f"does not fit a 16 GB Mac; {usable}"

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import files, privacy
 from thunder_train.worker.errors import RanksLostError
 
 if TYPE_CHECKING:  # not at run time: the watchdog cannot change a number, so it is kept out of the training's code hash
@@ -105,10 +105,11 @@ def _init(backend: str, name: str) -> Any:
         # strict: otherwise MLX returns a group of size 1 when the backend cannot start.
         return mx.distributed.init(strict=True, backend=name)
     except (RuntimeError, ValueError) as error:
+        hint = "start the ranks with `python -m thunder_train.launch`, and check addresses and cables"
         raise RanksLostError(
             f"the {backend} ranks could not connect: {error}",
             where="mx.distributed.init",
-            hint="start the ranks with `python -m thunder_train.launch`, and check addresses and cables",
+            hint=privacy.hint(str(error)) or hint,
         ) from error
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files, model_files
+from thunder_train.core.mac_memory import METAL_SHARE
 from thunder_train.worker.args import Parser, Settings, parse
 from thunder_train.worker.bootstrap import enter
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from thunder_train.worker.inspect.memory import ModelSizes
     from thunder_train.worker.model import Lora
 
-USABLE_BYTES = round(0.75 * 16e9)
-"""Memory of a 16 GB Mac that a training can use: macOS lets the GPU have about three quarters."""
+USABLE_BYTES = round(METAL_SHARE * 16e9)
+"""Memory of a 16 GB Mac that a training can use."""
 
 
 @dataclass(frozen=True)
