@@ -48,7 +48,16 @@ LOWER["dodo"] = {"pipeline", "build", "cli", "config", "core"}
 ON_HOSTS = {"main", "files", "interfaces", "link", "mpi_holder"}
 """Modules of agent/ that run on a host's own Python, without an environment."""
 DOIT = {"build.stage", "build.state", "build.reporter", "build.explain", "cli.commands", "cli.tasks"}
-DOIT |= {"cli.program", "cli.doit_commands", "cli.completion", "cli.prune", "cli.accept", "cli.exchange", "dodo"}
+DOIT |= {
+    "cli.program",
+    "cli.doit_commands",
+    "cli.completion",
+    "cli.prune",
+    "cli.accept",
+    "cli.exchange",
+    "cli.init",
+    "dodo",
+}
 """The modules at doit's extension points."""
 HEAVY = {
     "mlx",

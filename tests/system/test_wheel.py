@@ -106,6 +106,16 @@ def test_an_installed_package_builds_a_project_of_its_own(site: Path, own: Path)
     assert "templates/prompts/correct.j2: content changed" in run(site, "thunder", "why", "data:nko", cwd=own).stdout
 
 
+def test_a_project_that_it_began_is_one(site: Path, tmp_path: Path) -> None:
+    """
+    The demonstration's rows and base come with the package.
+    """
+    begun = run(site, "thunder", "init", "demo", cwd=tmp_path)
+
+    assert (0, "next: cd demo && thunder") == (begun.returncode, begun.stdout.splitlines()[-1]), begun.stderr
+    assert "data:nko-nano: never built" in run(site, "thunder", "why", cwd=tmp_path / "demo").stdout
+
+
 def test_another_project_of_the_environment_keeps_doits_own_ways(site: Path, tmp_path: Path) -> None:
     """
     Somebody's doit of another purpose must not get our memory, our lock or our errors.
