@@ -128,3 +128,11 @@ def python(module: str, arguments: list[str], folder: Path, **env: str) -> "subp
         timeout=120,
         check=False,
     )
+
+
+@pytest.fixture(scope="session")
+def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that was trained for 4 steps."""
+    place = tmp_path_factory.mktemp("generate") / "adapter"
+    assert 0 == inline("thunder_train.worker", flags(place), folder).returncode
+    return place

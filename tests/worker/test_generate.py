@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.helpers.project_copy import PROJECT
-from tests.worker.conftest import TEXTS, flags, inline, python, row, write_rows
+from tests.worker.conftest import TEXTS, inline, python, row, write_rows
 from thunder_train.core import files
 
 pytestmark = pytest.mark.ranks
@@ -20,14 +20,6 @@ pytestmark = pytest.mark.ranks
 Process = subprocess.CompletedProcess[str]
 Run = tuple[Process, Path]
 """A process and its output folder."""
-
-
-@pytest.fixture(scope="module")
-def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that was trained for 4 steps."""
-    place = tmp_path_factory.mktemp("generate") / "adapter"
-    assert 0 == inline("thunder_train.worker", flags(place), folder).returncode
-    return place
 
 
 @pytest.fixture(scope="module")

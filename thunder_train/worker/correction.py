@@ -57,20 +57,19 @@ def _count(target: Path, inputs: Mapping[str, str], group: Ranks) -> int | None:
     if group.rank == 0 and target.is_file():
         try:
             header, *lines = files.read_jsonl(target)
-            if header == _header(inputs, lines):
+            if header["identity"] == inputs:
+                if header["digest"] != files.digest(lines):
+                    raise ValueError(target)
                 mine = str(len(lines)).encode()
-        except (ValueError, ThunderError):  # an empty or damaged file
+        except (ValueError, KeyError, TypeError, ThunderError):
             print(f"warning: {target}: damaged; its rows are answered again", file=sys.stderr)
     count = ranks.broadcast(mine, group)
     return None if count is None else int(count)
 
 
-def _header(inputs: Mapping[str, str], lines: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"schema": SCHEMA, "identity": dict(inputs), "digest": files.digest(lines)}
-
-
 def _write(target: Path, inputs: Mapping[str, str], lines: list[dict[str, Any]]) -> None:
-    files.write_text(target, "".join(map(files.json_line, [_header(inputs, lines), *lines])))
+    header = {"schema": SCHEMA, "identity": dict(inputs), "digest": files.digest(lines)}
+    files.write_text(target, "".join(map(files.json_line, [header, *lines])))
 
 
 def _answer(
