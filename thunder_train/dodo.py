@@ -156,6 +156,16 @@ def task_chat() -> Tasks:
     return _each("chat", lambda recipe: tasks.of(recipe, use.chat, *options, before=graph.before_use(recipe)))
 
 
+def task_fuse() -> Tasks:
+    """The adapter in the weights of its base, as a model folder [--dequantize]."""
+    return _each("fuse", lambda recipe: tasks.of(recipe, use.fuse, use.DEQUANTIZE, before=graph.before_use(recipe)))
+
+
+def task_export() -> Tasks:
+    """The adapter as PEFT loads it [--for OWNER/NAME of the base]."""
+    return _each("export", lambda recipe: tasks.of(recipe, use.export, use.FOR, before=graph.before_use(recipe)))
+
+
 def task_index() -> dict[str, Any]:
     """All runs that have a manifest on one page, sortable, any two compared -> runs/index.html. It builds no run."""
     return {"actions": [tasks.write_index], "targets": [paths.INDEX], "uptodate": [False], "clean": True}

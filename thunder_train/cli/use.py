@@ -22,8 +22,18 @@ OUT = {"name": "out", "long": "out", "type": str, "default": "", "help": "the fi
 PROMPT = {"name": "prompt", "long": "prompt", "type": str, "default": "", "help": "ask this alone"}
 BASE = {"name": "base", "long": "base", "type": bool, "default": False, "help": "the base model alone answers"}
 MAX_TOKENS = {"name": "max_tokens", "long": "max-tokens", "type": int, "default": 0, "help": "most tokens of an answer"}
+DEQUANTIZE = {
+    "name": "dequantize",
+    "long": "dequantize",
+    "type": bool,
+    "default": False,
+    "help": "unpack the weights: a larger folder, and nothing is rounded",
+}
+FOR = {"name": "base", "long": "for", "type": str, "default": "", "help": "the base's name for PEFT, as OWNER/NAME"}
 NEW = "/new"
 """A line that makes a conversation begin anew."""
+WELL_KEPT = 0.9
+"""A fused folder that keeps a smaller share of the adapter's effect is warned of."""
 ENDED = {"length": "cut at the most tokens; --max-tokens N", "thinking": "it was still thinking; --max-tokens N"}
 """How an answer ended that did not end by itself."""
 
@@ -75,6 +85,39 @@ def chat(recipe: Recipe, as_json: bool, prompt: str, base: bool, max_tokens: int
             if not is_terminal or signal.SIGINT not in (*interrupt.args, signal.SIGINT)[:1]:
                 raise
             print()
+
+
+@fails_cleanly
+def fuse(recipe: Recipe, as_json: bool, dequantize: bool) -> None:
+    """`fuse:<recipe>`: a model folder, and how much of the adapter's effect it keeps."""
+    from thunder_train.pipeline import sharing
+
+    fused = sharing.fuse(recipe, PROJECT, dequantize)
+    if as_json:
+        console.print_json(fused)
+        return
+    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in fused["loss"].items())
+    print(
+        f"{fused['folder']}: {fused['layers']} layers fused; it keeps {fused['kept']:.1%} of the adapter's effect and"
+    )
+    print(
+        f"writes {fused['same_words']:.1%} of the same tokens ({fused['rows']} rows; loss of their answers: {losses})"
+    )
+    if fused["kept"] < WELL_KEPT:
+        hint = "base and adapter as they are lose nothing, and neither does --dequantize"
+        print(f"warning: packed weights round the adapter away in part; {hint}", file=sys.stderr)
+
+
+@fails_cleanly
+def export(recipe: Recipe, as_json: bool, base: str) -> None:
+    """`export:<recipe>`: a folder that PEFT loads."""
+    from thunder_train.pipeline import sharing
+
+    exported = sharing.export(recipe, PROJECT, base)
+    if as_json:
+        console.print_json(exported)
+    else:
+        print(f"{exported['folder']}: {exported['modules']} layers for PEFT, on the base {exported['base']}")
 
 
 def _welcome(talk: "Conversation") -> str:

@@ -47,6 +47,8 @@ MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", *EVALUATED)
 """What the report reads of a run."""
 REPORTS = ("report.md", "report.html")
 """Rendered from templates/<name>.j2."""
+CARD = "adapter/README.md"
+"""The adapter's model card, rendered from templates/model_card.md.j2."""
 STYLE = "style.css"
 """Part of each HTML page of a run."""
 OUTPUTS = (
@@ -102,6 +104,16 @@ def correction(name: str) -> str:
 def corrected(name: str) -> str:
     """The folder of the rows that were corrected with a recipe's adapter."""
     return f"{run(name)}/corrected"
+
+
+def fused(name: str) -> str:
+    """A recipe's adapter in the weights of its base."""
+    return f"{run(name)}/fused"
+
+
+def peft(name: str) -> str:
+    """A recipe's adapter as PEFT keeps it."""
+    return f"{run(name)}/peft"
 
 
 def model(name: str) -> str:

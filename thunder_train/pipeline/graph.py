@@ -143,15 +143,15 @@ def evaluate(recipe: Recipe) -> Stage:
 
 def report(recipe: Recipe) -> Stage:
     """Everything measured -> report.md, report.html and the promotion decision."""
-    templates = {_template(name): f"templates/{name}.j2" for name in (*paths.REPORTS, paths.STYLE)}
+    templates = {_template(name): f"templates/{name}.j2" for name in (*paths.REPORTS, paths.STYLE, "model_card.md")}
     return _stage(
         recipe,
         "report",
         make=lambda out: _stages().report(recipe, out, accepted.of_run(decided(recipe))),
-        targets=(*paths.REPORTS, "promotion.json"),
+        targets=(*paths.REPORTS, "promotion.json", paths.CARD),
         inputs={**_inputs(recipe, *paths.MEASURED), **templates},
         reads=_whole(recipe),
-        code=("report.run_report", "evaluate.promotion"),
+        code=("report.run_report", "report.model_card", "evaluate.promotion"),
         views={**_script(recipe, "launch.sh"), **_script(recipe, "evaluate.sh")},  # they are part of the run_id
         optional=_accepted(recipe),
     )

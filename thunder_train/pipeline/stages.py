@@ -27,7 +27,7 @@ from thunder_train.data import audit, builder, hub_dataset, telemetry
 from thunder_train.evaluate import collapse, conditions, gate
 from thunder_train.launch import fit
 from thunder_train.launch.scripts import rendered
-from thunder_train.report import run_report
+from thunder_train.report import model_card, run_report
 from thunder_train.reproduce import manifest as manifests
 
 PROJECT = Path()
@@ -209,6 +209,7 @@ def report(recipe: Recipe, out: Path, entries: dict[str, Any]) -> None:
     files.write_json(staged / "promotion.json", decision)
     files.write_text(staged / "report.md", run_report.markdown_page(results, decision))
     files.write_text(staged / "report.html", run_report.html_page(results, decision))
+    files.write_text(staged / paths.CARD, model_card.card(recipe, PROJECT, decision=decision))
     speaker.say(f"{decision['decision']}, {len(decision['reasons'])} reasons against it: {run}/report.html")
 
 

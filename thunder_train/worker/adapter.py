@@ -31,21 +31,29 @@ def remove_old(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def write_adapter(folder: Path, tensors: Tensors, lora: Lora) -> None:
-    """Write adapter and config. Raises ThunderError, and writes nothing, when a tensor is not finite."""
+def write_adapter(folder: Path, tensors: Tensors, lora: Lora, base: str) -> None:
+    """Write adapter and config. Raises ThunderError, and writes nothing, when a tensor is not finite.
+
+    base: the model's folder or repository.
+    """
     if broken := [name for name, tensor in sorted(tensors.items()) if not np.isfinite(tensor).all()]:
         raise ThunderError(
             f"{len(broken)} adapter tensors are not finite, first {broken[0]}",
             where=str(folder),
             hint="lower the learning rate",
         )
-    files.write_json(folder / CONFIG, adapter_config(lora))
+    files.write_json(folder / CONFIG, adapter_config(lora, base))
     files.write_bytes(folder / ADAPTER, canonical_bytes(tensors))
 
 
-def adapter_config(lora: Lora) -> dict[str, Any]:
-    """What mlx-lm needs to put the adapter on the model again."""
-    return {"fine_tune_type": lora.kind, "num_layers": lora.num_layers, "lora_parameters": lora.parameters()}
+def adapter_config(lora: Lora, base: str) -> dict[str, Any]:
+    """What mlx-lm needs to put the adapter on the model again, and the base's name as mlx-lm's own trainer keeps it."""
+    return {
+        "model": files.portable(base),
+        "fine_tune_type": lora.kind,
+        "num_layers": lora.num_layers,
+        "lora_parameters": lora.parameters(),
+    }
 
 
 def canonical_bytes(tensors: Tensors) -> bytes:

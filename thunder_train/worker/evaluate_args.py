@@ -43,6 +43,18 @@ class Correction(Task):
     answers: Path = flag(help="Folder of answers-N.jsonl, to write", type=Path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fusing(Task):
+    """The flags of fusing: those of the evaluation whose model and rows it takes; `losses` gets the comparison."""
+
+    fused: Path = flag(help="Folder to write; it must not exist", type=Path)
+    dequantize: bool = flag(
+        help="Unpack the weights: a larger folder, and nothing is rounded",
+        type=lambda text: text == "true",
+        default=False,
+    )
+
+
 Kind = TypeVar("Kind", bound=Task)
 
 

@@ -21,8 +21,8 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
     rule = settings.choose if run.validation is not None else "last"
     is_best = rule == "best" and bool(state.best)
     chosen = state.best if is_best else last
-    adapter.write_adapter(settings.adapter_path.parent / "last", last, ready.lora)
-    adapter.write_adapter(settings.adapter_path, chosen, ready.lora)
+    adapter.write_adapter(settings.adapter_path.parent / "last", last, ready.lora, settings.model)
+    adapter.write_adapter(settings.adapter_path, chosen, ready.lora, settings.model)
     progress = state.progress
     if rule == "best":
         _say_which(run, state)
