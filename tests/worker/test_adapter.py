@@ -52,9 +52,11 @@ def test_the_config_is_what_mlx_lm_reads() -> None:
     from thunder_train.worker.adapter import adapter_config
 
     parameters = {"rank": 4, "scale": 10.0, "dropout": 0.0}
-    expected = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": parameters}
-    assert expected == adapter_config(lora())
-    assert ["mlp.up_proj"] == adapter_config(lora(keys=("mlp.up_proj",)))["lora_parameters"]["keys"]
+    expected = {"model": "owner/base", "fine_tune_type": "lora", "num_layers": 2, "lora_parameters": parameters}
+    assert expected == adapter_config(lora(), "owner/base")
+    config = adapter_config(lora(keys=("mlp.up_proj",)), "/home/me/base")
+    assert ["mlp.up_proj"] == config["lora_parameters"]["keys"]
+    assert "base" == config["model"]  # no path of this machine
 
 
 def test_a_broken_adapter_replaces_nothing(tmp_path: Path) -> None:
@@ -63,10 +65,10 @@ def test_a_broken_adapter_replaces_nothing(tmp_path: Path) -> None:
     """
     from thunder_train.worker.adapter import write_adapter
 
-    write_adapter(tmp_path, TENSORS, lora())
+    write_adapter(tmp_path, TENSORS, lora(), "base")
     good = (tmp_path / "adapters.safetensors").read_bytes()
     with pytest.raises(ThunderError) as caught:
-        write_adapter(tmp_path, {"a.lora_a": np.full((1,), np.nan, np.float32)}, lora())
+        write_adapter(tmp_path, {"a.lora_a": np.full((1,), np.nan, np.float32)}, lora(), "base")
 
     expected = f"{tmp_path}: 1 adapter tensors are not finite, first a.lora_a; lower the learning rate"
     assert expected == str(caught.value)
@@ -79,7 +81,7 @@ def test_a_new_run_removes_an_earlier_adapter(tmp_path: Path) -> None:
     """
     from thunder_train.worker.adapter import remove_old, write_adapter, write_done
 
-    write_adapter(tmp_path, TENSORS, lora())
+    write_adapter(tmp_path, TENSORS, lora(), "base")
     write_done(tmp_path, {"steps": 7})
     assert {"schema": "thunder.done/1", "steps": 7} == json.loads((tmp_path / "done.json").read_text())
     remove_old(tmp_path)
