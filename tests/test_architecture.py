@@ -56,6 +56,7 @@ DOIT |= {
     "cli.accept",
     "cli.exchange",
     "cli.init",
+    "cli.runs",
     "dodo",
 }
 """The modules at doit's extension points."""

@@ -7,6 +7,7 @@ escapes, so each text is made printable here first.
 
 import json
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,6 +54,11 @@ def draw_table(titles: Sequence[str], rows: Iterable[Sequence[tuple[str, str]]],
     for row in rows:  # Text, because rich reads markup and emoji codes in a plain string
         table.add_row(*(Text(printable(text), style) for text, style in row))
     Console(file=unguarded(sys.stdout), width=width).print(table)
+
+
+def width() -> int | None:
+    """Columns of the terminal; None where stdout is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def print_json(value: Any, indent: int | None = None) -> None:
