@@ -21,7 +21,7 @@ class ThunderError(Exception):
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
         program = f"`{os.environ.get(PROGRAM, './doit')}"
         self.what, self.where, self.hint = what.replace("`./doit", program), where, hint.replace("`./doit", program)
-        super().__init__((f"{where}: " if where else "") + what + (f"; {hint}" if hint else ""))
+        super().__init__((f"{where}: " if where else "") + self.what + (f"; {self.hint}" if hint else ""))
 
 
 def raise_all(problems: list[ThunderError]) -> None:

@@ -63,7 +63,9 @@ def test_a_folder_that_a_stage_reads_stays(project: Path) -> None:
     [
         (".thunder/partial/0123456789abcdef/0000002.safetensors", "checkpoints that no training goes on from"),
         (".thunder/partial/answers-old/answers.jsonl", "answers of an evaluation or a correction of no recipe"),
+        (".thunder/partial/correct-old/rows.jsonl", "answers of an evaluation or a correction of no recipe"),
         (".thunder/partial/answers-kept/answers.jsonl", ""),
+        (".thunder/partial/correct-kept/rows.jsonl", ""),
         (".thunder/staging/train-kept-999999999/x", "its process has ended"),
         (f".thunder/staging/train-kept-{os.getppid()}/x", ""),
         (".thunder/tokens/old.tokens", "tokens that nobody read for 30 days"),

@@ -103,7 +103,7 @@ def test_an_external_gate_decides_in_parts_and_by_ids_of_its_own(
     """
     Its answers are matched by id, which rows of a stranger's file may share; a witness is carried and never invented.
     """
-    monkeypatch.setattr(correction, "PART", 3)
+    monkeypatch.setattr(correction, "PART", 4)
     gate = external(tmp_path, WITNESSING)
     rows = [{"feat_id": name, "asr_text": HEARD} for name in ("b", "a", "a", "a", "c")]
     given = replace(recipe, evaluate=replace(recipe.evaluate, gate=gate))

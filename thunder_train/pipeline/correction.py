@@ -137,6 +137,7 @@ def _write_part(job: _Job, rows: list[NewRow]) -> None:
     lines = (
         {
             "id": row.row_id,
+            "line": row.line,
             "messages": [*msgspec.to_builtins(row.messages), {"role": "assistant", "content": row.hypothesis}],
         }
         for row in _in_order(rows)
@@ -196,24 +197,29 @@ def _lines(job: _Job) -> Iterator[bytes]:
 
 
 def _decided(job: _Job, file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """Every row as a line of the output: those up to the end of each part together, as the gate gets them."""
+    """Every row as a line of the output; a gate gets at most PART of them at a time."""
     decode, parts = msgspec.json.Decoder(NewRow).decode, iter(job.parts)
-    waiting, asked = list[NewRow](), 0
-    for line in file:
-        row = decode(line)
+    waiting, answer_of = list[NewRow](), dict[int, dict[str, Any]]()
+    for row in map(decode, file):
+        is_of_next = not row.reason and row.line not in answer_of
+        if is_of_next or len(waiting) == PART:
+            yield from _judged(job, waiting, answer_of)
+            waiting = []
+        if is_of_next:
+            answer_of = _read_answers(job, next(parts))
         waiting.append(row)
-        asked += not row.reason
-        if asked == PART or (len(waiting) >= PART and not asked):
-            yield from _of_part(job, waiting, next(parts) if asked else None)
-            waiting, asked = [], 0
-    yield from _of_part(job, waiting, next(parts) if asked else None)
+    yield from _judged(job, waiting, answer_of)
 
 
-def _of_part(job: _Job, rows: list[NewRow], part: Path | None) -> Iterator[dict[str, Any]]:
-    """The lines of some rows. part: the file of prompts of those that were asked."""
+def _read_answers(job: _Job, part: Path) -> dict[int, dict[str, Any]]:
+    """{line of a row: its answer} of a part."""
+    asked, (_, *answers) = files.read_jsonl(part), files.read_jsonl(job.folder / _answers_of(part))
+    return {row["line"]: answer for row, answer in zip(asked, answers, strict=True)}
+
+
+def _judged(job: _Job, rows: list[NewRow], answer_of: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lines of some rows."""
     asked = _in_order([row for row in rows if not row.reason])
-    answers = files.read_jsonl(job.folder / _answers_of(part))[1:] if part else []
-    answer_of = {row.line: answer for row, answer in zip(asked, answers, strict=True)}
     answered = [row for row in asked if "text" in answer_of[row.line]]
     names = {row.line: name for row, name in zip(answered, _unique([row.row_id for row in answered]), strict=True)}
     predictions = [prediction(row, answer_of[row.line]["text"]) | {"id": names[row.line]} for row in answered]

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tests.helpers.inputs import write
 from tests.helpers.project_copy import PROJECT, Copy
 from tests.system.cluster.lab import VENV, Lab
 from tests.system.cluster.machine import PROJECT_FOLDER
@@ -46,3 +47,26 @@ def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, buil
         assert [] == [*(host.folder / "tmp").iterdir()]
     again = it.head.run([".venv/bin/python", "-m", "thunder_train.cli", "evaluate:lab"])
     assert (0, False) == (again.returncode, ".  " in again.stdout), again.stdout
+
+
+def test_new_rows_are_corrected_on_the_hosts(it: Lab, project: Copy) -> None:
+    """
+    They get what two local ranks answer, and leave nothing there.
+    """
+    letters = "ߊߋߌߍߎ"
+    rows = [{"feat_id": number, "asr_text": f"ߞߏ {letters[: number % 5 + 1]}"} for number in range(9)]
+    for root in (it.head.project, project.path):
+        write(root / "new.jsonl", rows)
+    done = it.head.run(
+        [".venv/bin/python", "-m", "thunder_train.cli", "correct:lab", "--rows", "new.jsonl"], timeout=300
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert 0 == project.doit("correct:smoke", "--rows", "new.jsonl").status
+    remote, local = (
+        root / "corrected/new.jsonl" for root in (it.head.project / "runs/lab", project.path / "runs/smoke")
+    )
+    assert local.read_bytes() == remote.read_bytes()
+    assert 9 == len(local.read_bytes().splitlines())
+    for host in it.hosts:
+        assert [] == [*(host.project / ".thunder").glob("partial/*")]
