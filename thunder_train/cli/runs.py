@@ -87,16 +87,15 @@ def _sorted(runs: Runs, key: str) -> list[Facts]:
         "seconds": lambda run: run.seconds,
         "decision": lambda run: run.decision,
     }
-    names = {name for run in runs.runs for name in run.settings}
-    full = next((name for name in sorted(names) if name == key or name.endswith(f".{key}")), "")
+    names = [*runs.differing, *sorted({name for run in runs.runs for name in run.settings})]
+    full = next((name for name in names if name == key or name.endswith(f".{key}")), "")
     if key not in columns and not full and runs.runs:
         raise ThunderError(f"no column or key is named {key!r}", "--sort", f"one of {', '.join(columns)}, or a key")
-    value = columns.get(key, lambda run: run.settings.get(full))
 
     def order(run: Facts) -> tuple[Any, ...]:
-        found = value(run)
-        is_number = isinstance(found, int | float)
-        return found is None, not is_number, found if is_number else 0, str(found), run.loss or 0.0, run.name
+        value = columns[key](run) if key in columns else run.settings.get(full)
+        number = value if isinstance(value, int | float) else None
+        return value is None, number is None, number or 0, str(value), run.loss or 0.0, run.name
 
     return sorted(runs.runs, key=order)
 
