@@ -17,8 +17,10 @@ from thunder_train import ThunderError
 from thunder_train.build import explain, running
 from thunder_train.build.key import Stage
 from thunder_train.build.stage import operational_changes
+from thunder_train.cli import comparison
 from thunder_train.cli.ending import USER_ERROR
 from thunder_train.core import caller, console, files, paths
+from thunder_train.core.text import printable
 from thunder_train.reproduce import compare, manifest
 from thunder_train.reproduce.compare import ABSENT, DIFFERENT, IDENTICAL, IMPOSSIBLE, Verdict
 from thunder_train.reproduce.reproduce import reproduce
@@ -38,6 +40,7 @@ CHECK = {
     "default": False,
     "help": "exit with 1 if any would run, for CI",
 }
+WHOLE = {"name": "whole", "long": "all", "type": bool, "default": False, "help": "also metrics that are only counted"}
 EXIT_STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
 """Exit statuses of `doit reproduce` by verdict; 0 for a run that was reproduced."""
 COLUMNS = tuple(stage for stage in explain.ORDER if stage != "hostfile")
@@ -149,12 +152,12 @@ class Compare(Command):  # type: ignore[misc]
     doc_purpose = "show what differs between two runs, side by side"
     doc_usage = "A B"
     doc_description = "A and B are recipes that have been built, or paths of manifests."
-    cmd_options = (JSON,)
+    cmd_options = (WHOLE, JSON)
 
     def execute(self, opt_values: dict[str, Any], pos_args: list[str]) -> int:
-        """Print every fact that differs and return the exit status."""
+        """Print what differs and return the exit status."""
         try:
-            runs = [arg for arg in pos_args if arg != "--json"]  # doit reads options only before A
+            runs = [arg for arg in pos_args if arg not in ("--json", "--all")]  # doit reads options only before A
             if len(runs) != 2:
                 raise ThunderError("needs two runs", "doit compare", "`doit compare A B`, recipes or manifests")
             manifests = [_manifest_path(run) for run in runs]
@@ -171,7 +174,12 @@ class Compare(Command):  # type: ignore[misc]
             rows = [difference.as_json() for difference in differences]
             console.print_json({"schema": "thunder.compare/1", **sides, "differences": rows})
         elif differences:
-            print_table(("", *map(str, manifests)), [_row(difference) for difference in differences])
+            headline, is_judged = comparison.headline(*manifests)
+            print(headline)
+            names = [f"{side}: {name}" for side, name in zip("AB", map(printable, runs), strict=True)]
+            comparison.show(
+                differences, names, is_whole=opt_values["whole"] or "--all" in pos_args, is_judged=is_judged
+            )
         else:
             print("the two runs are the same")
         return 0
