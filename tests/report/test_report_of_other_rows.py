@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers import evaluations, recipes
 from tests.helpers.audits import Page
+from thunder_train.config.report import Report
 from thunder_train.report import run_report, runs_index
 
 NOTHING = {"loss": None, "perplexity": None, "tokens": 0, "dropped": 0}
@@ -20,7 +21,7 @@ def pages(root: Path, is_chat: bool = False, **given: Any) -> tuple[str, str, di
     recipe = recipes.finished(root, **given)
     results = run_report.gather(recipe, root)
     if is_chat:
-        recipe = replace(recipe, dataset=replace(recipe.dataset, templates=()))
+        recipe = replace(recipe, dataset=replace(recipe.dataset, templates=()), report=Report())
         results = replace(results, recipe=recipe)
     decision = run_report.decide(results)
     folder = root / "templates"

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers import recipes
 from tests.helpers.audits import NKO, Page
 from thunder_train import ThunderError
+from thunder_train.config.report import Report
 from thunder_train.core import files, shipped
 from thunder_train.core.text import UNSEEN_IN_LINES
 from thunder_train.report import run_report
@@ -152,6 +153,27 @@ def test_a_long_training_has_a_small_page(tmp_path: Path) -> None:
     results.done["losses"]["train"] = [[step, 1 / step] for step in range(1, 20_001)]
 
     assert 100_000 > len("".join(run_report.figures(replace(results, metrics=recipes.metrics(20_000))).values()))
+
+
+def test_a_page_says_only_what_its_project_says(tmp_path: Path) -> None:
+    """
+    A chat project has no recogniser and no bridge; its own texts are shown as they are, and are no markup.
+    """
+    recipe = recipes.finished(tmp_path)
+    own = Report(title="My <b>run</b>", date="2026-04-21", applies_to=("Chats & more.",), do_not=("[a](b)",))
+    results = run_report.gather(replace(recipe, report=own), tmp_path)
+    bare = run_report.gather(replace(recipe, report=Report()), tmp_path)
+    decision = run_report.decide(results)
+
+    page, text = html_page(tmp_path, results), run_report.markdown_page(results, decision, tmp_path / "templates")
+
+    assert "<h1>My &lt;b&gt;run&lt;/b&gt;: run " in page
+    assert all("2026-04-21" in each for each in (page, text))
+    assert "<p>Chats &amp; more.</p>" in page
+    assert "- \\[a\\](b)" in text
+    for each in (html_page(tmp_path, bare), run_report.markdown_page(bare, decision, tmp_path / "templates")):
+        assert "Architecture boundary" not in each
+        assert "PyTorch" not in each
 
 
 def test_the_markdown_page_has_the_sections_of_the_first_status_page(shown: Path) -> None:

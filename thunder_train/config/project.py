@@ -34,6 +34,7 @@ from thunder_train.config.fields import (
     whole,
 )
 from thunder_train.config.promotion import Promotion
+from thunder_train.config.report import Report
 from thunder_train.config.train import Train
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -240,6 +241,7 @@ class Recipe:
     train: Train = nested(Train, help="The training")
     evaluate: Evaluate = nested(Evaluate, help="The evaluation", default=Evaluate)
     promotion: Promotion = nested(Promotion, help="What an adapter must show to be promoted", default=Promotion)
+    report: Report = nested(Report, help="What the run's page says of its project", default=Report)
     build: Build = nested(Build, help="What makes a result stale", default=Build)
 
     @property
@@ -293,6 +295,7 @@ class Defaults:
 
     train: dict[str, Any] = nested(Train, help="Defaults of [train]", default=dict, partial=True)
     evaluate: dict[str, Any] = nested(Evaluate, help="Defaults of [evaluate]", default=dict, partial=True)
+    report: dict[str, Any] = nested(Report, help="Defaults of [report]", default=dict, partial=True)
     build: dict[str, Any] = nested(Build, help="Defaults of [build]", default=dict, partial=True)
 
 

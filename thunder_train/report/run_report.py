@@ -117,10 +117,12 @@ def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLAT
 def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
     """The values that both templates use."""
     overall = [line for line in results.evaluation["conditions"] if line["partition"] == ALL]
-    evaluation, dataset = results.evaluation, results.recipe.dataset
+    evaluation, dataset, report = results.evaluation, results.recipe.dataset, results.recipe.report
     counts = evaluation["rows"]
     return {
         "recipe": results.recipe,
+        "report": report,
+        "has_boundary": bool(report.use_for or report.do_not or report.bridge or report.bridge_note),
         "run_id": results.run_id,
         "has_hypotheses": bool(counts["scored"] or dataset.templates),
         "is_judged": bool(results.decisions),
