@@ -151,6 +151,25 @@ def test_a_host_that_has_answered_needs_no_password(
     ) == str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("No space left on device", "check the disk space and permissions there"),
+        ("Operation not permitted", f"if it is a Mac: {client.privacy.PROTECTED}"),
+    ],
+)
+def test_a_call_that_a_host_refuses_has_a_hint(
+    reason: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    On a Mac sshd may read Documents only with Full Disk Access, whatever its permissions say.
+    """
+    answer = json.dumps({"failed": f"rows.jsonl: {reason}"})
+    play_ssh(tmp_path, f"for _ in 1 2 3 4 5; do read -r line; done; echo 'thunder-answer {answer}'", monkeypatch)
+
+    assert f"host mac4: rows.jsonl: {reason}; {hint}" == asked(PLACE)
+
+
 def test_a_neighbour_without_a_route_may_be_a_permission(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     macOS 15 and newer; untested on a Mac.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.project_copy import PROJECT
+from thunder_train.core import privacy
 
 SCRIPT = """
 import errno, os, signal, sqlite3, sys, time
@@ -35,6 +36,11 @@ def run(body: str, **options: object) -> "subprocess.CompletedProcess[str]":
         ("pass", 5, ""),
         ("raise ThunderError('is missing', 'a.toml', 'add it')", 3, "ERROR: a.toml: is missing; add it\n"),
         ("raise PermissionError(13, 'Permission denied', 'x')", 3, "ERROR: x: Permission denied\n"),
+        (  # as on a Mac
+            "ending.privacy.hint.__defaults__ = (True,); raise PermissionError(1, 'Operation not permitted', 'x')",
+            3,
+            f"ERROR: x: Operation not permitted; {privacy.PROTECTED}\n",
+        ),
         (
             "raise OSError(errno.EMFILE, 'Too many open files', 'x')",
             3,

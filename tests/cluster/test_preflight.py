@@ -298,6 +298,25 @@ def test_every_host_is_asked_and_every_problem_reported(
     ] == refusal(preflight.preflight, recipe, tmp_path / "logs")
 
 
+def test_a_warning_ends_nothing(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A Mac on battery can train, if its user wants it.
+    """
+    host = Host("127.0.0.1", ("127.0.0.1",), ())
+    local = replace(recipe, cluster=Cluster("local", "ring", (host, host), (), "", ""))
+    facts = {**FACTS, "mac": {**MAC, "is_on_battery": True}, "interfaces": []}
+    monkeypatch.setattr(preflight, "_facts", lambda *_: facts)
+    monkeypatch.setattr(preflight, "_all_reduce", lambda *_: [])
+
+    assert [] == preflight.preflight(local, tmp_path)["notes"]
+    assert (
+        "warning: host localhost: runs on battery, where macOS may sleep in spite of caffeinate; "
+        "connect its power adapter\n"
+    ) == capsys.readouterr().err
+
+
 @pytest.mark.ranks
 def test_local_ranks_report_their_size_and_their_sum(tmp_path: Path, recipe: Recipe) -> None:
     """
@@ -322,7 +341,7 @@ ALL_REDUCE = """
 import sys
 from pathlib import Path
 from tests.helpers.recipes import smoke
-from thunder_train.cluster import mac_hosts, preflight
+from thunder_train.cluster import preflight
 preflight._all_reduce(smoke(Path(sys.argv[1])), Path(sys.argv[1]))
 """
 
