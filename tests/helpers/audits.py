@@ -9,7 +9,7 @@ from thunder_train.data import audit
 
 TEMPLATE = PROJECT / "templates" / "audit.html.j2"
 SPREAD = {"min": 12, "median": 20.5, "max": 1024, "total": 4096}
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "input"}
 NKO = re.compile("[\u07c0-\u07ff]")
 
 

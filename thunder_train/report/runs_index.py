@@ -6,6 +6,7 @@ Input: runs/*/manifest.json.  Output: runs/index.html, one self-contained file; 
 import base64
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,28 @@ from markupsafe import Markup
 from thunder_train import ThunderError
 from thunder_train.core import files, html, paths, shipped
 from thunder_train.core.html import visible
+from thunder_train.report import plots
 from thunder_train.reproduce import compare, manifest
 
 CONDITIONS = ("baseline", "adapter_blind", "adapter_gated")
 """Conditions whose error rate has a column in the table."""
+MOST_POINTS = 60
+"""Most points of a run's curve."""
 COMPARED = ("recipe", "inputs", "model", "environment", "code", "metrics", "promotion")
 """Parts of a manifest that the page compares."""
 
 
 def build(root: Path) -> str:
     """The page. An unreadable manifest is listed on it, so that one bad run does not hide the others."""
-    rows, compared, problems = [], {}, []
+    rows, compared, problems, curves = [], {}, [], {}
     for path in sorted((root / "runs").glob("*/manifest.json")):
         name = visible(path.parent.name)
         try:
             run = manifest.read(path)
-            row, compared_facts = _row(name, run, path.parent), facts(run)
+            row, compared_facts, losses = _row(name, run, path.parent), facts(run), curve(run)
             rows.append(row)
             compared[name] = compared_facts
+            curves[name] = losses
         except ThunderError as problem:
             problems.append((name, str(problem).replace(str(path), paths.run_manifest(name))))
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -45,11 +50,17 @@ def build(root: Path) -> str:
     values = {
         "rows": rows,
         "problems": problems,
-        "data": as_json(differing(compared)),
+        "data": as_json({**differing(compared), "curves": curves}),
         "script": Markup(script),  # noqa: S704 - a file of the project
         "script_hash": Markup(f"sha256-{digest}"),  # noqa: S704 - base64
     }
     return html.page(shipped.place("templates/index.html.j2", root), values)
+
+
+def curve(run: dict[str, Any]) -> list[tuple[float, float]]:
+    """(step, validation loss) of a run, thinned: a hundred runs must not make a page of megabytes."""
+    points = [(float(step), float(loss)) for step, loss in run["metrics"]["losses"].get("valid", [])]
+    return [point for point in plots.thinned(points, MOST_POINTS) if math.isfinite(point[1])]
 
 
 def facts(run: dict[str, Any]) -> dict[str, str]:

@@ -205,3 +205,18 @@ def test_a_page_prints(opened: Open, name: str) -> None:
     assert 718 >= page.evaluate("document.documentElement.scrollWidth")
     assert "rgb(255, 255, 255)" == page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_the_index_filters_its_runs_and_draws_their_losses(opened: Open) -> None:
+    """
+    By name and by any key and value in which runs differ; what is hidden is not drawn.
+    """
+    page = opened("index.html")
+    names, lines = page.locator("#runs tbody tr:visible th"), page.locator("#curves polyline")
+
+    assert (3, 3) == (names.count(), lines.count())
+    page.get_by_role("searchbox").fill("learning_rate=0.001 run-10")
+    assert ["run-10"] == names.all_inner_texts()
+    assert (1, "1 of 3") == (lines.count(), page.locator("#shown").inner_text())
+    page.get_by_role("searchbox").fill("nothing")
+    assert not page.locator("#curves").is_visible()
