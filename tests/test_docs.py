@@ -131,3 +131,17 @@ def test_schemas_for_agents_are_in_the_code() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "thunder_train").rglob("*.py")))
 
     assert [] == [name for name in re.findall(r"`(thunder\.[a-z]+/\d)`", AGENTS) if f'"{name}"' not in code]
+
+
+def test_an_error_of_a_command_for_programs_is_json(fresh: Copy) -> None:
+    """
+    Each problem has its file, key and cure; no text has to be taken apart.
+    """
+    fresh.edit("thunder.toml", "[project]\n", "[project]\nnope = 1\nnada = 2\n")
+
+    done = fresh.doit("why", "--json")
+    error = json.loads(done.output.splitlines()[-1])
+
+    assert (3, 3, "thunder.error/1") == (done.status, error["status"], error["schema"])
+    assert 2 == len(error["problems"])
+    assert all("thunder.toml" in each["where"] for each in error["problems"])

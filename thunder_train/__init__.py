@@ -16,12 +16,19 @@ class ThunderError(Exception):
 
     what: the fact, as a sentence without a full stop.  where: `file: key`, a path, or a host.
     hint: the edit or command that corrects it; in `./doit data:x` as the user would start it.
+    parts: the errors of which it was made, if of several.
     """
 
     def __init__(self, what: str, where: str = "", hint: str = "") -> None:
         program = f"`{os.environ.get(PROGRAM, './doit')}"
         self.what, self.where, self.hint = what.replace("`./doit", program), where, hint.replace("`./doit", program)
         super().__init__((f"{where}: " if where else "") + self.what + (f"; {self.hint}" if hint else ""))
+        self.parts: tuple[ThunderError, ...] = ()
+
+    @property
+    def problems(self) -> "tuple[ThunderError, ...]":
+        """The errors that this one holds, or itself."""
+        return self.parts or (self,)
 
 
 def raise_all(problems: list[ThunderError]) -> None:
@@ -29,7 +36,9 @@ def raise_all(problems: list[ThunderError]) -> None:
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise ThunderError("\n".join(str(problem) for problem in problems))
+        error = ThunderError("\n".join(str(problem) for problem in problems))
+        error.parts = tuple(part for problem in problems for part in problem.problems)
+        raise error
 
 
 def raise_some(problems: list[ThunderError]) -> None:

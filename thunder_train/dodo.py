@@ -36,7 +36,7 @@ Tasks = Iterator[dict[str, Any]]
 try:
     PROJECT, BROKEN = load.usable(Path(), STATS)
 except ThunderError as problem:
-    raise InvalidDodoFile(str(problem)) from None
+    raise InvalidDodoFile(str(problem)) from problem
 tasks.warn_of(BROKEN)
 process.follow_signals()  # also where doit was started without ./doit
 CACHE = RunCache(PROJECT.cache, PROJECT.cache_limit_bytes)

@@ -18,7 +18,7 @@ from thunder_train.build import explain, running
 from thunder_train.build.key import Stage
 from thunder_train.build.stage import operational_changes
 from thunder_train.cli import comparison
-from thunder_train.cli.ending import USER_ERROR
+from thunder_train.cli.ending import USER_ERROR, in_form
 from thunder_train.core import caller, console, files, paths
 from thunder_train.core.text import printable
 from thunder_train.reproduce import compare, manifest
@@ -139,7 +139,7 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
             path = Path(caller.path(opt_values["manifest"]))
             verdict = reproduce(path, Path(), opt_values["confirmed"])
         except ThunderError as error:
-            print(error, file=sys.stderr)
+            print(in_form(error), file=sys.stderr)
             return USER_ERROR
         show(verdict, opt_values["as_json"])
         return EXIT_STATUS.get(verdict.word, 0)
@@ -163,7 +163,7 @@ class Compare(Command):  # type: ignore[misc]
             manifests = [_manifest_path(run) for run in runs]
             left, right = (manifest.read(path) for path in manifests)
         except ThunderError as error:
-            print(error, file=sys.stderr)
+            print(in_form(error), file=sys.stderr)
             return USER_ERROR
         differences = compare.differences(left, right)
         if opt_values["as_json"] or "--json" in pos_args:

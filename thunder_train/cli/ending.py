@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import signal
 import sqlite3
@@ -13,6 +14,8 @@ from thunder_train import ThunderError
 from thunder_train.core import privacy, process, terminal
 from thunder_train.core.exit_codes import SIGNAL
 
+FAILED = 1
+"""doit's status when a task has failed."""
 USER_ERROR = 3
 """doit's status of an error before any task has run."""
 FULL = 74
@@ -53,9 +56,20 @@ def run(main: Callable[[], int]) -> int:
         number = next((each for each in interrupt.args if isinstance(each, int)), signal.SIGINT)
         return _say("doit: interrupted", SIGNAL + number)
     except ThunderError as error:
-        return _say(f"ERROR: {error}", USER_ERROR)
+        return _say(in_form(error, "ERROR: "), USER_ERROR)
     except (OSError, sqlite3.Error, RecursionError, MemoryError) as error:
         return _say(f"ERROR: {in_words(error)}", USER_ERROR)
+
+
+def in_form(error: ThunderError, start: str = "") -> str:
+    """An error that ends a command with USER_ERROR: JSON where --json was given, else its text after `start`."""
+    return as_json(error, USER_ERROR) if "--json" in sys.argv else f"{start}{error}"
+
+
+def as_json(error: ThunderError, status: int) -> str:
+    """An error for programs, on one line: each problem with its place and its cure. status: the command's."""
+    problems = [{"what": each.what, "where": each.where, "hint": each.hint} for each in error.problems]
+    return json.dumps({"schema": "thunder.error/1", "problems": problems, "status": status}, sort_keys=True)
 
 
 def in_words(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from thunder_train.build import accepted, exchange, explain, store
 from thunder_train.build.exchange import Moved
 from thunder_train.build.run_cache import RunCache
 from thunder_train.cli.commands import JSON
-from thunder_train.cli.ending import USER_ERROR
+from thunder_train.cli.ending import USER_ERROR, in_form
 from thunder_train.core import console, paths
 from thunder_train.core.text import printable, printable_lines
 from thunder_train.reproduce import manifest
@@ -39,7 +39,7 @@ class _Exchange(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
             place = store.at(address)
             moved = [move(recipe, place) for recipe in named(self.sel_tasks, self._recipes())]
         except ThunderError as error:
-            print(printable_lines(str(error)), file=sys.stderr)
+            print(printable_lines(in_form(error)), file=sys.stderr)
             return USER_ERROR
         finally:
             self.dep_manager.close()

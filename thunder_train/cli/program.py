@@ -110,6 +110,8 @@ class Program(DoitMain):  # type: ignore[misc]
                 raise ThunderError(
                     "no project is here", os.getcwd(), f"`{self.BIN_NAME} init NAME` begins one"
                 ) from None
+            if isinstance(error.__cause__, ThunderError):  # of thunder.toml and recipes
+                raise error.__cause__ from None
             raise ThunderError(str(error).strip()) from None
 
 

@@ -11,7 +11,7 @@ from doit.cmd_base import Command
 
 from thunder_train import ThunderError
 from thunder_train.cli.commands import JSON
-from thunder_train.cli.ending import USER_ERROR
+from thunder_train.cli.ending import USER_ERROR, in_form
 from thunder_train.core import console
 from thunder_train.core.text import printable_lines
 from thunder_train.report import run_facts
@@ -48,7 +48,7 @@ class ShowRuns(Command):  # type: ignore[misc]  # doit ships no types
             runs = _chosen(pos_args)
             rows = _sorted(runs, opt_values["sort"])
         except ThunderError as error:
-            print(printable_lines(f"ERROR: {error}"), file=sys.stderr)
+            print(printable_lines(in_form(error, "ERROR: ")), file=sys.stderr)
             return USER_ERROR
         for problem in runs.problems:
             print(f"warning: {problem}", file=sys.stderr)

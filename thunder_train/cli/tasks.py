@@ -15,7 +15,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 
 from thunder_train import ThunderError
-from thunder_train.cli.ending import in_words
+from thunder_train.cli.ending import FAILED, as_json, in_words
 from thunder_train.config.fields import RUN
 from thunder_train.config.load import Broken
 from thunder_train.config.project import Cluster, Project, Recipe
@@ -88,6 +88,8 @@ def fails_cleanly(action: Callable[..., None]) -> Callable[..., TaskFailed | Non
         try:
             action(*args, **options)
         except ThunderError as error:
+            if options.get("as_json"):
+                print(as_json(error, FAILED), file=sys.stderr)
             return TaskFailed(str(error))
         except (OSError, sqlite3.Error) as error:
             return TaskFailed(in_words(error))
