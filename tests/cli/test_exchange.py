@@ -41,7 +41,7 @@ def test_mistakes_are_named(project: Copy, tmp_path: Path) -> None:
     for words, message in (
         (["push"], f"doit push: no store is named; {hint}to\n"),
         (["pull", "smoke"], f"doit pull: no store is named; {hint}from\n"),
-        (["pull", "--from", "x", "smok"], "no recipe is named 'smok'; `./doit status` shows all\n"),
+        (["pull", "smok", "--from", "x"], "no recipe is named 'smok'; `./doit status` shows all\n"),
     ):
         done = project.doit(*words)
         assert (3, message) == (done.status, done.output)

@@ -15,6 +15,7 @@ from thunder_train.build.exchange import Moved
 from thunder_train.build.run_cache import RunCache
 from thunder_train.cli.commands import JSON
 from thunder_train.cli.ending import USER_ERROR, in_form
+from thunder_train.cli.word_order import AnyOrder
 from thunder_train.core import console, paths
 from thunder_train.core.text import printable, printable_lines
 from thunder_train.reproduce import manifest
@@ -25,7 +26,7 @@ TO = {"name": "store", "short": "", "long": "to", "type": str, "default": "", "h
 FROM = {**TO, "long": "from"}
 
 
-class _Exchange(DoitCmdBase):  # type: ignore[misc]  # doit ships no types
+class _Exchange(AnyOrder, DoitCmdBase):  # type: ignore[misc]  # doit ships no types
     """What push and pull share: the words name recipes, by default those that a bare doit builds."""
 
     takes_recipes = True

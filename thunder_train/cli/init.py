@@ -153,9 +153,14 @@ def _texts(data: Data, base: Base, train: dict[str, Any]) -> dict[str, str]:
         project += f"\n[[datasets.{data.name}.sources]]\n{keys_as_toml(source)}"
     recipe = "#:schema ../docs/recipe.schema.json\n"
     recipe += f"model = {toml(base.name)}\ndataset = {toml(data.name)}\n\n[train]\n{keys_as_toml(train)}"
-    if any(source["kind"] in ("chatml", "folder", "completions", "sharegpt", "alpaca") for source in data.sources):
+    is_chat = any(
+        source["kind"] in ("chatml", "folder", "completions", "sharegpt", "alpaca") for source in data.sources
+    )
+    if is_chat:
         recipe += "\n[evaluate]\nmax_tokens = 128 # of an answer; longer ones are cut\n"
-        recipe += "\n[evaluate.probe]\nmax_over_long = 1.0 # cut answers are no failure\n"
+    if is_chat or base.table["kind"] == "nano":
+        recipe += "\n[evaluate.probe] # shares of answers that may be wrong in such ways\n"
+        recipe += keys_as_toml(first_project.probe_of(base))
     return {
         "dodo.py": DODO,
         "thunder.toml": project,

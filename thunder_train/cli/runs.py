@@ -12,6 +12,7 @@ from doit.cmd_base import Command
 from thunder_train import ThunderError
 from thunder_train.cli.commands import JSON
 from thunder_train.cli.ending import USER_ERROR, in_form
+from thunder_train.cli.word_order import AnyOrder
 from thunder_train.core import console
 from thunder_train.core.text import printable_lines
 from thunder_train.report import run_facts
@@ -30,7 +31,7 @@ SHOWN_KEYS = 6
 BEST = "*"
 
 
-class ShowRuns(Command):  # type: ignore[misc]  # doit ships no types
+class ShowRuns(AnyOrder, Command):  # type: ignore[misc]  # doit ships no types
     """doit runs: all runs that have a manifest, whoever made them."""
 
     name = "runs"
