@@ -117,7 +117,11 @@ def test_a_gate_gets_no_secret_and_only_variables_by_name(project: Path, name: s
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("[train]\nnum_iters = 4", "", "train: is missing; add a table [train]"),
+        (
+            "[train]\nnum_iters = 4",
+            "",
+            "train: is missing; add a table [train], or [adapter] with a path",
+        ),
         ("num_iters = 4", "", "train.num_iters: is missing; add `num_iters = ...` (Optimizer steps)"),
         ('"local"', '"locl"', "cluster: no cluster is named 'locl'; did you mean 'local'?"),
         ('"nano"', '"gemma"', "model: no model is named 'gemma'; use one of: nano"),

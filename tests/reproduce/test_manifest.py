@@ -43,7 +43,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "schema": (lambda run: run.update(schema="thunder.run/9"), "has schema 'thunder.run/9', but this version reads "),
     "no recipe": (
         lambda run: run["recipe"].pop("train"),
-        "is not the manifest of a run: Object missing required field",
+        "is not the manifest of a run: its recipe needs either train or adapter",
     ),
     "huge number": (
         lambda run: run["metrics"]["evaluation"]["adapter"]["valid"].update(loss=10**400),

@@ -140,6 +140,9 @@ def show_fit(recipe: Recipe, as_json: bool) -> None:
     from thunder_train.cli import commands
     from thunder_train.launch import fit
 
+    if recipe.is_imported:
+        hint = f"its adapter is evaluated by `./doit evaluate:{recipe.name}`"
+        raise ThunderError("has no training to estimate", f"{recipe.file}: adapter", hint)
     needs = fit.measure(recipe, PROJECT)
     if as_json:
         console.print_json(needs)

@@ -99,8 +99,8 @@ def preflight(recipe: Recipe, logs: Path, is_synced: bool = True) -> dict[str, A
 
 
 def _rank_peaks(recipe: Recipe, problems: list[ThunderError]) -> list[int]:
-    """Peak memory of each rank in bytes; empty for a cluster of local ranks and before the model is here."""
-    if not recipe.cluster.is_remote or not fit.has_config(recipe.model, Path()):
+    """Peak memory of each rank in bytes; empty for local ranks, without a training, and before the model is here."""
+    if recipe.is_imported or not recipe.cluster.is_remote or not fit.has_config(recipe.model, Path()):
         return []
     try:
         return fit.rank_peaks(recipe, Path())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config import validate
+from thunder_train.config import adapter, validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.experiments import Experiment, Written, experiments
 from thunder_train.config.fields import FORMS, NAME, RUN
@@ -216,6 +216,7 @@ def _read_toml(path: Path, where: str, hint: str) -> Values:
 def _recipe(each: Experiment, path: Path, tables: Values, root: Path, stats: StatCache | None) -> Recipe | Broken:
     where, defaults = each.written.where, tables.get("defaults", {})
     values, problems = _values(path, where, lambda: each.table, Recipe, stats, each, defaults)
+    problems += adapter.source_problems(each.table, where)
     parts: Values = {"file": where}
     for kind in ("cluster", "model", "dataset"):
         choices, name = tables.get(f"{kind}s"), values.get(kind)
@@ -224,6 +225,8 @@ def _recipe(each: Experiment, path: Path, tables: Values, root: Path, stats: Sta
             if name not in choices:
                 problems.append(_unknown(kind, name, choices, kind, where))
     if not problems and tables:
+        if values["adapter"]["path"]:
+            parts["train"] = adapter.training_of(values["adapter"])
         recipe = _frozen(Recipe, values | parts)
         problems = validate.recipe_problems(recipe, root, stats)
         if not problems:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from thunder_train.config.adapter import Adapter
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.fields import (
@@ -36,6 +37,7 @@ from thunder_train.config.fields import (
 from thunder_train.config.promotion import Promotion
 from thunder_train.config.report import Report
 from thunder_train.config.train import Train
+from thunder_train.core import paths
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 THIS_MACHINE = LOCAL[0]
@@ -238,7 +240,10 @@ class Recipe:
     )
     model: Model = text(help="Name of a [models.*] table of thunder.toml")
     dataset: Dataset = text(help="Name of a [datasets.*] table of thunder.toml")
-    train: Train = nested(Train, help="The training")
+    train: Train = nested(Train, help="The training", optional=True)
+    adapter: Adapter = nested(
+        Adapter, help="An adapter that was trained elsewhere, instead of [train]", default=Adapter
+    )
     evaluate: Evaluate = nested(Evaluate, help="The evaluation", default=Evaluate)
     promotion: Promotion = nested(Promotion, help="What an adapter must show to be promoted", default=Promotion)
     report: Report = nested(Report, help="What the run's page says of its project", default=Report)
@@ -248,6 +253,21 @@ class Recipe:
     def weights(self) -> tuple[float, ...]:
         """The speed of each rank in training; empty if all are equal, or if they compute each row together."""
         return self.cluster.weights if self.train.strategy == "data" else ()
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether its adapter was trained elsewhere: `train` then holds only what an evaluation needs."""
+        return bool(self.adapter.path)
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        """The scripts of its run."""
+        return paths.SCRIPTS if not self.is_imported else tuple(each for each in paths.SCRIPTS if each != "launch.sh")
+
+    @property
+    def unused(self) -> str:
+        """Of the tables `train` and `adapter` the one that this recipe does not have."""
+        return "train" if self.is_imported else "adapter"
 
 
 @dataclass(init=False, repr=False, eq=False, frozen=True, kw_only=True)

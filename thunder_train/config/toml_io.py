@@ -42,7 +42,8 @@ def too_deep(where: str) -> ThunderError:
 
 def resolved_toml(recipe: Recipe) -> str:
     """The whole resolved recipe as TOML."""
-    return as_toml(section(recipe), where=recipe.file)
+    table = {name: value for name, value in section(recipe).items() if name != recipe.unused}
+    return as_toml(table, where=recipe.file)
 
 
 def as_toml(table: dict[str, Any], where: str) -> str:

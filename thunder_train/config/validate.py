@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError
-from thunder_train.config import fields
+from thunder_train.config import adapter, fields
 from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset
 from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
@@ -166,6 +166,9 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
     except (ThunderError, OSError) as error:
         hint = f"see models.{recipe.model.name} in thunder.toml"
         return [error if isinstance(error, ThunderError) else ThunderError(str(error), f"{recipe.file}: model", hint)]
+    if recipe.is_imported:
+        own = adapter.problems(recipe.adapter, paths.run(recipe.name), recipe.file, root)
+        return own + _gate_problems(recipe) + _template_problems(recipe, root)
     if layers is not None and recipe.train.num_layers > layers:
         what = f"is {recipe.train.num_layers}, and model {recipe.model.name!r} has {layers} layers"
         problems.append(ThunderError(what, f"{recipe.file}: train.num_layers", f"give at most {layers}"))
@@ -174,13 +177,17 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
         for key, what, hint in contradictions(recipe.train, _as_toml)
     ]
     problems += _gate_problems(recipe) + _dora_problems(recipe, root, stats)
-    template = recipe.model.chat_template
-    if files.is_inside(template) and not shipped.place(template, root).is_file():
-        hint = f"correct models.{recipe.model.name}.chat_template in thunder.toml"
-        problems.append(ThunderError("is missing", template, hint))
+    problems += _template_problems(recipe, root)
     rows = _known_rows(recipe.dataset, root)
     too_few = split_problems(recipe, rows) if rows is not None else []
     return problems + (too_few if too_few and _is_current(recipe.dataset, root) else [])
+
+
+def _template_problems(recipe: Recipe, root: Path) -> list[ThunderError]:
+    template = recipe.model.chat_template
+    if not files.is_inside(template) or shipped.place(template, root).is_file():
+        return []
+    return [ThunderError("is missing", template, f"correct models.{recipe.model.name}.chat_template in thunder.toml")]
 
 
 def _dora_problems(recipe: Recipe, root: Path, stats: StatCache | None) -> list[ThunderError]:

@@ -7,7 +7,7 @@ project nor mlx-lm needs are ignored. Nothing here changes a number: a file is r
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -112,6 +112,35 @@ class AdapterConfig(msgspec.Struct):
     num_layers: Annotated[int, Meta(ge=-1, le=2000)]
     lora_parameters: LoraParameters
     fine_tune_type: str = "lora"
+
+
+class PeftConfig(msgspec.Struct):
+    """adapter_config.json as PEFT writes it; target_modules is not read, for the tensors name their layers."""
+
+    peft_type: Literal["LORA"]
+    r: Annotated[int, Meta(ge=1, le=2**16)]
+    lora_alpha: Annotated[float, Meta(ge=-1e9, le=1e9)]
+    lora_dropout: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    use_dora: bool = False
+    use_rslora: bool = False
+    fan_in_fan_out: bool = False
+    bias: str = "none"
+    lora_bias: bool = False
+    modules_to_save: list[str] | None = None
+    rank_pattern: dict[str, Any] | None = None
+    alpha_pattern: dict[str, Any] | None = None
+    layer_replication: list[Any] | None = None
+    target_parameters: list[str] | None = None
+    trainable_token_indices: dict[str, Any] | list[Any] | None = None
+    use_qalora: bool = False
+
+    def unsupported(self) -> list[str]:
+        """Keys that ask for what an adapter of mlx-lm cannot hold."""
+        asked = (
+            *("fan_in_fan_out", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication"),
+            *("target_parameters", "trainable_token_indices", "use_qalora"),
+        )
+        return (["bias"] if self.bias != "none" else []) + [key for key in asked if getattr(self, key)]
 
 
 SCHEMAS: dict[str, type[msgspec.Struct]] = {

@@ -32,6 +32,10 @@ SCRIPTS = ("launch.sh", "evaluate.sh")
 SENT = (*SCRIPTS, "hostfile.json", "recipe.toml")
 """Of a run's folder: what the ranks read, and what makes the recipe the same on every machine."""
 ADAPTER = ("adapter/adapters.safetensors", "adapter/adapter_config.json")
+MLX_LM = ("adapters.safetensors", "adapter_config.json")
+"""Files of an adapter as mlx-lm keeps it."""
+PEFT = ("adapter_model.safetensors", "adapter_config.json")
+"""Files of an adapter as PEFT keeps it."""
 TRAINED = (
     *ADAPTER,
     "adapter/done.json",

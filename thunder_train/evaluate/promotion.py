@@ -88,6 +88,9 @@ def _evidence(dataset: Facts, limits: Promotion) -> Iterator[str]:
 
 def _training(dataset: Facts, done: Facts) -> Iterator[str]:
     """Whether the adapter was trained, on all rows, and without skipped steps."""
+    if "imported" in done:
+        yield "The adapter was trained elsewhere: nothing shows which rows it has seen, so test rows may be among them."
+        return
     if not _count(done.get("steps")) or not _count(done.get("trainable_parameters")):
         yield "The adapter may be untrained: done.json records no training step or no trained parameter."
     for split in ("train", "valid"):

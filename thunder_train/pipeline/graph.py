@@ -3,6 +3,7 @@
 stages.py does the work. It is imported only when a stage runs, because a build in which nothing runs must stay fast.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -72,8 +73,8 @@ def scripts(recipe: Recipe) -> Stage:
         recipe,
         "scripts",
         make=lambda out: _stages().scripts(recipe, out),
-        targets=(*paths.SCRIPTS, "recipe.toml"),
-        inputs={_template(name): name for name in paths.SCRIPTS},
+        targets=(*recipe.scripts, "recipe.toml"),
+        inputs={_template(name): name for name in recipe.scripts},
         reads=_whole(recipe),
         code=("launch.scripts",),
     )
@@ -95,7 +96,9 @@ def check(recipe: Recipe) -> Stage:
 
 
 def train(recipe: Recipe) -> Stage:
-    """Rows and base model -> adapter, metrics, done.json, by running launch.sh."""
+    """Rows and base model -> adapter, metrics, done.json, by running launch.sh; or an adapter from elsewhere."""
+    if recipe.is_imported:
+        return _adopt(recipe)
 
     @cache  # as the key is when the training begins
     def checkpoints() -> str:
@@ -118,6 +121,26 @@ def train(recipe: Recipe) -> Stage:
         machines=recipe.cluster.machines,
     )
     return stage
+
+
+def _adopt(recipe: Recipe) -> Stage:
+    """An adapter that was trained elsewhere -> the same as mlx-lm keeps it, checked against its base, and done.json."""
+    source = recipe.adapter.path
+    names = paths.PEFT if os.path.isfile(os.path.join(source, paths.PEFT[0])) else paths.MLX_LM
+    return _stage(
+        recipe,
+        "train",
+        make=lambda out: _stages().adopt(recipe, out),
+        targets=(*paths.ADAPTER, "adapter/done.json"),
+        inputs={
+            **_chat_inputs(recipe),
+            **{f"{source}/{name}": name for name in names},
+        },
+        reads=Reads(adapter={"path": source}),
+        code=("worker.adoption",),
+        is_cached=True,
+        compared=COMPARED[recipe.build.environment],
+    )
 
 
 def evaluate(recipe: Recipe) -> Stage:
@@ -143,16 +166,17 @@ def evaluate(recipe: Recipe) -> Stage:
 
 def report(recipe: Recipe) -> Stage:
     """Everything measured -> report.md, report.html and the promotion decision."""
+    measured = [name for name in paths.MEASURED if name != "metrics.jsonl" or not recipe.is_imported]
     templates = {_template(name): f"templates/{name}.j2" for name in (*paths.REPORTS, paths.STYLE, "model_card.md")}
     return _stage(
         recipe,
         "report",
         make=lambda out: _stages().report(recipe, out, accepted.of_run(decided(recipe))),
         targets=(*paths.REPORTS, "promotion.json", paths.CARD),
-        inputs={**_inputs(recipe, *paths.MEASURED), **templates},
+        inputs={**_inputs(recipe, *measured), **templates},
         reads=_whole(recipe),
         code=("report.run_report", "report.model_card", "evaluate.promotion"),
-        views={**_script(recipe, "launch.sh"), **_script(recipe, "evaluate.sh")},  # they are part of the run_id
+        views=_all_scripts(recipe),  # they are part of the run_id
         optional=_accepted(recipe),
     )
 
@@ -168,14 +192,15 @@ def manifest(recipe: Recipe) -> Stage:
         inputs=_inputs(recipe, *paths.OUTPUTS),
         reads=_lasting(recipe),
         code=("reproduce.manifest", *starts),  # the manifest states the version of each stage's code
-        views={**_script(recipe, "launch.sh"), **_script(recipe, "evaluate.sh")},
+        views=_all_scripts(recipe),
         optional=_accepted(recipe),
     )
 
 
 def before_train(recipe: Recipe) -> list[str]:
     """Tasks that run first: the preflight fails before a model's gigabytes are fetched, and reads the scripts."""
-    return [f"{stage}:{recipe.name}" for stage in ("scripts", "hostfile", "check")]
+    stages = () if recipe.is_imported else ("scripts", "hostfile", "check")
+    return [f"{stage}:{recipe.name}" for stage in stages]
 
 
 def before_evaluate(recipe: Recipe) -> list[str]:
@@ -253,6 +278,10 @@ def _script(recipe: Recipe, name: str) -> dict[str, View]:
             code=("launch.scripts",),
         )
     }
+
+
+def _all_scripts(recipe: Recipe) -> dict[str, View]:
+    return {path: view for name in recipe.scripts for path, view in _script(recipe, name).items()}
 
 
 @cache

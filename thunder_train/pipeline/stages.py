@@ -26,7 +26,7 @@ from thunder_train.core.process import command
 from thunder_train.data import audit, builder, hub_dataset, telemetry
 from thunder_train.evaluate import collapse, conditions, gate
 from thunder_train.launch import fit
-from thunder_train.launch.scripts import rendered
+from thunder_train.launch.scripts import model_flags, rendered
 from thunder_train.report import model_card, run_report
 from thunder_train.reproduce import manifest as manifests
 
@@ -61,7 +61,7 @@ def hostfile(recipe: Recipe, out: Path) -> None:
 
 def scripts(recipe: Recipe, out: Path) -> None:
     """launch.sh, evaluate.sh and the resolved recipe."""
-    for name in paths.SCRIPTS:
+    for name in recipe.scripts:
         files.write_text(_run(recipe, out) / name, rendered(recipe, name))
     files.write_text(_run(recipe, out) / "recipe.toml", resolved_toml(recipe))
 
@@ -93,6 +93,14 @@ def train(recipe: Recipe, out: Path, checkpoints: str) -> None:
     fetch.remove_folders(recipe, PROJECT, [str(out)])
     facts = {"seconds": round(time.perf_counter() - start_s, 3), "machine": platform.platform()}
     files.write_json(staged / "timing.json", facts)
+
+
+def adopt(recipe: Recipe, out: Path) -> None:
+    """The adapter of another program as a training would have left it, and done.json, which says whence it came."""
+    flags = [str(part) for pair in model_flags(recipe)[:2] for part in pair]
+    places = ["--source", recipe.adapter.path, "--adapter-path", str(_run(recipe, out) / "adapter")]
+    argv = [sys.executable, "-m", "thunder_train.worker.adopt", *flags, *places]
+    command(argv, where=f"adapter of {recipe.name}", hint=READ_LOGS)
 
 
 def forget(recipe: Recipe, folder: str) -> None:

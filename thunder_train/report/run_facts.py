@@ -17,7 +17,7 @@ from thunder_train.reproduce import compare, manifest
 
 NAMED = ("model", "dataset", "cluster")
 """Parts of a manifest's recipe that the table shows by name; `doit compare` shows what is in them."""
-SETTINGS = ("train", "evaluate")
+SETTINGS = ("train", "adapter", "evaluate")
 """Parts of it whose keys are shown."""
 SCORED = ("adapter_gated", "adapter_blind")
 """Conditions that score a run, the decisive one first."""

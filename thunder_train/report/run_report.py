@@ -75,7 +75,7 @@ def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
         model=files.read_json(root / paths.model_lock(recipe.model.name)),
         preflight=files.read_json(run / "preflight.json"),
         done=files.read_json(run / "adapter" / "done.json"),
-        metrics=files.read_jsonl(run / "metrics.jsonl"),
+        metrics=[] if recipe.is_imported else files.read_jsonl(run / "metrics.jsonl"),
         evaluation=files.read_json(run / "eval.json"),
         predictions=files.read_jsonl(run / "predictions.jsonl"),
         decisions=gate.read(run / gate.FILE).decisions,
@@ -143,7 +143,10 @@ def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
         "accepted": results.accepted,
         "by_condition": {line["condition"]: line for line in overall},
         "tokens_per_second": tokens_per_second(results.metrics),
-        "flags": [(flag, shlex.quote(str(value))) for flag, value in scripts.launch_flags(results.recipe)],
+        "flags": [
+            (flag, shlex.quote(str(value)))
+            for flag, value in scripts.flags_of(results.recipe, results.recipe.scripts[0])
+        ],
     }
 
 

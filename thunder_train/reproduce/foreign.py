@@ -12,6 +12,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config import load, validate
+from thunder_train.config.adapter import Adapter
 from thunder_train.config.evaluate import Gate
 from thunder_train.config.fields import is_operational
 from thunder_train.config.project import ProjectFile, Recipe, operational
@@ -19,7 +20,7 @@ from thunder_train.config.train import Train
 from thunder_train.core import paths
 
 TAKEN: dict[str, frozenset[str]] = {
-    "": frozenset({"name", "cluster", "dataset", "model", "train", "evaluate", "promotion"}),
+    "": frozenset({"name", "cluster", "dataset", "model", "train", "adapter", "evaluate", "promotion"}),
     "cluster": frozenset({"name", "backend", "ranks", "local", "weights"}),
     "dataset": frozenset(
         {"name", "sources", "system", "templates", "orthography", "orthography_table", "split_seed", "valid", "test"}
@@ -41,6 +42,7 @@ TAKEN: dict[str, frozenset[str]] = {
         | {"global_batch_size", "grad_accumulation", "micro_tokens", "packing", "too_long", "schedule", "warmup_steps"}
         | {"weight_decay", "max_grad_norm", "grad_checkpoint", "choose", "patience", "max_skipped", "seed"}
     ),
+    "adapter": frozenset({"path", "max_seq_len"}),
     "evaluate": frozenset({"max_tokens", "batch_size", "profile", "bootstrap", "seed", "gate", "probe"}),
     "evaluate.gate": frozenset({"command", "preserved", "blocked", "floor", "relative"}),
     "evaluate.probe": frozenset(
@@ -52,6 +54,7 @@ TAKEN: dict[str, frozenset[str]] = {
 IGNORED: dict[str, frozenset[str]] = {
     "cluster": frozenset({"hosts", "envs", "folder", "python"}),
     "train": frozenset(key.name for key in fields(Train) if is_operational(key)),
+    "adapter": frozenset(key.name for key in fields(Adapter) if is_operational(key)),
     "evaluate.gate": frozenset(key.name for key in fields(Gate) if is_operational(key)),
 }
 """Keys that the current project gives instead, but for report_to: a reproduction sends nothing to anybody."""
@@ -85,7 +88,7 @@ def as_files(recipe: dict[str, Any], cluster: dict[str, Any], model: dict[str, A
         "datasets": {names["dataset"]: _without_name(recipe["dataset"])},
     }
     parts: dict[str, Any] = {
-        part: recipe[part] for part in ("train", "evaluate", "promotion", "build") if part in recipe
+        part: recipe[part] for part in ("train", "adapter", "evaluate", "promotion", "build") if part in recipe
     }
     return project, {"name": recipe["name"], **names, **parts}
 

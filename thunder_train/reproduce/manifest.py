@@ -46,6 +46,7 @@ class _Inputs(msgspec.Struct):
     templates: list[_File]
     splits: dict[str, _Split]
     chat_template: _File | None = None
+    adapter: list[_File] = []
 
 
 class _DeclaredSource(msgspec.Struct):
@@ -75,14 +76,24 @@ class _DeclaredCluster(msgspec.Struct):
     weights: list[float] = []
 
 
+class _DeclaredAdapter(msgspec.Struct):
+    path: str
+
+
 class _DeclaredRecipe(msgspec.Struct):
     name: str
     cluster: _DeclaredCluster
     dataset: _DeclaredDataset
     model: _DeclaredModel
-    train: dict[str, Any]
     evaluate: dict[str, Any]
+    train: dict[str, Any] = {}
+    adapter: _DeclaredAdapter | None = None
     promotion: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless the recipe trains an adapter or takes one."""
+        if bool(self.train) == bool(self.adapter):
+            raise ValueError("its recipe needs either train or adapter")
 
 
 class _Lock(msgspec.Struct):
@@ -113,7 +124,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     A cluster's hosts and environment variables stay in the project too: a manifest from elsewhere must not set them.
     """
     table = copy.deepcopy(deciding(recipe))
-    for key in ("file", "build"):
+    for key in ("file", "build", recipe.unused):
         del table[key]
     cluster = recipe.cluster
     table["cluster"] = {
@@ -141,6 +152,7 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
     The environment is the one that the training recorded in done.json.
     """
     data = files.read_json(root / paths.dataset_manifest(recipe.dataset.name))
+    done = files.read_json(root / paths.run(recipe.name) / "adapter" / "done.json")
     parts = {
         "recipe": run_recipe(recipe),
         "inputs": {
@@ -150,9 +162,10 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
             "splits": {name: {key: split[key] for key in ("rows", "sha256")} for name, split in data["splits"].items()},
             "evidence_kinds": data["evidence_kinds"],
             **_chat_template(recipe, root),
+            **({"adapter": _hashed(done["imported"]["files"])} if recipe.is_imported else {}),
         },
         "model": files.read_json(root / paths.model_lock(recipe.model.name)),
-        "environment": files.read_json(root / paths.run(recipe.name) / "adapter" / "done.json")["environment"],
+        "environment": done["environment"],
         **_additions(recipe, root),
     }
     return {**parts, "run_id": run_id_of(parts)}
@@ -166,7 +179,7 @@ def _chat_template(recipe: Recipe, root: Path) -> dict[str, Any]:
 
 def _additions(recipe: Recipe, root: Path) -> dict[str, Any]:
     """{"additions": {script: what its template adds to the recipe}}; empty where no template adds anything."""
-    texts = {name: root / paths.run(recipe.name) / name for name in paths.SCRIPTS}
+    texts = {name: root / paths.run(recipe.name) / name for name in recipe.scripts}
     hint = f"run `./doit scripts:{recipe.name}`"
     read = {name: files.require(path, hint).read_text(encoding="utf-8") for name, path in texts.items()}
     added = {name: scripts.additions(recipe, name, text) for name, text in read.items()}
@@ -180,7 +193,7 @@ def build(recipe: Recipe, root: Path, code: dict[str, str], accepted: dict[str, 
     code: {stage: version of its code}: a revision, or the hash of edited code. accepted: {stage: what made its outputs,
     and under what a person let them stand}; the manifest names the code that made them.
     """
-    run = root / paths.run(recipe.name)
+    run, script = root / paths.run(recipe.name), recipe.scripts[0]
     done = files.read_json(run / "adapter" / "done.json")
     evaluation = files.read_json(run / "eval.json")
     return {
@@ -188,10 +201,10 @@ def build(recipe: Recipe, root: Path, code: dict[str, str], accepted: dict[str, 
         **identity(recipe, root),
         "code": {stage: _made_by(accepted.get(stage, {}), version) for stage, version in code.items()},
         **({"accepted": accepted} if accepted else {}),
-        "command": ["bash", f"{paths.run(recipe.name)}/launch.sh"],
+        "command": ["bash", f"{paths.run(recipe.name)}/{script}"],
         "flags": {
             flag: files.portable(value) if isinstance(value, str) and flag != "--template-args" else value
-            for flag, value in scripts.launch_flags(recipe)
+            for flag, value in scripts.flags_of(recipe, script)
             if flag not in scripts.OPERATIONAL
         },
         "tolerance": recipe.build.tolerance,
@@ -298,9 +311,11 @@ def _path_problems(run: _Run) -> list[ThunderError]:
     dataset, inputs = run.recipe.dataset, run.inputs
     declared = [*dataset.templates, *(path for source in dataset.sources for path in (source.path, source.references))]
     hashed = [*inputs.templates, *inputs.sources, *([inputs.chat_template] if inputs.chat_template else [])]
+    hashed += inputs.adapter
     places = {
         "recipe.dataset": [path for path in declared if path],
         "recipe.model": [path for path in (run.recipe.model.path, run.recipe.model.chat_template) if path],
+        "recipe.adapter": [run.recipe.adapter.path] if run.recipe.adapter else [],
         "inputs": [file.path for file in hashed],
         "model.files": [file.path for file in run.model.files],
         "outputs": [file.path for file in run.outputs],

@@ -10,7 +10,7 @@ import fnmatch
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from thunder_train import ThunderError
@@ -62,7 +62,8 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
     for target, source in inputs.items():
         _copy(source, folder / target)
     hub_sources.pin(run, folder)
-    run["recipe"]["train"] |= foreign.training_today(name, root)
+    if "train" in run["recipe"]:
+        run["recipe"]["train"] |= foreign.training_today(name, root)
     _place_gate(run["recipe"]["evaluate"].get("gate", {}), gate, root, folder)
     _write_project(run["recipe"], folder, cluster, _place_model(run, model_files, root, folder), str(path))
     try:
@@ -135,7 +136,26 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
         problems += unread or _check(current[entry["path"]], entry["path"], entry["sha256"])
     template, template_problems = _chat_template(run, root)
     given = {name: path for name, path in current.items() if name not in hub_files}
-    return {**given, **template}, problems + template_problems
+    adapter, adapter_problems = _adapter(run, root)
+    return {**given, **template, **adapter}, problems + template_problems + adapter_problems
+
+
+def _adapter(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:
+    """{path: current file} of an adapter that was trained elsewhere, and a problem for each file that is not the run's.
+
+    The current recipe of that name answers for the folder; without one no hidden file and no link out is read.
+    """
+    folder, entries = run["recipe"].get("adapter", {}).get("path", ""), run["inputs"].get("adapter", [])
+    if not folder:
+        return {}, []
+    hashes = {entry["path"]: entry["sha256"] for entry in entries}
+    forms = [{f"{PurePosixPath(folder)}/{name}" for name in form} for form in (paths.MLX_LM, paths.PEFT)]
+    if {*hashes} not in forms:
+        return {}, [ThunderError("has no sha256 in the manifest", folder)]
+    problems = []
+    for path, sha256 in hashes.items():
+        problems += foreign.unread(path, root) or _check(root / path, path, sha256)
+    return {path: root / path for path in hashes}, problems
 
 
 def _chat_template(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:
