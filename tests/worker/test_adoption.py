@@ -17,6 +17,7 @@ from thunder_train.worker.adapter import write_adapter
 from thunder_train.worker.model import Lora
 
 Change = Callable[[dict[str, Any], dict[str, Any]], Any]
+EMBEDDING = "base_model.model.model.embed_tokens.lora_embedding_A"
 Q = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
 
 
@@ -123,14 +124,14 @@ WRONG: dict[str, tuple[Change, str]] = {
     "rank pattern": (lambda config, _: config.update(rank_pattern={"q_proj": 4}), "rank_pattern: is not supported"),
     "saved modules": (
         lambda config, _: config.update(modules_to_save=["lm_head"]),
-        "modules_to_save: is not supported",
+        "modules_to_save: is not",
     ),
     "other rank": (lambda config, _: config.update(r=4), "does not fit the base: "),
     "embedding": (
         lambda _, tensors: tensors.update(
             {"base_model.model.model.embed_tokens.lora_embedding_A": np.ones((2, 4), np.float32)}
         ),
-        "has a tensor 'base_model.model.model.embed_tokens.lora_embedding_A', which is no LoRA",
+        f"has a tensor '{EMBEDDING}', which is no LoRA",
     ),
     "a layer too many": (
         lambda _, tensors: tensors.update({Q.format(99, "A"): np.ones((2, 4), np.float32)}),

@@ -294,7 +294,8 @@ def _lasting(recipe: Recipe) -> Reads:
     """What a manifest holds of a recipe."""
     whole = deciding(recipe)
     facts = {"local": not recipe.cluster.is_remote, "tolerance": recipe.build.tolerance}
-    return Reads({**{name: whole[name] for name in whole if name not in ("file", "build")}, **facts})
+    left_out = ("file", "build", "report", recipe.unused)
+    return Reads({**{name: whole[name] for name in whole if name not in left_out}, **facts})
 
 
 @cache

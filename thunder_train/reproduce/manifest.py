@@ -124,7 +124,7 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     A cluster's hosts and environment variables stay in the project too: a manifest from elsewhere must not set them.
     """
     table = copy.deepcopy(deciding(recipe))
-    for key in ("file", "build", recipe.unused):
+    for key in ("file", "build", "report", recipe.unused):
         del table[key]
     cluster = recipe.cluster
     table["cluster"] = {
