@@ -54,7 +54,7 @@ def declared() -> dict[str, set[str]]:
     tables = {"": recipe}
     for kind in ("cluster", "dataset", "model"):
         tables[kind] = project[f"{kind}s"]["valuesrules"]["schema"]
-    for name in ("train", "evaluate", "promotion"):
+    for name in ("train", "adapter", "evaluate", "promotion"):
         tables[name] = recipe[name]["schema"]
     for name in ("gate", "probe"):
         tables[f"evaluate.{name}"] = tables["evaluate"][name]["schema"]
@@ -70,7 +70,7 @@ def test_each_key_is_taken_or_left_on_purpose(table: str) -> None:
     A new key is refused until it is listed: whoever adds it decides whether strangers may set it.
     """
     manifests_only = {"cluster": {"name", "local", "weights"}, "dataset": {"name"}, "model": {"name"}}
-    files_only = {"": {"description", "build"}, "dataset": {"template"}}
+    files_only = {"": {"description", "build", "report"}, "dataset": {"template"}}
     listed = foreign.TAKEN[table] | foreign.IGNORED.get(table, frozenset())
 
     assert declared()[table] - files_only.get(table, set()) == listed - manifests_only.get(table, set())
