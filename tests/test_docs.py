@@ -86,6 +86,55 @@ def test_command_of_start_here_runs(command: str, project: Copy) -> None:
     assert 0 == done.status, done.output
 
 
+def shown_commands() -> list[str]:
+    """Each `./doit ...` of a page's blocks that needs no Mac, hub, network or person, for the recipe smoke."""
+    lines = [
+        line.partition("#")[0].strip()
+        for page in PAGES
+        for block in re.findall(r"^```(?:sh)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    ours = dict.fromkeys(line.replace("nko-nano", "smoke") for line in lines if line.startswith("./doit"))
+    known = [re.sub(r"\b(NAME|RECIPE)\b", "smoke", line) for line in ours]
+    return [line for line in known if not any(word in line for word in ELSEWHERE_RUN)]
+
+
+ELSEWHERE_RUN = (
+    *(
+        "./doit test",
+        "./doit lint",
+        "./doit lock",
+        "some/manifest",
+        "PATH/",
+        ":macs",
+        "s3://",
+        "/Volumes",
+        "ssh://",
+        "./doit chat:smoke ",
+    ),
+    *("spelling", "smollm2", "agp-nko", "EXTRA", "index.html", "OWNER", "[", "{", "<", "…", "..."),
+)
+"""Parts of commands that run in other tests, or that need what a test has not."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", shown_commands())
+def test_command_of_a_page_runs(command: str, project: Copy, tmp_path: Path) -> None:
+    """
+    Whoever reads a page types what it shows. FILE and STORE stand for what a reader has.
+    """
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"feat_id": "1", "asr_text": "ߊ ߓߊ"}\n', encoding="utf-8")
+    _, *words = shlex.split(re.sub(r"\bFILE\b", str(rows), re.sub(r"\bSTORE\b", str(tmp_path / "store"), command)))
+    project.edit("thunder.toml", 'recipes = ["smoke"]', f'recipes = ["smoke"]\nstore = "{tmp_path}/store"')
+    if words == ["pull"]:
+        assert 0 == project.doit("push").status
+
+    done = project.doit(*words)
+
+    assert 0 == done.status, done.output
+
+
 def test_statuses_for_agents_are_those_of_the_code() -> None:
     """
     A program branches on them.

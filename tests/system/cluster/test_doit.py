@@ -49,6 +49,7 @@ def test_one_command_syncs_trains_evaluates_and_brings_it_all_home(it: Lab, buil
     assert (0, False) == (again.returncode, ".  " in again.stdout), again.stdout
 
 
+@pytest.mark.slow
 def test_new_rows_are_corrected_on_the_hosts(it: Lab, project: Copy) -> None:
     """
     They get what two local ranks answer, and leave nothing there.
