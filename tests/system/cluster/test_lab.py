@@ -18,6 +18,7 @@ from tests.system.cluster.lab import lab
 with lab(hosts=1) as it:
     it.head.start(["sleep", "77"])
     it.hosts[0].start(["sleep", "77"])
+    time.sleep(1)  # until each program has asked for its end with its parent's; one that has not yet would live on
     print(it.folder, flush=True)
     time.sleep(60)
 """
