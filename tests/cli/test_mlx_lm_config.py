@@ -50,6 +50,10 @@ def test_iterations_become_steps() -> None:
     ("table", "key", "value"),
     [
         ({"optimizer": "adam"}, "weight_decay", 0.0),
+        ({}, "optimizer", "adam"),
+        ({"optimizer": "muon"}, "optimizer", "muon"),
+        ({"optimizer": "muon"}, "weight_decay", 0.01),
+        ({"optimizer": "sgd"}, "weight_decay", 0.0),
         ({"optimizer": "adamw"}, "weight_decay", 0.01),
         ({"optimizer": "adamw", "optimizer_config": {"adamw": {"weight_decay": "1e-3"}}}, "weight_decay", 1e-3),
         ({"learning_rate": "2e-5"}, "learning_rate", 2e-5),
@@ -71,10 +75,11 @@ def test_values_mean_the_same(table: dict[str, Any], key: str, value: Any) -> No
 @pytest.mark.parametrize(
     ("table", "note"),
     [
-        ({"optimizer": "muon"}, "optimizer: 'muon' is AdamW here"),
+        ({"optimizer": "rmsprop"}, "optimizer: 'rmsprop' is none of mlx-lm 0.32, and AdamW here"),
+        ({"optimizer": "adafactor"}, "optimizer: adafactor takes train.learning_rate here, and in mlx-lm steps of "),
         (
             {"optimizer_config": {"adam": {"betas": [0.9, 0.98]}}},
-            "optimizer_config.adam.betas: AdamW has mlx's own value",
+            "optimizer_config.adam.betas: a recipe has no such key (docs/optimizers.md)",
         ),
         ({"lr_schedule": {"name": "step_decay", "arguments": [1]}}, "lr_schedule: 'step_decay' has no place; the "),
         ({"test_batches": 3}, "test_batches: every test row is evaluated"),

@@ -22,6 +22,20 @@ def test_defaults_fill_what_a_recipe_leaves_out(project: Path) -> None:
     assert (4, 16, 1e-5) == (train.num_iters, train.lora_rank, train.learning_rate)
 
 
+def test_an_optimizer_without_weight_decay_needs_no_0(project: Path) -> None:
+    """
+    The default is the others'; a value that a person stated, in [defaults] too, is refused instead of ignored.
+    """
+    (project / "recipes" / "good.toml").write_text(RECIPE + 'optimizer = "adam"\n')
+
+    assert 0.0 == load(project).recipes["good"].train.weight_decay
+    (project / "thunder.toml").write_text(PROJECT + "[defaults.train]\nweight_decay = 0.5\n")
+    assert [
+        "recipes/good.toml: train.weight_decay: is 0.5, and adam has no weight decay; "
+        'set it to 0, or use optimizer = "adamw"'
+    ] == problems(project)
+
+
 def test_whole_numbers_become_floats_where_the_key_is_a_number(project: Path) -> None:
     """
     `lora_scale = 20` and `20.0` are the same recipe, so they must not retrain each other.
@@ -54,6 +68,15 @@ def test_whole_numbers_become_floats_where_the_key_is_a_number(project: Path) ->
             'fine_tune_type = "dora"\nstrategy = "tensor"',
             'train.fine_tune_type: DoRA is not supported with strategy = "tensor"; '
             'use fine_tune_type = "lora", or strategy = "data"',
+        ),
+        (
+            'optimizer = "adam"\nweight_decay = 0.01',
+            'train.weight_decay: is 0.01, and adam has no weight decay; set it to 0, or use optimizer = "adamw"',
+        ),
+        (
+            'optimizer = "muon"\nfine_tune_type = "dora"',
+            "train.optimizer: muon trains matrices, and the magnitudes of DoRA are none; "
+            'use optimizer = "adamw", or fine_tune_type = "lora"',
         ),
         (
             "warmup_steps = 4",

@@ -12,7 +12,7 @@ import pytest
 from tests.helpers.project_copy import PROJECT
 from thunder_train.cluster.hostfile import hostfile
 from thunder_train.config.load import load
-from thunder_train.config.project import Host, Recipe
+from thunder_train.config.project import Host, Recipe, deciding
 from thunder_train.config.toml_io import resolved_toml
 from thunder_train.core import paths, templates
 from thunder_train.launch import scripts
@@ -45,6 +45,18 @@ def test_every_training_key_reaches_the_script(smoke: Recipe) -> None:
     assert {"77", "self_attn.q_proj,mlp.up_proj", "1e-06", "512", "refuse"} <= set(values)
     flags = {flag for flag, _ in scripts.launch_flags(smoke)}
     assert {f"--{name.removesuffix('_s').replace('_', '-')}" for name in vars(smoke.train)} <= flags
+
+
+def test_a_later_key_is_recorded_where_it_is_not_the_default(smoke: Recipe) -> None:
+    """
+    launch.sh shows it always; a manifest of a run that could do without it reads as it always did.
+    """
+    changed = replace(smoke, train=replace(smoke.train, optimizer="lion"))
+
+    assert ["adamw", "lion"] == [dict(scripts.launch_flags(each))["--optimizer"] for each in (smoke, changed)]
+    recorded = [scripts.recorded_flags(each, "launch.sh").get("--optimizer") for each in (smoke, changed)]
+    assert [None, "lion"] == recorded
+    assert [None, "lion"] == [deciding(each.train).get("optimizer") for each in (smoke, changed)]
 
 
 def test_weights_are_passed_if_they_differ(smoke: Recipe) -> None:

@@ -26,7 +26,7 @@ def test_texts_for_people_make_nothing_stale(project: Copy) -> None:
     """
     project.edit("thunder_train/launch/supervisor.py", "silent for", "without a heartbeat for")
     project.edit("thunder_train/core/console.py", 'self._bar("train"', 'self._bar("training"')
-    project.edit("thunder_train/config/train.py", "Step size of AdamW", "Learning rate of AdamW")
+    project.edit("thunder_train/config/train.py", "Step size of the optimizer", "Learning rate of the optimizer")
 
     done = project.doit()
 

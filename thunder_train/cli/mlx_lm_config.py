@@ -33,6 +33,10 @@ NO_PLACE = {
 """{key of mlx-lm that no key of a recipe stands for: its default, which need not be named, and why}"""
 
 
+DECAYS = {"adam": 0.0, "adamw": 0.01, "muon": 0.01, "sgd": 0.0, "adafactor": 0.0}
+"""{optimizer of mlx-lm: the weight decay that it has by default}"""
+
+
 @dataclass
 class Converted:
     """Keys for [train], the model and the data that a config names, and what has no place, a line each."""
@@ -102,13 +106,16 @@ def _optimizer(given: dict[str, Any], taken: Converted, where: str) -> None:
     options = given.pop("optimizer_config", {})
     options = options.get(name) if isinstance(options, dict) else {}
     options = dict(options) if isinstance(options, dict) else {}
-    decay = options.pop("weight_decay", 0.01 if name == "adamw" else 0.0)
+    if name not in DECAYS:
+        taken.notes.append(f"optimizer: {quoted(name)} is none of mlx-lm 0.32, and AdamW here")
+        name, options = "adamw", {}
+    taken.train["optimizer"] = name
+    decay = options.pop("weight_decay", DECAYS[name])
     taken.train["weight_decay"] = _as_number(decay, f"{where}: optimizer_config.{name}.weight_decay")
-    if name not in ("adam", "adamw"):
-        taken.notes.append(f"optimizer: {quoted(name)} is AdamW here")
-        taken.train["weight_decay"] = 0.0
+    if name == "adafactor":
+        taken.notes.append("optimizer: adafactor takes train.learning_rate here, and in mlx-lm steps of its own")
     for key in sorted(options):
-        taken.notes.append(f"optimizer_config.{name}.{key}: AdamW has mlx's own value")
+        taken.notes.append(f"optimizer_config.{name}.{key}: a recipe has no such key (docs/optimizers.md)")
 
 
 def _lora(given: dict[str, Any], taken: Converted, where: str) -> None:

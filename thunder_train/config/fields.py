@@ -5,6 +5,8 @@ docs/recipe.md and the JSON schemas come from the same fields. Every rank and ev
 it uses the standard library only.
 
 A key declared with operational=True says how a stage runs, not what it computes: it can change no byte of an output.
+A key declared with later=True came after runs had been recorded without it: at its default it computes what they did,
+and is no part of what a run is known by.
 """
 # ruff: noqa: A002  (`help` is the name that argparse uses, and core/code_hash.py ignores texts given as help=)
 
@@ -129,10 +131,11 @@ def _key(
     unit: str = "",
     meta: dict[str, Any] | None = None,
     operational: bool = False,
+    later: bool = False,
     **rules: Any,
 ) -> Any:
     """optional=True in rules: the key may be absent although it has no default."""
-    marks = {"operational": True} if operational else {}
+    marks = {name: True for name, holds in (("operational", operational), ("later", later)) if holds}
     metadata = {"type": kind, **rules, "meta": {"help": help, "unit": unit, **(meta or {}), **marks}}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
@@ -158,6 +161,11 @@ def table(kind: type, is_partial: bool = False) -> Table:
 def is_operational(key: "Field[Any]") -> bool:
     """Whether a key can change no byte of an output. True of the field of a dataclass that is declared so."""
     return "operational" in key.metadata.get("meta", ())
+
+
+def is_implied(key: "Field[Any]", value: Any) -> bool:
+    """Whether a key that was declared with later=True has its default: the run is one that could do without the key."""
+    return "later" in key.metadata.get("meta", ()) and bool(value == key.default)
 
 
 def _rules(key: "Field[Any]", is_partial: bool) -> dict[str, Any]:

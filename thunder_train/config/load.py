@@ -17,6 +17,7 @@ from thunder_train.config.dataset import Dataset
 from thunder_train.config.experiments import Experiment, Written, experiments
 from thunder_train.config.fields import FORMS, NAME, RUN
 from thunder_train.config.project import ALONE, SINGLE, Cluster, Model, Project, ProjectFile, Recipe, section
+from thunder_train.config.train import implied
 from thunder_train.core import code_hash, files
 from thunder_train.core.stat_cache import StatCache
 
@@ -300,6 +301,8 @@ def _with_defaults(recipe: Values, defaults: Values) -> Values:
         table = recipe.get(part, {} if part != "train" else None)
         if isinstance(table, dict):
             merged[part] = {**values, **table}
+    if isinstance(merged.get("train"), dict):
+        merged["train"] = implied(merged["train"])
     return merged
 
 

@@ -22,6 +22,7 @@ from thunder_train.config.fields import (
     SEED_MAX,
     SSH_NAME,
     VARIABLE,
+    is_implied,
     is_operational,
     lists,
     named,
@@ -364,13 +365,17 @@ def section(part: Any) -> dict[str, Any]:
 
 @cache
 def deciding(part: Any) -> dict[str, Any]:
-    """`section` without the operational keys, in its tables too: what can change an output. Not to be changed."""
-    return {name: _plain(getattr(part, name), deciding) for name in _deciding_names(part.__class__)}
+    """`section` without the operational keys, in its tables too: what can change an output. Not to be changed.
+
+    Without keys that later versions added, where they have their defaults: those runs are the same as before.
+    """
+    values = ((key, getattr(part, key.name)) for key in _deciding_keys(part.__class__))
+    return {key.name: _plain(value, deciding) for key, value in values if not is_implied(key, value)}
 
 
 @cache
-def _deciding_names(kind: Any) -> tuple[str, ...]:
-    return tuple(key.name for key in fields(kind) if not is_operational(key))
+def _deciding_keys(kind: Any) -> tuple[Any, ...]:
+    return tuple(key for key in fields(kind) if not is_operational(key))
 
 
 @cache

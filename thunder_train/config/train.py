@@ -6,7 +6,7 @@ covers this file, so it holds what a training reads and nothing else.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from thunder_train.config.fields import LAYER, SEED_MAX, real, switch, text, texts, whole
 
@@ -29,7 +29,11 @@ class Train:
     num_layers: int = whole(help="Last layers of the model that get LoRA", unit="layers", low=1, high=1024, default=4)
     lora_rank: int = whole(help="Rank of the LoRA matrices", low=1, high=4096, default=8)
     learning_rate: float = real(
-        help="Step size of AdamW, at its highest in the schedule", unit="per step", low=1e-9, high=1.0, default=1e-5
+        help="Step size of the optimizer, at its highest in the schedule",
+        unit="per step",
+        low=1e-9,
+        high=1.0,
+        default=1e-5,
     )
     log_every: int = whole(help="Steps between training losses", unit="steps", low=1, high=MAX_STEPS, default=10)
     eval_every: int = whole(
@@ -97,6 +101,12 @@ class Train:
         choices=("refuse", "drop", "split"),
         default="refuse",
     )
+    optimizer: str = text(
+        help="What turns gradients into updates (docs/optimizers.md); muon trains matrices alone, so no dora",
+        choices=("adamw", "adam", "sgd", "muon", "adafactor", "lion"),
+        default="adamw",
+        later=True,
+    )
     schedule: str = text(
         help="Learning rate after the warm-up: constant, or linear or cosine decay to 0 at the last step",
         choices=("constant", "linear", "cosine"),
@@ -109,7 +119,14 @@ class Train:
         high=MAX_STEPS,
         default=0,
     )
-    weight_decay: float = real(help="Decoupled weight decay of AdamW", unit="per step", low=0.0, high=1.0, default=0.01)
+    weight_decay: float = real(
+        help="Weight decay: decoupled with adamw, adafactor and lion, added to the gradient with sgd and muon; adam "
+        "has none, so 0 there",
+        unit="per step",
+        low=0.0,
+        high=1.0,
+        default=0.01,
+    )
     max_grad_norm: float = real(help="Gradients are clipped to this norm (0 = off)", low=0.0, high=1e6, default=1.0)
     grad_checkpoint: bool = switch(help="Recompute activations in the backward pass to save memory", default=False)
     choose: str = text(
@@ -169,6 +186,11 @@ class Train:
         return self.global_batch_size or self.batch_size * row_ranks * self.grad_accumulation
 
 
+def implied(table: dict[str, Any]) -> dict[str, Any]:
+    """A [train] table with the values that its other keys imply where it gives none."""
+    return {"weight_decay": 0.0, **table} if table.get("optimizer") == "adam" else table
+
+
 def flag_of(key: str) -> str:
     """The flag of launch.sh for a key."""
     return f"--{key.removesuffix('_s').replace('_', '-')}"
@@ -199,4 +221,12 @@ def contradictions(train: Train, spelled: Callable[..., str]) -> list[Contradict
     if train.warmup_steps >= train.num_iters > 0:
         what = f"is {train.warmup_steps} of {train.num_iters} steps"
         problems.append(Contradiction("warmup_steps", what, "warm up for fewer steps than there are"))
+    if train.optimizer == "adam" and train.weight_decay:
+        what = f"is {train.weight_decay}, and adam has no weight decay"
+        hint = f"set it to 0, or use {spelled('optimizer', 'adamw')}"
+        problems.append(Contradiction("weight_decay", what, hint))
+    if train.optimizer == "muon" and train.fine_tune_type == "dora":
+        what = "muon trains matrices, and the magnitudes of DoRA are none"
+        hint = f"use {spelled('optimizer', 'adamw')}, or {spelled('fine_tune_type', 'lora')}"
+        problems.append(Contradiction("optimizer", what, hint))
     return problems

@@ -61,7 +61,7 @@ def table(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"{report['parameters']:,}"),
         ("trained", f"{report['trainable_parameters']:,}"),
         ("weights", size(memory["weights"])),
-        ("adapter, AdamW", size(memory["adapter"] + memory["optimizer"])),
+        ("adapter, optimizer", size(memory["adapter"] + memory["optimizer"])),
         ("gradients", size(memory["gradients"])),
         (
             "activations",

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from thunder_train.config.fields import is_operational
+from thunder_train.config.fields import is_implied, is_operational
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.train import Train, flag_of
 from thunder_train.core import paths, template_arguments
@@ -86,6 +86,12 @@ def evaluate_flags(recipe: Recipe) -> list[tuple[str, Any]]:
 def flags_of(recipe: Recipe, script: str) -> list[tuple[str, Any]]:
     """The flags of launch.sh or of evaluate.sh."""
     return launch_flags(recipe) if script == "launch.sh" else evaluate_flags(recipe)
+
+
+def recorded_flags(recipe: Recipe, script: str) -> dict[str, Any]:
+    """The flags that a manifest states: those that decide something, without defaults that older runs do not know."""
+    implied = {flag_of(key.name) for key in fields(Train) if is_implied(key, getattr(recipe.train, key.name))}
+    return {flag: value for flag, value in flags_of(recipe, script) if flag not in OPERATIONAL | implied}
 
 
 def rendered(recipe: Recipe, script: str) -> str:

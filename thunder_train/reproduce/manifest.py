@@ -204,8 +204,7 @@ def build(recipe: Recipe, root: Path, code: dict[str, str], accepted: dict[str, 
         "command": ["bash", f"{paths.run(recipe.name)}/{script}"],
         "flags": {
             flag: files.portable(value) if isinstance(value, str) and flag != "--template-args" else value
-            for flag, value in scripts.flags_of(recipe, script)
-            if flag not in scripts.OPERATIONAL
+            for flag, value in scripts.recorded_flags(recipe, script).items()
         },
         "tolerance": recipe.build.tolerance,
         "outputs": [_output(run, name, done) for name in paths.OUTPUTS],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config.fields import is_operational, problem
+from thunder_train.config.fields import is_implied, is_operational, problem
 from thunder_train.config.train import Train, contradictions, flag_of
 from thunder_train.core import shipped, template_arguments
 
@@ -127,8 +127,9 @@ class Settings(Inputs, Train):
     def numeric(self) -> dict[str, Any]:
         """The flags that decide numbers, by name."""
         left_out = {*WHERE_ONLY, *CHAT}
-        numeric = [key.name for key in fields(self) if key.name not in left_out and not is_operational(key)]
-        return {name: getattr(self, name) for name in numeric} | self.chat_flags()
+        numeric = [key for key in fields(self) if key.name not in left_out and not is_operational(key)]
+        values = [(key, getattr(self, key.name)) for key in numeric]
+        return {key.name: value for key, value in values if not is_implied(key, value)} | self.chat_flags()
 
 
 def parse(argv: list[str]) -> Settings:

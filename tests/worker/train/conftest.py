@@ -33,6 +33,7 @@ def run(folder: Path, nano_chat: Any, tmp_path: Path) -> Make:
         values: dict[str, Any] = {
             "steps": 2,
             "seed": 0,
+            "optimizer": "adamw",
             "learning_rate": 1e-3,
             "schedule": "constant",
             "warmup_steps": 0,

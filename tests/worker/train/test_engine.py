@@ -203,6 +203,10 @@ def test_accumulation_packing_and_micro_batches_do_not_change_the_result(ragged:
         pytest.param("hosts1.json", {"packing": "never"}, id="one rank", marks=pytest.mark.slow),
         pytest.param("hosts.json", {}, id="two ranks, packed", marks=pytest.mark.slow),
         pytest.param("hosts.json", {"strategy": "tensor"}, id="two ranks, tensor", marks=pytest.mark.slow),
+        *(
+            pytest.param("hosts1.json", {"optimizer": name, "weight_decay": 0}, id=name, marks=pytest.mark.slow)
+            for name in ("adam", "sgd", "muon", "adafactor", "lion")
+        ),
     ],
 )
 def test_a_run_killed_at_random_steps_ends_as_if_it_had_not_been(

@@ -17,11 +17,12 @@ from thunder_train.core import supported_models
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.plan import Pass
 from thunder_train.worker.model import trainable_parameters
+from thunder_train.worker.optimizer import state_bytes
 
 ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of a number by type."""
 FLOAT32 = 4
-"""Bytes. The adapter, its moments and gradients, and the logits are float32 whatever the type of the base."""
+"""Bytes. The adapter, its gradients, and the logits are float32 whatever the type of the base."""
 SOFT_CAP = 2.0
 """Additional logits held per logit if the model caps them with tanh."""
 
@@ -165,15 +166,15 @@ def _fraction(name: str, sizes: ModelSizes, parts: int) -> float:
 
 def memory(model: nn.Module, sizes: ModelSizes, layout: Pass, settings: Settings, parts: int) -> dict[str, int]:
     """Bytes of one rank by use, and their "peak": in the backward pass or in the optimizer's update."""
-    adapter = FLOAT32 * trainable_parameters(model)
+    adapter, remembered = FLOAT32 * trainable_parameters(model), state_bytes(settings.optimizer, model)
     uses = {
         "weights": weight_bytes(model, sizes, parts),
         "adapter": adapter,
-        "optimizer": 2 * adapter,  # two moments of AdamW
+        "optimizer": remembered,
         "gradients": 2 * adapter,  # of one pass, and their sum so far
         "activations": activations(sizes, layout, settings.num_layers, settings.grad_checkpoint, parts),
     }
-    # Activations are free again when the update needs the sum over all ranks and the two new moments.
-    update = 3 * adapter
+    # Activations are free again when the update needs the sum over all ranks and the optimizer's new state.
+    update = adapter + remembered
     peak = sum(uses.values()) + max(0, update - uses["activations"])
     return uses | {"peak": peak}

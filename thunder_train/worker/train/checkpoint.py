@@ -1,8 +1,8 @@
 """Checkpoints of a training: everything that the next step depends on, in one file per step.
 
-Writes and reads CHECKPOINT_PATH/{step:07d}.safetensors: the adapter, both moments of AdamW and the best adapter so far
-as tensors, everything else as JSON in the header, with a digest over all of it. The order of the rows and the dropout
-are functions of seed and step, so a checkpoint needs no random state and no data cursor.
+Writes and reads CHECKPOINT_PATH/{step:07d}.safetensors: the adapter, the optimizer's whole state and the best adapter
+so far as tensors, everything else as JSON in the header, with a digest over all of it. The order of the rows and the
+dropout are functions of seed and step, so a checkpoint needs no random state and no data cursor.
 """
 
 import json
@@ -22,7 +22,7 @@ from thunder_train.core import files
 from thunder_train.worker.adapter import tensor_digest
 
 Tensors = dict[str, np.ndarray[Any, Any]]
-SCHEMA = "thunder.checkpoint/1"
+SCHEMA = "thunder.checkpoint/2"
 
 
 @dataclass
@@ -60,8 +60,8 @@ class Checkpoint:
     """What decides the training's numbers: flags, data, model and versions, each as text."""
     progress: Progress
     adapter: Tensors
-    first_moment: Tensors
-    second_moment: Tensors
+    optimizer: Tensors
+    """All that the optimizer remembers, its counters among it, by the names that mlx gives them."""
     best: Tensors
     """The adapter of progress.best_step; empty before the first validation with a finite loss."""
 
@@ -88,10 +88,9 @@ def latest(folder: Path) -> bytes | None:
 
 def encode(checkpoint: Checkpoint) -> bytes:
     """A checkpoint as safetensors bytes, the same for the same content."""
-    parts = {"adapter": checkpoint.adapter, "first": checkpoint.first_moment}
-    parts |= {"second": checkpoint.second_moment, "best": checkpoint.best}
+    parts = {"adapter": checkpoint.adapter, "optimizer": checkpoint.optimizer, "best": checkpoint.best}
     tensors = {
-        f"{part}.{name}": np.ascontiguousarray(tensor)
+        f"{part}.{name}": np.asarray(tensor, order="C")  # not ascontiguousarray: a counter has no dimension
         for part, named in parts.items()
         for name, tensor in sorted(named.items())
     }
@@ -118,8 +117,8 @@ def decode(data: bytes) -> Checkpoint:
         raise ThunderError(f"is damaged ({type(error).__name__})") from error
     if state["schema"] != SCHEMA:
         raise ThunderError(f"has the schema {state['schema']!r}, but this program reads {SCHEMA!r}")
-    part = {name: _part(tensors, name) for name in ("adapter", "first", "second", "best")}
-    return Checkpoint(state["identity"], progress, part["adapter"], part["first"], part["second"], part["best"])
+    part = {name: _part(tensors, name) for name in ("adapter", "optimizer", "best")}
+    return Checkpoint(state["identity"], progress, **part)
 
 
 def check_identity(saved: Mapping[str, str], mine: Mapping[str, str], folder: str | Path) -> None:

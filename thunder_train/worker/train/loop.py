@@ -12,11 +12,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optimizers
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from thunder_train import ThunderError
+from thunder_train.worker import optimizer as optimizers
 from thunder_train.worker.batching import broken_rows
 from thunder_train.worker.batching.batch import Batch
 from thunder_train.worker.batching.loader import DataLoader
@@ -30,7 +30,7 @@ from thunder_train.worker.train.validation import Validation, validate
 
 @dataclass(frozen=True)
 class Plan:
-    """Optimizer steps, AdamW's values and schedule, how often to log, validate and save, and when to stop early.
+    """Optimizer steps, the optimizer and its values, how often to log, validate and save, and when to stop early.
 
     patience: stop after this many validations without improvement; 0: off. max_skipped: stop after this many
     consecutive steps that were skipped, or validations.
@@ -38,6 +38,7 @@ class Plan:
 
     steps: int
     seed: int
+    optimizer: str
     learning_rate: float
     schedule: str
     warmup_steps: int
@@ -104,19 +105,13 @@ def start(run: Run, checkpoint: Checkpoint | None) -> State:
     """The state of a new run, or of one that resumes from a checkpoint."""
     plan = run.plan
     rate = schedule(plan.schedule, plan.learning_rate, plan.steps, plan.warmup_steps)
-    # AdamW as published (Loshchilov and Hutter 2019), so with bias correction, which MLX leaves out by default: without
-    # it the first updates are about three times as large (0.1 / sqrt(0.001)).
-    optimizer = optimizers.AdamW(rate, weight_decay=plan.weight_decay, bias_correction=True)
+    optimizer = optimizers.make(plan.optimizer, rate, plan.weight_decay)
     optimizer.init(run.model.trainable_parameters())
     if checkpoint is None:
         return State(optimizer, run.log.progress, {})
     run.model.update(tree_unflatten([(name, mx.array(tensor)) for name, tensor in checkpoint.adapter.items()]))
-    moments = {"m": checkpoint.first_moment, "v": checkpoint.second_moment}
-    leaves = [(f"{name}.{key}", mx.array(array)) for key, arrays in moments.items() for name, array in arrays.items()]
-    # The optimizer counts updates, and a skipped step made none. Schedule and bias correction follow this count.
-    updates = run.log.progress.step - run.log.progress.skipped
-    counters = {"step": mx.array(updates, mx.uint64), "learning_rate": optimizer.state["learning_rate"]}
-    optimizer.state = {**tree_unflatten(leaves), **counters}
+    # With its counter of updates, which schedule and bias correction follow: a skipped step made no update.
+    optimizer.state = tree_unflatten([(name, mx.array(array)) for name, array in checkpoint.optimizer.items()])
     mx.eval(run.model.trainable_parameters(), optimizer.state)
     return State(optimizer, run.log.progress, checkpoint.best)
 
@@ -175,13 +170,8 @@ def one_step(run: Run, state: State) -> Totals:
 
 def checkpoint(run: Run, state: State) -> Checkpoint:
     """Everything that the next step depends on, the same on every rank."""
-    moments: dict[str, Tensors] = {"m": {}, "v": {}}
-    # MLX keeps the moments as PARAMETER.m and PARAMETER.v, beside `step` and `learning_rate`.
-    for name, leaf in tree_flatten(state.optimizer.state):
-        parameter, _, moment = name.rpartition(".")
-        if moment in moments and parameter:
-            moments[moment][parameter] = np.array(leaf)
-    return Checkpoint(run.identity, state.progress, adapter_tensors(run.model), moments["m"], moments["v"], state.best)
+    remembered = {name: np.array(leaf) for name, leaf in tree_flatten(state.optimizer.state)}
+    return Checkpoint(run.identity, state.progress, adapter_tensors(run.model), remembered, state.best)
 
 
 def _skip(run: Run, state: State, totals: Totals) -> None:

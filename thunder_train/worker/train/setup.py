@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from thunder_train import ThunderError
+from thunder_train import ThunderError, raise_all
 from thunder_train.core import files, shipped
-from thunder_train.worker import adapter, chat, model, ranks, tensor_parallel
+from thunder_train.worker import adapter, chat, model, optimizer, ranks, tensor_parallel
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import batch, tokens
 from thunder_train.worker.batching.loader import DataLoader, costs_of
@@ -68,6 +68,7 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     lora, total = model.with_keys(base, _lora(settings)), model.parameters(base)
     # Before the layers are split: mlx-lm's function would find no layer to adapt in a split model.
     model.add_lora(base, lora, settings.seed)
+    raise_all(optimizer.problems(settings.optimizer, base))
     counts = Counts(total, model.trainable_parameters(base))
     not_packed = batch.packing_problem(base) if settings.packing == "auto" else "packing is off"
     if settings.grad_checkpoint:
