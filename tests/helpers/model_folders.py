@@ -24,6 +24,17 @@ _DENSE = {
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {**_DENSE, "model_type": "llama", "architectures": ["LlamaForCausalLM"]},
     "qwen3": {**_DENSE, "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": True},
+    "gemma3_text": {
+        **_DENSE,
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "num_key_value_heads": 1,
+        "query_pre_attn_scalar": 16,
+        "rope_theta": 1_000_000.0,
+        "sliding_window": 12,
+        "sliding_window_pattern": 2,
+        "tie_word_embeddings": True,
+    },
     "qwen3_moe": {
         **_DENSE,
         "model_type": "qwen3_moe",
@@ -109,6 +120,8 @@ def make(
     model_class, arguments = _get_classes(values)
     mx.random.seed(0)  # of what is drawn below only matrices are
     model = model_class(arguments.from_dict(values))
+    if family == "gemma3_text":
+        model.sanitize({})  # ties the output layer, as loading a folder without one does
     kind = getattr(mx, values.get("torch_dtype", "float32"))
     drawn = [(name, _drawn(mx, name, leaf).astype(kind)) for name, leaf in tree_flatten(model.parameters())]
     model.update(tree_unflatten(drawn))
