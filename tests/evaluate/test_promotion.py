@@ -1,6 +1,7 @@
 """The promotion decision: each reason against it as its exact sentence, and the kind of evidence."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,6 +46,15 @@ def test_an_adapter_within_all_limits_is_promoted() -> None:
             "reproduction": "./doit reproduce:nko",
         },
     } == decide(EVALUATION, DATASET, DONE, LIMITS, RUN)
+
+
+def test_an_adapter_behind_which_are_other_rows_is_not_promoted() -> None:
+    """A test row may be a training row of the adapter that the training began with."""
+    decision = decide(EVALUATION, DATASET, DONE, LIMITS, replace(RUN, has_known_rows=False))
+
+    assert ["The training began with an adapter of other or unknown rows: test rows may be among them."] == decision[
+        "reasons"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -227,3 +227,31 @@ def test_an_error_names_a_missing_style(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ThunderError) as caught:
         html_page(tmp_path, results)
     assert f"{tmp_path}/templates/style.css.j2: is missing; git checkout it" == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "is_known"),
+    [
+        ({"rows_sha256": {"train": "a"}}, True),
+        ({"rows_sha256": {"train": "b"}}, False),
+        ({"imported": {}, "rows": {}}, False),
+        ({"rows_sha256": {"train": "a"}, "start": {"path": "adapters/x", "sha256": "1"}}, False),
+        ({"rows_sha256": {"train": "a"}, "start": {"path": "runs/smoke/adapter", "sha256": "1"}}, False),
+        (None, False),
+    ],
+    ids=["same rows", "other rows", "elsewhere", "unknown before", "circle", "missing"],
+)
+def test_rows_are_known_where_every_training_behind_the_adapter_read_them(
+    tmp_path: Path, first: dict[str, object] | None, is_known: bool
+) -> None:
+    """
+    done.json of each run that the training began with says which rows it read; a folder's says nothing to rely on.
+    """
+    recipe = recipes.finished(tmp_path)
+    own = tmp_path / RUN / "adapter/done.json"
+    begun = {"rows_sha256": {"train": "a"}, "start": {"path": "runs/first/adapter", "sha256": "1"}}
+    files.write_json(own, files.read_json(own) | begun)
+    if first is not None:
+        files.write_json(tmp_path / "runs/first/adapter/done.json", first)
+
+    assert is_known == run_report.gather(recipe, tmp_path).has_known_rows

@@ -50,7 +50,7 @@ def test_other_code_is_named_as_the_cause(project: Copy) -> None:
     """
     The first file that differs is the adapter, and the manifest has another hash for the training's code.
     """
-    project.edit("thunder_train/worker/train/loop.py", "bias_correction=True", "bias_correction=False")
+    project.edit("thunder_train/worker/optimizer.py", "decay, bias_correction=True", "decay, bias_correction=False")
 
     done = project.doit("reproduce", "-m", RUN)
 

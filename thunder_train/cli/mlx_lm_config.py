@@ -24,7 +24,10 @@ NO_PLACE = {
     "adapter_path": ("adapters", "the adapter lies in runs/NAME/adapter"),
     "config": (None, "a recipe is the config"),
     "clear_cache_threshold": (0, "memory is bounded by train.micro_tokens"),
-    "resume_adapter_file": (None, "a stopped training resumes by itself; another adapter cannot be trained on"),
+    "resume_adapter_file": (
+        None,
+        "copy its folder into adapters/ and give it as train.start_from (docs/warm-starts.md)",
+    ),
     "project_name": (None, "the trackers get the recipe's name"),
     "hf_dataset": (None, 'name the dataset with repo = "owner/name" in a source (docs/data.md)'),
     "trust_remote_code": (False, "code of a model's repository is never run"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from thunder_train import ThunderError, models, raise_all
+from thunder_train.config import start
 from thunder_train.config.project import Recipe
 from thunder_train.core import files, hub_cache, paths, shipped
 from thunder_train.core.stat_cache import StatCache
@@ -81,6 +82,7 @@ def existing_needs(recipe: Recipe, root: Path, stats: StatCache) -> Needs:
     lock = _lock(recipe)
     names += [*(f"{paths.run(recipe.name)}/{name}" for name in paths.SENT), *_row_files(recipe), lock]
     names += [recipe.model.chat_template] if recipe.model.chat_template else []
+    names += start.files_of(recipe.train)
     existing = Needs(_hashed(sorted(set(names)), root, stats))
     return _with_model(existing, recipe, root) if (root / lock).is_file() else existing
 

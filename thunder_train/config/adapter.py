@@ -52,15 +52,22 @@ def source_problems(table: dict[str, Any], where: str) -> list[ThunderError]:
     return []
 
 
+def outside_problems(path: str, where: str, root: Path) -> list[ThunderError]:
+    """A problem for the folder of an adapter that is not in the project, also by a link."""
+    is_inside = files.is_inside(path) and path.isprintable()
+    if is_inside and (root / path).resolve().is_relative_to(root.resolve()):
+        return []
+    return [ThunderError(f"{path!r} is no path inside the project", where, "copy the folder into adapters/")]
+
+
 def problems(adapter: Adapter, run: str, file: str, root: Path) -> list[ThunderError]:
     """A problem for an adapter that is not in the project: hosts and whoever makes the run again look there.
 
     run: folder of the recipe's run; file: the recipe.
     """
     path, where = adapter.path, f"{file}: adapter.path"
-    is_inside = files.is_inside(path) and path.isprintable()
-    if not is_inside or not (root / path).resolve().is_relative_to(root.resolve()):
-        return [ThunderError(f"{path!r} is no path inside the project", where, "copy the folder into adapters/")]
+    if outside := outside_problems(path, where, root):
+        return outside
     if (root / path).resolve().is_relative_to((root / run).resolve()):
         return [ThunderError(f"{path!r} is in the folder of this run", where, "copy the folder into adapters/")]
     weights = [name for name in (paths.MLX_LM[0], paths.PEFT[0]) if (root / path / name).is_file()]

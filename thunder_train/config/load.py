@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config import adapter, validate
+from thunder_train.config import adapter, start, validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.experiments import Experiment, Written, experiments
 from thunder_train.config.fields import FORMS, NAME, RUN
@@ -70,6 +70,10 @@ def _read(root: Path, stats: StatCache | None) -> tuple[Project, list[Broken], l
         problems.append(ThunderError("holds no recipe", where="recipes", hint="add recipes/NAME.toml"))
     parts, sweeps = _recipes(paths, tables, root, stats)
     recipes, broken = _told_apart(parts)
+    unfit = start.problems_between(recipes, sweeps, [each.name for each in broken])
+    broken += [Broken(name, tuple(problems)) for name, problems in unfit.items()]
+    recipes = {name: each for name, each in recipes.items() if name not in unfit}
+    sweeps = {name: left for name, each in sweeps.items() if (left := tuple(one for one in each if one in recipes))}
     raise_all(_once([*problems, *_problems(broken)]) if problems else [])
     project, names = tables["project"], [*recipes, *sweeps, *(each.name for each in broken)]
     missing = [name for name in project["recipes"] if name not in names]
@@ -229,7 +233,7 @@ def _recipe(each: Experiment, path: Path, tables: Values, root: Path, stats: Sta
         if values["adapter"]["path"]:
             parts["train"] = adapter.training_of(values["adapter"])
         recipe = _frozen(Recipe, values | parts)
-        problems = validate.recipe_problems(recipe, root, stats)
+        problems = validate.recipe_problems(recipe, root, stats) + start.problems(recipe, root)
         if not problems:
             return recipe
     return Broken(str(values.get("name", path.stem)), tuple(map(each.place, problems)))

@@ -107,6 +107,12 @@ class Train:
         default="adamw",
         later=True,
     )
+    start_from: str = text(
+        help='Adapter to begin with instead of a new one: "recipe:NAME" for that of another recipe, or its folder in '
+        "the project, in mlx-lm's form",
+        default="",
+        later=True,
+    )
     schedule: str = text(
         help="Learning rate after the warm-up: constant, or linear or cosine decay to 0 at the last step",
         choices=("constant", "linear", "cosine"),

@@ -37,6 +37,8 @@ class Run:
     """sha256 of data/<dataset>/manifest.json."""
     model: Facts
     """The content of model.lock.json."""
+    has_known_rows: bool = True
+    """Whether all trainings behind the adapter read the training rows of this dataset."""
 
     @property
     def reproduction(self) -> str:
@@ -48,7 +50,7 @@ def decide(evaluation: Facts, dataset: Facts, done: Facts, limits: Promotion, ru
     """The content of promotion.json: the decision, the reasons against GO, the limits, and what was judged."""
     reasons = [
         *_evidence(dataset, limits),
-        *_training(dataset, done),
+        *_training(dataset, done, run),
         *_references(evaluation, limits),
         *_scores(evaluation, limits),
         *_behaviour(evaluation),
@@ -86,11 +88,13 @@ def _evidence(dataset: Facts, limits: Promotion) -> Iterator[str]:
         yield f"The provenance of the evidence is {provenance}; the deployment's is {limits.provenance}."
 
 
-def _training(dataset: Facts, done: Facts) -> Iterator[str]:
+def _training(dataset: Facts, done: Facts, run: Run) -> Iterator[str]:
     """Whether the adapter was trained, on all rows, and without skipped steps."""
     if "imported" in done:
         yield "The adapter was trained elsewhere: nothing shows which rows it has seen, so test rows may be among them."
         return
+    if not run.has_known_rows:
+        yield "The training began with an adapter of other or unknown rows: test rows may be among them."
     if not _count(done.get("steps")) or not _count(done.get("trainable_parameters")):
         yield "The adapter may be untrained: done.json records no training step or no trained parameter."
     for split in ("train", "valid"):

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from thunder_train.config import start
 from thunder_train.config.fields import is_implied, is_operational
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.train import Train, flag_of
@@ -36,7 +37,9 @@ OPERATIONAL = frozenset(flag_of(key.name) for key in fields(Train) if is_operati
 def launch_flags(recipe: Recipe) -> list[tuple[str, Any]]:
     """The flags of launch.sh: those of the launcher, then the worker's, every key of [train] among them."""
     run, data = paths.run(recipe.name), paths.dataset(recipe.dataset.name)
-    train = [(flag_of(key.name), _word(getattr(recipe.train, key.name))) for key in fields(Train)]
+    values = {key.name: getattr(recipe.train, key.name) for key in fields(Train)}
+    values["start_from"] = start.folder_of(recipe.train)
+    train = [(flag_of(name), _word(value)) for name, value in values.items()]
     before = [flag for flag, _ in train].index("--log-every")  # the place that --adapter-path has always had
     return [
         ("--hostfile", f"{run}/hostfile.json"),

@@ -14,6 +14,7 @@ from thunder_train.build import accepted
 from thunder_train.build.environment import COMPARED
 from thunder_train.build.key import STATS, Reads, Stage, View
 from thunder_train.build.sources import Sources
+from thunder_train.config import start
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import CHAT, Cluster, Model, Recipe, deciding, operational, section
 from thunder_train.core import code_hash, files, paths, revisions, shipped
@@ -110,7 +111,11 @@ def train(recipe: Recipe) -> Stage:
         "train",
         make=lambda out: _stages().train(recipe, out, checkpoints()),
         targets=paths.TRAINED,
-        inputs={**_chat_inputs(recipe), **{f"{folder}/{name}.jsonl": name for name in ("train", "valid")}},
+        inputs={
+            **_chat_inputs(recipe),
+            **{f"{folder}/{name}.jsonl": name for name in ("train", "valid")},
+            **_start_inputs(recipe),
+        },
         reads=_trained(recipe),
         code=revisions.CODE["train"],
         is_cached=True,
@@ -215,8 +220,9 @@ def before_use(recipe: Recipe) -> list[str]:
 
 def before_sync(recipe: Recipe) -> list[str]:
     """Tasks that make what a sync copies to the hosts."""
-    name = recipe.name
-    return [f"data:{recipe.dataset.name}", f"model:{recipe.model.name}", f"scripts:{name}", f"hostfile:{name}"]
+    name, first = recipe.name, start.recipe_of(recipe.train)
+    own = [f"data:{recipe.dataset.name}", f"model:{recipe.model.name}", f"scripts:{name}", f"hostfile:{name}"]
+    return [*own, *([f"train:{first}"] if first else [])]
 
 
 def before_fit(recipe: Recipe) -> list[str]:
@@ -305,7 +311,10 @@ def _cluster(cluster: Cluster) -> Reads:
 
 @cache
 def _trained(recipe: Recipe) -> Reads:
-    return Reads(train=deciding(recipe.train), cluster=_ranks(recipe.cluster, recipe.weights), **_chat(recipe))
+    train = deciding(recipe.train)
+    if recipe.train.start_from:  # its files are inputs, and by which name they are given changes no number
+        train = {**train, "start_from": True}
+    return Reads(train=train, cluster=_ranks(recipe.cluster, recipe.weights), **_chat(recipe))
 
 
 @cache
@@ -366,7 +375,8 @@ def _stage(
 
 def _inputs(recipe: Recipe, *names: str) -> dict[str, str]:
     """The dataset and the model as one small file each, and files of the run's folder by their names."""
-    return {paths.dataset_manifest(recipe.dataset.name): "data", **_chat_inputs(recipe), **_own(recipe, *names)}
+    dataset = {paths.dataset_manifest(recipe.dataset.name): "data"}
+    return {**dataset, **_chat_inputs(recipe), **_start_inputs(recipe), **_own(recipe, *names)}
 
 
 def _chat_inputs(recipe: Recipe) -> dict[str, str]:
@@ -374,6 +384,11 @@ def _chat_inputs(recipe: Recipe) -> dict[str, str]:
     path = recipe.model.chat_template
     template = {shipped.file(path): "chat template"} if path else {}
     return {paths.model_lock(recipe.model.name): "model", **template}
+
+
+def _start_inputs(recipe: Recipe) -> dict[str, str]:
+    """The adapter that a training begins with, if it begins with one; another recipe's training makes it first."""
+    return {path: f"start {os.path.basename(path)}" for path in start.files_of(recipe.train)}
 
 
 def _own(recipe: Recipe, *names: str) -> dict[str, str]:

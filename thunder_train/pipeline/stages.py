@@ -171,7 +171,7 @@ def _check_layers(recipe: Recipe) -> None:
     Every layer of every model can get LoRA, so without a wish of its own a training need not wait for this.
     """
     train = recipe.train
-    if train.strategy == "data" and train.fine_tune_type == "lora" and not train.lora_keys:
+    if train.strategy == "data" and train.fine_tune_type == "lora" and not train.lora_keys and not train.start_from:
         return
     config = models.config_file(recipe.model, PROJECT)
     flags = ["--config", str(config), "--ranks", str(len(recipe.cluster.hosts)), "--check"]

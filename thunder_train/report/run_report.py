@@ -59,6 +59,8 @@ class Results:
     """decisions.jsonl without its header"""
     accepted: list[str]
     """What was accepted of the run's stages, in sentences."""
+    has_known_rows: bool = True
+    """Whether all trainings behind the adapter read the training rows of this dataset."""
 
 
 def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
@@ -80,13 +82,30 @@ def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
         predictions=files.read_jsonl(run / "predictions.jsonl"),
         decisions=gate.read(run / gate.FILE).decisions,
         accepted=[*accepted],
+        has_known_rows=_has_known_rows(files.read_json(run / "adapter" / "done.json"), root),
     )
+
+
+def _has_known_rows(done: dict[str, Any], root: Path) -> bool:
+    """Whether a training, and each one whose adapter it began with, read the same training rows. done: done.json."""
+    rows, runs = done.get("rows_sha256", {}).get("train"), set[str]()
+    while folder := str(done.get("start", {}).get("path", "")):
+        record = root / folder / "done.json"
+        if folder in runs or not folder.startswith(paths.run("")) or not record.is_file():
+            return False  # an adapter of the project that no recipe trained: its done.json is anybody's word
+        done = files.read_json(record)
+        runs.add(folder)
+        if done.get("rows_sha256", {}).get("train") != rows:
+            return False
+    return True
 
 
 def decide(results: Results) -> dict[str, Any]:
     """The content of promotion.json."""
     recipe = results.recipe
-    run = promotion.Run(recipe.name, results.run_id, results.dataset_sha256, results.model)
+    run = promotion.Run(
+        recipe.name, results.run_id, results.dataset_sha256, results.model, has_known_rows=results.has_known_rows
+    )
     return promotion.decide(results.evaluation, results.dataset, results.done, recipe.promotion, run)
 
 

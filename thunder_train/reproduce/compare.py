@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from thunder_train.config.start import named
 from thunder_train.core import paths, revisions
 
 IDENTICAL, EQUIVALENT, DIFFERENT, IMPOSSIBLE = "identical", "equivalent", "different", "impossible"
@@ -151,6 +152,11 @@ def judge(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> Verdict
     return replace(verdict, word=word, why=why, first=first.path if first else first_key)
 
 
+def first_of(recipe: dict[str, Any]) -> str:
+    """Name of the recipe whose adapter a manifest's recipe begins with; "" if it begins with no recipe's."""
+    return named(str(recipe.get("train", {}).get("start_from", "")))
+
+
 def _compared_files(old: dict[str, Any], new: dict[str, Any]) -> tuple[ComparedFile, ...]:
     """Every file of two manifests of a run, in the order in which they are written."""
     before, now = _files(old), _files(new)
@@ -162,8 +168,12 @@ def _files(run: dict[str, Any]) -> dict[tuple[str, str, int], str]:
     """{(path, stage, position among the files of its stage): sha256} of a manifest."""
     recipe, splits = run["recipe"], run["inputs"]["splits"]
     model, data = recipe["model"], paths.dataset(recipe["dataset"]["name"])
+    hashes: dict[tuple[str, str, int], str] = {}
+    if first := first_of(recipe):
+        pinned = {entry["path"]: entry["sha256"] for entry in run["inputs"].get("start", [])}
+        hashes = {(path, "train", -1): sha256 for path, sha256 in pinned.items() if path.startswith(paths.run(first))}
     home = f"{paths.model(model['name'])}/files" if model["kind"] == "nano" else f"model:{model['name']}"
-    hashes = {(f"{data}/{name}.jsonl", "data", 0): splits[name]["sha256"] for name in splits}
+    hashes |= {(f"{data}/{name}.jsonl", "data", 0): splits[name]["sha256"] for name in splits}
     hashes |= {(f"{home}/{file['path']}", "model", 0): file["sha256"] for file in run["model"]["files"]}
     for file in run["outputs"]:
         part, path = file["path"].partition("/")[0], f"{paths.run(recipe['name'])}/{file['path']}"
@@ -191,7 +201,7 @@ def _cause(old: dict[str, Any], first: ComparedFile | None, differing: list[Diff
 def _is_input(difference: Difference, recipe: dict[str, Any]) -> bool:
     """Whether a value comes from outside the build: a source, the template, a file of a model other than nano."""
     if difference.section == "inputs":
-        return not difference.key.startswith("splits.")
+        return not difference.key.startswith(("splits.", "start.") if first_of(recipe) else "splits.")
     return difference.section == "model" and bool(recipe["model"]["kind"] != "nano")
 
 
@@ -204,4 +214,5 @@ def _is_near(difference: Difference, tolerance: float) -> bool:
         return bool(abs(left - right) <= tolerance * max(abs(left), abs(right)))
     if difference.section == "promotion":
         return difference.key != "decision"
-    return difference.section in ("environment", "outputs", "model")
+    is_start = difference.section == "inputs" and difference.key.startswith("start.")  # another recipe's adapter
+    return is_start or difference.section in ("environment", "outputs", "model")

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config import fields
+from thunder_train.config import fields, start
 from thunder_train.config.evaluate import Gate
 from thunder_train.config.project import CHAT, Build, Recipe, deciding
 from thunder_train.config.train import Train
@@ -47,6 +47,7 @@ class _Inputs(msgspec.Struct):
     splits: dict[str, _Split]
     chat_template: _File | None = None
     adapter: list[_File] = []
+    start: list[_File] = []
 
 
 class _DeclaredSource(msgspec.Struct):
@@ -163,6 +164,7 @@ def identity(recipe: Recipe, root: Path) -> dict[str, Any]:
             "evidence_kinds": data["evidence_kinds"],
             **_chat_template(recipe, root),
             **({"adapter": _hashed(done["imported"]["files"])} if recipe.is_imported else {}),
+            **_start(recipe, root),
         },
         "model": files.read_json(root / paths.model_lock(recipe.model.name)),
         "environment": done["environment"],
@@ -175,6 +177,14 @@ def _chat_template(recipe: Recipe, root: Path) -> dict[str, Any]:
     """{"chat_template": path and sha256}; empty for the tokenizer's own template, which the model's lock covers."""
     path = recipe.model.chat_template
     return {"chat_template": {"path": path, "sha256": files.sha256(shipped.place(path, root))}} if path else {}
+
+
+def _start(recipe: Recipe, root: Path) -> dict[str, Any]:
+    """{"start": path and sha256 of the files of the adapter that the training began with}; empty without one."""
+    hint = f"run `./doit train:{recipe.name}`"
+    names = start.files_of(recipe.train)
+    entries = [{"path": path, "sha256": files.sha256(files.require(root / path, hint))} for path in names]
+    return {"start": entries} if entries else {}
 
 
 def _additions(recipe: Recipe, root: Path) -> dict[str, Any]:
@@ -310,7 +320,7 @@ def _path_problems(run: _Run) -> list[ThunderError]:
     dataset, inputs = run.recipe.dataset, run.inputs
     declared = [*dataset.templates, *(path for source in dataset.sources for path in (source.path, source.references))]
     hashed = [*inputs.templates, *inputs.sources, *([inputs.chat_template] if inputs.chat_template else [])]
-    hashed += inputs.adapter
+    hashed += [*inputs.adapter, *inputs.start]
     places = {
         "recipe.dataset": [path for path in declared if path],
         "recipe.model": [path for path in (run.recipe.model.path, run.recipe.model.chat_template) if path],

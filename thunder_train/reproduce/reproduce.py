@@ -11,7 +11,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from thunder_train import ThunderError
 from thunder_train.config import load
@@ -19,8 +19,8 @@ from thunder_train.config.project import SECRETS
 from thunder_train.config.toml_io import as_toml, read_toml
 from thunder_train.core import files, hub_cache, paths, process, shipped
 from thunder_train.evaluate import external_gate
-from thunder_train.reproduce import foreign, hub_sources, manifest
-from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, judge
+from thunder_train.reproduce import foreign, hub_sources, manifest, starts
+from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, first_of, judge
 
 CODE = ("thunder_train", "templates", "dodo.py", "pyproject.toml")
 """Copied from the current project into the clean folder."""
@@ -50,22 +50,24 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
     name = run["recipe"]["name"]
     impossible = Verdict(IMPOSSIBLE, name, run["run_id"])
     shutil.rmtree(folder, ignore_errors=True)
-    cluster, problems = _cluster(run["recipe"]["cluster"], root)
-    gate, gate_problems = foreign.gate_today(run["recipe"], root, confirmed)
-    inputs, input_problems = _inputs(run, root)
-    model_files, model_problems = _model(run, root)
-    if problems := [*problems, *gate_problems, *input_problems, *model_problems]:
-        return replace(impossible, problems=tuple(map(str, problems)))
+    gate, problems = foreign.gate_today(run["recipe"], root, confirmed)
+    starts_of_run, start_problems = starts.behind(run, root)
+    runs = [run, *starts_of_run]
+    parts = [_parts_of(each, root) for each in runs]
+    problems += [
+        *start_problems,
+        *starts.disagreements(runs),
+        *(problem for each in parts for problem in each.problems),
+    ]
+    if problems:
+        return replace(impossible, problems=tuple(dict.fromkeys(map(str, problems))))
     for part in CODE:
         if (root / part).exists():  # else the package's own is used again
             _copy(root / part, folder / part)
-    for target, source in inputs.items():
-        _copy(source, folder / target)
-    hub_sources.pin(run, folder)
-    if "train" in run["recipe"]:
-        run["recipe"]["train"] |= foreign.training_today(name, root)
     _place_gate(run["recipe"]["evaluate"].get("gate", {}), gate, root, folder)
-    _write_project(run["recipe"], folder, cluster, _place_model(run, model_files, root, folder), str(path))
+    _write_project(
+        [_placed(each, part, root, folder) for each, part in zip(runs, parts, strict=True)], folder, str(path)
+    )
     try:
         recipe = load.load(folder).recipes[name]
     except ThunderError as error:
@@ -80,6 +82,32 @@ def _reproduce(recorded: dict[str, Any], path: Path, root: Path, folder: Path, c
         return replace(verdict, folder=str(folder))
     shutil.rmtree(folder)
     return verdict
+
+
+class _Parts(NamedTuple):
+    """What a run is made of, as it is here now: {path in the clean folder: file} of inputs, {name: file} of a model."""
+
+    cluster: dict[str, Any]
+    inputs: dict[str, Path]
+    model: dict[str, Path]
+    problems: list[ThunderError]
+
+
+def _parts_of(run: dict[str, Any], root: Path) -> _Parts:
+    cluster, problems = _cluster(run["recipe"]["cluster"], root)
+    inputs, input_problems = _inputs(run, root)
+    model_files, model_problems = _model(run, root)
+    return _Parts(cluster, inputs, model_files, [*problems, *input_problems, *model_problems])
+
+
+def _placed(run: dict[str, Any], parts: _Parts, root: Path, folder: Path) -> tuple[dict[str, Any], ...]:
+    """Bring a run's parts into the clean folder; thunder.toml and its recipe as tables."""
+    for target, source in parts.inputs.items():
+        _copy(source, folder / target)
+    hub_sources.pin(run, folder)
+    if "train" in run["recipe"]:
+        run["recipe"]["train"] |= foreign.training_today(run["recipe"]["name"], root)
+    return foreign.as_files(run["recipe"], parts.cluster, _place_model(run, parts.model, root, folder))
 
 
 def _build(folder: Path, name: str) -> None:
@@ -137,7 +165,9 @@ def _inputs(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thun
     template, template_problems = _chat_template(run, root)
     given = {name: path for name, path in current.items() if name not in hub_files}
     adapter, adapter_problems = _adapter(run, root)
-    return {**given, **template, **adapter}, problems + template_problems + adapter_problems
+    start, start_problems = _start(run, root)
+    problems += [*template_problems, *adapter_problems, *start_problems]
+    return {**given, **template, **adapter, **start}, problems
 
 
 def _adapter(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:
@@ -146,10 +176,23 @@ def _adapter(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[Thu
     The current recipe of that name answers for the folder; without one no hidden file and no link out is read.
     """
     folder, entries = run["recipe"].get("adapter", {}).get("path", ""), run["inputs"].get("adapter", [])
+    return _folder_of_adapter(folder, entries, (paths.MLX_LM, paths.PEFT), root)
+
+
+def _start(run: dict[str, Any], root: Path) -> tuple[dict[str, Path], list[ThunderError]]:
+    """The same of an adapter in the project that the training began with. That of another recipe is made again."""
+    folder, entries = run["recipe"].get("train", {}).get("start_from", ""), run["inputs"].get("start", [])
+    return _folder_of_adapter("" if first_of(run["recipe"]) else folder, entries, (paths.MLX_LM,), root)
+
+
+def _folder_of_adapter(
+    folder: str, entries: list[dict[str, Any]], possible: tuple[tuple[str, ...], ...], root: Path
+) -> tuple[dict[str, Path], list[ThunderError]]:
+    """possible: names of an adapter's files, in each form that the folder may have."""
     if not folder:
         return {}, []
     hashes = {entry["path"]: entry["sha256"] for entry in entries}
-    forms = [{f"{PurePosixPath(folder)}/{name}" for name in form} for form in (paths.MLX_LM, paths.PEFT)]
+    forms = [{f"{PurePosixPath(folder)}/{name}" for name in form} for form in possible]
     if {*hashes} not in forms:
         return {}, [ThunderError("has no sha256 in the manifest", folder)]
     problems = []
@@ -246,7 +289,8 @@ def _place_model(run: dict[str, Any], model_files: dict[str, Path], root: Path, 
         for name, path in model_files.items():
             target = folder / home / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path.resolve())  # a copy would cost gigabytes
+            if not target.is_symlink():  # a run and the one that it began with have one base
+                target.symlink_to(path.resolve())  # a copy would cost gigabytes
     return table
 
 
@@ -258,13 +302,14 @@ def _place_gate(gate: dict[str, Any], today: dict[str, Any], root: Path, folder:
             _copy(root / word, folder / word)
 
 
-def _write_project(
-    recipe: dict[str, Any], folder: Path, cluster: dict[str, Any], model: dict[str, Any], where: str
-) -> None:
-    """Write thunder.toml and the recipe, from the manifest's recipe and the tables of its cluster and model."""
-    project, table = foreign.as_files(recipe, cluster, model)
+def _write_project(tables: list[tuple[dict[str, Any], ...]], folder: Path, where: str) -> None:
+    """Write thunder.toml and the recipes. tables: of `_placed`, the run itself first; what they share is equal."""
+    project = tables[0][0]
+    for each, recipe in tables:
+        for kind in ("clusters", "models", "datasets"):
+            project[kind] = {**each[kind], **project[kind]}
+        files.write_text(folder / "recipes" / f"{recipe['name']}.toml", as_toml(recipe, where))
     files.write_text(folder / load.PROJECT_FILE, as_toml(project, where))
-    files.write_text(folder / "recipes" / f"{recipe['name']}.toml", as_toml(table, where))
 
 
 def _current_table(root: Path, kind: str, name: str) -> dict[str, Any]:

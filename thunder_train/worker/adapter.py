@@ -1,8 +1,8 @@
 """Writes a training's adapter in the form that mlx-lm loads: adapters.safetensors, adapter_config.json and done.json.
 
-Only LoRA tensors, the same bytes for the same tensors, each file whole or not at all; on rank 0 alone. saved_adapter.py
-reads an adapter: it is a module of its own because loading is no part of the code that decides a training, whose hash
-says when to train again.
+Only LoRA tensors, the same bytes for the same tensors, each file whole or not at all; on rank 0 alone. It also reads
+the tensors of an adapter's file. saved_adapter.py puts an adapter on its model to use it: it is a module of its own
+because that is no part of the code that decides a training, whose hash says when to train again.
 """
 
 import hashlib
@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
 from thunder_train import ThunderError
-from thunder_train.core import files
+from thunder_train.core import files, model_files
+from thunder_train.core.text import quoted
 from thunder_train.worker.model import Lora
 
 ADAPTER = "adapters.safetensors"
@@ -59,6 +61,18 @@ def adapter_config(lora: Lora, base: str) -> dict[str, Any]:
 def canonical_bytes(tensors: Tensors) -> bytes:
     """safetensors bytes, the same for the same tensors. (mlx's own writer orders tensors by a C++ hash map.)"""
     return bytes(safetensors_bytes({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The tensors of a safetensors file as float32, which holds each float16 and bfloat16. Raises ThunderError."""
+    model_files.check_weights(path, str(path))
+    try:
+        loaded: Any = mx.load(str(path))
+    except RuntimeError as error:
+        raise ThunderError(f"cannot be read: {error}", str(path), "copy it again") from error
+    if broken := [name for name, tensor in sorted(loaded.items()) if not mx.issubdtype(tensor.dtype, mx.floating)]:
+        raise ThunderError(f"{quoted(broken[0])} holds no fractions", str(path), "save the adapter unquantised")
+    return {name: np.array(tensor.astype(mx.float32)) for name, tensor in loaded.items()}
 
 
 def tensor_digest(tensors: Tensors) -> str:

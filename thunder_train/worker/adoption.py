@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
@@ -83,7 +82,7 @@ def _of_mlx_lm(source: Path, network: nn.Module) -> tuple[Lora, Tensors]:
     layers = config.num_layers if config.num_layers > 0 else len(network.layers)
     keys = tuple(sorted(given.keys or ()))
     lora = Lora(layers, given.rank, given.scale, given.dropout, keys, config.fine_tune_type)
-    return lora, _tensors(source / paths.MLX_LM[0])
+    return lora, adapter.read_tensors(source / paths.MLX_LM[0])
 
 
 def _of_peft(source: Path, network: nn.Module) -> tuple[Lora, Tensors]:
@@ -97,7 +96,7 @@ def _of_peft(source: Path, network: nn.Module) -> tuple[Lora, Tensors]:
         ]
     )
     places: dict[Place, Any] = {}
-    for name, tensor in _tensors(source / paths.PEFT[0]).items():
+    for name, tensor in adapter.read_tensors(source / paths.PEFT[0]).items():
         match = PEFT_NAME.fullmatch(name)
         place = _place(f"{match['module']}.{PARTS[match['part']]}") if match else None
         if place is None:
@@ -114,18 +113,6 @@ def _of_peft(source: Path, network: nn.Module) -> tuple[Lora, Tensors]:
     keys = tuple(sorted({place.layer for place in places}))
     tensors = {f"layers.{place.number}.{place.layer}.{place.part}": tensor for place, tensor in places.items()}
     return Lora(layers, config.r, scale, config.lora_dropout, keys, "dora" if config.use_dora else "lora"), tensors
-
-
-def _tensors(path: Path) -> Tensors:
-    """The tensors of a safetensors file as float32, which holds each float16 and bfloat16."""
-    model_files.check_weights(path, str(path))
-    try:
-        loaded: Any = mx.load(str(path))
-    except RuntimeError as error:
-        raise ThunderError(f"cannot be read: {error}", str(path), "copy it again") from error
-    if broken := [name for name, tensor in sorted(loaded.items()) if not mx.issubdtype(tensor.dtype, mx.floating)]:
-        raise ThunderError(f"{quoted(broken[0])} holds no fractions", str(path), "save the adapter unquantised")
-    return {name: np.array(tensor.astype(mx.float32)) for name, tensor in loaded.items()}
 
 
 def _renamed(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:

@@ -17,12 +17,13 @@ from thunder_train import ThunderError, raise_all
 from thunder_train.config.fields import is_implied, is_operational, problem
 from thunder_train.config.train import Train, contradictions, flag_of
 from thunder_train.core import shipped, template_arguments
+from thunder_train.core.paths import MLX_LM
 
 LAUNCHER_ONLY = ("max_restarts",)
 """Keys of [train] that are no flags of the worker."""
 WHERE_ONLY = (
     "model", "model_lock", "train_data", "valid_data", "hostfile", "adapter_path", "checkpoint_path", "token_cache",
-    "log_every", "eval_every", "max_skipped", "chat_template",
+    "log_every", "eval_every", "max_skipped", "chat_template", "start_from",
 )  # fmt: skip
 """Flags that say where files are or how to report, besides the operational ones. They change no step: validation has no
 random state, and the content of model and data is compared by hash.
@@ -123,6 +124,10 @@ class Settings(Inputs, Train):
         type=Path,
         default=None,
     )
+
+    def start_files(self) -> dict[str, Path]:
+        """{flag: the weights of the adapter that the training begins with}, if it begins with one."""
+        return {"--start-from": Path(self.start_from) / MLX_LM[0]} if self.start_from else {}
 
     def numeric(self) -> dict[str, Any]:
         """The flags that decide numbers, by name."""

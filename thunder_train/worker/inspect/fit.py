@@ -181,13 +181,23 @@ def advice(peaks: Mapping[str, int], split_problems: list[str]) -> str:
     return f"does not fit a 16 GB Mac with the {' or '.join(peaks)} strategy{why}: {smaller}"
 
 
-def check(config: dict[str, Any], settings: Settings, ranks: int) -> None:
-    """Raise every reason why a model cannot get the adapter, or cannot be split over the ranks if they share it."""
+def check(config: dict[str, Any], settings: Settings, ranks: int) -> "nn.Module":
+    """The model, without weights. Raises every reason why it cannot get the adapter or be split over the ranks."""
     from thunder_train.worker import model, tensor_parallel
 
     network = model.build(config)
     split_problems = tensor_parallel.problems(network, ranks) if settings.strategy == "tensor" else []
     raise_all([*split_problems, *model.layer_problems(network, lora(settings))])
+    return network
+
+
+def check_start(network: "nn.Module", settings: Settings) -> None:
+    """Raise every reason why a training cannot begin with the adapter of --start-from. network: without an adapter."""
+    from thunder_train.worker import model, start
+
+    wanted = model.with_keys(network, replace(lora(settings), scale=settings.lora_scale))
+    model.add_lora(network, wanted, settings.seed)
+    raise_all(start.problems(network, start.read(settings.start_from), wanted, settings.model))
 
 
 def lora(settings: Settings) -> "Lora":
@@ -213,7 +223,9 @@ def main(argv: list[str]) -> None:
     hint = "run `./doit model`"
     settings, config = parse(rest), model_files.config(flags.config, hint)
     if flags.check:
-        check(config, settings, flags.ranks)
+        network = check(config, settings, flags.ranks)
+        if settings.start_from:
+            check_start(network, settings)
         return
     row_tokens = flags.row_tokens or settings.max_seq_len
     try:

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from thunder_train.core import files
 from thunder_train.worker import adapter
 from thunder_train.worker.args import Settings
 from thunder_train.worker.model import adapter_tensors
@@ -25,19 +26,13 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
     adapter.write_adapter(settings.adapter_path, chosen, ready.lora, settings.model)
     progress = state.progress
     if rule == "best":
-        _say_which(run, state)
+        _say_which(run, state, settings.start_from)
     done: dict[str, Any] = {
         "steps": progress.step,
         "rows_per_step": settings.rows_per_step(run.row_ranks.size),
         "world_size": run.ranks.size,
         "strategy": settings.strategy,
         "packed": ready.not_packed == "",
-        "rows": {name: len(split.examples) for name, split in ready.splits.items()},
-        "rows_sha256": {name: ready.identity[f"--{name}-data"] for name in ready.splits},  # its first digits
-        "dropped": {name: split.dropped for name, split in ready.splits.items()},
-        "split": {name: split.split for name, split in ready.splits.items()},
-        "tokens": {name: split.tokens for name, split in ready.splits.items()}
-        | {f"{name}_targets": split.targets for name, split in ready.splits.items()},
         "skipped_steps": progress.skipped,
         "skipped_validations": progress.skipped_validations,
         "losses": progress.losses,
@@ -47,16 +42,35 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
         "chosen": {"rule": rule, "step": progress.best_step if is_best else progress.step},
         "adapter": adapter.describe(settings.adapter_path, chosen),
         "environment": environment,
+        **_inputs(ready, settings.start_from),
         **asdict(ready.counts),
     }
     adapter.write_done(settings.adapter_path, done)
 
 
-def _say_which(run: Run, state: State) -> None:
+def _inputs(ready: Setup, start_from: str) -> dict[str, Any]:
+    """The rows that the training read, and the adapter that it began with. A sha256 by its first digits."""
+    begun = {"path": files.portable(start_from), "sha256": ready.identity["--start-from"]} if start_from else {}
+    return {
+        "rows": {name: len(split.examples) for name, split in ready.splits.items()},
+        "rows_sha256": {name: ready.identity[f"--{name}-data"] for name in ready.splits},
+        "dropped": {name: split.dropped for name, split in ready.splits.items()},
+        "split": {name: split.split for name, split in ready.splits.items()},
+        "tokens": {name: split.tokens for name, split in ready.splits.items()}
+        | {f"{name}_targets": split.targets for name, split in ready.splits.items()},
+        **({"start": begun} if begun else {}),
+    }
+
+
+def _say_which(run: Run, state: State, start_from: str) -> None:
     """One line where the best adapter is not what a reader expects."""
     loss, step = state.progress.best_loss, state.progress.best_step
     if loss is None:
         run.log.say("no validation had a finite loss, so nothing says which adapter is best: this is the last step's")
+    elif step == 0 and start_from:
+        run.log.say(
+            f"no step improved the validation loss of {loss:.4f} of the adapter in {start_from}: it is the result"
+        )
     elif step == 0:
         run.log.say(
             f"no step improved the base's validation loss of {loss:.4f}: the adapter is that of step 0, without effect"

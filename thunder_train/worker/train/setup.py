@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files, shipped
-from thunder_train.worker import adapter, chat, model, optimizer, ranks, tensor_parallel
+from thunder_train.worker import adapter, chat, model, optimizer, ranks, start, tensor_parallel
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import batch, tokens
 from thunder_train.worker.batching.loader import DataLoader, costs_of
@@ -60,6 +60,7 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
         "train": tokens.read(settings.train_data, spoken, policy, cache),
         "valid": tokens.read(settings.valid_data, spoken, policy, cache, may_be_empty),
     }
+    begun = start.read(settings.start_from) if settings.start_from else None
     if identity(settings, group) != training:
         raise ThunderError("rows or model changed while they were read", "--train-data", "train again")
     rows = settings.rows_per_step(group.size if is_data else 1)
@@ -69,6 +70,8 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     # Before the layers are split: mlx-lm's function would find no layer to adapt in a split model.
     model.add_lora(base, lora, settings.seed)
     raise_all(optimizer.problems(settings.optimizer, base))
+    if begun:
+        start.put_on(base, begun, lora, settings.model)
     counts = Counts(total, model.trainable_parameters(base))
     not_packed = batch.packing_problem(base) if settings.packing == "auto" else "packing is off"
     if settings.grad_checkpoint:
@@ -109,7 +112,7 @@ def assemble(
     log = MetricsLog(metrics, progress, track)
     if first:
         adapter.remove_old(settings.adapter_path)
-        for note in _notes(ready):
+        for note in _notes(settings, ready):
             log.say(note)
     if last:
         log.event("resume", progress.step, f"step {progress.step}/{settings.num_iters}  goes on from here")
@@ -131,10 +134,15 @@ def assemble(
     return run, last
 
 
-def _notes(ready: Setup) -> list[str]:
-    """What is said of the rows before the first step."""
+def _notes(settings: Settings, ready: Setup) -> list[str]:
+    """What is said of the start and of the rows before the first step."""
     packed = f"rows are not packed: {ready.not_packed}" if ready.not_packed else "rows are packed"
-    notes = [packed, *dict.fromkeys(note for split in ready.splits.values() for note in split.notes)]
+    begun = f"it begins with the adapter in {settings.start_from}, which the validation at step 0 is of"
+    notes = [
+        *[begun] * bool(settings.start_from),
+        packed,
+        *dict.fromkeys(note for split in ready.splits.values() for note in split.notes),
+    ]
     if not ready.splits["valid"].examples:
         notes.append("no validation: valid.jsonl has no row, so the adapter is that of the last step")
     return notes
@@ -145,11 +153,12 @@ def identity(settings: Settings, group: Ranks) -> dict[str, str]:
     paths = {"--train-data": settings.train_data, "--valid-data": settings.valid_data}
     for flag, path in paths.items():
         files.require(path, hint=f"run `./doit data`, or correct {flag}")
-    for flag, path in settings.chat_files().items():
+    given = settings.chat_files() | settings.start_files()
+    for flag, path in given.items():
         files.require(path, hint=f"correct {flag}")
     return ranks.identity(
         flags={**settings.numeric(), "ranks": group.size},
-        paths=paths | settings.chat_files(),
+        paths=paths | given,
         model=_model_digest(settings),
         versions={"mlx": version("mlx"), "mlx-lm": version("mlx-lm"), "device": mx.default_device().type.name},
     )
