@@ -2,6 +2,8 @@
 
 .venv/bin/python benchmarks/train.py [--turns 3] [--rows 128] [--epochs 4] [--write] [--tiny]
 
+A real model is measured by train_real.py, a large vocabulary by train_vocabulary.py.
+
 --write: write the tables to benchmarks/TRAIN.md. --tiny: a few steps of a tiny model in a temporary folder, to check
 that this program works. All other files are below .thunder/bench/train. Run it on an idle machine: the sides take
 turns, so that other work affects all of them, but two ranks need two cores.
@@ -9,21 +11,18 @@ turns, so that other work affects all of them, but two ranks need two cores.
 
 import argparse
 import itertools
-import json
 import os
 import re
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import train_sides as sides
+import train_page
+import train_run
 import train_tables as tables
+from train_losses import valid_loss
 from train_material import SHAPE, Material, write, write_model
 from train_sides import ALONE, EAGER, OURS, PROJECT, QUIET, THEIRS, Side, side
 
@@ -36,7 +35,6 @@ LINE = re.compile(r"^(?:step (\d+)/\d+  train loss|\s*(\d+)\s+[\d.]+ [▼▲])")
 """The line after an epoch, ours or mlx-lm's."""
 TINY = {"layers": 4, "width": 16, "heads": 2, "kv-heads": 1, "hidden": 16}
 """Shape of the model of --tiny."""
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -54,47 +52,19 @@ class Run:
 
 def measure(subject: Side) -> Run:
     """Train once and time the output lines. If it fails, the benchmark stops with its last lines of output."""
-    shutil.rmtree(subject.run / "probe", ignore_errors=True)
-    (subject.run / "probe").mkdir()
-    for name in ("checkpoints", "adapter"):
-        shutil.rmtree(subject.run / name, ignore_errors=True)
-    start, stamps, lines, busy = time.perf_counter(), [], [], []
-    children = [_start(argv, environment) for argv, environment in subject.commands]
-    for raw in children[0].stdout or ():
-        lines.append(COLOUR.sub("", raw.rstrip()))
-        if LINE.match(lines[-1]):
-            stamps.append(time.perf_counter())
-            busy.append(_cpu_s(children[0].pid))
-    if any(child.wait() for child in children):
-        raise SystemExit(f"{subject.name} failed:\n" + "\n".join(lines[-20:]))
+    stamps, busy = [], []
+    for seconds, line, process in train_run.lines(subject):
+        if LINE.match(line):
+            stamps.append(seconds)
+            busy.append(train_run.cpu_s(process))
     epochs = [after - before for before, after in itertools.pairwise(stamps[:-1])]
     share = (busy[-1] - busy[0]) / (stamps[-1] - stamps[0]) if len(stamps) > 1 else 0.0
-    return Run(epochs, stamps[0] - start, _peak_bytes(subject.run / "probe"), share)
-
-
-def _start(argv: list[str], environment: dict[str, str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        argv,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _peak_bytes(probe: Path) -> int:
-    return max(int(json.loads(path.read_text())["mlx_bytes"]) for path in probe.iterdir())
-
-
-def _cpu_s(process: int) -> float:
-    """CPU seconds of a process without its children."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return Run(epochs, stamps[0], train_run.peak_bytes(subject), share)
 
 
 def compare(names: list[str], material: Material, turns: int, epochs: int, is_pinned: bool) -> dict[str, tables.Cost]:
     """Medians of each side over all turns. In a turn the sides train one after the other."""
+    home = material.folder.parent
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for turn in range(turns):
         for name in names if turn % 2 == 0 else names[::-1]:
@@ -109,7 +79,7 @@ def compare(names: list[str], material: Material, turns: int, epochs: int, is_pi
             targets_per_s=material.targets / statistics.median(s for run in each for s in run.epochs_s),
             peak_bytes=max(run.peak_bytes for run in each),
             launcher=statistics.median(run.launcher for run in each),
-            loss=0.0 if is_pinned else valid_loss(_side(name, material, epochs, is_pinned), material),
+            loss=0.0 if is_pinned else valid_loss(_side(name, material, epochs, is_pinned), home / "model", material),
         )
         for name, each in runs.items()
     }
@@ -119,24 +89,6 @@ def _side(name: str, material: Material, epochs: int, is_pinned: bool) -> Side:
     home = material.folder.parent
     run = home / f"{material.kind}-{re.sub('[^a-z0-9]+', '-', name)}{'-pinned' * is_pinned}"
     return side(name, home / "model", material, epochs, run, is_pinned)
-
-
-def valid_loss(subject: Side, material: Material) -> float:
-    """Nats per target of the validation rows with this side's adapter, measured by our program for all sides."""
-    flags = {
-        "--model": material.folder.parent / "model", "--adapter-path": subject.adapter, "--max-seq-len": sides.LONGEST,
-        "--valid-data": material.folder / "valid.jsonl", "--test-data": material.folder / "test.jsonl",
-        "--max-tokens": 1, "--batch-size": 1,
-        "--predictions": subject.run / "predictions.jsonl", "--losses": subject.run / "losses.json",
-    }  # fmt: skip
-    argv = [
-        sys.executable,
-        "-m",
-        "thunder_train.worker.generate",
-        *(str(part) for flag in flags.items() for part in flag),
-    ]
-    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, cwd=PROJECT)
-    return tables.loss_of(subject.run / "losses.json")
 
 
 def first_step_s(home: Path, turns: int) -> float:
@@ -179,7 +131,7 @@ def main() -> None:
     text = measure_all(BENCH, SHAPE, flags.rows, flags.turns, flags.epochs, [OURS, THEIRS, EAGER, QUIET])
     print(text)
     if flags.write:
-        (PROJECT / "benchmarks" / "TRAIN.md").write_text(text, encoding="utf-8")
+        train_page.write("train.py", text)
 
 
 def tiny(home: Path) -> None:

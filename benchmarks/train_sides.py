@@ -10,6 +10,7 @@ from train_material import Material
 
 PROJECT = Path(__file__).resolve().parent.parent
 LAYERS, RANK, SCALE, RATE, DECAY, LONGEST = 4, 8, 20.0, 1e-3, 0.01, 1024
+"""Of all sides; SCALE is the factor of the LoRA product, LONGEST the most tokens of a row."""
 OURS, THEIRS, EAGER, QUIET, ALONE = "ours", "mlx-lm", "mlx-lm, not compiled", "mlx-lm, no mlx.launch", "ours, 1 rank"
 """ours: with our launcher. mlx-lm: mlx_lm.lora with mlx.launch; the same with MLX_DISABLE_COMPILE=1; the same without
 mlx.launch, because mlx.launch itself keeps a core busy."""
@@ -29,15 +30,45 @@ class Side:
         return self.run / "adapter"
 
 
-def side(name: str, model: Path, material: Material, epochs: int, run: Path, is_pinned: bool = False) -> Side:
-    """The commands of a side that trains for `epochs` epochs and prints a line after each."""
+@dataclass(frozen=True)
+class Job:
+    """What the arguments of `side` say."""
+
+    model: Path
+    material: Material
+    epochs: int
+    run: Path
+    layers: int
+    rate: float
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return self.material.steps * self.epochs
+
+
+def side(
+    name: str,
+    model: Path,
+    material: Material,
+    epochs: int,
+    run: Path,
+    is_pinned: bool = False,
+    layers: int = LAYERS,
+    rate: float = RATE,
+) -> Side:
+    """The commands of a side that trains for `epochs` epochs and prints a line after each.
+
+    layers: last blocks that get LoRA. rate: learning rate.
+    """
+    job = Job(model, material, epochs, run, layers, rate)
     (run / "probe").mkdir(parents=True, exist_ok=True)
     probe = f"{PROJECT / 'benchmarks' / 'train_probe'}:{PROJECT}"
     common = {"PYTHONPATH": probe, "BENCH_PROBE": str(run / "probe"), "PYTHONUNBUFFERED": "1"}
     common |= {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "1"} | ({"BENCH_PIN": "1"} if is_pinned else {})
     if name in (OURS, ALONE):
-        return Side(name, run, [(_ours(name, model, material, epochs, run), common)])
-    lora = [sys.executable, "-m", "mlx_lm.lora", "--config", str(_config(model, material, epochs, run))]
+        return Side(name, run, [(_ours(name, job), common)])
+    lora = [sys.executable, "-m", "mlx_lm.lora", "--config", str(_config(job))]
     if name == QUIET:
         addresses = run / "ring.json"
         port = 20000 + os.getpid() % 20000
@@ -48,15 +79,15 @@ def side(name: str, model: Path, material: Material, epochs: int, run: Path, is_
     return Side(name, run, [(launcher, common | ({"MLX_DISABLE_COMPILE": "1"} if name == EAGER else {}))])
 
 
-def _ours(name: str, model: Path, material: Material, epochs: int, run: Path) -> list[str]:
+def _ours(name: str, job: Job) -> list[str]:
     """Our training, without gradient clipping because mlx-lm has none."""
-    every = str(material.steps * epochs)
+    material, run, every = job.material, job.run, str(job.steps)
     flags = {
-        "--model": model, "--train-data": material.folder / "train.jsonl",
+        "--model": job.model, "--train-data": material.folder / "train.jsonl",
         "--valid-data": material.folder / "valid.jsonl", "--adapter-path": run / "adapter",
         "--num-iters": every, "--eval-every": every, "--save-every": every, "--log-every": material.steps,
-        "--global-batch-size": material.batch, "--max-seq-len": LONGEST, "--num-layers": LAYERS,
-        "--lora-rank": RANK, "--lora-scale": SCALE, "--learning-rate": RATE, "--weight-decay": DECAY,
+        "--global-batch-size": material.batch, "--max-seq-len": LONGEST, "--num-layers": job.layers,
+        "--lora-rank": RANK, "--lora-scale": SCALE, "--learning-rate": job.rate, "--weight-decay": DECAY,
         "--max-grad-norm": 0, "--choose": "last",
     }  # fmt: skip
     arguments = [str(part) for flag in flags.items() for part in flag]
@@ -68,14 +99,14 @@ def _ours(name: str, model: Path, material: Material, epochs: int, run: Path) ->
     return [*launcher, "--log-dir", str(run / "logs"), *arguments]
 
 
-def _config(model: Path, material: Material, epochs: int, run: Path) -> Path:
+def _config(job: Job) -> Path:
     """Write mlx-lm's configuration; its batch_size is that of all ranks together. JSON is valid YAML."""
-    every = material.steps * epochs
+    material, run, every = job.material, job.run, job.steps
     config = {
-        "model": str(model), "train": True, "data": str(material.folder), "adapter_path": str(run / "adapter"),
-        "mask_prompt": True, "num_layers": LAYERS, "batch_size": material.batch, "iters": every,
+        "model": str(job.model), "train": True, "data": str(material.folder), "adapter_path": str(run / "adapter"),
+        "mask_prompt": True, "num_layers": job.layers, "batch_size": material.batch, "iters": every,
         "val_batches": -1, "steps_per_report": material.steps, "steps_per_eval": every, "save_every": every,
-        "max_seq_length": LONGEST, "learning_rate": RATE, "optimizer": "adamw",
+        "max_seq_length": LONGEST, "learning_rate": job.rate, "optimizer": "adamw",
         "optimizer_config": {"adamw": {"weight_decay": DECAY, "bias_correction": True}},
         "lora_parameters": {"rank": RANK, "scale": SCALE, "dropout": 0.0},
     }  # fmt: skip

@@ -1,12 +1,10 @@
 """The page of the training benchmark: results and targets."""
 
-import json
 import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from train_material import LONGEST, MEDIAN, SHAPE, SIGMA, Material
 from train_sides import ALONE, EAGER, LAYERS, OURS, QUIET, RANK, RATE, THEIRS
@@ -36,14 +34,9 @@ class Results:
     load_after: float
 
 
-def loss_of(losses: Path) -> float:
-    """The adapter's validation loss as worker.generate writes it."""
-    return float(json.loads(losses.read_text())["adapter"]["valid"]["loss"])
-
-
 def page(results: Results, kinds: Mapping[str, Material], turns: int, epochs: int) -> str:
-    """benchmarks/TRAIN.md."""
-    parts = ["# What the training costs", _setting(results, kinds, turns, epochs), "## Targets", _targets(results)]
+    """The part of benchmarks/TRAIN.md about a small model."""
+    parts = ["# A small model", _setting(results, kinds, turns, epochs), "## Targets", _targets(results)]
     parts += [
         part for kind in results.against for part in (f"## {kind.capitalize()} rows", _sides(results.against[kind]))
     ]
@@ -73,25 +66,26 @@ def _setting(results: Results, kinds: Mapping[str, Material], turns: int, epochs
     )
 
 
-def _verdict(what: str, asked: str, value: str, is_met: bool) -> str:
+def verdict(what: str, asked: str, value: str, is_met: bool) -> str:
+    """A line of a table of targets."""
     return f"| {what} | {asked} | {value} | {'met' if is_met else '**not met**'} |"
 
 
 def _targets(results: Results) -> str:
     ragged, uniform = results.against["ragged"], results.against["uniform"]
     speed, even = (side[OURS].targets_per_s / side[THEIRS].targets_per_s for side in (ragged, uniform))
-    rows = [_verdict("supervised tokens/s on ragged rows, ours / mlx-lm", "2.0 or more", f"{speed:.2f}", speed >= 2)]
-    rows.append(_verdict("the same on uniform rows", "1.0 or more", f"{even:.2f}", even >= 1))
+    rows = [verdict("supervised tokens/s on ragged rows, ours / mlx-lm", "2.0 or more", f"{speed:.2f}", speed >= 2)]
+    rows.append(verdict("the same on uniform rows", "1.0 or more", f"{even:.2f}", even >= 1))
     for kind, side in results.against.items():
         memory = side[OURS].peak_bytes / side[THEIRS].peak_bytes
-        rows.append(_verdict(f"peak memory per rank, {kind}", "1.0 or less", f"{memory:.2f}", memory <= 1))
+        rows.append(verdict(f"peak memory per rank, {kind}", "1.0 or less", f"{memory:.2f}", memory <= 1))
     for kind, side in results.scaling.items():
         share = side[OURS].targets_per_s / (2 * side[ALONE].targets_per_s)
-        rows.append(_verdict(f"efficiency of 2 ranks, {kind}", "0.90 or more", f"{share:.2f}", share >= 0.9))
+        rows.append(verdict(f"efficiency of 2 ranks, {kind}", "0.90 or more", f"{share:.2f}", share >= 0.9))
     first = results.first_step_s
-    rows.append(_verdict("start to first step, nano model, 2 ranks", "under 4 s", f"{first:.1f} s", first < 4))
+    rows.append(verdict("start to first step, nano model, 2 ranks", "under 4 s", f"{first:.1f} s", first < 4))
     launcher = max(side[OURS].launcher for side in results.against.values())
-    rows.append(_verdict("launcher, share of a core", "under 2 %", f"{launcher:.1%}", launcher < 0.02))
+    rows.append(verdict("launcher, share of a core", "under 2 %", f"{launcher:.1%}", launcher < 0.02))
     return "\n".join(["| target | required | measured | |", "|---|---|---|---|", *rows])
 
 

@@ -1,6 +1,7 @@
 """The pages that the benchmarks write, from invented results, and the build files for other tools."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cluster
@@ -8,8 +9,12 @@ import dvc_files
 import pytest
 import rivals
 import tables
+import train_english
+import train_page
+import train_real_page
 import train_sides
 import train_tables
+import train_vocabulary
 from graphs import Node
 from hashing import Big
 from measure import Cost
@@ -73,6 +78,65 @@ def test_train_page(tmp_path: Path) -> None:
     assert "| supervised tokens/s on ragged rows, ours / mlx-lm | 2.0 or more | 2.00 | met |" in page
     assert "| efficiency of 2 ranks, uniform | 0.90 or more | 0.62 | **not met** |" in page
     assert "| start to first step, nano model, 2 ranks | under 4 s | 2.0 s | met |" in page
+
+
+def test_real_model_page() -> None:
+    """
+    Medians of the turns beside the targets; PEFT has no part in some cases.
+    """
+    made = {
+        "ours": train_real_page.Result("float32-4", "ours", 3, 3000, 10.0, 20.0, 8 * 10**8, 10**9, 2.5),
+        "mlx-lm": train_real_page.Result("float32-4", "mlx-lm", 3, 3000, 30.0, 50.0, 2 * 10**9, 2 * 10**9, 2.6),
+        train_real_page.PEFT: train_real_page.Result(
+            "float32-4", train_real_page.PEFT, 3, 3000, 20.0, 40.0, 0, 4 * 10**9, 2.4
+        ),
+    }
+    slower = replace(made["ours"], seconds=12.0)
+    page = train_real_page.page([*made.values(), slower, slower], "smol", 96, 8, 0.1)
+
+    assert "| ours | 250 | 1.00 | 0.80 GB | 1.00 GB | 20 s | 2.5000 | 3 |" in page
+    assert "| PEFT on torch | 150 | 1.67 | - | 4.00 GB | 40 s | 2.4000 | 1 |" in page
+    assert "last 4 blocks, 3 epochs: ours / mlx-lm | 4 or more | 2.50 | **not met** |" in page
+    assert "last 4 blocks, 3 epochs: peak memory of a rank | 0.50 or less | 0.40 | met |" in page
+    assert "last 4 blocks, 3 epochs: ours / PEFT | 2 or more | 1.67 | **not met** |" in page
+    all_blocks = replace(made["ours"], case="float32-all")
+    assert "on all blocks, 3 epochs: " not in train_real_page.page([all_blocks], "smol", 96, 8, 0.1)
+
+
+def test_vocabulary_page() -> None:
+    """
+    What the small vocabulary needs, too, is no part of the head's share.
+    """
+    sizes = ((1000, 9 * 10**8, 5 * 10**8), (10, 3 * 10**8, 10**8))
+    costs = [train_vocabulary.Cost("this code", words, 512, peak, weights, 2.0, 1.5) for words, peak, weights in sizes]
+    page = train_vocabulary.page(costs, {"layers": 2}, "", 0.0)
+
+    assert "| 512 | this code | 0.90 GB | 0.50 GB | 200 MB | 2.00 s | 1.50 s |" in page
+
+
+def test_a_program_replaces_its_part_of_the_page_alone() -> None:
+    """
+    The parts of other programs, and what people wrote into them, stay.
+    """
+    page = train_page.replaced(train_page.replaced("# Title\n", "one.py", "1\n"), "two.py", "2\n")
+    changed = train_page.replaced(page, "one.py", "3")
+
+    assert [page.replace("\n1\n", "\n3\n"), page] == [changed, train_page.replaced(changed, "one.py", "1")]
+    assert changed.index("one.py") < changed.index("3") < changed.index("two.py") < changed.index("2")
+
+
+def test_english_rows(tmp_path: Path) -> None:
+    """
+    The same rows each time; their lengths are ragged, and validation continues no text of training.
+    """
+    first = train_english.write(tmp_path / "one", 40, 8)
+    train_english.write(tmp_path / "two", 40, 8)
+    rows = {name: (first.folder / f"{name}.jsonl").read_text() for name in ("train", "valid", "test")}
+    answers = [json.loads(line)["messages"][1]["content"] for line in rows["train"].splitlines()]
+
+    assert rows == {name: (tmp_path / "two" / f"{name}.jsonl").read_text() for name in rows}
+    assert (40, 16, 5) == (len(answers), len(rows["valid"].splitlines()), first.steps)
+    assert 3 * min(map(len, answers)) < max(map(len, answers))
 
 
 @pytest.mark.mlx

@@ -70,6 +70,27 @@ def test_train() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ranks
+def test_train_real() -> None:
+    """
+    Both programs print the lines that are timed, a model is packed into 4 bits, and our program measures all losses.
+    """
+    output = tiny("train_real")
+
+    for side in ("float32-4  ours", "float32-4  mlx-lm, not compiled", "4bit-all  ours"):
+        assert f"{side}: " in output
+
+
+@pytest.mark.slow
+@pytest.mark.mlx
+def test_train_vocabulary() -> None:
+    """
+    A model with a vocabulary that is larger than its tokenizer's trains, and its peak is that of a rank.
+    """
+    assert "| 512 | this code | " in tiny("train_vocabulary")
+
+
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_cluster() -> None:
     """
