@@ -41,7 +41,7 @@ def measure(
     costs = costs_of(network, fitting, micro_tokens)
     passes = DataLoader(fitting, len(fitting), seed=0, rank=0, world=1, costs=costs).validation()
     weights = ranks.weights or (1.0,) * ranks.size
-    mine = deal_by_cost([costs.cost(*each.mask.shape) for each in passes], weights)[ranks.rank]
+    mine = deal_by_cost([costs.cost(*each.shape) for each in passes], weights)[ranks.rank]
     sums = _sums(network, passes, mine, ranks, tick)
     if not np.isfinite(sums).all():
         broken = broken_rows.find(network, [passes[i] for i in np.flatnonzero(~np.isfinite(sums))], tick)

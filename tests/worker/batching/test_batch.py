@@ -47,7 +47,7 @@ def test_padding_is_never_a_target() -> None:
     made = batch([example(5, (3, 5)), example(3, (2, 3))], Pass(((0,), (1,)), 4))
 
     assert [[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]] == made.tokens.tolist()
-    assert [[0, 0, 1, 1], [0, 1, 0, 0]] == made.mask.tolist()
+    assert ([2, 3, 5], [4, 5, 3]) == (made.positions.tolist(), made.labels.tolist())
     assert (None, 3, 8) == (made.segments, made.targets, made.padded_tokens)
 
 
@@ -63,7 +63,7 @@ def test_no_row_predicts_the_first_token_of_the_next() -> None:
 
     assert [[1, 2, 3, 4, 1, 2, 3, 0], [1, 2, 0, 0, 0, 0, 0, 0]] == made.tokens.tolist()
     assert [[1, 1, 1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0, 0, 0]] == made.segments.tolist()
-    assert [[1, 0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 0, 0]] == made.mask.tolist()
+    assert ([0, 2, 5, 7], [2, 4, 3, 2]) == (made.positions.tolist(), made.labels.tolist())
     assert ([rows[1].tokens, rows[0].tokens, rows[2].tokens], 4) == (rows_in(made), made.targets)
 
 

@@ -7,6 +7,7 @@ mlx-lm take no mask as an argument, but they ask their key/value cache for one: 
 Positions need no reset, for rotary embeddings depend only on the distance of two tokens (Su et al. 2021, RoFormer).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,40 +17,50 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
+from thunder_train.worker import head
 from thunder_train.worker.batching.plan import Pass
 from thunder_train.worker.batching.tokens import Example
 
 FAMILIES = ("gemma3_text", "gemma4_text", "llama", "qwen2", "qwen3")
 """Modules of mlx-lm for whose models tests show that packed logits and gradients equal unpacked ones."""
-WRAPPERS = ("gemma3", "gemma4")
-"""Modules of mlx-lm whose models wrap a text model of one of these families and add nothing to its computation."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """The input of one forward pass.
 
-    tokens: (B, T) int32. mask: (B, T - 1) float32, column j is 1 where token j + 1 is a target. segments: (B, T) int32,
-    the rows of a sequence counted from 1, padding 0; None when no sequence holds two rows. targets: sum of the mask.
-    rows: those in it, to name them.
+    tokens: (B, T) int32. positions: (N,) int32, where the tokens before the N targets stand among the B x (T - 1) that
+    the model reads. labels: (N,) int32, the targets. segments: (B, T) int32, the rows of a sequence counted from 1,
+    padding 0; None when no sequence holds two rows. rows: those in it, to name them.
     """
 
     tokens: mx.array
-    mask: mx.array
+    positions: mx.array
+    labels: mx.array
     segments: mx.array | None
-    targets: int
     rows: tuple[Example, ...] = ()
+
+    @property
+    def targets(self) -> int:
+        """Number of targets."""
+        return int(self.labels.size)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Sequences, and tokens of each that the model reads, padding included."""
+        sequences, tokens = self.tokens.shape
+        return sequences, tokens - 1
 
     @property
     def padded_tokens(self) -> int:
         """Tokens that the model computes, padding included."""
-        return int(self.mask.size)
+        return math.prod(self.shape)
 
 
 def batch(examples: Sequence[Example], layout: Pass) -> Batch:
     """The batch of a forward pass. examples: the rows that the pass's indices point into."""
     shape = (len(layout.sequences), layout.width + 1)
-    tokens, segments, target = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+    tokens, segments, target = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
     for line, rows in enumerate(layout.sequences):
         start = 0
         for segment, row in enumerate((examples[i] for i in rows), start=1):
@@ -59,14 +70,14 @@ def batch(examples: Sequence[Example], layout: Pass) -> Batch:
             # mask of mlx-lm's trainer is off by one and trains on one padding token of each row.) A span begins after
             # its prompt, so the last token of a packed row never predicts the first of the next.
             for first, end in row.spans:
-                target[line, start + first : start + end] = 1
+                target[line, start + first : start + end] = True
             start = stop
     laid_out = tuple(examples[i] for rows in layout.sequences for i in rows)
     return Batch(
         mx.array(tokens),
-        mx.array(target[:, 1:]),
+        mx.array(np.flatnonzero(target[:, 1:]).astype(np.int32)),
+        mx.array(tokens[:, 1:][target[:, 1:]]),
         mx.array(segments) if layout.is_packed else None,
-        sum(row.targets for row in laid_out),
         laid_out,
     )
 
@@ -76,24 +87,21 @@ def loss_sum(model: nn.Module, batch: Batch) -> mx.array:
 
     A sum and no mean: batches and ranks hold unequal numbers of targets, so their means must not be averaged.
     """
+    inputs = batch.tokens[:, :-1]
     cache = None if batch.segments is None else caches(model, batch.segments[:, :-1])
+    if top := head.of(model):
+        states = top.hidden(inputs, cache)
+        return top.loss_sum(states.reshape(-1, states.shape[-1])[batch.positions], batch.labels)
+    logits = model(inputs, cache=cache)
     # In float32: log-softmax over 262,144 entries of a vocabulary loses too much in 16 bits.
-    logits = model(batch.tokens[:, :-1], cache=cache).astype(mx.float32)
-    return (nn.losses.cross_entropy(logits, batch.tokens[:, 1:]) * batch.mask).sum()
+    logits = logits.reshape(-1, logits.shape[-1])[batch.positions].astype(mx.float32)
+    return nn.losses.cross_entropy(logits, batch.labels, reduction="sum")
 
 
 def packing_problem(model: nn.Module) -> str:
     """Why the model's rows cannot be packed; "" if they can."""
-    family = _family(model)
-    if family in WRAPPERS:
-        family = _family(model.language_model)
-    if family in FAMILIES:
-        return ""
-    return f"packing is tested for {', '.join(FAMILIES)}, not for {family}"
-
-
-def _family(model: nn.Module) -> str:
-    return type(model).__module__.rpartition(".")[2]
+    family = head.family(head.text_model(model))
+    return "" if family in FAMILIES else f"packing is tested for {', '.join(FAMILIES)}, not for {family}"
 
 
 def caches(model: nn.Module, segments: mx.array) -> list[Any]:
