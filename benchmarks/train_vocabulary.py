@@ -144,8 +144,8 @@ def page(costs: list[Cost], shape: dict[str, int], before: str, load: float) -> 
             "",
             f"Model: gemma3_text ({sizes}), {words:,} words, float32, random; LoRA on all blocks; one rank, one "
             f"thread; load {load:.1f} before. A step is one pass of at most so many tokens, 45 % of them targets. "
-            f"`{BEFORE}`: commit {before or '-'}. Share of the head: peak above the weights, less the same with a small "
-            "vocabulary.",
+            f"`{BEFORE}`: commit {before or '-'}. Share of the head: peak above the weights, less the same with few "
+            "words.",
             "",
             "| tokens of a pass | code | peak | weights in it | share of the head | step | CPU of a step |",
             "|---|---|---|---|---|---|---|",
