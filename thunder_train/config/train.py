@@ -90,6 +90,12 @@ class Train:
         choices=("auto", "never"),
         default="auto",
     )
+    keep_prefix: str = text(
+        help="auto: the output of the frozen layers below the adapter is computed once for each row and kept, if rows "
+        "are read at least twice and the model supports it; never: it is computed at every step",
+        choices=("auto", "never"),
+        default="auto",
+    )
     train_on: str = text(
         help="Answers of a row that count in the loss: the last one, or all assistant turns",
         choices=("last", "all"),

@@ -31,14 +31,19 @@ class Batch:
 
     tokens: (B, T) int32. positions: (N,) int32, where the tokens before the N targets stand among the B x (T - 1) that
     the model reads. labels: (N,) int32, the targets. segments: (B, T) int32, the rows of a sequence counted from 1,
-    padding 0; None when no sequence holds two rows. rows: those in it, to name them.
+    padding 0; None when no sequence holds two rows. places: where its rows stand.
     """
 
     tokens: mx.array
     positions: mx.array
     labels: mx.array
     segments: mx.array | None
-    rows: tuple[Example, ...] = ()
+    places: tuple["Place", ...] = ()
+
+    @property
+    def rows(self) -> tuple[Example, ...]:
+        """Its rows."""
+        return tuple(place.row for place in self.places)
 
     @property
     def targets(self) -> int:
@@ -57,14 +62,31 @@ class Batch:
         return math.prod(self.shape)
 
 
-def batch(examples: Sequence[Example], layout: Pass) -> Batch:
-    """The batch of a forward pass. examples: the rows that the pass's indices point into."""
+@dataclass(frozen=True)
+class Place:
+    """A row of a batch. index: its number among the rows of its split. line, start: its sequence, and where its first
+    token stands there.
+    """
+
+    row: Example
+    index: int
+    line: int
+    start: int
+
+
+def batch(examples: Sequence[Example], layout: Pass, numbers: Sequence[int] = ()) -> Batch:
+    """The batch of a forward pass. examples: the rows that the pass's indices point into. numbers: those of these rows
+    in their split; by default they are the split.
+    """
     shape = (len(layout.sequences), layout.width + 1)
     tokens, segments, target = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
+    places = []
     for line, rows in enumerate(layout.sequences):
         start = 0
-        for segment, row in enumerate((examples[i] for i in rows), start=1):
+        for segment, i in enumerate(rows, start=1):
+            row = examples[i]
             stop = start + len(row.tokens)
+            places.append(Place(row, numbers[i] if numbers else i, line, start))
             tokens[line, start:stop], segments[line, start:stop] = row.tokens, segment
             # Targets are marked by position, never by value: 0, the padding, is a real token of some tokenizers. (The
             # mask of mlx-lm's trainer is off by one and trains on one padding token of each row.) A span begins after
@@ -72,13 +94,12 @@ def batch(examples: Sequence[Example], layout: Pass) -> Batch:
             for first, end in row.spans:
                 target[line, start + first : start + end] = True
             start = stop
-    laid_out = tuple(examples[i] for rows in layout.sequences for i in rows)
     return Batch(
         mx.array(tokens),
         mx.array(np.flatnonzero(target[:, 1:]).astype(np.int32)),
         mx.array(tokens[:, 1:][target[:, 1:]]),
         mx.array(segments) if layout.is_packed else None,
-        laid_out,
+        tuple(places),
     )
 
 

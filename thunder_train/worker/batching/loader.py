@@ -7,13 +7,13 @@ a step do not depend on the number of ranks that share them.
 import functools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from thunder_train.worker.batching.batch import Batch, batch, packing_problem
-from thunder_train.worker.batching.plan import Costs, deal, fixed_widths, plan
+from thunder_train.worker.batching.plan import NOWHERE, Costs, Homes, deal, fixed_widths, plan
 from thunder_train.worker.batching.tokens import Example
 
 CPU_OVERHEAD, GPU_OVERHEAD = 55, 1000
@@ -30,7 +30,7 @@ class DataLoader:
     """The rows of a split for one rank of `world`.
 
     global_batch_size: rows of an optimizer step, over all ranks. weights: relative speed of each rank; empty: all
-    equal.
+    equal. kept: the part of a row's cost that a rank saves from the second time on that it takes the row; 0: none.
     """
 
     examples: Sequence[Example]
@@ -40,6 +40,9 @@ class DataLoader:
     world: int
     costs: Costs
     weights: tuple[float, ...] = ()
+    kept: float = 0.0
+    homes: dict[int, int] = field(default_factory=dict)
+    """Row: the rank that takes it in the first epoch, as far as this was needed."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -54,7 +57,18 @@ class DataLoader:
 
     def step(self, step: int) -> list[Batch]:
         """This rank's batches of an optimizer step, counted from 0; none when the other ranks take all its rows."""
-        return self._batches(self._share(self.rows(step)))
+        rows = self.rows(step)
+        if not self.kept or self.world == 1:
+            return self._batches(self._share(rows))
+        if step < self.steps_per_epoch:
+            return self._batches(self._first_shares(rows)[self.rank])
+        # A rank that resumed keeps nothing at first, and yet must take what it would have taken. So what counts is who
+        # takes a row in the first epoch, not who really has it.
+        for row in rows:
+            if row not in self.homes:
+                place = places(self.seed, 0, len(self.examples))[row]
+                self._first_shares(self.rows(place // self.global_batch_size))
+        return self._batches(self._share(rows, Homes([self.homes[row] for row in rows], self.kept)))
 
     def validation(self) -> list[Batch]:
         """This rank's batches of all rows, the same every time."""
@@ -63,13 +77,22 @@ class DataLoader:
         parts = -(-len(mine) // VALIDATED_TOGETHER)
         return [each for part in range(parts) for each in self._batches(mine[part::parts])]
 
-    def _share(self, rows: Sequence[int]) -> list[int]:
-        shares = deal([len(self.examples[i].tokens) for i in rows], self.world, self.costs, self.weights)
-        return [rows[i] for i in shares[self.rank]]
+    def _first_shares(self, rows: Sequence[int]) -> list[list[int]]:
+        """The rows of each rank at a step of the first epoch."""
+        shares = self._shares(rows)
+        self.homes.update({row: rank for rank, share in enumerate(shares) for row in share})
+        return shares
+
+    def _share(self, rows: Sequence[int], homes: Homes = NOWHERE) -> list[int]:
+        return self._shares(rows, homes)[self.rank]
+
+    def _shares(self, rows: Sequence[int], homes: Homes = NOWHERE) -> list[list[int]]:
+        lengths = [len(self.examples[i].tokens) for i in rows]
+        return [[rows[i] for i in share] for share in deal(lengths, self.world, self.costs, self.weights, homes)]
 
     def _batches(self, rows: Sequence[int]) -> list[Batch]:
         mine = [self.examples[i] for i in rows]
-        return [batch(mine, each) for each in plan([len(row.tokens) for row in mine], self.costs)]
+        return [batch(mine, each, rows) for each in plan([len(row.tokens) for row in mine], self.costs)]
 
 
 def costs_of(model: nn.Module, examples: Sequence[Example], micro_tokens: int) -> Costs:
@@ -78,7 +101,7 @@ def costs_of(model: nn.Module, examples: Sequence[Example], micro_tokens: int) -
     on_cpu = mx.default_device().type == mx.cpu
     return Costs(
         micro_tokens,
-        knee=KNEE * _width(model),
+        knee=KNEE * width(model),
         overhead=CPU_OVERHEAD if on_cpu else GPU_OVERHEAD,
         is_packed=not packing_problem(model),
         # On a GPU each new shape is traced and compiled, so few shapes may occur. A CPU does not compile at all.
@@ -86,7 +109,7 @@ def costs_of(model: nn.Module, examples: Sequence[Example], micro_tokens: int) -
     )
 
 
-def _width(model: nn.Module) -> int:
+def width(model: nn.Module) -> int:
     """Size of the residual stream: the smallest embedding, since Gemma 4 also has wide per-layer embeddings."""
     return min(
         each.dims if isinstance(each, nn.QuantizedEmbedding) else each.weight.shape[-1]
@@ -102,3 +125,9 @@ def order(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
     # Python's own generator, seeded with a string (hashed by SHA-512): MLX's random state belongs to the dropout.
     random.Random(f"{seed}:{epoch}").shuffle(indices)  # noqa: S311  (order, not secrecy)
     return tuple(indices)
+
+
+@functools.lru_cache(maxsize=2)
+def places(seed: int, epoch: int, rows: int) -> dict[int, int]:
+    """The place of each row in the order of an epoch."""
+    return {row: place for place, row in enumerate(order(seed, epoch, rows))}

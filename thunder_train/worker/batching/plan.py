@@ -168,20 +168,41 @@ def _starts(stop: int, widths: Sequence[int], costs: Costs) -> Iterator[int]:
             yield start
 
 
-def deal(lengths: Sequence[int], ranks: int, costs: Costs, weights: Sequence[float] = ()) -> list[Share]:
+@dataclass(frozen=True)
+class Homes:
+    """Ranks that need not compute all of a row, because they keep a part of it from before.
+
+    ranks: of each row, the rank that keeps its part; empty: none does. share: the part of the row's cost, from 0 to 1.
+    """
+
+    ranks: Sequence[int] = ()
+    share: float = 0.0
+
+    def factor(self, row: int, rank: int) -> float:
+        """The part of a row's cost that is left for a rank."""
+        return 1 - self.share if self.ranks and self.ranks[row] == rank else 1.0
+
+
+NOWHERE = Homes()
+"""No rank keeps anything."""
+
+
+def deal(
+    lengths: Sequence[int], ranks: int, costs: Costs, weights: Sequence[float] = (), homes: Homes = NOWHERE
+) -> list[Share]:
     """The rows of each rank, with nearly equal times.
 
     lengths: tokens of each row. weights: relative speed of each rank, above 0; empty: all equal.
     """
     weights = weights or (1.0,) * ranks
-    shares = deal_by_cost([_work(length, costs) for length in lengths], weights)
+    shares = deal_by_cost([_work(length, costs) for length in lengths], weights, homes)
     # The first deal adds up rows one by one; how they pack decides the real times, and matters where rows are few.
     if ranks > 1 and len(lengths) <= REFINED:
-        _refine(shares, lengths, costs, weights)
+        _refine(shares, lengths, costs, weights, homes)
     return shares
 
 
-def deal_by_cost(costs: Sequence[float], weights: Sequence[float]) -> list[Share]:
+def deal_by_cost(costs: Sequence[float], weights: Sequence[float], homes: Homes = NOWHERE) -> list[Share]:
     """The positions that each rank takes: the most expensive first, each to the rank that would finish it first.
 
     The longest-processing-time rule: equal ranks need at most 4/3 of the shortest possible time (Graham 1969).
@@ -190,10 +211,11 @@ def deal_by_cost(costs: Sequence[float], weights: Sequence[float]) -> list[Share
     shares: list[Share] = [[] for _ in weights]
     work = [0.0] * len(weights)
     for number in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-        times = [(done + costs[number]) / weight for done, weight in zip(work, weights, strict=True)]
+        done = [work[rank] + costs[number] * homes.factor(number, rank) for rank in range(len(weights))]
+        times = [each / weight for each, weight in zip(done, weights, strict=True)]
         rank = times.index(min(times))
         shares[rank].append(number)
-        work[rank] += costs[number]
+        work[rank] = done[rank]
     return shares
 
 
@@ -201,11 +223,12 @@ def _work(length: int, costs: Costs) -> float:
     return costs.cost(1, length - 1) - costs.overhead
 
 
-def _refine(shares: list[Share], lengths: Sequence[int], costs: Costs, weights: Sequence[float]) -> None:
+def _refine(shares: list[Share], lengths: Sequence[int], costs: Costs, weights: Sequence[float], homes: Homes) -> None:
     """Move or swap rows between the slowest and the fastest rank as long as that shortens the step."""
 
     def time(rank: int, rows: Share) -> float:
-        return cost_of(plan([lengths[i] for i in rows], costs), costs) / weights[rank]
+        kept = sum(_work(lengths[i], costs) * (1 - homes.factor(i, rank)) for i in rows)
+        return (cost_of(plan([lengths[i] for i in rows], costs), costs) - kept) / weights[rank]
 
     times = [time(rank, rows) for rank, rows in enumerate(shares)]
     tries = TRIES

@@ -5,8 +5,8 @@ Every decision follows from numbers that all ranks share, so that none of them l
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from thunder_train.worker import optimizer as optimizers
 from thunder_train.worker.batching import broken_rows
 from thunder_train.worker.batching.batch import Batch
 from thunder_train.worker.batching.loader import DataLoader
+from thunder_train.worker.frozen_prefix import FrozenPrefix
 from thunder_train.worker.model import adapter_tensors
 from thunder_train.worker.ranks import Ranks, check_parity, raising_lost_ranks
 from thunder_train.worker.train.checkpoint import Checkpoint, Progress, Tensors
@@ -58,7 +59,8 @@ class Run:
     model: frozen except for its adapter. rows: of train.jsonl. validation: this rank's batches of valid.jsonl; None if
     that has no row, so that no adapter is better than another. row_ranks: the ranks that share the rows of a step; a
     single one with strategy "tensor", where every rank computes all rows. save: writes a checkpoint. beat: tells the
-    watchdog which step has ended. stop_asked: whether this rank asks all ranks to stop.
+    watchdog which step has ended. stop_asked: whether this rank asks all ranks to stop. kept: by split, the output of
+    the frozen blocks; empty when it is not kept.
     """
 
     model: nn.Module
@@ -72,6 +74,7 @@ class Run:
     save: Callable[[Checkpoint], None]
     beat: Callable[[int], None]
     stop_asked: Callable[[], bool]
+    kept: Mapping[str, FrozenPrefix] = field(default_factory=dict)
 
     @property
     def counts(self) -> bool:
@@ -148,7 +151,7 @@ def one_step(run: Run, state: State) -> Totals:
     mx.random.seed(((plan.seed * 1_000_003 + progress.step + 1) * 1_000_003 + run.row_ranks.rank) % 2**63)
     batches = run.rows.step(progress.step)
     with raising_lost_ranks(run.ranks):
-        sums = local_sums(run.model, batches)
+        sums = local_sums(run.model, batches, run.kept.get("train"))
     busy_s = time.perf_counter() - began
     totals = sum_over_ranks(sums, run.stop_asked(), busy_s, run.ranks, run.counts)
     if totals.stop:
@@ -217,7 +220,7 @@ def _validate(run: Run, state: State) -> ThunderError | None:
     with raising_lost_ranks(run.ranks):
         # The watchdog's limit is that of a step, and a validation may take longer.
         tick = partial(run.beat, progress.step)
-        found = validate(run.model, run.validation, run.ranks, run.row_ranks, tick)
+        found = validate(run.model, run.validation, run.ranks, run.row_ranks, tick, run.kept.get("valid"))
     if not found.is_finite:
         return _skip_validation(run, state, found)
     progress.skipped_validations_in_a_row = 0

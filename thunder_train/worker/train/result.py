@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from thunder_train.core import files
-from thunder_train.worker import adapter
+from thunder_train.worker import adapter, frozen_prefix
 from thunder_train.worker.args import Settings
 from thunder_train.worker.model import adapter_tensors
 from thunder_train.worker.train.loop import Run, State
@@ -33,6 +33,7 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
         "world_size": run.ranks.size,
         "strategy": settings.strategy,
         "packed": ready.not_packed == "",
+        "frozen_layers_kept": 0 if ready.not_kept else frozen_prefix.depth(run.model),
         "skipped_steps": progress.skipped,
         "skipped_validations": progress.skipped_validations,
         "losses": progress.losses,

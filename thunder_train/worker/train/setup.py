@@ -11,11 +11,12 @@ import mlx.nn as nn
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files, shipped
-from thunder_train.worker import adapter, chat, model, optimizer, ranks, start, tensor_parallel
+from thunder_train.worker import adapter, chat, frozen_prefix, model, optimizer, ranks, start, tensor_parallel
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import batch, tokens
 from thunder_train.worker.batching.loader import DataLoader, costs_of
 from thunder_train.worker.batching.tokens import Split
+from thunder_train.worker.frozen_prefix import FrozenPrefix, Store
 from thunder_train.worker.model import Lora
 from thunder_train.worker.ranks import Ranks
 from thunder_train.worker.train import checkpoint
@@ -34,7 +35,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that the flags name, loaded. not_packed: why rows are not packed; "" when they are."""
+    """Everything that the flags name, loaded. not_packed: why rows are not packed; "" when they are. not_kept: the same
+    of the output of the frozen blocks.
+    """
 
     ranks: Ranks
     identity: dict[str, str]
@@ -43,6 +46,7 @@ class Setup:
     counts: Counts
     splits: dict[str, Split]
     not_packed: str
+    not_kept: str
 
 
 def prepare(settings: Settings, group: Ranks) -> Setup:
@@ -74,12 +78,21 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
         start.put_on(base, begun, lora, settings.model)
     counts = Counts(total, model.trainable_parameters(base))
     not_packed = batch.packing_problem(base) if settings.packing == "auto" else "packing is off"
+    steps_per_epoch = -(-len(splits["train"].examples) // rows)
+    not_kept = _why_not_kept(settings, base, settings.num_iters / steps_per_epoch)
     if settings.grad_checkpoint:
         model.checkpoint_blocks(base)
     if not is_data:
         tensor_parallel.shard(base, group)
         mx.eval(base.parameters())
-    return Setup(group, training, base, lora, counts, splits, not_packed)
+    return Setup(group, training, base, lora, counts, splits, not_packed, not_kept)
+
+
+def _why_not_kept(settings: Settings, base: nn.Module, epochs: float) -> str:
+    # It follows from recipe, rows and model alone: a machine with less memory must compute the same.
+    if settings.keep_prefix == "never":
+        return "keep_prefix is off"
+    return "rows are read less than twice" if epochs < 2 else frozen_prefix.problem(base)
 
 
 def _lora(settings: Settings) -> Lora:
@@ -130,8 +143,32 @@ def assemble(
         save=_saver(settings, group.rank),
         beat=beat,
         stop_asked=stop_asked,
+        kept=_kept(settings, ready),
     )
     return run, last
+
+
+def _kept(settings: Settings, ready: Setup) -> dict[str, FrozenPrefix]:
+    """By split: what keeps the output of the frozen blocks; empty when it is not kept."""
+    if ready.not_kept:
+        return {}
+    folder = (settings.token_cache or settings.checkpoint_path).parent / "prefix"
+    fits = _kept_bytes(ready) <= frozen_prefix.IN_MEMORY
+    return {name: FrozenPrefix(ready.model, Store(folder, fits)) for name in ready.splits}
+
+
+def _kept_bytes(ready: Setup) -> int:
+    """Most bytes that a rank keeps of the frozen blocks' output."""
+    return frozen_prefix.token_bytes(ready.model) * sum(split.tokens for split in ready.splits.values())
+
+
+def _kept_note(ready: Setup) -> str:
+    if ready.not_kept:
+        return f"the output of frozen layers is not kept: {ready.not_kept}"
+    size = _kept_bytes(ready)
+    place = "memory" if size <= frozen_prefix.IN_MEMORY else "a file of each rank, below .thunder"
+    layers = frozen_prefix.depth(ready.model)
+    return f"the output of the first {layers} layers, which are frozen, is kept: up to {size / 1e6:.1f} MB in {place}"
 
 
 def _notes(settings: Settings, ready: Setup) -> list[str]:
@@ -141,6 +178,7 @@ def _notes(settings: Settings, ready: Setup) -> list[str]:
     notes = [
         *[begun] * bool(settings.start_from),
         packed,
+        _kept_note(ready),
         *dict.fromkeys(note for split in ready.splits.values() for note in split.notes),
     ]
     if not ready.splits["valid"].examples:
@@ -225,7 +263,8 @@ def _loader(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> Da
     examples = ready.splits[name].examples
     costs = replace(costs_of(ready.model, examples, settings.micro_tokens), is_packed=not ready.not_packed)
     rows = settings.rows_per_step(row_ranks.size)
-    return DataLoader(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs, settings.weights)
+    kept = 0.0 if ready.not_kept else frozen_prefix.share(ready.model)
+    return DataLoader(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs, settings.weights, kept)
 
 
 def _plan(settings: Settings) -> Plan:

@@ -16,6 +16,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from thunder_train.worker.batching.batch import Batch, loss_sum
+from thunder_train.worker.frozen_prefix import FrozenPrefix, replaying
 from thunder_train.worker.model import trainable
 from thunder_train.worker.ranks import Ranks
 
@@ -61,14 +62,20 @@ def schedule(kind: str, learning_rate: float, steps: int, warmup: int) -> Schedu
     return optimizers.join_schedules([ramp, after], [warmup])
 
 
-def local_sums(model: nn.Module, batches: Sequence[Batch]) -> tuple[mx.array, mx.array, int]:
-    """This rank's (P,) gradient of the loss sum, its loss sum and its targets; zeros for a rank without a row."""
+def local_sums(
+    model: nn.Module, batches: Sequence[Batch], kept: FrozenPrefix | None = None
+) -> tuple[mx.array, mx.array, int]:
+    """This rank's (P,) gradient of the loss sum, its loss sum and its targets; zeros for a rank without a row.
+
+    kept: the output of the frozen blocks, if it is kept.
+    """
     model.train()
     loss_and_gradients = nn.value_and_grad(model, loss_sum)
     # In float32, whatever the model's type: thousands of small parts are added to a growing sum.
     gradient, loss = mx.zeros(sum(leaf.size for leaf in trainable(model).values())), mx.array(0.0)
     for batch in batches:
-        part, gradients = loss_and_gradients(model, batch)
+        with replaying(kept, batch):
+            part, gradients = loss_and_gradients(model, batch)
         gradient, loss = gradient + flatten(gradients), loss + part
         # Evaluated before the next batch: MLX is lazy, and would otherwise hold the activations of all batches at once.
         mx.eval(gradient, loss)

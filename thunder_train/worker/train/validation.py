@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from thunder_train.worker.batching import broken_rows
 from thunder_train.worker.batching.batch import Batch, loss_sum
+from thunder_train.worker.frozen_prefix import FrozenPrefix, replaying
 from thunder_train.worker.ranks import Ranks, all_gather, broadcast
 from thunder_train.worker.train.step import numbers
 
@@ -31,17 +32,24 @@ class Validation:
 
 
 def validate(
-    model: nn.Module, batches: Sequence[Batch], ranks: Ranks, row_ranks: Ranks, tick: Callable[[], None] = lambda: None
+    model: nn.Module,
+    batches: Sequence[Batch],
+    ranks: Ranks,
+    row_ranks: Ranks,
+    tick: Callable[[], None] = lambda: None,
+    kept: FrozenPrefix | None = None,
 ) -> Validation:
     """The validation of all rows, the same on every rank.
 
     batches: this rank's part of the rows. row_ranks: the ranks that share them; with one (strategy "tensor") every rank
-    has all rows, and the first rank's sums are everyone's. tick: called after each batch.
+    has all rows, and the first rank's sums are everyone's. tick: called after each batch. kept: the output of the
+    frozen blocks, if it is kept.
     """
     model.eval()  # no dropout, so no random number is drawn
     loss, tokens, broken = mx.array(0.0), 0, []
     for number, batch in enumerate(batches):
-        part = loss_sum(model, batch)
+        with replaying(kept, batch):
+            part = loss_sum(model, batch)
         loss = loss + part
         mx.eval(part, loss)
         if not mx.isfinite(part).item():
