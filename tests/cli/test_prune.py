@@ -62,6 +62,7 @@ def test_a_folder_that_a_stage_reads_stays(project: Path) -> None:
     ("path", "why"),
     [
         (".thunder/partial/0123456789abcdef/0000002.safetensors", "checkpoints that no training goes on from"),
+        (".thunder/last/0123456789abcdef/0000004.safetensors", "checkpoints that no training goes on from"),
         (".thunder/partial/answers-old/answers.jsonl", "answers of an evaluation or a correction of no recipe"),
         (".thunder/partial/correct-old/rows.jsonl", "answers of an evaluation or a correction of no recipe"),
         (".thunder/partial/answers-kept/answers.jsonl", ""),

@@ -100,6 +100,8 @@ class Stage:
     """Machines on which it starts ranks."""
     optional: tuple[str, ...] = ()
     """Files that it reads if they are there."""
+    open_ended: Reads | None = None
+    """`reads` without the number of steps, if a run of more steps only goes on from one of fewer."""
 
     def local(self, path: str) -> str:
         """A path from the stage's folder, if it lies there."""
@@ -144,6 +146,10 @@ class Stage:
     def partial_key(self) -> str:
         """The key without the environment: for work in progress, which checks by itself where it may go on."""
         return self.key({**self.parts(), "environment": {}})
+
+    def open_key(self) -> str:
+        """The same for any number of steps: for the end of a run from which one of more steps goes on."""
+        return self.key({**self.parts(), "environment": {}, "reads": self.open_ended})
 
 
 @cache

@@ -107,18 +107,21 @@ KINDS = {
 
 def _unfinished(tasks: list[Any], recipes: set[str]) -> Iterator[Item]:
     """Checkpoints that no training of today goes on from, and answers of evaluations of no recipe."""
+    checkpoints = _children(Path(paths.LAST))
+    for path in _children(Path(paths.PARTIAL)):
+        kind, _, name = path.name.partition("-")
+        if kind not in ("answers", "correct"):
+            checkpoints.append(path)
+        elif name not in recipes:
+            yield _item(path, "answers of an evaluation or a correction of no recipe")
     stages = [task.meta["stage"] for task in tasks if task.name.startswith("train:") and "stage" in (task.meta or {})]
     try:
         needed = {paths.checkpoints(stage.partial_key()) for stage in stages}
+        needed |= {paths.last_checkpoint(stage.open_key()) for stage in stages if stage.open_ended}
     except OSError:  # an input is not made yet, so what its training goes on from is not known
-        needed = None
-    for path in _children(Path(paths.PARTIAL)):
-        kind, _, name = path.name.partition("-")
-        if kind in ("answers", "correct"):
-            if name not in recipes:
-                yield _item(path, "answers of an evaluation or a correction of no recipe")
-        elif needed is not None and str(path) not in needed:
-            yield _item(path, "checkpoints that no training goes on from")
+        return
+    unneeded = [path for path in checkpoints if str(path) not in needed]
+    yield from (_item(path, "checkpoints that no training goes on from") for path in unneeded)
 
 
 def _reproduced() -> Iterator[Path]:

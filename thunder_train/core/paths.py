@@ -10,6 +10,8 @@ STAGING = f"{STATE}/staging"
 """Targets of stages that still run."""
 PARTIAL = f"{STATE}/partial"
 """Checkpoints of unfinished trainings, by key, and answers of unfinished evaluations."""
+LAST = f"{STATE}/last"
+"""The last checkpoints of finished trainings, by key without the number of steps."""
 TOKENS = f"{STATE}/tokens"
 """Tokenized rows."""
 ARRIVED = f"{STATE}/arrived"
@@ -93,6 +95,11 @@ def run_manifest(name: str) -> str:
 def checkpoints(key: str) -> str:
     """The checkpoints of an unfinished training. key: its stage's, without the environment."""
     return f"{PARTIAL}/{key[:16]}"
+
+
+def last_checkpoint(key: str) -> str:
+    """The last checkpoint of a finished training. key: its stage's, without environment and number of steps."""
+    return f"{LAST}/{key[:16]}"
 
 
 def answers(name: str) -> str:

@@ -29,7 +29,7 @@ SHIPPED = (
 COMMAND = f'exec "$python" -m {LAUNCHER}'
 OPERATIONAL = frozenset(flag_of(key.name) for key in fields(Train) if is_operational(key)) | {
     *("--host-timeout", "--log-dir", "--folder", "--python", "--token-cache"),
-    *("--adapter-path", "--checkpoint-path", "--partial", "--predictions", "--losses"),
+    *("--adapter-path", "--checkpoint-path", "--extend-from", "--partial", "--predictions", "--losses"),
 }
 """Flags that decide nothing: how it runs, and where its files lie. The stage gives the places of its outputs itself."""
 

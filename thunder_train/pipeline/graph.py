@@ -16,8 +16,9 @@ from thunder_train.build.key import STATS, Reads, Stage, View
 from thunder_train.build.sources import Sources
 from thunder_train.config import start
 from thunder_train.config.dataset import Dataset
-from thunder_train.config.project import CHAT, Cluster, Model, Recipe, deciding, operational, section
+from thunder_train.config.project import CHAT, Model, Recipe, section
 from thunder_train.core import code_hash, files, paths, revisions, shipped
+from thunder_train.pipeline import reads
 
 DATA_CODE = revisions.CODE["data"]
 """Start modules of the code that decides a dataset's rows, splits and manifest; its audit page decides no number."""
@@ -63,7 +64,7 @@ def hostfile(recipe: Recipe) -> Stage:
         make=lambda out: _stages().hostfile(recipe, out),
         targets=("hostfile.json",),
         inputs={},
-        reads=_cluster(recipe.cluster),
+        reads=reads.cluster(recipe.cluster),
         code=("cluster.hostfile",),
     )
 
@@ -76,7 +77,7 @@ def scripts(recipe: Recipe) -> Stage:
         make=lambda out: _stages().scripts(recipe, out),
         targets=(*recipe.scripts, "recipe.toml"),
         inputs={_template(name): name for name in recipe.scripts},
-        reads=_whole(recipe),
+        reads=reads.whole(recipe),
         code=("launch.scripts",),
     )
 
@@ -89,7 +90,7 @@ def check(recipe: Recipe) -> Stage:
         make=lambda out: _stages().check(recipe, out),
         targets=("preflight.json",),
         inputs={},
-        reads=_cluster(recipe.cluster),
+        reads=reads.cluster(recipe.cluster),
         code=("cluster.preflight", "agent.main", "worker.allreduce_check"),
         machines=recipe.cluster.machines,
         compared=COMPARED[recipe.build.environment],
@@ -105,25 +106,30 @@ def train(recipe: Recipe) -> Stage:
     def checkpoints() -> str:
         return paths.checkpoints(stage.partial_key())
 
+    @cache
+    def last() -> str:
+        return paths.last_checkpoint(stage.open_key()) if stage.open_ended else ""
+
     folder = paths.dataset(recipe.dataset.name)
     stage = _stage(
         recipe,
         "train",
-        make=lambda out: _stages().train(recipe, out, checkpoints()),
+        make=lambda out: _stages().train(recipe, out, checkpoints(), last()),
         targets=paths.TRAINED,
         inputs={
             **_chat_inputs(recipe),
             **{f"{folder}/{name}.jsonl": name for name in ("train", "valid")},
             **_start_inputs(recipe),
         },
-        reads=_trained(recipe),
+        reads=reads.trained(recipe),
         code=revisions.CODE["train"],
         is_cached=True,
         views=_script(recipe, "launch.sh"),
         compared=COMPARED[recipe.build.environment],
-        operational=lambda: _operational(recipe),
-        after=lambda: _stages().forget(recipe, checkpoints()),
+        operational=lambda: reads.operational(recipe),
+        after=lambda: _stages().keep_last(recipe, checkpoints(), last()),
         machines=recipe.cluster.machines,
+        open_ended=reads.open_ended(recipe),
     )
     return stage
 
@@ -158,12 +164,12 @@ def evaluate(recipe: Recipe) -> Stage:
         make=lambda out: _stages().evaluate(recipe, out),
         targets=paths.EVALUATED,
         inputs={**_chat_inputs(recipe), **rows, **_own(recipe, *paths.ADAPTER), **_gate_programs(recipe)},
-        reads=_evaluated(recipe),
+        reads=reads.evaluated(recipe),
         code=revisions.CODE["evaluate"],
         is_cached=True,
         views=_script(recipe, "evaluate.sh"),
         compared=COMPARED[recipe.build.environment],
-        operational=lambda: _operational(recipe),
+        operational=lambda: reads.operational(recipe),
         after=lambda: _stages().forget(recipe, paths.answers(recipe.name)),
         machines=recipe.cluster.machines,
     )
@@ -179,7 +185,7 @@ def report(recipe: Recipe) -> Stage:
         make=lambda out: _stages().report(recipe, out, accepted.of_run(decided(recipe))),
         targets=(*paths.REPORTS, "promotion.json", paths.CARD),
         inputs={**_inputs(recipe, *measured), **templates},
-        reads=_whole(recipe),
+        reads=reads.whole(recipe),
         code=("report.run_report", "report.model_card", "evaluate.promotion"),
         views=_all_scripts(recipe),  # they are part of the run_id
         optional=_accepted(recipe),
@@ -195,7 +201,7 @@ def manifest(recipe: Recipe) -> Stage:
         make=lambda out: _stages().manifest(recipe, out, code=_stated_code(), entries=accepted.of_run(decided(recipe))),
         targets=("manifest.json",),
         inputs=_inputs(recipe, *paths.OUTPUTS),
-        reads=_lasting(recipe),
+        reads=reads.lasting(recipe),
         code=("reproduce.manifest", *starts),  # the manifest states the version of each stage's code
         views=_all_scripts(recipe),
         optional=_accepted(recipe),
@@ -280,7 +286,7 @@ def _script(recipe: Recipe, name: str) -> dict[str, View]:
         f"{paths.run(recipe.name)}/{name}": View(
             part=lambda text: _scripts().additions(recipe, name, text),
             render=lambda: _scripts().rendered(recipe, name),
-            reads=_whole(recipe),
+            reads=reads.whole(recipe),
             code=("launch.scripts",),
         )
     }
@@ -288,58 +294,6 @@ def _script(recipe: Recipe, name: str) -> dict[str, View]:
 
 def _all_scripts(recipe: Recipe) -> dict[str, View]:
     return {path: view for name in recipe.scripts for path, view in _script(recipe, name).items()}
-
-
-@cache
-def _whole(recipe: Recipe) -> Reads:
-    return Reads(section(recipe))
-
-
-@cache
-def _lasting(recipe: Recipe) -> Reads:
-    """What a manifest holds of a recipe."""
-    whole = deciding(recipe)
-    facts = {"local": not recipe.cluster.is_remote, "tolerance": recipe.build.tolerance}
-    left_out = ("file", "build", "report", recipe.unused)
-    return Reads({**{name: whole[name] for name in whole if name not in left_out}, **facts})
-
-
-@cache
-def _cluster(cluster: Cluster) -> Reads:
-    return Reads(cluster=section(cluster))
-
-
-@cache
-def _trained(recipe: Recipe) -> Reads:
-    train = deciding(recipe.train)
-    if recipe.train.start_from:  # its files are inputs, and by which name they are given changes no number
-        train = {**train, "start_from": True}
-    return Reads(train=train, cluster=_ranks(recipe.cluster, recipe.weights), **_chat(recipe))
-
-
-@cache
-def _evaluated(recipe: Recipe) -> Reads:
-    ranks = _ranks(recipe.cluster, recipe.cluster.weights)
-    train = {"max_seq_len": recipe.train.max_seq_len}
-    return Reads(evaluate=deciding(recipe.evaluate), train=train, cluster=ranks, **_chat(recipe))
-
-
-def _chat(recipe: Recipe) -> dict[str, Any]:
-    """{"model": the keys that decide how messages become text}; nothing while none is set, as before there were any."""
-    return {"model": recipe.model.chat} if recipe.model.chat else {}
-
-
-def _ranks(cluster: Cluster, weights: tuple[float, ...]) -> dict[str, Any]:
-    """What of a cluster can change a number."""
-    variables = list(cluster.numeric_envs)
-    return {"backend": cluster.backend, "ranks": len(cluster.hosts), "weights": list(weights), "envs": variables}
-
-
-def _operational(recipe: Recipe) -> dict[str, Any]:
-    """How a training and an evaluation run."""
-    parts = {name: operational(getattr(recipe, name)) for name in ("train", "evaluate", "build", "cluster")}
-    hosts = [operational(host) for host in recipe.cluster.hosts]
-    return {**parts, "cluster": {**parts["cluster"], "hosts": hosts}}
 
 
 def _stages() -> Any:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,19 +76,21 @@ def check(recipe: Recipe, out: Path) -> None:
     files.write_json(_run(recipe, out) / "preflight.json", answers)
 
 
-def train(recipe: Recipe, out: Path, checkpoints: str) -> None:
+def train(recipe: Recipe, out: Path, checkpoints: str, last: str) -> None:
     """The adapter, its metrics and done.json, by running launch.sh with its output in staging.
 
-    checkpoints: the folder from which a killed training goes on. It stays until `forget`.
+    checkpoints: the folder from which a killed training goes on. It stays until `keep_last`. last: the folder with the
+    end of a training of fewer steps, if there was one.
     """
     run, staged, rows, digests = _run(recipe), _run(recipe, out), _split_rows(recipe), _row_digests(recipe)
     raise_all(validate.split_problems(recipe, rows))
     _check_layers(recipe)
-    synced = _sync(recipe)
+    ended = [str(path) for path in Path(last).glob("*.safetensors")] if last else []
+    synced = _sync(recipe, ended)
     if recipe.cluster.is_remote and (synced.has_changed or not _is_valid(run / "preflight.json")):
         files.write_json(run / "preflight.json", preflight.preflight(recipe, run / "logs" / "check"))
     start_s = time.perf_counter()
-    _launch(recipe, run, staged, checkpoints)
+    _launch(recipe, run, staged, ["--checkpoint-path", checkpoints, *(["--extend-from", last] if ended else [])])
     fetch.outputs(recipe, PROJECT, str(staged))
     _check_rows(recipe, rows, digests, staged / "adapter" / "done.json")
     fetch.remove_folders(recipe, PROJECT, [str(out)])
@@ -109,18 +112,36 @@ def forget(recipe: Recipe, folder: str) -> None:
     fetch.remove_folders(recipe, PROJECT, [folder])
 
 
-def _launch(recipe: Recipe, run: Path, staged: Path, checkpoints: str) -> None:
-    """Run launch.sh. If it fails, bring its checkpoints here, so that the next attempt resumes from them."""
-    output = ["--adapter-path", f"{staged}/adapter", "--checkpoint-path", checkpoints]
+def keep_last(recipe: Recipe, folder: str, last: str) -> None:
+    """Move the last checkpoint of a training that stands now into `last`, where one of more steps finds it; `forget`.
+
+    last: "" where a training of more steps does not go on from this one.
+    """
+    if last:
+        try:
+            fetch.checkpoints(recipe, PROJECT, folder)
+        except ThunderError as error:
+            print(f"warning: the last checkpoint stays on its host: {error}", file=sys.stderr, flush=True)
+        if ends := sorted(Path(folder).glob("*.safetensors")):
+            shutil.rmtree(last, ignore_errors=True)
+            files.move(ends[-1], Path(last) / ends[-1].name)
+    forget(recipe, folder)
+
+
+def _launch(recipe: Recipe, run: Path, staged: Path, folders: list[str]) -> None:
+    """Run launch.sh. If it fails, bring its checkpoints here, so that the next attempt resumes from them.
+
+    folders: flags of where it goes on from; the second is the folder of its checkpoints.
+    """
     try:
         command(
-            ["bash", str(run / "launch.sh"), *output],
+            ["bash", str(run / "launch.sh"), "--adapter-path", f"{staged}/adapter", *folders],
             where=f"training {recipe.name}",
             hint=f"{READ_LOGS} and {run}/logs/",
         )
     except ThunderError:
         with contextlib.suppress(ThunderError):  # report why the training failed, not that fetching failed too
-            fetch.checkpoints(recipe, PROJECT, checkpoints)
+            fetch.checkpoints(recipe, PROJECT, folders[1])
         raise
 
 
@@ -151,9 +172,9 @@ def _row_digests(recipe: Recipe) -> dict[str, str]:
     return {name: files.sha256(folder / f"{name}.jsonl") for name in ("train", "valid")}
 
 
-def _sync(recipe: Recipe) -> sync.Synced:
-    """Bring every remote host to the state of this project, and print what that took."""
-    synced = sync.sync(recipe, PROJECT)
+def _sync(recipe: Recipe, more: Iterable[str] = ()) -> sync.Synced:
+    """Bring every remote host to the state of this project, and print what that took. more: files besides."""
+    synced = sync.sync(recipe, PROJECT, more)
     for line in sync.lines(synced):
         speaker.say(line)
     return synced

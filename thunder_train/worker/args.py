@@ -23,7 +23,7 @@ LAUNCHER_ONLY = ("max_restarts",)
 """Keys of [train] that are no flags of the worker."""
 WHERE_ONLY = (
     "model", "model_lock", "train_data", "valid_data", "hostfile", "adapter_path", "checkpoint_path", "token_cache",
-    "log_every", "eval_every", "max_skipped", "chat_template", "start_from",
+    "log_every", "eval_every", "max_skipped", "chat_template", "start_from", "extend_from",
 )  # fmt: skip
 """Flags that say where files are or how to report, besides the operational ones. They change no step: validation has no
 random state, and the content of model and data is compared by hash.
@@ -121,6 +121,11 @@ class Settings(Inputs, Train):
     adapter_path: Path = flag(help="Folder for the adapter; metrics.jsonl is written beside it", type=Path)
     checkpoint_path: Path = flag(
         help="Folder of checkpoints, from which a stopped run continues; default: checkpoints beside the adapter",
+        type=Path,
+        default=None,
+    )
+    extend_from: Path = flag(
+        help="Folder of the last checkpoint of a training of fewer steps, from which this one goes on if it can",
         type=Path,
         default=None,
     )

@@ -71,3 +71,32 @@ def test_new_rows_are_corrected_on_the_hosts(it: Lab, project: Copy) -> None:
     assert 9 == len(local.read_bytes().splitlines())
     for host in it.hosts:
         assert [] == [*(host.project / ".thunder").glob("partial/*")]
+
+
+@pytest.mark.slow
+def test_more_steps_and_another_recipe_go_on_from_what_the_hosts_trained(it: Lab, project: Copy) -> None:
+    """
+    The last checkpoint comes home when a training ends, and goes to the hosts with the next; so does a start adapter.
+    """
+    second = 'extends = "{}"\n[train]\nstart_from = "recipe:{}"\nlearning_rate = 1e-3\n'
+    for root, first in ((it.head.project, "lab"), (project.path, "smoke")):
+        (root / "recipes/second.toml").write_text(second.format(first, first))
+    doit = [".venv/bin/python", "-m", "thunder_train.cli", "train:second"]
+    done = it.head.run(doit, timeout=300)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert ["0000004.safetensors"] * 2 == [path.name for path in (it.head.project / ".thunder/last").glob("*/*")]
+    for root, first in ((it.head.project, "lab"), (project.path, "smoke")):
+        recipe = root / f"recipes/{first}.toml"
+        recipe.write_text(recipe.read_text().replace("num_iters = 4", "num_iters = 8"))
+
+    done = it.head.run(doit, timeout=300)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert 2 == done.stdout.count(
+        "step 4/8  goes on from here, as a training of 4 steps left it\n"
+    ) + done.stdout.count("begins with the adapter in runs/lab/adapter")
+    shutil.rmtree(project.path / ".thunder/last", ignore_errors=True)
+    assert 0 == project.doit("train:second").status
+    for ours, theirs in (("smoke", "lab"), ("second", "second")):
+        adapters = [project.path / f"runs/{ours}/{SAME[0]}", it.head.project / f"runs/{theirs}/{SAME[0]}"]
+        assert adapters[0].read_bytes() == adapters[1].read_bytes()

@@ -23,6 +23,8 @@ from thunder_train.worker.adapter import tensor_digest
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 SCHEMA = "thunder.checkpoint/2"
+STEPS = "--num-iters"
+"""Of an identity: the number of steps."""
 
 
 @dataclass
@@ -64,6 +66,11 @@ class Checkpoint:
     """All that the optimizer remembers, its counters among it, by the names that mlx gives them."""
     best: Tensors
     """The adapter of progress.best_step; empty before the first validation with a finite loss."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the training that left it."""
+        return int(self.identity[STEPS])
 
 
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -122,15 +129,43 @@ def decode(data: bytes) -> Checkpoint:
 
 
 def check_identity(saved: Mapping[str, str], mine: Mapping[str, str], folder: str | Path) -> None:
-    """Raise ThunderError, naming each differing key, when a checkpoint is of another training."""
+    """Raise ThunderError, naming each differing key, when a checkpoint is of another training.
+
+    The number of steps alone may differ: `not_extended` says whether that matters.
+    """
     differing = sorted(key for key in saved.keys() | mine.keys() if saved.get(key) != mine.get(key))
-    if differing:
+    if differing and differing != [STEPS]:
         facts = "; ".join(f"{key} was {saved.get(key)}, is {mine.get(key)}" for key in differing)
         raise ThunderError(
             f"holds a checkpoint of another training: {facts}",
             where=str(folder),
             hint="delete the folder to start from the beginning, or give another --checkpoint-path",
         )
+
+
+def not_extended(last: Checkpoint, steps: int, schedule: str, intervals: Mapping[str, int]) -> str:
+    """Why a training of `steps` does not go on from a checkpoint of another number of steps; "" if it does.
+
+    It does where it would have come to the same checkpoint by itself. intervals: {flag: steps between two events that
+    the last step always has}; an event that the longer training would not have there makes them two.
+    """
+    ended = last.steps
+    if ended == steps:
+        return ""
+    if ended > steps:
+        return f"it is of {ended} steps, and these are {steps}"
+    if schedule != "constant":
+        return f"the number of steps is part of each learning rate with --schedule {schedule}"
+    uneven = [f"{flag} {every}" for flag, every in intervals.items() if ended % every]
+    if last.progress.step == ended and uneven:
+        return f"the {ended} steps of then are no multiple of {' and of '.join(uneven)}"
+    return ""
+
+
+def remove(folder: Path) -> None:
+    """Remove all checkpoints of a folder."""
+    for path in _paths(folder):
+        path.unlink(missing_ok=True)
 
 
 def _digest(tensors: Tensors, text: str) -> str:

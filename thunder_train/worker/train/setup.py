@@ -78,14 +78,19 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
         start.put_on(base, begun, lora, settings.model)
     counts = Counts(total, model.trainable_parameters(base))
     not_packed = batch.packing_problem(base) if settings.packing == "auto" else "packing is off"
-    steps_per_epoch = -(-len(splits["train"].examples) // rows)
-    not_kept = _why_not_kept(settings, base, settings.num_iters / steps_per_epoch)
+    not_kept = _why_not_kept(settings, base, _epochs(settings, splits["train"], group, settings.num_iters))
     if settings.grad_checkpoint:
         model.checkpoint_blocks(base)
     if not is_data:
         tensor_parallel.shard(base, group)
         mx.eval(base.parameters())
     return Setup(group, training, base, lora, counts, splits, not_packed, not_kept)
+
+
+def _epochs(settings: Settings, train: Split, group: Ranks, steps: int) -> float:
+    """How often each row is read in so many steps."""
+    rows = settings.rows_per_step(group.size if settings.strategy == "data" else 1)
+    return steps / -(-len(train.examples) // rows)
 
 
 def _why_not_kept(settings: Settings, base: nn.Module, epochs: float) -> str:
@@ -119,16 +124,16 @@ def assemble(
     """
     group, first = ready.ranks, ready.ranks.rank == 0
     row_ranks = group if settings.strategy == "data" else Ranks(0, 1)
-    last = _last_checkpoint(settings, ready)
+    last, refused = _last_checkpoint(settings, ready)
     progress = last.progress if last else Progress()
     metrics = settings.adapter_path.parent / "metrics.jsonl" if first else None
     log = MetricsLog(metrics, progress, track)
     if first:
         adapter.remove_old(settings.adapter_path)
-        for note in _notes(settings, ready):
+        for note in [*refused, *_notes(settings, ready)]:
             log.say(note)
     if last:
-        log.event("resume", progress.step, f"step {progress.step}/{settings.num_iters}  goes on from here")
+        log.event("resume", progress.step, _resumed(last, settings.num_iters))
 
     is_validated = bool(ready.splits["valid"].examples)
     run = Run(
@@ -169,6 +174,12 @@ def _kept_note(ready: Setup) -> str:
     place = "memory" if size <= frozen_prefix.IN_MEMORY else "a file of each rank, below .thunder"
     layers = frozen_prefix.depth(ready.model)
     return f"the output of the first {layers} layers, which are frozen, is kept: up to {size / 1e6:.1f} MB in {place}"
+
+
+def _resumed(last: Checkpoint, steps: int) -> str:
+    """What is said of the checkpoint that a training of so many steps goes on from."""
+    whose = f", as a training of {last.steps} steps left it" if last.steps != steps else ""
+    return f"step {last.progress.step}/{steps}  goes on from here{whose}"
 
 
 def _notes(settings: Settings, ready: Setup) -> list[str]:
@@ -230,27 +241,55 @@ def _check_patience(settings: Settings, validation_rows: int) -> None:
         raise ThunderError(f"counts validations, and {settings.valid_data} has no row", "--patience", hint)
 
 
-def _last_checkpoint(settings: Settings, ready: Setup) -> Checkpoint | None:
-    """The newest undamaged checkpoint of any rank, on every rank; of several equally new ones the first rank's.
+def _last_checkpoint(settings: Settings, ready: Setup) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, on every rank, and why one of another number of steps is not.
 
-    Raises ThunderError for a checkpoint of another training.
+    Raises ThunderError for a checkpoint of another training in --checkpoint-path.
     """
-    mine = checkpoint.latest(settings.checkpoint_path)
+    intervals = {"--log-every": settings.log_every}
+    if ready.splits["valid"].examples:
+        intervals = {"--eval-every": settings.eval_every, **intervals}
+    refused = []
+    for folder in filter(None, (settings.checkpoint_path, settings.extend_from)):
+        last, where = _newest(folder, ready)
+        if last is None:
+            continue
+        try:
+            checkpoint.check_identity(last.identity, ready.identity, where)
+            why = checkpoint.not_extended(last, settings.num_iters, settings.schedule, intervals)
+            if not why and not ready.not_kept and _epochs(settings, ready.splits["train"], ready.ranks, last.steps) < 2:
+                why = "it reads its rows less than twice, and so computes all layers of each of them again"
+        except ThunderError as error:
+            if folder == settings.checkpoint_path:
+                raise
+            why = error.what
+        if not why:
+            return last, []
+        refused.append(f"does not go on from step {last.progress.step} of {where}: {why}")
+        if folder == settings.checkpoint_path and _writes(settings, ready.ranks.rank):
+            checkpoint.remove(folder)  # else it would outlive the first ones of this training, whose steps are fewer
+    return None, refused
+
+
+def _newest(folder: Path, ready: Setup) -> tuple[Checkpoint | None, str]:
+    """The newest undamaged checkpoint of any rank, on every rank, and where it lies; of equally new ones the first
+    rank's.
+    """
+    mine = checkpoint.latest(folder)
     step = checkpoint.decode(mine).progress.step if mine else -1
     steps = [int(text) for text in ranks.all_gather(str(step).encode(), ready.ranks)]
     source = steps.index(max(steps))
     data = ranks.broadcast(mine, ready.ranks, source)
-    if data is None:
-        return None
-    last = checkpoint.decode(data)
-    where = f"{settings.checkpoint_path} of rank {source}" if source else str(settings.checkpoint_path)
-    checkpoint.check_identity(last.identity, ready.identity, where)
-    return last
+    return checkpoint.decode(data) if data else None, f"{folder} of rank {source}" if source else str(folder)
+
+
+def _writes(settings: Settings, rank: int) -> bool:
+    # One rank of every host writes: all hold the same state, and the host that is lost may be the first rank's.
+    return ranks.is_first_on_host(settings.hostfile, rank)
 
 
 def _saver(settings: Settings, rank: int) -> Callable[[Checkpoint], None]:
-    # One rank of every host writes: all hold the same state, and the host that is lost may be the first rank's.
-    writes = ranks.is_first_on_host(settings.hostfile, rank)
+    writes = _writes(settings, rank)
 
     def save(state: Checkpoint) -> None:
         if writes:
