@@ -187,11 +187,18 @@ class FrozenPrefix:
 
     def _compute(self, places: Sequence[Place]) -> None:
         """Compute and keep the rows at these places, each alone."""
+        if not places:
+            return
+        is_training = self.model.training
+        # Else dropout in the blocks above, whose result nobody asks for, would draw random numbers: a step that
+        # computes rows would drop other inputs than one that finds them kept, as before a restart.
+        self.model.eval()
         recorded = {place.index: self._recorded(place.row) for place in places}
         mx.eval(list(recorded.values()))  # all at once: a GPU is waited for once
         for index, arrays in recorded.items():
             self.kinds = [array.dtype for array in arrays]
             self.store.add(index, [np.array(_as_bits(array)) for array in arrays])
+        self.model.train(is_training)
 
     def _recorded(self, row: Example) -> list[mx.array]:
         """What is kept of a row, not computed yet."""

@@ -60,8 +60,13 @@ def test_10_steps_and_then_20_are_20_at_once(folder: Path, tmp_path: Path, whole
             "the 11 steps of then are no multiple of --eval-every 5 and of --log-every 2",
         ),
         ({"num_iters": 24}, {}, "it is of 24 steps, and these are 20"),
+        (
+            {"num_iters": 10},
+            {"num_layers": 1},
+            "it reads its rows less than twice, and so computes all layers of each of them again",
+        ),
     ],
-    ids=["validation", "log", "fewer"],
+    ids=["validation", "log", "fewer", "frozen layers"],
 )
 def test_another_end_begins_anew_and_says_why(
     folder: Path, tmp_path: Path, short: dict[str, Any], more: dict[str, Any], why: str
@@ -78,6 +83,20 @@ def test_another_end_begins_anew_and_says_why(
     assert f"does not go on from step {short['num_iters']} of {place}: {why}" == lines[0]
     assert outputs(tmp_path / "whole") == outputs(tmp_path / "a")
     assert "0000020.safetensors" == max(path.name for path in place.iterdir())
+
+
+def test_steps_that_keep_the_output_of_frozen_layers_alike_go_on(folder: Path, tmp_path: Path) -> None:
+    """
+    It is kept from two epochs on, here 16 steps, and changes the last bits.
+    """
+    chosen = {"num_layers": 1, "eval_every": 4}
+    trained(folder, tmp_path / "whole", **chosen)
+    trained(folder, tmp_path / "a", num_iters=16, **chosen)
+
+    lines = trained(folder, tmp_path / "a", **chosen)
+
+    assert "step 16/20  goes on from here, as a training of 16 steps left it" in lines
+    assert outputs(tmp_path / "whole") == outputs(tmp_path / "a")
 
 
 def test_a_kept_checkpoint_of_another_training_is_no_error(
