@@ -95,6 +95,7 @@ class Train:
         "are read at least twice and the model supports it; never: it is computed at every step",
         choices=("auto", "never"),
         default="auto",
+        later=True,
     )
     train_on: str = text(
         help="Answers of a row that count in the loss: the last one, or all assistant turns",

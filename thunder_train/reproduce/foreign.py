@@ -40,17 +40,8 @@ TAKEN: dict[str, frozenset[str]] = {
         {"strategy", "num_iters", "batch_size", "num_layers", "lora_rank", "learning_rate", "log_every", "eval_every"}
         | {"max_seq_len", "fine_tune_type", "lora_scale", "lora_dropout", "lora_keys", "train_on"}
         | {"global_batch_size", "grad_accumulation", "micro_tokens", "packing", "too_long", "schedule", "warmup_steps"}
-        | {
-            "optimizer",
-            "start_from",
-            "weight_decay",
-            "max_grad_norm",
-            "grad_checkpoint",
-            "choose",
-            "patience",
-            "max_skipped",
-            "seed",
-        }
+        | {"keep_prefix", "optimizer", "start_from"}
+        | {"weight_decay", "max_grad_norm", "grad_checkpoint", "choose", "patience", "max_skipped", "seed"}
     ),
     "adapter": frozenset({"path", "max_seq_len"}),
     "evaluate": frozenset({"max_tokens", "batch_size", "profile", "bootstrap", "seed", "gate", "probe"}),
