@@ -28,6 +28,7 @@ import train_page
 import train_run
 from train_material import PROJECT, Material, write
 from train_sides import Side
+from train_tables import QUIET_LOAD
 
 BENCH = PROJECT / ".thunder" / "bench" / "train-vocabulary"
 WORDS = 262_144
@@ -137,15 +138,16 @@ def page(costs: list[Cost], shape: dict[str, int], before: str, load: float) -> 
                 f"| {cost.tokens:,} | {cost.code} | {cost.peak_bytes / 1e9:.2f} GB | {cost.weights / 1e9:.2f} GB "
                 f"| {head / 1e6:.0f} MB | {cost.wall_s:.2f} s | {cost.cpu_s:.2f} s |"
             )
+    busy = "" if load <= QUIET_LOAD else ": the machine was busy, so seconds of CPU say more than those of the clock"
     words, sizes = max(cost.words for cost in costs), ", ".join(f"{name} {value}" for name, value in shape.items())
     return "\n".join(
         [
             "# A vocabulary of Gemma's size",
             "",
             f"Model: gemma3_text ({sizes}), {words:,} words, float32, random; LoRA on all blocks; one rank, one "
-            f"thread; load {load:.1f} before. A step is one pass of at most so many tokens, 45 % of them targets. "
+            f"thread; load {load:.1f} before{busy}. A step is one pass of at most so many tokens, 45 % targets. "
             f"`{BEFORE}`: commit {before or '-'}. Share of the head: peak above the weights, less the same with few "
-            "words.",
+            "words; it is near 0 where the peak lies in the blocks.",
             "",
             "| tokens of a pass | code | peak | weights in it | share of the head | step | CPU of a step |",
             "|---|---|---|---|---|---|---|",

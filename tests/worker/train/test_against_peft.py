@@ -110,7 +110,8 @@ def trained(folder: Path, chosen: dict[str, Any], ranks: int) -> tuple[list[dict
     done = python(program, arguments, folder)
     assert 0 == done.returncode, done.stdout + done.stderr
     events = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert any("rows are packed" in line for line in done.stdout.splitlines())
+    assert "rows are packed" in done.stdout
+    assert "which are frozen, is kept" in done.stdout
     return [event for event in events if event["event"] == "train"], load(
         chosen["adapter_path"] / "adapters.safetensors"
     )
