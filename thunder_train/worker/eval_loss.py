@@ -18,6 +18,7 @@ from thunder_train.worker.batching.batch import Batch, loss_sum
 from thunder_train.worker.batching.loader import DataLoader, costs_of
 from thunder_train.worker.batching.plan import deal_by_cost
 from thunder_train.worker.batching.tokens import Example
+from thunder_train.worker.frozen_prefix import FrozenPrefix, replaying
 from thunder_train.worker.ranks import Ranks
 
 
@@ -28,11 +29,13 @@ def measure(
     micro_tokens: int,
     ranks: Ranks,
     tick: Callable[[], None],
+    kept: FrozenPrefix | None = None,
 ) -> dict[str, Any]:
     """{"loss" in nats per target, "perplexity", "tokens": targets, "dropped": rows that are too long}.
 
     loss and perplexity are None without a row. micro_tokens: most tokens of a forward pass. tick: called after each
-    pass. Raises ThunderError when the loss is not finite.
+    pass. kept: the output of the frozen blocks for these rows, if it is kept. Raises ThunderError when the loss is not
+    finite.
     """
     fitting = [each for each in examples if len(each.tokens) <= max_seq_len]
     dropped = len(examples) - len(fitting)
@@ -42,7 +45,7 @@ def measure(
     passes = DataLoader(fitting, len(fitting), seed=0, rank=0, world=1, costs=costs).validation()
     weights = ranks.weights or (1.0,) * ranks.size
     mine = deal_by_cost([costs.cost(*each.shape) for each in passes], weights)[ranks.rank]
-    sums = _sums(network, passes, mine, ranks, tick)
+    sums = _sums(network, passes, mine, ranks, tick, kept)
     if not np.isfinite(sums).all():
         broken = broken_rows.find(network, [passes[i] for i in np.flatnonzero(~np.isfinite(sums))], tick)
         what = f"the loss is not finite for {broken_rows.counted(broken)}"
@@ -54,13 +57,19 @@ def measure(
 
 
 def _sums(
-    network: nn.Module, passes: Sequence[Batch], mine: Sequence[int], ranks: Ranks, tick: Callable[[], None]
+    network: nn.Module,
+    passes: Sequence[Batch],
+    mine: Sequence[int],
+    ranks: Ranks,
+    tick: Callable[[], None],
+    kept: FrozenPrefix | None,
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
     """The summed loss of each pass, in nats, on every rank. mine: the passes of this rank."""
     network.eval()
     sums = np.zeros(len(passes), np.float32)
     for number in mine:
-        sums[number] = loss_sum(network, passes[number]).item()
+        with replaying(kept, passes[number]):
+            sums[number] = loss_sum(network, passes[number]).item()
         tick()
     # Each pass has its own place in the message. The other ranks add zeros there, which rounds nothing, and the places
     # are then added up in the passes' order: so the sum does not depend on who computed what.

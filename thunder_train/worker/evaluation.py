@@ -20,11 +20,12 @@ import mlx.nn as nn
 from mlx_lm.generate import batch_generate
 
 from thunder_train.core import files, shipped
-from thunder_train.worker import answer_text, chat, eval_loss, model, ranks, saved_adapter
+from thunder_train.worker import answer_text, chat, eval_loss, frozen_prefix, model, ranks, saved_adapter
 from thunder_train.worker.answer_text import Answer, Marks
 from thunder_train.worker.batching import tokens
 from thunder_train.worker.batching.tokens import Example
 from thunder_train.worker.evaluate_args import Task
+from thunder_train.worker.frozen_prefix import FrozenPrefix
 from thunder_train.worker.kept_answers import BatchAnswers, KeptAnswers
 from thunder_train.worker.ranks import Ranks
 
@@ -132,16 +133,29 @@ def evaluate(task: Task, adapter: Path, group: Ranks, tick: Callable[[], None]) 
     answers: Answers = {
         TARGET: [answer_text.read(each.target, each.prompt, each.reference, marks) for each in asked],
     }
+    kept = _kept(task, ready, adapter)
     for condition in CONDITIONS:
         if condition == "adapter":
             saved_adapter.put_on(network, adapter)
         losses[condition] = {
-            name: eval_loss.measure(network, splits[name], task.max_seq_len, task.batch_size, group, tick)
+            name: eval_loss.measure(
+                network, splits[name], task.max_seq_len, task.batch_size, group, tick, kept.get(name)
+            )
             for name in ("valid", "test")
         }
         answers[condition] = answer_all(session, asked, condition)
         _say_thinking(session, condition, answers[condition])
     return losses, answers
+
+
+def _kept(task: Task, ready: Opened, adapter: Path) -> dict[str, FrozenPrefix]:
+    """By split: what keeps the output of the blocks below the adapter, which base and adapter have in common."""
+    tensors: Any = mx.load(str(adapter / saved_adapter.NAMES[0]))
+    layers = frozen_prefix.first_block(list(tensors), len(ready.network.layers))
+    if frozen_prefix.problem(ready.network, layers):
+        return {}
+    tokens = {name: sum(len(row.tokens) for row in ready.splits[name]) for name in ("valid", "test")}
+    return frozen_prefix.keepers(ready.network, layers, tokens, (task.token_cache or task.losses).parent / "prefix")
 
 
 def questions(rows: Sequence[dict[str, Any]], examples: Sequence[Example]) -> list[Question]:

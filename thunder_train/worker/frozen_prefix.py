@@ -14,7 +14,7 @@ Shapes: T tokens that the model reads of a row, D the model's width, H key/value
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,42 +42,54 @@ whose keys and values later blocks use, as in Gemma 4."""
 
 def depth(model: nn.Module) -> int:
     """Number of frozen blocks below the first that is trained; 0 if the embedding is trained."""
-    trained = [name.split(".") for name, _ in tree_flatten(head.text_model(model).trainable_parameters())]
-    if any("layers" not in parts and "lm_head" not in parts for parts in trained):
+    trained = [name for name, _ in tree_flatten(model.trainable_parameters())]
+    return first_block(trained, len(model.layers))
+
+
+def first_block(names: Sequence[str], blocks: int) -> int:
+    """The first block that parameters of these names belong to; 0 if one belongs to what comes before the blocks."""
+    parts = [name.split(".") for name in names]
+    if any("layers" not in each and "lm_head" not in each for each in parts):
         return 0
-    numbers = [int(parts[parts.index("layers") + 1]) for parts in trained if "layers" in parts]
-    return min(numbers, default=0)
+    return min((int(each[each.index("layers") + 1]) for each in parts if "layers" in each), default=blocks)
 
 
-def problem(model: nn.Module) -> str:
-    """Why the output of a model's frozen blocks is not kept; "" if it can be."""
+def problem(model: nn.Module, frozen: int) -> str:
+    """Why the output of a model's first `frozen` blocks is not kept; "" if it can be."""
     family = head.family(head.text_model(model))
     if family not in FAMILIES:
         return f"this is tested for {', '.join(FAMILIES)}, not for {family}"
-    return "" if depth(model) else "no block is frozen"
+    return "" if frozen else "no layer is frozen"
 
 
-def token_bytes(model: nn.Module) -> int:
+def token_bytes(model: nn.Module, frozen: int) -> int:
     """Bytes that are kept of a token."""
     body = head.text_model(model).model
-    users = getattr(body, "previous_kvs", ())[depth(model) :]
-    heads = [body.layers[number].self_attn for number in set(users) if number < depth(model)]
+    heads = [body.layers[number].self_attn for number in _shared(body, frozen)]
     numbers = width(model) + sum(2 * each.n_kv_heads * each.head_dim for each in heads)
-    return numbers * next(
-        leaf.dtype.size
-        for _, leaf in tree_flatten(body.layers[0].parameters())
-        if mx.issubdtype(leaf.dtype, mx.floating)
-    )
+    kinds = (leaf.dtype for _, leaf in tree_flatten(body.layers[0].parameters()))
+    return numbers * next(kind.size for kind in kinds if mx.issubdtype(kind, mx.floating))
 
 
-def share(model: nn.Module) -> float:
-    """The part of a row's cost that its frozen blocks take.
+def _shared(body: nn.Module, frozen: int) -> tuple[int, ...]:
+    """The frozen blocks whose keys and values a later block uses."""
+    users = getattr(body, "previous_kvs", ())[frozen:]
+    return tuple(sorted({number for number in users if number < frozen}))
+
+
+def keepers(model: nn.Module, frozen: int, tokens: Mapping[str, int], folder: Path) -> "dict[str, FrozenPrefix]":
+    """What keeps the output of the first `frozen` blocks for each split. tokens: of each split; folder: for files."""
+    is_in_memory = token_bytes(model, frozen) * sum(tokens.values()) <= IN_MEMORY
+    return {name: FrozenPrefix(model, frozen, Store(folder, is_in_memory)) for name in tokens}
+
+
+def share(model: nn.Module, frozen: int) -> float:
+    """The part of a row's cost in training that its first `frozen` blocks take.
 
     A block that trains has the backward pass in addition, which costs as much as the forward pass: its weights are
     frozen, so only its inputs get a gradient.
     """
-    frozen, blocks = depth(model), len(model.layers)
-    return frozen / (frozen + 2 * (blocks - frozen))
+    return frozen / (2 * len(model.layers) - frozen)
 
 
 def replaying(prefix: "FrozenPrefix | None", batch: Batch) -> contextlib.AbstractContextManager[None]:
@@ -169,13 +181,12 @@ class Store:
 class FrozenPrefix:
     """The frozen blocks of a model, and what is kept of them for the rows of one split."""
 
-    def __init__(self, model: nn.Module, store: Store) -> None:
-        """model: with its adapter; `problem` is ""."""
-        self.model, self.store, self.depth = model, store, depth(model)
+    def __init__(self, model: nn.Module, frozen: int, store: Store) -> None:
+        """model: one for whose first `frozen` blocks `problem` is ""; with or without its adapter."""
+        self.model, self.depth, self.store = model, frozen, store
         self.kinds: list[mx.Dtype] = []
         self.body = head.text_model(model).model
-        users = getattr(self.body, "previous_kvs", ())[self.depth :]
-        self.shared = tuple(sorted({number for number in users if number < self.depth}))
+        self.shared = _shared(self.body, frozen)
 
     @contextlib.contextmanager
     def replaying(self, batch: Batch) -> Iterator[None]:

@@ -266,3 +266,35 @@ def test_the_machine_and_the_model_decide_what_is_cheap() -> None:
     assert (512, 4.6 * 64, True, ()) == (llama.micro_tokens, llama.knee, llama.is_packed, llama.widths)
     assert 2 * llama.knee == wide.knee
     assert llama == costs_of(build("llama", bits=4), rows, 512)
+
+
+def test_a_row_goes_where_it_was_if_the_balance_allows() -> None:
+    """
+    The rank that keeps a part of a row has less to compute. All in one place would leave the others idle.
+    """
+    from thunder_train.worker.batching.plan import Homes, deal
+
+    lengths = [20] * 8
+    half = Homes([0, 1, 0, 1, 0, 1, 0, 1], 0.5)
+    assert [{0, 2, 4, 6}, {1, 3, 5, 7}] == [set(share) for share in deal(lengths, 2, costs(), homes=half)]
+    crowded = Homes([0] * 8, 0.5)
+    assert 5 == len(deal(lengths, 2, costs(), homes=crowded)[0])
+
+
+@pytest.mark.parametrize("start", [0, 9])
+def test_shares_of_later_epochs_do_not_depend_on_where_a_training_began(start: int) -> None:
+    """
+    A resumed rank keeps nothing yet, and must take the rows that it would have taken.
+    """
+    from dataclasses import replace
+
+    whole = [replace(loader(lognormal(23), 4, rank, 2), kept=0.6) for rank in (0, 1)]
+    rows = {(rank, step): ids(whole[rank].step(step)) for rank in (0, 1) for step in range(12)}
+    resumed = [replace(loader(lognormal(23), 4, rank, 2), kept=0.6) for rank in (0, 1)]
+
+    for rank, step in rows:
+        if step >= start:
+            assert rows[rank, step] == ids(resumed[rank].step(step))
+    for step in range(12):
+        both = [*rows[0, step], *rows[1, step]]
+        assert sorted(both) == sorted(whole[0].rows(step))

@@ -16,7 +16,7 @@ from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import batch, tokens
 from thunder_train.worker.batching.loader import DataLoader, costs_of
 from thunder_train.worker.batching.tokens import Split
-from thunder_train.worker.frozen_prefix import FrozenPrefix, Store
+from thunder_train.worker.frozen_prefix import FrozenPrefix
 from thunder_train.worker.model import Lora
 from thunder_train.worker.ranks import Ranks
 from thunder_train.worker.train import checkpoint
@@ -97,7 +97,7 @@ def _why_not_kept(settings: Settings, base: nn.Module, epochs: float) -> str:
     # It follows from recipe, rows and model alone: a machine with less memory must compute the same.
     if settings.keep_prefix == "never":
         return "keep_prefix is off"
-    return "rows are read less than twice" if epochs < 2 else frozen_prefix.problem(base)
+    return "rows are read less than twice" if epochs < 2 else frozen_prefix.problem(base, frozen_prefix.depth(base))
 
 
 def _lora(settings: Settings) -> Lora:
@@ -158,21 +158,17 @@ def _kept(settings: Settings, ready: Setup) -> dict[str, FrozenPrefix]:
     if ready.not_kept:
         return {}
     folder = (settings.token_cache or settings.checkpoint_path).parent / "prefix"
-    fits = _kept_bytes(ready) <= frozen_prefix.IN_MEMORY
-    return {name: FrozenPrefix(ready.model, Store(folder, fits)) for name in ready.splits}
-
-
-def _kept_bytes(ready: Setup) -> int:
-    """Most bytes that a rank keeps of the frozen blocks' output."""
-    return frozen_prefix.token_bytes(ready.model) * sum(split.tokens for split in ready.splits.values())
+    tokens = {name: split.tokens for name, split in ready.splits.items()}
+    return frozen_prefix.keepers(ready.model, frozen_prefix.depth(ready.model), tokens, folder)
 
 
 def _kept_note(ready: Setup) -> str:
     if ready.not_kept:
         return f"the output of frozen layers is not kept: {ready.not_kept}"
-    size = _kept_bytes(ready)
-    place = "memory" if size <= frozen_prefix.IN_MEMORY else "a file of each rank, below .thunder"
     layers = frozen_prefix.depth(ready.model)
+    tokens = sum(split.tokens for split in ready.splits.values())
+    size = frozen_prefix.token_bytes(ready.model, layers) * tokens
+    place = "memory" if size <= frozen_prefix.IN_MEMORY else "a file of each rank, below .thunder"
     return f"the output of the first {layers} layers, which are frozen, is kept: up to {size / 1e6:.1f} MB in {place}"
 
 
@@ -302,7 +298,7 @@ def _loader(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> Da
     examples = ready.splits[name].examples
     costs = replace(costs_of(ready.model, examples, settings.micro_tokens), is_packed=not ready.not_packed)
     rows = settings.rows_per_step(row_ranks.size)
-    kept = 0.0 if ready.not_kept else frozen_prefix.share(ready.model)
+    kept = 0.0 if ready.not_kept else frozen_prefix.share(ready.model, frozen_prefix.depth(ready.model))
     return DataLoader(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs, settings.weights, kept)
 
 
