@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -122,20 +123,21 @@ def write_packed(model: Path, folder: Path) -> Path:
     return folder
 
 
-def compare(case: Case, names: list[str], model: Path, material: Material, flags: argparse.Namespace) -> list[Result]:
+def compare(
+    case: Case, names: list[str], model: Path, material: Material, flags: argparse.Namespace
+) -> Iterator[Result]:
     """Results of a case, one per side and turn. In a turn the sides train one after the other."""
-    targets, results = write_tokens(material, model), []
+    targets = write_tokens(material, model)
     for turn in range(flags.turns):
         for name in names if turn % 2 == 0 else names[::-1]:
             subject = subject_of(name, case, model, material, flags.epochs, flags.torch)
             result = measure(subject, case, flags.epochs, targets)
-            results.append(replace(result, loss=loss_of(subject, model, material)))
             print(f"{case.name}  {name}: {result.targets_per_s:.0f} targets/s, {result.total_s:.0f} s", flush=True)
-    return results
+            yield replace(result, loss=loss_of(subject, model, material))
 
 
 def measure_all(home: Path, flags: argparse.Namespace) -> list[Result]:
-    """All cases that are asked for. Results are kept after each, for --add."""
+    """All cases that are asked for. Each result is kept at once, for --add."""
     store, model = home / "results.json", Path(flags.model).resolve()
     results = [Result(**each) for each in json.loads(store.read_text())] if flags.add and store.exists() else []
     material = train_english.write(home / "rows", flags.rows, BATCH)
@@ -147,8 +149,9 @@ def measure_all(home: Path, flags: argparse.Namespace) -> list[Result]:
         if {THEIRS, QUIET} & set(sides):  # mlx-lm keeps its compiled code on disk; ours compiles nothing on a CPU
             for _ in train_run.lines(subject_of(QUIET, case, base, warm, 1, "")):
                 pass
-        results += compare(case, sides, base, material, flags)
-        store.write_text(json.dumps([asdict(each) for each in results], indent=1))
+        for result in compare(case, sides, base, material, flags):
+            results.append(result)
+            store.write_text(json.dumps([asdict(each) for each in results], indent=1))
     return results
 
 
@@ -158,10 +161,10 @@ def tiny(home: Path, python: str) -> None:
     packed = write_packed(home / "model", home / "4bit")
     material = train_english.write(home / "rows", BATCH, BATCH, longest=30)
     flags = argparse.Namespace(turns=1, epochs=2, torch=python)
-    compare(CASES["float32-4"]._replace(layers=1), [OURS, EAGER], home / "model", material, flags)
-    compare(CASES["4bit-all"], [OURS], packed, material, flags)
+    list(compare(CASES["float32-4"]._replace(layers=1), [OURS, EAGER], home / "model", material, flags))
+    list(compare(CASES["4bit-all"], [OURS], packed, material, flags))
     if python:
-        compare(CASES["float32-all"], [PEFT], home / "model", material, flags)
+        list(compare(CASES["float32-all"], [PEFT], home / "model", material, flags))
 
 
 def main() -> None:
