@@ -72,6 +72,14 @@ def test_values_mean_the_same(table: dict[str, Any], key: str, value: Any) -> No
     assert value == train_of(**table)[key]
 
 
+def test_prompts_are_trained_on_unless_they_are_masked() -> None:
+    """
+    mlx-lm's default; all layers are -1 there.
+    """
+    assert ("everything", "all") == (train_of(mask_prompt=False)["train_on"], train_of(num_layers=-1)["num_layers"])
+    assert "train_on" not in train_of(mask_prompt=True)
+
+
 @pytest.mark.parametrize(
     ("table", "note"),
     [
@@ -84,7 +92,6 @@ def test_values_mean_the_same(table: dict[str, Any], key: str, value: Any) -> No
         ({"lr_schedule": {"name": "step_decay", "arguments": [1]}}, "lr_schedule: 'step_decay' has no place; the "),
         ({"test_batches": 3}, "test_batches: every test row is evaluated"),
         ({"itres": 3}, "itres: mlx-lm 0.32 has no such key"),
-        ({"mask_prompt": False}, "mask_prompt: mlx-lm trains on prompts too by default"),
     ],
 )
 def test_what_has_no_place_is_named(table: dict[str, Any], note: str) -> None:

@@ -87,7 +87,32 @@ def test_whole_numbers_become_floats_where_the_key_is_a_number(project: Path) ->
         (
             'lora_keys = ["ok", "a b"]',
             "train.lora_keys[1]: 'a b' contains characters that are not allowed; "
-            "give a layer's name as self_attn.q_proj",
+            "give a layer's name as self_attn.q_proj, its last part, or a pattern as *.mlp.*",
+        ),
+        (
+            "num_layers = 0",
+            "train.num_layers: is 0; give at least 1 layer",
+        ),
+        (
+            'num_layers = "most"',
+            "train.num_layers: is 'most'; give a whole number, or \"all\"",
+        ),
+        (
+            "epochs = 2",
+            "train.epochs: is given, and so is num_iters; leave one of them out",
+        ),
+        (
+            "lora_alpha = 16\nlora_scale = 2.0",
+            "train.lora_alpha: is given, and so is lora_scale; leave one of them out",
+        ),
+        (
+            "warmup_ratio = 0.1\nwarmup_steps = 1",
+            "train.warmup_ratio: is given, and so is warmup_steps; leave one of them out",
+        ),
+        (
+            'lora_keys = ["lm_head"]\nstrategy = "tensor"',
+            'train.lora_keys: names lm_head, which is not supported with strategy = "tensor"; '
+            'leave it out, or use strategy = "data"',
         ),
     ],
 )
@@ -145,7 +170,7 @@ def test_a_gate_gets_no_secret_and_only_variables_by_name(project: Path, name: s
             "",
             "train: is missing; add a table [train], or [adapter] with a path",
         ),
-        ("num_iters = 4", "", "train.num_iters: is missing; add `num_iters = ...` (Optimizer steps)"),
+        ("num_iters = 4", "", "train.num_iters: is missing; give num_iters or epochs"),
         ('"local"', '"locl"', "cluster: no cluster is named 'locl'; did you mean 'local'?"),
         ('"nano"', '"gemma"', "model: no model is named 'gemma'; use one of: nano"),
         ('"rows"', '"row"', "dataset: no dataset is named 'row'; did you mean 'rows'?"),

@@ -149,7 +149,15 @@ def test_the_editor_schema_refuses_what_the_build_refuses() -> None:
     document = json.loads(reference.pages()["docs/recipe.schema.json"])
     recipe = {"cluster": "local", "model": "nano", "dataset": "d", "train": {"num_iters": 1}}
     jsonschema.validate(recipe, document)
+    jsonschema.validate({**recipe, "train": {"epochs": 1.5, "num_layers": "all"}}, document)
 
-    for wrong in ({"num_itres": 1}, {"num_iters": "1"}, {"num_iters": 0}, {}, {"num_iters": 1, "lora_scale": 0.0}):
+    for wrong in (
+        {"num_itres": 1},
+        {"num_iters": "1"},
+        {"num_iters": -1},
+        {},
+        {"num_iters": 1, "num_layers": "most"},
+        {"num_iters": 1, "lora_scale": 0.0},
+    ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**recipe, "train": wrong}, document)

@@ -54,10 +54,10 @@ def test_an_unknown_flag_is_one_line() -> None:
     argparse would print its usage and exit; every mistake here is a ThunderError.
     """
     with pytest.raises(ThunderError) as caught:
-        parse([*NEEDED, "--lora-alpha", "16"])
+        parse([*NEEDED, "--lora-alfa", "16"])
 
     expected = (
-        "thunder_train.worker: unrecognized arguments: --lora-alpha 16; see `python -m thunder_train.worker --help`"
+        "thunder_train.worker: unrecognized arguments: --lora-alfa 16; see `python -m thunder_train.worker --help`"
     )
     assert expected == str(caught.value)
 

@@ -17,6 +17,7 @@ from thunder_train.cli import first_project, mlx_lm_config
 from thunder_train.cli.ending import USER_ERROR
 from thunder_train.cli.first_project import Base, Data, keys_as_toml, toml
 from thunder_train.config import load
+from thunder_train.config.train import ALL
 from thunder_train.core import caller, files, shipped
 from thunder_train.core.text import printable_lines
 
@@ -137,10 +138,8 @@ def _train(config: mlx_lm_config.Converted, data: Data, base: Base) -> dict[str,
     if not config.train:
         return first_project.train_of(data, base)
     train = dict(config.train)
-    if train["num_layers"] == -1 and not base.layers:
-        config.notes.append("num_layers: -1 means all; their number is in the model's config.json, so it is 16 here")
-    known = base.layers or 16
-    train["num_layers"] = known if train["num_layers"] == -1 else max(1, min(train["num_layers"], known))
+    if train["num_layers"] != ALL:
+        train["num_layers"] = max(1, min(train["num_layers"], base.layers or train["num_layers"]))
     return train
 
 

@@ -67,7 +67,7 @@ def converted(table: dict[str, Any], where: str) -> Converted:
     _schedule(given, taken, batches, where)
     taken.model, taken.data = (_text(given, key, where) for key in ("model", "data"))
     if not given.pop("mask_prompt", False):
-        taken.notes.append("mask_prompt: mlx-lm trains on prompts too by default; a recipe trains on answers alone")
+        taken.train["train_on"] = "everything"
     if given.pop("train", True) is False:
         taken.notes.append("train: false, and a recipe is a training")
     for key in sorted(given):
@@ -96,7 +96,7 @@ def _numbers(given: dict[str, Any], taken: Converted, where: str) -> None:
     taken.train["max_grad_norm"] = 0.0  # mlx-lm does not clip gradients
     taken.train["too_long"] = "drop"  # mlx-lm cuts such rows, with or without their answers
     layers = _whole(given, "num_layers", 16, where, low=-1)
-    taken.train["num_layers"] = layers
+    taken.train["num_layers"] = "all" if layers == -1 else layers
     if given.pop("grad_checkpoint", False):
         taken.train["grad_checkpoint"] = True
     trackers = given.pop("report_to", "")

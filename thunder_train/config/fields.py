@@ -29,7 +29,7 @@ ADDRESS = r"^[0-9A-Za-z][0-9A-Za-z.:-]*$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*=.*$"
 REPO = r"^$|^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 REVISION = r"^[A-Za-z0-9](?!.*\.\.)[A-Za-z0-9._/-]*$"
-LAYER = r"^[A-Za-z0-9_.]+$"
+LAYER = r"^[A-Za-z0-9_.*]+$"
 FORMS = {
     NAME: "use letters, digits, . _ - and begin with a letter or digit",
     RUN: "use letters, digits, . _ - and begin with a letter or digit",
@@ -38,7 +38,7 @@ FORMS = {
     VARIABLE: "write it as NAME=value",
     REPO: "write it as owner/name",
     REVISION: "give a branch, a tag or a commit",
-    LAYER: "give a layer's name as self_attn.q_proj",
+    LAYER: "give a layer's name as self_attn.q_proj, its last part, or a pattern as *.mlp.*",
 }
 """Pattern -> hint for a text that does not match it."""
 SEED_MAX = 2**31 - 1
@@ -54,9 +54,14 @@ def texts(*, help: str, default: Any = MISSING, choices: Sequence[str] = (), pat
     return _key("list", help, default, schema={"type": "string", **_text_rules(choices, pattern)}, **rules)
 
 
-def whole(*, help: str, low: int, high: int, unit: str = "", default: Any = MISSING, **rules: Any) -> Any:
-    """A whole number from low to high."""
-    return _key("integer", help, default, unit, min=low, max=high, **rules)
+def whole(
+    *, help: str, low: int, high: int, unit: str = "", default: Any = MISSING, word: str = "", **rules: Any
+) -> Any:
+    """A whole number from low to high. word: a text that may stand in its place."""
+    if not word:
+        return _key("integer", help, default, unit, min=low, max=high, **rules)
+    kinds, bounds = ["integer", "string"], _number_rules(low, high)
+    return _key(kinds, help, default, unit, {"word": word}, **bounds, **rules)
 
 
 def real(
@@ -125,7 +130,7 @@ def _number_rules(low: float, high: float) -> dict[str, Any]:
 
 
 def _key(
-    kind: str,
+    kind: str | list[str],
     help: str,
     default: Any,
     unit: str = "",
@@ -199,6 +204,9 @@ def _amount(bound: float, meta: Any) -> str:
 def problem(value: Any, rules: Any) -> tuple[str, str] | None:
     """What is wrong with a number or a text, and a hint; None if it obeys the bounds, the pattern and the choices."""
     meta = rules.get("meta", {})
+    if "word" in meta and isinstance(value, str):
+        expected = f'give a whole number, or "{meta["word"]}"'
+        return None if value == meta["word"] else (f"is {value!r}", expected)
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value}", "give a finite number"
     if "min" in rules and value < rules["min"]:

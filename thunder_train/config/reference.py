@@ -51,7 +51,8 @@ class Section(NamedTuple):
 def pages() -> dict[str, str]:
     """{path: text} of every generated page."""
     recipe, project = _document("A Thunder Train recipe", fields.table(RecipeFile)), fields.table(ProjectFile)
-    train = {"required": recipe["properties"]["train"].pop("required")}  # the recipe that is extended may give them
+    # The recipe that is extended may give them.
+    train = {"anyOf": [{"required": ["num_iters"]}, {"required": ["epochs"]}]}
     whole = {"required": recipe.pop("required"), "properties": {"train": train}}
     recipe["anyOf"] = [{"required": ["extends"]}, whole]
     return {
@@ -106,8 +107,12 @@ def _row(key: str, rules: dict[str, Any]) -> str:
     default = "**required**" if rules.get("required") else f"`{_toml(rules['default'])}`" if "default" in rules else ""
     meta = rules["meta"]
     meaning = f"{meta['help']} (*operational*)" if "operational" in meta else meta["help"]
-    cells = (f"`{key}`", TYPES[rules["type"]], _bounds(rules), meta.get("unit", ""), default, meaning)
+    cells = (f"`{key}`", _type(rules), _bounds(rules), meta.get("unit", ""), default, meaning)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
+
+
+def _type(rules: dict[str, Any]) -> str:
+    return f'whole number or "{rules["meta"]["word"]}"' if "word" in rules["meta"] else TYPES[rules["type"]]
 
 
 def _bounds(rules: dict[str, Any]) -> str:
@@ -161,6 +166,11 @@ def _property(rules: dict[str, Any]) -> dict[str, Any]:
     names = {"min": "minimum", "max": "maximum", "allowed": "enum", "regex": "pattern", "default": "default"}
     names |= {"min": "exclusiveMinimum"} if meta.get("above") else {}
     shape |= {theirs: rules[ours] for ours, theirs in names.items() if ours in rules}
+    if "word" in meta:
+        number = {"type": "integer", "minimum": shape.pop("minimum"), "maximum": shape.pop("maximum")}
+        shape = {"anyOf": [number, {"const": meta["word"]}]} | (
+            {"default": rules["default"]} if "default" in rules else {}
+        )
     if "help" in meta:
         shape["description"] = meta["help"] + (f" ({meta['unit']})" if meta["unit"] else "")
     return shape

@@ -15,7 +15,7 @@ from thunder_train.core.text import quoted
 
 RECIPE = "recipe:"
 AS_HERE = f'as start_from = "{RECIPE}base"'
-SHARED = ("fine_tune_type", "num_layers", "lora_rank", "lora_scale", "lora_keys")
+SHARED = ("fine_tune_type", "num_layers", "lora_rank", "lora_scale", "lora_alpha", "lora_keys")
 """Keys of [train] that decide what an adapter is, so two recipes must agree on them."""
 
 

@@ -4,13 +4,16 @@ The loader checks recipes with them, and worker/args.py makes the worker's flags
 covers this file, so it holds what a training reads and nothing else.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from thunder_train.config.fields import LAYER, SEED_MAX, real, switch, text, texts, whole
 
 MAX_STEPS = 10_000_000
+ALL = "all"
+"""Of num_layers."""
 DAY_S = 86_400
 
 
@@ -24,9 +27,21 @@ class Train:
         choices=("data", "tensor"),
         default="data",
     )
-    num_iters: int = whole(help="Optimizer steps", unit="steps", low=1, high=MAX_STEPS)
+    num_iters: int = whole(
+        help="Optimizer steps; a recipe gives these or epochs", unit="steps", low=0, high=MAX_STEPS, default=0
+    )
+    epochs: float = real(
+        help="Instead of num_iters: how often each row is read, as 3 or 1.5 (0 = not given)",
+        unit="epochs",
+        low=0.0,
+        high=100_000.0,
+        default=0.0,
+        later=True,
+    )
     batch_size: int = whole(help="Rows per rank and batch", unit="rows per rank", low=1, high=65_536, default=1)
-    num_layers: int = whole(help="Last layers of the model that get LoRA", unit="layers", low=1, high=1024, default=4)
+    num_layers: Any = whole(  # noqa: RUF009
+        help='Last layers of the model that get LoRA, or "all"', unit="layers", low=1, high=1024, default=4, word=ALL
+    )
     lora_rank: int = whole(help="Rank of the LoRA matrices", low=1, high=4096, default=8)
     learning_rate: float = real(
         help="Step size of the optimizer, at its highest in the schedule",
@@ -60,11 +75,20 @@ class Train:
         default="lora",
     )
     lora_scale: float = real(help="Factor of the LoRA product", low=0.0, above=True, high=1000.0, default=20.0)
+    lora_alpha: float = real(
+        help="Instead of lora_scale: lora_scale is lora_alpha / lora_rank (0 = not given)",
+        low=0.0,
+        high=100_000.0,
+        default=0.0,
+        later=True,
+    )
     lora_dropout: float = real(
         help="Share of the LoRA inputs that are zeroed in training", unit="share", low=0.0, high=0.9, default=0.0
     )
     lora_keys: tuple[str, ...] = texts(
-        help="Linear layers of a block that get LoRA, such as self_attn.q_proj; empty: all", pattern=LAYER, default=()
+        help="Layers of a block that get LoRA, as self_attn.q_proj, q_proj or *.mlp.*, and lm_head; empty: all",
+        pattern=LAYER,
+        default=(),
     )
     global_batch_size: int = whole(
         help="Rows of all ranks together in each step, for any number of ranks "
@@ -98,8 +122,9 @@ class Train:
         later=True,
     )
     train_on: str = text(
-        help="Answers of a row that count in the loss: the last one, or all assistant turns",
-        choices=("last", "all"),
+        help="What of a row counts in the loss: the last answer, all assistant turns, or everything, prompts too, as "
+        "mlx-lm does by default",
+        choices=("last", "all", "everything"),
         default="last",
     )
     too_long: str = text(
@@ -132,6 +157,14 @@ class Train:
         high=MAX_STEPS,
         default=0,
     )
+    warmup_ratio: float = real(
+        help="Instead of warmup_steps: their share of all steps",
+        unit="share",
+        low=0.0,
+        high=0.9,
+        default=0.0,
+        later=True,
+    )
     weight_decay: float = real(
         help="Weight decay: decoupled with adamw, adafactor and lion, added to the gradient with sgd and muon; adam "
         "has none, so 0 there",
@@ -147,6 +180,14 @@ class Train:
         "included, or the last one",
         choices=("best", "last"),
         default="best",
+    )
+    eval_rows: int = whole(
+        help="Validation rows that are used, evenly spread over valid.jsonl and always the same (0 = all)",
+        unit="rows",
+        low=0,
+        high=10_000_000,
+        default=0,
+        later=True,
     )
     patience: int = whole(
         help="Early stopping: stop after this many validations that improve on none before, the base's at step 0 "
@@ -198,6 +239,19 @@ class Train:
         """Rows of one optimizer step. row_ranks: ranks that take rows of their own; 1 with the tensor strategy."""
         return self.global_batch_size or self.batch_size * row_ranks * self.grad_accumulation
 
+    def steps(self, rows: int, row_ranks: int) -> int:
+        """Optimizer steps for so many training rows. The last step of an epoch may have fewer rows than the others."""
+        return self.num_iters or math.ceil(round(self.epochs * math.ceil(rows / self.rows_per_step(row_ranks)), 6))
+
+    def warmup(self, steps: int) -> int:
+        """Steps of the warm-up, of so many."""
+        return self.warmup_steps or round(self.warmup_ratio * steps)
+
+    @property
+    def scale(self) -> float:
+        """Factor of the LoRA product."""
+        return self.lora_alpha / self.lora_rank if self.lora_alpha else self.lora_scale
+
 
 def implied(table: dict[str, Any]) -> dict[str, Any]:
     """A [train] table with the values that its other keys imply where it gives none."""
@@ -207,6 +261,9 @@ def implied(table: dict[str, Any]) -> dict[str, Any]:
 def flag_of(key: str) -> str:
     """The flag of launch.sh for a key."""
     return f"--{key.removesuffix('_s').replace('_', '-')}"
+
+
+DEFAULTS = {key.name: key.default for key in fields(Train)}
 
 
 class Contradiction(NamedTuple):
@@ -222,7 +279,14 @@ def contradictions(train: Train, spelled: Callable[..., str]) -> list[Contradict
 
     spelled: writes a key, or a key and its value, as the user gave it: `strategy = "data"` or `--strategy data`.
     """
-    problems = []
+    problems = [
+        Contradiction(key, f"is given, and so is {spelled(other)}", "leave one of them out")
+        for key, other in (("epochs", "num_iters"), ("lora_alpha", "lora_scale"), ("warmup_ratio", "warmup_steps"))
+        if getattr(train, key) and getattr(train, other) != DEFAULTS[other]
+    ]
+    if not train.num_iters and not train.epochs:
+        hint = f"give {spelled('num_iters')} or {spelled('epochs')}"
+        problems.append(Contradiction("num_iters", "is missing", hint))
     if train.global_batch_size and (train.batch_size > 1 or train.grad_accumulation > 1):
         others = f"{spelled('batch_size')} and {spelled('grad_accumulation')}"
         what = f"sets the rows of a step, and so do {others}"
@@ -231,6 +295,10 @@ def contradictions(train: Train, spelled: Callable[..., str]) -> list[Contradict
         what = f"DoRA is not supported with {spelled('strategy', 'tensor')}"
         hint = f"use {spelled('fine_tune_type', 'lora')}, or {spelled('strategy', 'data')}"
         problems.append(Contradiction("fine_tune_type", what, hint))
+    if train.strategy == "tensor" and any(key.split(".")[-1] == "lm_head" for key in train.lora_keys):
+        hint = f"leave it out, or use {spelled('strategy', 'data')}"
+        what = f"names lm_head, which is not supported with {spelled('strategy', 'tensor')}"
+        problems.append(Contradiction("lora_keys", what, hint))
     if train.warmup_steps >= train.num_iters > 0:
         what = f"is {train.warmup_steps} of {train.num_iters} steps"
         problems.append(Contradiction("warmup_steps", what, "warm up for fewer steps than there are"))

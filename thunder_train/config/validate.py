@@ -169,7 +169,7 @@ def recipe_problems(recipe: Recipe, root: Path, stats: StatCache | None = None) 
     if recipe.is_imported:
         own = adapter.problems(recipe.adapter, paths.run(recipe.name), recipe.file, root)
         return own + _gate_problems(recipe) + _template_problems(recipe, root)
-    if layers is not None and recipe.train.num_layers > layers:
+    if layers is not None and isinstance(recipe.train.num_layers, int) and recipe.train.num_layers > layers:
         what = f"is {recipe.train.num_layers}, and model {recipe.model.name!r} has {layers} layers"
         problems.append(ThunderError(what, f"{recipe.file}: train.num_layers", f"give at most {layers}"))
     problems += [

@@ -41,7 +41,7 @@ def trained(recipe: Recipe) -> Reads:
 @cache
 def open_ended(recipe: Recipe) -> Reads | None:
     """`trained` without the number of steps, where more of them only go on; None where it changes every step."""
-    if recipe.train.schedule != "constant":
+    if recipe.train.schedule != "constant" or recipe.train.warmup_ratio or recipe.train.epochs:
         return None
     reads = trained(recipe)
     return Reads({**reads, "train": {name: value for name, value in reads["train"].items() if name != "num_iters"}})

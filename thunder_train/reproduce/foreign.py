@@ -40,7 +40,7 @@ TAKEN: dict[str, frozenset[str]] = {
         {"strategy", "num_iters", "batch_size", "num_layers", "lora_rank", "learning_rate", "log_every", "eval_every"}
         | {"max_seq_len", "fine_tune_type", "lora_scale", "lora_dropout", "lora_keys", "train_on"}
         | {"global_batch_size", "grad_accumulation", "micro_tokens", "packing", "too_long", "schedule", "warmup_steps"}
-        | {"keep_prefix", "optimizer", "start_from"}
+        | {"keep_prefix", "optimizer", "start_from", "epochs", "lora_alpha", "warmup_ratio", "eval_rows"}
         | {"weight_decay", "max_grad_norm", "grad_checkpoint", "choose", "patience", "max_skipped", "seed"}
     ),
     "adapter": frozenset({"path", "max_seq_len"}),

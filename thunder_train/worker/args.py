@@ -196,7 +196,10 @@ def _as_flag(key: str, value: str = "") -> str:
 def _options(key: "Field[Any]") -> dict[str, Any]:
     """How argparse reads a flag."""
     rules = key.metadata
-    options = {"help": rules["meta"]["help"], "type": CONVERTERS.get(rules["type"], rules["type"])}
+    kind = "integer" if "word" in rules["meta"] else rules["type"]
+    options = {"help": rules["meta"]["help"], "type": CONVERTERS.get(kind, kind)}
+    if word := rules["meta"].get("word"):
+        options["type"] = lambda text: text if text == word else _number(text)
     options |= {"choices": rules["allowed"]} if "allowed" in rules else {}
     if key.default is MISSING:
         return options | {"required": True}

@@ -5,6 +5,7 @@ import difflib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from mlx_lm.tuner.trainer import grad_checkpoint
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from thunder_train import ThunderError, raise_all
+from thunder_train.config.train import ALL
 from thunder_train.core import files, hub_cache, model_files, shipped, supported_models
 
 ADAPTABLE = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding, SwitchLinear, QuantizedSwitchLinear)
 """The layers that mlx-lm can put an adapter on, besides modules with a to_lora of their own."""
 
 
+HEAD = "lm_head"
+"""The output layer, of a model whose embedding does not stand in for it."""
 READ_DIRECTLY = ("altup.prediction_coefs", "altup.correction_coefs")
 """Layers of Gemma 3n's blocks whose weights mlx-lm reads itself: it finds none where an adapter is around them."""
 NO_CODE = {"trust_remote_code": False}
@@ -36,11 +40,12 @@ LONGEST_REASON = 500
 class Lora:
     """The adapter: W x becomes W x + scale * B A x, with A and B of rank `rank` (LoRA, Hu et al. 2021).
 
-    num_layers: last blocks that get an adapter. scale: alpha / rank in the paper. keys: names of layers inside a block;
-    empty: every adaptable layer. kind: lora, or dora, which also trains a norm for each output (Liu et al. 2024).
+    num_layers: last blocks that get an adapter, or "all". scale: alpha / rank in the paper. keys: names of layers
+    inside a block, or lm_head; empty: every adaptable layer of a block. kind: lora, or dora, which also trains a norm
+    for each output (Liu et al. 2024).
     """
 
-    num_layers: int
+    num_layers: Any
     rank: int
     scale: float = 20.0
     dropout: float = 0.0
@@ -142,16 +147,38 @@ def add_lora(model: nn.Module, lora: Lora, seed: int) -> None:
         raise ThunderError(what, where=f"a {type(model).__module__.rpartition('.')[2]} model", hint=hint)
 
 
-def with_keys(model: nn.Module, lora: Lora) -> Lora:
-    """The adapter with its layers named, where mlx-lm's "all" would include some that it cannot compute then."""
-    names = {name for block in model.layers for name, _ in block.named_modules()}
-    if lora.keys or names.isdisjoint(READ_DIRECTLY):
-        return lora
-    return replace(lora, keys=tuple(sorted(adaptable_names(model.layers))))
+def resolved(model: nn.Module, lora: Lora) -> Lora:
+    """The adapter with a number of layers, and with keys that mlx-lm understands: whole names, no patterns.
+
+    Without keys they are named where mlx-lm's "all" would include some that it cannot compute then.
+    """
+    blocks = model.layers
+    count = len(blocks) if lora.num_layers == ALL else lora.num_layers
+    names = adaptable_names(blocks)
+    if lora.keys:
+        # A key without a layer stays, for `layer_problems` to name it.
+        keys = {name for key in lora.keys for name in (_matching(key, names | _outside(model)) or {key})}
+        keep = lora.keys if keys == set(lora.keys) else tuple(sorted(keys))
+    else:
+        is_whole = {name for block in blocks for name, _ in block.named_modules()}.isdisjoint(READ_DIRECTLY)
+        keep = () if is_whole else tuple(sorted(names))
+    return replace(lora, num_layers=count, keys=keep)
+
+
+def _matching(key: str, names: set[str]) -> set[str]:
+    """The names that a key means: its own, a pattern's, or those that end with it."""
+    if key in names:
+        return {key}
+    return {name for name in names if fnmatchcase(name, key) or name.endswith(f".{key}")}
+
+
+def _outside(model: nn.Module) -> set[str]:
+    """Names of the output layer, if the model has one of its own."""
+    return {name for name, module in model.named_modules() if name.split(".")[-1] == HEAD and _is_adaptable(module)}
 
 
 def layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
-    """Every reason why the model cannot get this adapter. Reads shapes only, so a lazily built model computes nothing.
+    """Every reason why the model cannot get this adapter, which is `resolved`. Reads shapes only.
 
     mlx-lm reads 0 layers as all layers and ignores unknown keys silently.
     """
@@ -161,13 +188,15 @@ def layer_problems(model: nn.Module, lora: Lora) -> list[ThunderError]:
         problems.append(ThunderError(fact, where="--num-layers"))
     trained = model.layers[-lora.num_layers :] if 1 <= lora.num_layers <= blocks else model.layers
     names, everywhere = adaptable_names(trained), adaptable_names(model.layers)
-    for key in sorted(set(lora.keys) - names):
+    for key in sorted(set(lora.keys) - names - _outside(model)):
         if key in everywhere:  # hybrid models have several kinds of blocks
             nearest = max(number for number, block in enumerate(model.layers) if key in adaptable_names([block]))
             fact, hint = (
                 f"none of the last {lora.num_layers} layers has {key!r}",
                 f"set num_layers to {blocks - nearest}",
             )
+        elif key == HEAD:
+            fact, hint = "this model's output layer is its embedding, which gets no LoRA", "leave lm_head out"
         else:
             near = difflib.get_close_matches(key, sorted(names), n=1)
             fact = f"no layer is called {key!r}"
@@ -217,9 +246,12 @@ def adaptable(blocks: list[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
     """Name inside its block, and module, of each layer that can get an adapter."""
     for block in blocks:
         for name, module in block.named_modules():
-            is_adaptable = hasattr(module, "to_lora") or isinstance(module, ADAPTABLE)
-            if name and is_adaptable and name not in READ_DIRECTLY:
+            if name and _is_adaptable(module) and name not in READ_DIRECTLY:
                 yield name, module
+
+
+def _is_adaptable(module: nn.Module) -> bool:
+    return hasattr(module, "to_lora") or isinstance(module, ADAPTABLE)
 
 
 def adaptable_names(blocks: list[nn.Module]) -> set[str]:

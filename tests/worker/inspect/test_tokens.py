@@ -95,7 +95,9 @@ def test_padding_is_that_of_the_training_batches(tmp_path: Path, base: "Base", p
     changed = CHANGED | {"packing": packing, "max_seq_len": 200}
     settings = parse(flags(Path("adapter"), train_data=rows, valid_data=rows, **changed))
     split = read(rows, base.chat, Policy(200, "split", "all"))
-    ready: Any = SimpleNamespace(model=base.model, splits={"train": split}, not_packed=packing == "never")
+    ready: Any = SimpleNamespace(
+        model=base.model, splits={"train": split}, not_packed=packing == "never", not_kept="no"
+    )
     feeds = [setup._loader(settings, ready, "train", Ranks(rank, ranks)) for rank in range(ranks)]
     expected = sum(batch.padded_tokens for feed in feeds for step in range(3) for batch in feed.step(step))
 

@@ -7,7 +7,7 @@ tokens, read_back.py checks these; token_cache.py keeps them.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from thunder_train.worker.chat import Chat
 
 TOGETHER = 1000
 """Rows that are encoded together, on all cores."""
+EVERYTHING = "everything"
+"""Of train_on: every token but the first is a target."""
 LINES = 10
 """Most lines that a message about many rows names."""
 
@@ -56,6 +58,13 @@ class Split:
     split: int = 0
     notes: tuple[str, ...] = ()
 
+    def spread(self, rows: int) -> "Split":
+        """So many of its rows, evenly spread; all for 0, or if there are no more."""
+        count = len(self.examples)
+        if not 0 < rows < count:
+            return self
+        return replace(self, examples=tuple(self.examples[number * count // rows] for number in range(rows)))
+
     @property
     def tokens(self) -> int:
         """Tokens of all rows."""
@@ -70,7 +79,7 @@ class Split:
 @dataclass(frozen=True)
 class Policy:
     """max_seq_len: most tokens of a row. too_long: "refuse", "drop" or "split" longer ones. train_on: "last" or "all"
-    answers of a row are targets.
+    answers of a row are targets, or everything.
     """
 
     max_seq_len: int
@@ -102,6 +111,8 @@ def read(path: Path, chat: Chat, policy: Policy, cache: Path | None = None, may_
     """
     rows = tokenise(path, chat, policy.train_on, cache)
     _raise_problems(rows, path)
+    if policy.train_on == EVERYTHING:
+        rows = replace(rows, examples=tuple(replace(each, spans=((1, len(each.tokens)),)) for each in rows.examples))
     long = [each for each in rows.examples if len(each.tokens) > policy.max_seq_len]
     if long and policy.too_long == "refuse":
         raise _too_long(long, path, policy.max_seq_len)
@@ -144,11 +155,11 @@ def tokenise(path: Path, chat: Chat, train_on: str = "last", cache: Path | None 
 
 def _cached(place: Path | None, train_on: str) -> Tokenised | None:
     cached = token_cache.load(place) if place else None
-    if not cached or not (cached.is_whole or train_on == "last"):
+    if not cached or not (cached.is_whole or train_on != "all"):
         return None
     examples = [Example(*row[1:]) for row in cached.rows]
     lines = [row[0] for row in cached.rows]
-    if train_on == "last":
+    if train_on != "all":
         last = {line: number for number, line in enumerate(lines)}.values()
         examples = [Example(examples[i].row_id, examples[i].tokens, examples[i].spans[-1:]) for i in last]
         lines = [lines[i] for i in last]

@@ -111,7 +111,9 @@ def report(
     split_problems = tensor_parallel.problems(network, ranks) if ranks > 1 else []
     if settings.strategy == "tensor":
         raise_all(split_problems)
-    model.add_lora(network, model.with_keys(network, lora(settings)), settings.seed)
+    wanted = model.resolved(network, lora(settings))
+    model.add_lora(network, wanted, settings.seed)
+    settings = replace(settings, num_layers=wanted.num_layers)
     training = Training(network, model_sizes(config), settings, ranks, row_tokens)
     strategies = ["data", "tensor"] if ranks > 1 and not split_problems else ["data"]
     workloads = {name: training.workload(name) for name in strategies}
@@ -187,7 +189,7 @@ def check(config: dict[str, Any], settings: Settings, ranks: int) -> "nn.Module"
 
     network = model.build(config)
     split_problems = tensor_parallel.problems(network, ranks) if settings.strategy == "tensor" else []
-    raise_all([*split_problems, *model.layer_problems(network, lora(settings))])
+    raise_all([*split_problems, *model.layer_problems(network, model.resolved(network, lora(settings)))])
     return network
 
 
@@ -195,7 +197,7 @@ def check_start(network: "nn.Module", settings: Settings) -> None:
     """Raise every reason why a training cannot begin with the adapter of --start-from. network: without an adapter."""
     from thunder_train.worker import model, start
 
-    wanted = model.with_keys(network, replace(lora(settings), scale=settings.lora_scale))
+    wanted = model.resolved(network, replace(lora(settings), scale=settings.scale))
     model.add_lora(network, wanted, settings.seed)
     raise_all(start.problems(network, start.read(settings.start_from), wanted, settings.model))
 

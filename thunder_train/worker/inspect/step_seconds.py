@@ -75,8 +75,8 @@ def _one_block(config: dict[str, Any], vocabulary: int, settings: Settings) -> n
             text["layer_types"] = text["layer_types"][-1:]
     base = model.build(config)
     base.set_dtype(getattr(mx, dtype(config)))
-    lora = model.Lora(1, settings.lora_rank, settings.lora_scale, settings.lora_dropout, settings.lora_keys)
-    model.add_lora(base, lora, seed=0)
+    lora = model.Lora(1, settings.lora_rank, settings.scale, settings.lora_dropout, settings.lora_keys)
+    model.add_lora(base, model.resolved(base, lora), seed=0)
     mx.eval(base.parameters())
     return base
 

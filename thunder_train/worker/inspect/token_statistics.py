@@ -98,7 +98,7 @@ def _answers(row: Any, train_on: str) -> list[str]:
     if "text" in row:
         return [row["text"]]
     answers = [each["content"] for each in row["messages"] if each["role"] == ANSWER and each.get("weight") != 0]
-    return answers[-1:] if train_on == "last" else answers
+    return answers if train_on == "all" else answers[-1:]
 
 
 def _by_problem(problems: Sequence[tuple[int, ThunderError]], path: Path) -> list[dict[str, Any]]:

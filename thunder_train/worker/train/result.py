@@ -55,6 +55,7 @@ def _inputs(ready: Setup, start_from: str) -> dict[str, Any]:
     return {
         "rows": {name: len(split.examples) for name, split in ready.splits.items()},
         "rows_sha256": {name: ready.identity[f"--{name}-data"] for name in ready.splits},
+        **({"valid_rows": ready.valid_rows} if len(ready.splits["valid"].examples) < ready.valid_rows else {}),
         "dropped": {name: split.dropped for name, split in ready.splits.items()},
         "split": {name: split.split for name, split in ready.splits.items()},
         "tokens": {name: split.tokens for name, split in ready.splits.items()}

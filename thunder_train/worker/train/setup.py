@@ -47,6 +47,10 @@ class Setup:
     splits: dict[str, Split]
     not_packed: str
     not_kept: str
+    steps: int
+    """Of the whole training."""
+    valid_rows: int
+    """Of valid.jsonl that fit, of which --eval-rows may take a part."""
 
 
 def prepare(settings: Settings, group: Ranks) -> Setup:
@@ -70,7 +74,11 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
     rows = settings.rows_per_step(group.size if is_data else 1)
     _check_rows(len(splits["train"].examples), rows, settings.train_data)
     _check_patience(settings, len(splits["valid"].examples))
-    lora, total = model.with_keys(base, _lora(settings)), model.parameters(base)
+    steps = settings.steps(len(splits["train"].examples), group.size if is_data else 1)
+    _check_warmup(settings, steps)
+    valid_rows = len(splits["valid"].examples)
+    splits["valid"] = splits["valid"].spread(settings.eval_rows)
+    lora, total = model.resolved(base, _lora(settings)), model.parameters(base)
     # Before the layers are split: mlx-lm's function would find no layer to adapt in a split model.
     model.add_lora(base, lora, settings.seed)
     raise_all(optimizer.problems(settings.optimizer, base))
@@ -78,13 +86,13 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
         start.put_on(base, begun, lora, settings.model)
     counts = Counts(total, model.trainable_parameters(base))
     not_packed = batch.packing_problem(base) if settings.packing == "auto" else "packing is off"
-    not_kept = _why_not_kept(settings, base, _epochs(settings, splits["train"], group, settings.num_iters))
+    not_kept = _why_not_kept(settings, base, _epochs(settings, splits["train"], group, steps))
     if settings.grad_checkpoint:
         model.checkpoint_blocks(base)
     if not is_data:
         tensor_parallel.shard(base, group)
         mx.eval(base.parameters())
-    return Setup(group, training, base, lora, counts, splits, not_packed, not_kept)
+    return Setup(group, training, base, lora, counts, splits, not_packed, not_kept, steps, valid_rows)
 
 
 def _epochs(settings: Settings, train: Split, group: Ranks, steps: int) -> float:
@@ -104,7 +112,7 @@ def _lora(settings: Settings) -> Lora:
     return Lora(
         num_layers=settings.num_layers,
         rank=settings.lora_rank,
-        scale=settings.lora_scale,
+        scale=settings.scale,
         dropout=settings.lora_dropout,
         keys=settings.lora_keys,
         kind=settings.fine_tune_type,
@@ -133,14 +141,14 @@ def assemble(
         for note in [*refused, *_notes(settings, ready)]:
             log.say(note)
     if last:
-        log.event("resume", progress.step, _resumed(last, settings.num_iters))
+        log.event("resume", progress.step, _resumed(last, ready.steps))
 
     is_validated = bool(ready.splits["valid"].examples)
     run = Run(
         model=ready.model,
         rows=_loader(settings, ready, "train", row_ranks),
         validation=_loader(settings, ready, "valid", row_ranks).validation() if is_validated else None,
-        plan=_plan(settings),
+        plan=_plan(settings, ready.steps),
         ranks=group,
         row_ranks=row_ranks,
         log=log,
@@ -188,6 +196,8 @@ def _notes(settings: Settings, ready: Setup) -> list[str]:
         _kept_note(ready),
         *dict.fromkeys(note for split in ready.splits.values() for note in split.notes),
     ]
+    if len(ready.splits["valid"].examples) < ready.valid_rows:
+        notes.append(f"validations use {len(ready.splits['valid'].examples)} of {ready.valid_rows} rows")
     if not ready.splits["valid"].examples:
         notes.append("no validation: valid.jsonl has no row, so the adapter is that of the last step")
     return notes
@@ -237,6 +247,12 @@ def _check_patience(settings: Settings, validation_rows: int) -> None:
         raise ThunderError(f"counts validations, and {settings.valid_data} has no row", "--patience", hint)
 
 
+def _check_warmup(settings: Settings, steps: int) -> None:
+    if settings.warmup_steps >= steps:
+        what = f"is {settings.warmup_steps} of {steps} steps"
+        raise ThunderError(what, "--warmup-steps", "warm up for fewer steps than there are")
+
+
 def _last_checkpoint(settings: Settings, ready: Setup) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint to go on from, on every rank, and why one of another number of steps is not.
 
@@ -252,7 +268,9 @@ def _last_checkpoint(settings: Settings, ready: Setup) -> tuple[Checkpoint | Non
             continue
         try:
             checkpoint.check_identity(last.identity, ready.identity, where)
-            why = checkpoint.not_extended(last, settings.num_iters, settings.schedule, intervals)
+            why = checkpoint.not_extended(last, ready.steps, settings.schedule, intervals)
+            if not why and settings.warmup_ratio and last.steps != ready.steps:
+                why = "the number of steps is part of the warm-up with --warmup-ratio"
             if not why and not ready.not_kept and _epochs(settings, ready.splits["train"], ready.ranks, last.steps) < 2:
                 why = "it reads its rows less than twice, and so computes all layers of each of them again"
         except ThunderError as error:
@@ -302,7 +320,7 @@ def _loader(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> Da
     return DataLoader(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs, settings.weights, kept)
 
 
-def _plan(settings: Settings) -> Plan:
+def _plan(settings: Settings, steps: int) -> Plan:
     names: tuple[str, ...] = tuple(Plan.__dataclass_fields__)
-    values: dict[str, Any] = {name: getattr(settings, name) for name in names if name != "steps"}
-    return Plan(steps=settings.num_iters, **values)
+    values: dict[str, Any] = {name: getattr(settings, name) for name in names if name not in ("steps", "warmup_steps")}
+    return Plan(steps=steps, warmup_steps=settings.warmup(steps), **values)
