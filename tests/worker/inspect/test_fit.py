@@ -77,7 +77,7 @@ def write_model(folder: Path, nano: Path, config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_estimated_peak_is_within_a_quarter_of_the_measured_one(folder: Path, tmp_path: Path, name: str) -> None:
+def test_the_estimated_peak_is_within_a_tenth_of_the_measured_one(folder: Path, tmp_path: Path, name: str) -> None:
     """
     Users decide by it whether to buy memory; the factors of the formula were fitted to other shapes.
     """
@@ -101,7 +101,7 @@ def test_the_estimated_peak_is_within_a_quarter_of_the_measured_one(folder: Path
 
     estimated = fit.report(SHAPES[name], settings(**changed), ranks=1, row_tokens=tokens)["bytes"]["peak"]
 
-    assert measured == pytest.approx(estimated, rel=0.25)
+    assert measured == pytest.approx(estimated, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma4_e2b"])

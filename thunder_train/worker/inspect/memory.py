@@ -14,8 +14,10 @@ from mlx.utils import tree_flatten
 
 from thunder_train import ThunderError
 from thunder_train.core import supported_models
+from thunder_train.worker import head
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.plan import Pass
+from thunder_train.worker.head import BLOCK
 from thunder_train.worker.model import trainable_parameters
 from thunder_train.worker.optimizer import state_bytes
 
@@ -25,6 +27,10 @@ FLOAT32 = 4
 """Bytes. The adapter, its gradients, and the logits are float32 whatever the type of the base."""
 SOFT_CAP = 2.0
 """Additional logits held per logit if the model caps them with tanh."""
+BLOCKS = 6.5
+"""Arrays of the size of a block of logits at the peak of the loss (worker/head.py)."""
+STATES = 3
+"""Arrays of (tokens, width) beside them: hidden states of the targets, their gradients, and a sum of weights."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +131,14 @@ def dtype(config: Mapping[str, Any]) -> str:
     return str(next((name for name in names if name), "bfloat16"))
 
 
-def activations(sizes: ModelSizes, layout: Pass, trained: int, is_checkpointed: bool, parts: int) -> int:
+def activations(
+    sizes: ModelSizes, layout: Pass, trained: int, is_checkpointed: bool, parts: int, in_blocks: bool
+) -> int:
     """Bytes of activations at the peak of a forward and backward pass over `layout`.
 
     Blocks below the adapter hold nothing, because no gradient goes through them. Checkpointed blocks hold only their
     inputs, except the block being recomputed. trained: number of trained blocks; parts: ranks that share heads and MLP
-    (tensor strategy).
+    (tensor strategy); in_blocks: whether the loss is computed in blocks of words.
     """
     factors = GELU if "gemma" in sizes.family else CLIPPED if sizes.family == "gpt_oss" else SILU
     hidden, attention = sizes.hidden / parts, sizes.heads / parts * layout.width
@@ -138,9 +146,13 @@ def activations(sizes: ModelSizes, layout: Pass, trained: int, is_checkpointed: 
     block += factors.projections * sizes.projections / parts + factors.map * attention + ROUTED * sizes.routed
     held = block + trained * factors.boundary * sizes.width if is_checkpointed else trained * block
     work = factors.work_hidden * hidden + factors.work_map * attention
-    logits = (factors.logits + SOFT_CAP * sizes.is_soft_capped) * sizes.vocabulary
-    tokens = len(layout.sequences) * layout.width
-    return round(tokens * (sizes.item_size * (held + work) + FLOAT32 * logits))
+    tokens, capped = len(layout.sequences) * layout.width, SOFT_CAP * sizes.is_soft_capped
+    if not in_blocks:
+        logits = (factors.logits + capped) * sizes.vocabulary
+        return round(tokens * (sizes.item_size * (held + work) + FLOAT32 * logits))
+    # The loss is done, and its blocks are free again, when the backward pass of the first block begins.
+    numbers = (BLOCKS + capped) * min(BLOCK, tokens * sizes.vocabulary) + STATES * tokens * sizes.width
+    return round(tokens * sizes.item_size * held + max(tokens * sizes.item_size * work, FLOAT32 * numbers))
 
 
 def weight_bytes(model: nn.Module, sizes: ModelSizes, parts: int) -> int:
@@ -172,7 +184,9 @@ def memory(model: nn.Module, sizes: ModelSizes, layout: Pass, settings: Settings
         "adapter": adapter,
         "optimizer": remembered,
         "gradients": 2 * adapter,  # of one pass, and their sum so far
-        "activations": activations(sizes, layout, settings.num_layers, settings.grad_checkpoint, parts),
+        "activations": activations(
+            sizes, layout, settings.num_layers, settings.grad_checkpoint, parts, head.of(model) is not None
+        ),
     }
     # Activations are free again when the update needs the sum over all ranks and the optimizer's new state.
     update = adapter + remembered
