@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError
-from thunder_train.config import adapter, fields
+from thunder_train.config import adapter, fields, other_names
 from thunder_train.config.dataset import ORTHOGRAPHIES, PROMPTED, Dataset
 from thunder_train.config.fields import Table
 from thunder_train.config.project import SECRETS, Cluster, Model, Recipe
@@ -105,7 +105,8 @@ def _problem(error: Any, table: Table, where: str) -> ThunderError:
     path, value, limit = error.document_path, error.value, error.constraint
     rules = _rules(table, path)
     if error.rule is None and not error.info:
-        what, hint = f"unknown key {path[-1]!r}", did_you_mean(str(path[-1]), list(_keys(table, path[:-1])))
+        key = str(path[-1])
+        what, hint = f"unknown key {key!r}", other_names.hint(key) or did_you_mean(key, list(_keys(table, path[:-1])))
     elif error.rule == "required":
         what, hint = "is missing", _how_to_add(path, rules)
     elif error.rule == "type":
