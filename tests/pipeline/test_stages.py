@@ -1,6 +1,7 @@
 """What stages say, and what a training must have read before its result becomes the run's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,25 @@ def test_a_training_that_read_other_rows_is_refused(
 
     assert bool(problem) == bool(said)
     assert problem in said
+
+
+def test_a_tracker_that_is_missing_is_refused_before_the_launch(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Else rank 0 would load the model first. Where the first rank is on another host, that rank says so.
+    """
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    asked = replace(recipe, train=replace(recipe.train, report_to=("wandb",)))
+    with pytest.raises(ThunderError) as caught:
+        stages._check_trackers(asked)
+
+    expected = (
+        "recipes/smoke.toml: train.report_to: names wandb, which is not installed; install it with "
+        "`.venv/bin/python -m pip install wandb`, or where thunder is installed"
+    )
+    assert expected == str(caught.value)
+    stages._check_trackers(recipe)
 
 
 def test_notes_of_a_dataset_are_printed(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from thunder_train.config.fields import LAYER, SEED_MAX, real, switch, text, texts, whole
+from thunder_train.config.fields import LAYER, NAME, SEED_MAX, real, switch, text, texts, whole
 
 MAX_STEPS = 10_000_000
 ALL = "all"
@@ -232,6 +232,12 @@ class Train:
     )
     report_to: tuple[str, ...] = texts(
         help="Experiment trackers that rank 0 reports to", choices=("wandb", "swanlab"), default=(), operational=True
+    )
+    report_project: str = text(
+        help="Project of the experiment trackers; a run has its recipe's name there",
+        pattern=NAME,
+        default="thunder-train",
+        operational=True,
     )
     seed: int = whole(help="Seed of the LoRA weights, dropout and row order", low=0, high=SEED_MAX, default=0)
 

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import importlib.util
 import platform
 import shutil
 import sys
@@ -85,6 +86,7 @@ def train(recipe: Recipe, out: Path, checkpoints: str, last: str) -> None:
     run, staged, rows, digests = _run(recipe), _run(recipe, out), _split_rows(recipe), _row_digests(recipe)
     raise_all(validate.split_problems(recipe, rows))
     _check_layers(recipe)
+    _check_trackers(recipe)
     ended = [str(path) for path in Path(last).glob("*.safetensors")] if last else []
     synced = _sync(recipe, ended)
     if recipe.cluster.is_remote and (synced.has_changed or not _is_valid(run / "preflight.json")):
@@ -198,6 +200,15 @@ def _check_layers(recipe: Recipe) -> None:
     flags = ["--config", str(config), "--ranks", str(len(recipe.cluster.hosts)), "--check"]
     argv = [sys.executable, "-m", "thunder_train.worker.inspect.fit", *fit.worker_flags(recipe), *flags]
     command(argv, where=f"model {recipe.model.name!r}", hint=READ_LOGS)
+
+
+def _check_trackers(recipe: Recipe) -> None:
+    """Refuse a tracker that is not installed, before any rank loads the model. On another host rank 0 says so."""
+    missing = [name for name in recipe.train.report_to if importlib.util.find_spec(name) is None]
+    if missing and not recipe.cluster.is_remote:
+        names = " ".join(missing)
+        hint = f"install it with `.venv/bin/python -m pip install {names}`, or where thunder is installed"
+        raise ThunderError(f"names {names}, which is not installed", f"{recipe.file}: train.report_to", hint)
 
 
 def evaluate(recipe: Recipe, out: Path) -> None:

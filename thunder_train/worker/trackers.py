@@ -10,19 +10,18 @@ Tracker = Callable[[dict[str, Any]], None]
 """Takes each event of metrics.jsonl."""
 
 
-def tracker(names: tuple[str, ...], folder: Path, flags: dict[str, Any]) -> Tracker | None:
+def tracker(names: tuple[str, ...], project: str, folder: Path, flags: dict[str, Any]) -> Tracker | None:
     """A function that passes events on to the named trackers; None without names.
 
-    folder: for their own logs. flags: logged as the run's configuration. Raises ThunderError when a package is missing.
+    project: its name there. folder: for their own logs; its name is the run's. flags: logged as the run's
+    configuration. Raises ThunderError when a package is missing.
     """
     if not names:
         return None
     from mlx_lm.tuner.callbacks import get_reporting_callbacks  # late: it imports the trackers
 
     try:
-        callback = get_reporting_callbacks(
-            ",".join(names), project_name="thunder-train", log_dir=str(folder), config=flags
-        )
+        callback = get_reporting_callbacks(",".join(names), project_name=project, log_dir=str(folder), config=flags)
     except ImportError as error:
         raise ThunderError(str(error), where="--report-to", hint=f"pip install {' '.join(names)}") from error
     except ValueError as error:

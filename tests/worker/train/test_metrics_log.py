@@ -17,7 +17,7 @@ def test_no_tracker_is_asked_for_by_default(tmp_path: Path) -> None:
     """
     from thunder_train.worker.trackers import tracker
 
-    assert tracker((), tmp_path, {}) is None
+    assert tracker((), "mine", tmp_path, {}) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /dev/full")
@@ -48,7 +48,7 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(callbacks, "wandb", None)
     with pytest.raises(ThunderError) as caught:
-        tracker(("wandb",), tmp_path, {})
+        tracker(("wandb",), "mine", tmp_path, {})
 
     expected = "--report-to: wandb is not installed. please install wandb via: pip install wandb; pip install wandb"
     assert expected == str(caught.value)
@@ -74,7 +74,7 @@ def test_events_become_what_the_callbacks_know(tmp_path: Path, monkeypatch: pyte
         on_val_loss_report = on_train_loss_report
 
     monkeypatch.setitem(callbacks.SUPPORT_CALLBACK, "wandb", Recorder)
-    report = tracker(("wandb",), tmp_path, {})
+    report = tracker(("wandb",), "mine", tmp_path, {})
     report({"event": "train", "step": 3, "loss": 1.5, "tokens": 7})
     report({"event": "valid", "step": 3, "loss": 2.5})
     report({"event": "save", "step": 3})
