@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -131,3 +133,21 @@ def test_transformers_gives_no_advice() -> None:
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
 
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.mlx
+@pytest.mark.parametrize(("device", "calls"), [("gpu", ["wired", 2_000_000_000]), ("cpu", [])])
+def test_memory_is_limited_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch, device: str, calls: list[Any]) -> None:
+    """
+    A CPU's memory is not wired, and its allocator gives freed memory back.
+    """
+    import mlx.core as mx
+    import mlx_lm.utils
+
+    made: list[Any] = []
+    monkeypatch.setattr(mx, "default_device", lambda: SimpleNamespace(type=getattr(mx, device)))
+    monkeypatch.setattr(mlx_lm.utils, "maybe_set_recommended_wired_limit", lambda: made.append("wired"))
+    monkeypatch.setattr(mx, "set_cache_limit", made.append)
+    bootstrap.limit_gpu_memory()
+
+    assert calls == made

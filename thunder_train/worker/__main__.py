@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
     settings = parse(argv)
     # After the flags, so that a mistake in them shows at once: mlx and mlx-lm take two seconds to import.
     from thunder_train.worker import ranks
-    from thunder_train.worker.bootstrap import environment
+    from thunder_train.worker.bootstrap import environment, limit_gpu_memory
     from thunder_train.worker.trackers import tracker
     from thunder_train.worker.train import loop, result, setup
 
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
         # Before anything slow: in the ring a rank gives up 31 s after its first attempt to connect.
         group = ranks.join(settings.hostfile, watchdog)
         remove_files()
+        limit_gpu_memory()
         ready = setup.prepare(settings, group)
         is_first = group.rank == 0
         place = settings.adapter_path.parent

@@ -27,6 +27,8 @@ from thunder_train.worker.watchdog import follow_launcher
 FILE_PREFIX = "THUNDER_FILE_"
 MPI_RANK = "OMPI_COMM_WORLD_RANK"
 """Set in every rank of Open MPI."""
+CACHE_BYTES = 2_000_000_000
+"""Most freed memory that MLX keeps on a GPU."""
 KERNELS = {"x86_64": "Haswell", "aarch64": "ARMV8"}
 """{processor: the kernel of OpenBLAS for all of its machines, so that all add the sums of a product in one order}."""
 
@@ -146,6 +148,20 @@ def _ask(library: ctypes.CDLL, what: str) -> str:
     function = library[f"{blas.PREFIX}openblas_get_{what}"]
     function.restype = ctypes.c_char_p
     return bytes(function()).decode()
+
+
+def limit_gpu_memory() -> None:
+    """On a GPU: keep the model's memory wired, as mlx-lm's trainer does, and freed memory below CACHE_BYTES.
+
+    Each width of a batch leaves buffers of its own sizes behind, which MLX keeps for the next of that size; without a
+    limit they add up to several times what a step needs (mlx-lm clears them after each step). Untested on a Mac.
+    """
+    import mlx.core as mx
+    from mlx_lm.utils import maybe_set_recommended_wired_limit
+
+    if mx.default_device().type == mx.gpu:
+        maybe_set_recommended_wired_limit()
+        mx.set_cache_limit(CACHE_BYTES)
 
 
 def environment() -> dict[str, str]:
