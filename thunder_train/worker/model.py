@@ -166,10 +166,17 @@ def resolved(model: nn.Module, lora: Lora) -> Lora:
 
 
 def _matching(key: str, names: set[str]) -> set[str]:
-    """The names that a key means: its own, a pattern's, or those that end with it."""
+    """The names that a key means: its own, a pattern's, or those that end with it.
+
+    A pattern may be meant for whole names, as model.layers.3.mlp.up_proj: `*.mlp.*`.
+    """
     if key in names:
         return {key}
-    return {name for name in names if fnmatchcase(name, key) or name.endswith(f".{key}")}
+    return {name for name in names if _is_like(name, key)}
+
+
+def _is_like(name: str, key: str) -> bool:
+    return name.endswith(f".{key}") or fnmatchcase(name, key) or fnmatchcase(f"layers.{name}", key)
 
 
 def _outside(model: nn.Module) -> set[str]:

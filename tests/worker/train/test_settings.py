@@ -95,7 +95,7 @@ def test_alpha_is_scale_times_rank(folder: Path, tmp_path: Path) -> None:
     [
         ("q_proj,v_proj", ["self_attn.q_proj", "self_attn.v_proj"]),
         ("mlp.*", ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj"]),
-        ("*.o_proj", ["self_attn.o_proj"]),
+        ("*.mlp.*,*.o_proj", ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", "self_attn.o_proj"]),
     ],
 )
 def test_names_and_patterns_become_the_names_that_mlx_lm_knows(
@@ -163,5 +163,5 @@ def test_a_part_of_the_validation_rows_is_spread_and_fixed(folder: Path, tmp_pat
     part = train(folder, tmp_path / "part", eval_rows=2)
     whole = train(folder, tmp_path / "whole", valid_data=tmp_path / "two.jsonl")
 
-    assert (2, 3, "valid_rows" in whole) == (part["rows"]["valid"], part["valid_rows"], False)
+    assert (3, 2, "validated_rows" in whole) == (part["rows"]["valid"], part["validated_rows"], False)
     assert part["losses"] == whole["losses"]

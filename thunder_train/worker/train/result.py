@@ -51,11 +51,12 @@ def write(settings: Settings, ready: Setup, run: Run, state: State, environment:
 
 def _inputs(ready: Setup, start_from: str) -> dict[str, Any]:
     """The rows that the training read, and the adapter that it began with. A sha256 by its first digits."""
+    validated = len(ready.splits["valid"].examples)
     begun = {"path": files.portable(start_from), "sha256": ready.identity["--start-from"]} if start_from else {}
     return {
-        "rows": {name: len(split.examples) for name, split in ready.splits.items()},
+        "rows": {"train": len(ready.splits["train"].examples), "valid": ready.valid_rows},
         "rows_sha256": {name: ready.identity[f"--{name}-data"] for name in ready.splits},
-        **({"valid_rows": ready.valid_rows} if len(ready.splits["valid"].examples) < ready.valid_rows else {}),
+        **({"validated_rows": validated} if validated < ready.valid_rows else {}),
         "dropped": {name: split.dropped for name, split in ready.splits.items()},
         "split": {name: split.split for name, split in ready.splits.items()},
         "tokens": {name: split.tokens for name, split in ready.splits.items()}
