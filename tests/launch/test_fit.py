@@ -51,6 +51,21 @@ def test_ranks_with_the_whole_model_send_no_block_messages() -> None:
     assert "10 bytes a step" == rows["gradient message"]
 
 
+@pytest.mark.parametrize(("bytes_", "verdict"), [(2 * GIGA, "fits"), (9 * GIGA, "does not fit")])
+def test_all_ranks_of_this_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch, bytes_: int, verdict: str) -> None:
+    """
+    Two ranks of 9 GB each fit a machine of 16 GB one by one, and not together. A Mac gives Metal two thirds.
+    """
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": 4_000_000, "SC_PAGE_SIZE": 4000}[name])
+    monkeypatch.setattr("sys.platform", "linux")
+    report = REPORT | {"rank_peak_bytes": [bytes_, bytes_]}
+
+    rows = dict(fit.table(report | {"here": fit.here(report)}))
+    assert f"{verdict}; 2 ranks need {2 * bytes_ // GIGA} GB of 16 GB" == rows["this machine"]
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert 10_666_666_667 == fit.here(report)["usable_bytes"]
+
+
 @pytest.mark.ranks
 @pytest.mark.slow
 def test_fit_reports_on_a_recipe_that_was_never_built(fresh: Copy) -> None:

@@ -144,6 +144,8 @@ def show_fit(recipe: Recipe, as_json: bool) -> None:
         hint = f"its adapter is evaluated by `./doit evaluate:{recipe.name}`"
         raise ThunderError("has no training to estimate", f"{recipe.file}: adapter", hint)
     needs = fit.measure(recipe, PROJECT)
+    if not recipe.cluster.is_remote:  # else the preflight asks each host for its memory
+        needs["here"] = fit.here(needs)
     if as_json:
         console.print_json(needs)
     else:

@@ -3,6 +3,7 @@
 worker/inspect/fit.py computes the numbers without reading a weight; this module starts it and formats its report.
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from thunder_train import ThunderError, models
 from thunder_train.config.project import Model, Recipe
 from thunder_train.core import files
+from thunder_train.core.mac_memory import METAL_SHARE
 from thunder_train.core.process import command
 from thunder_train.launch import scripts
 
@@ -36,6 +38,14 @@ def measure(recipe: Recipe, project: Path, *flags: str) -> dict[str, Any]:
         command(argv, where=f"fit {recipe.name}", hint="read the lines above")
         report: dict[str, Any] = files.read_json(output)
     return report
+
+
+def here(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether all ranks fit this machine together: {"ranks", "bytes" of all, "usable_bytes", "fits"}."""
+    share = METAL_SHARE if sys.platform == "darwin" else 1.0
+    usable = round(share * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    needed = sum(report["rank_peak_bytes"])
+    return {"ranks": report["ranks"], "bytes": needed, "usable_bytes": usable, "fits": needed <= usable}
 
 
 def worker_flags(recipe: Recipe) -> list[str]:
@@ -71,6 +81,7 @@ def table(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("gradient message", f"{size(message['gradient'])} a step"),
         ("block messages", f"{size(message['blocks'])} a step"),
         ("a step", f"{_seconds(report)} for {report['rows_per_step']} rows of {report['row_tokens']} tokens"),
+        *([("this machine", _judged(report["here"]))] if "here" in report else []),
         ("16 GB Mac", _verdict(report)),
         ("advice", report["advice"]),
     ]
@@ -86,6 +97,12 @@ def size(count: float) -> str:
 
 def _seconds(report: Mapping[str, Any]) -> str:
     return f"about {report['seconds_per_step']:.2g} s on this machine's {report['device']}, messages not counted,"
+
+
+def _judged(here: Mapping[str, Any]) -> str:
+    verdict = "fits" if here["fits"] else "does not fit"
+    ranks = f"{here['ranks']} ranks need" if here["ranks"] > 1 else "the rank needs"
+    return f"{verdict}; {ranks} {size(here['bytes'])} of {size(here['usable_bytes'])}"
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
