@@ -26,6 +26,7 @@ def begun(project: Copy, folder: str = "runs/smoke/adapter", given: str = "recip
     return change
 
 
+@pytest.mark.slow
 def test_the_clean_folder_holds_the_run_that_it_began_with(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Both recipes, on the tables that they share, and no adapter: the first is trained again. Its gate does not run.

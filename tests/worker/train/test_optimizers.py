@@ -50,7 +50,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(run: Make, optimizer: str) 
 @pytest.mark.parametrize(
     ("optimizer", "strategy"),
     [
-        ("muon", "tensor"),
+        pytest.param("muon", "tensor", marks=pytest.mark.slow),
         ("adafactor", "tensor"),
         *(pytest.param(optimizer, "data", marks=pytest.mark.slow) for optimizer in OTHERS),
     ],
