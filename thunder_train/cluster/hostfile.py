@@ -4,6 +4,7 @@ from typing import Any
 
 from thunder_train import ThunderError, raise_all
 from thunder_train.config.project import Cluster
+from thunder_train.core.hostfiles import cables
 from thunder_train.launch.backends import is_every_address
 
 
@@ -14,10 +15,16 @@ def hostfile(cluster: Cluster) -> dict[str, Any]:
     """
     raise_all(address_problems(cluster))
     hosts = [
-        {"ssh": host.ssh, "ips": list(host.ips), "rdma": [device or None for device in host.rdma]}
+        {"ssh": host.ssh, "ips": list(host.ips), "rdma": [_cables(device) for device in host.rdma]}
         for host in cluster.hosts
     ]
     return {"backend": cluster.backend, "envs": list(cluster.envs), "hosts": hosts}
+
+
+def _cables(devices: str) -> str | list[str] | None:
+    """A slot of the RDMA matrix: null for the host itself, a device, or several."""
+    names = cables(devices)
+    return names[0] if len(names) == 1 else names or None
 
 
 def address_problems(cluster: Cluster) -> list[ThunderError]:

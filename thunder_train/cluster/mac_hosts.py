@@ -8,6 +8,7 @@ from typing import Any
 
 from thunder_train import ThunderError
 from thunder_train.config.project import Cluster, is_local
+from thunder_train.core.hostfiles import cables
 from thunder_train.core.mac_memory import METAL_SHARE
 
 Facts = dict[str, Any]
@@ -62,7 +63,8 @@ def warnings(host: str, facts: Facts) -> list[ThunderError]:
 
 def problems(host: str, facts: Facts, cluster: Cluster) -> list[ThunderError]:
     """Why jaccl cannot use the RDMA devices of its matrix on a host. Untested on a Mac."""
-    listed = sorted({device for each in cluster.hosts if each.machine == host for device in each.rdma if device})
+    slots = [slot for each in cluster.hosts if each.machine == host for slot in each.rdma]
+    listed = sorted({device for slot in slots for device in cables(slot)})
     if not cluster.backend.startswith("jaccl") or not listed:
         return []
     where, existing, mac = f"host {host}", facts["rdma"], facts["mac"]

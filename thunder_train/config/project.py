@@ -85,7 +85,8 @@ class Host:
         operational=True,
     )
     rdma: tuple[str, ...] = texts(
-        help='jaccl: the row of this host in the RDMA matrix; "" stands for the host itself',
+        help='jaccl: the row of this host in the RDMA matrix; "" stands for the host itself, "rdma_en2,rdma_en3" for '
+        "two cables to another",
         default=(),
         operational=True,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.core import awake, files, terminal
+from thunder_train.core import awake, hostfiles, terminal
 from thunder_train.core.exit_codes import MISTAKE, SIGNAL
 from thunder_train.launch import restarts
 from thunder_train.launch.rank_process import Command
@@ -37,7 +37,7 @@ def _job(flags: argparse.Namespace, rest: list[str]) -> Job:
     for name, seconds in (("--stall-timeout", flags.stall_timeout), ("--start-timeout", flags.start_timeout)):
         passed_on += [name, f"{seconds:g}"] if seconds is not None else []
     command = Command(flags.module, (*rest, *passed_on), flags.folder, flags.python, flags.host_timeout)
-    description = files.read_json(flags.hostfile, hint="run `./doit hostfile`")
+    description = hostfiles.with_addresses(hostfiles.read(flags.hostfile))
     return Job(flags.hostfile, description, flags.log_dir, command, limits, flags.host_timeout)
 
 

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from thunder_train import ThunderError
-from thunder_train.core import files, privacy
+from thunder_train.core import files, hostfiles, privacy
 from thunder_train.worker.errors import RanksLostError
 
 if TYPE_CHECKING:  # not at run time: the watchdog cannot change a number, so it is kept out of the training's code hash
@@ -87,7 +87,7 @@ def join(hostfile: Path | None, watchdog: "Watchdog | None" = None) -> Ranks:
                 hint="pass the hostfile",
             )
         return Ranks(rank=0, size=1)
-    description = files.read_json(hostfile, hint="run `./doit hostfile`")
+    description = hostfiles.read(hostfile)
     try:
         backend, expected = description["backend"], len(description["hosts"])
         name = BACKENDS[backend]
@@ -135,7 +135,7 @@ def is_first_on_host(hostfile: Path | None, rank: int) -> bool:
     """Whether this is the lowest rank of its host, by the hostfile's ssh names: it writes files for all of them."""
     if hostfile is None:
         return True
-    names = [host["ssh"] for host in files.read_json(hostfile)["hosts"]]
+    names = [host["ssh"] for host in hostfiles.read(hostfile)["hosts"]]
     return names.index(names[rank]) == rank
 
 
