@@ -43,10 +43,14 @@ def test_several_addresses_and_cables_stay(tmp_path: Path) -> None:
         {"ssh": "a", "ips": ["10.0.0.1", "10.0.1.1"], "rdma": [None, ["rdma_en2", "rdma_en3"]]},
         {"ssh": "b", "ips": ["10.0.0.2", "10.0.1.2"], "rdma": [["rdma_en2", "rdma_en3"], None]},
     ]
-    found = read(tmp_path, {"backend": "jaccl-ring", "envs": ["A=1"], "hosts": hosts})
+    description = read(tmp_path, {"backend": "jaccl-ring", "envs": ["A=1"], "hosts": hosts})
 
-    assert (hosts, [], "jaccl-ring") == (found["hosts"], backends.problems(found, "hosts.json"), found["backend"])
-    ring = backends.environments({**found, "backend": "ring"}, "hosts.json")
+    assert (hosts, [], "jaccl-ring") == (
+        description["hosts"],
+        backends.problems(description, "hosts.json"),
+        description["backend"],
+    )
+    ring = backends.environments({**description, "backend": "ring"}, "hosts.json")
     addresses = [["10.0.0.1:32323", "10.0.1.1:32324"], ["10.0.0.2:32325", "10.0.1.2:32326"]]
     assert addresses == json.loads(ring[0]["THUNDER_FILE_MLX_HOSTFILE"])
 
@@ -56,10 +60,10 @@ def test_hosts_without_addresses_are_looked_up(tmp_path: Path) -> None:
     A name of ~/.ssh/config is none that a network knows: it keeps the error that asks for an address.
     """
     names = ["me@192.0.2.7", "localhost", "no-such-host.invalid"]
-    found = hostfiles.with_addresses(read(tmp_path, [{"ssh": name} for name in names]))
+    description = hostfiles.with_addresses(read(tmp_path, [{"ssh": name} for name in names]))
 
-    assert [["192.0.2.7"], ["127.0.0.1"], []] == [host["ips"] for host in found["hosts"]]
-    problems = [str(each) for each in backends.problems(found, "hosts.json")]
+    assert [["192.0.2.7"], ["127.0.0.1"], []] == [host["ips"] for host in description["hosts"]]
+    problems = [str(each) for each in backends.problems(description, "hosts.json")]
     assert [True] == ["hosts.json: hosts[2].ips: has no address on the training link" in each for each in problems]
 
 
@@ -68,10 +72,10 @@ def test_other_content_is_an_error_and_no_traceback(tmp_path: Path, content: Any
     """
     A file that somebody edited may hold anything.
     """
-    found = hostfiles.with_addresses(read(tmp_path, content))
+    description = hostfiles.with_addresses(read(tmp_path, content))
 
     expected = 'hosts.json: must be {"backend", "envs", "hosts": [{"ssh", "ips", "rdma"}]}; '
-    assert str(backends.problems(found, "hosts.json")[0]).startswith(expected)
+    assert str(backends.problems(description, "hosts.json")[0]).startswith(expected)
 
 
 def test_a_slot_of_the_matrix_may_name_several_cables() -> None:

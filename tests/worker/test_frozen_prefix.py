@@ -62,8 +62,8 @@ def difference(model: Any, batch: Any, kept: Any) -> float:
     """Largest relative difference of loss and gradient with the kept output."""
     loss, gradient = sums(model, batch)
     with kept.replaying(batch):
-        other, found = sums(model, batch)
-    return max(abs(loss - other) / loss, float(np.linalg.norm(found - gradient) / np.linalg.norm(gradient)))
+        other, changed = sums(model, batch)
+    return max(abs(loss - other) / loss, float(np.linalg.norm(changed - gradient) / np.linalg.norm(gradient)))
 
 
 @pytest.mark.parametrize("bits", [0, 4])
