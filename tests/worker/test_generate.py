@@ -96,7 +96,7 @@ def test_every_test_row_gets_two_answers_and_how_they_ended(plain: Run) -> None:
     """
     predictions = files.read_jsonl(plain[1] / "p.jsonl")
 
-    names = {"id", "partition", "asr_text", "reference_text", "source", "witness", "base", "adapter"}
+    names = {"id", "group", "partition", "asr_text", "reference_text", "source", "witness", "base", "adapter"}
     names |= {"base_finish", "base_special", "adapter_finish", "adapter_special"}
     assert names == set(predictions[0])
     assert TEXTS[3:6] == [each["reference_text"] for each in predictions]

@@ -323,9 +323,10 @@ def write(task: Task, losses: dict[str, Any], answers: Answers) -> None:
 def prediction(row: dict[str, Any], answers: dict[str, Answer]) -> dict[str, Any]:
     """A line of predictions.jsonl. Blanks around a text are in `raw` only, for error rates of raw texts.
 
-    A row of a chat, without hypothesis and reference, has its question and its own answer.
+    A row of a chat, without hypothesis and reference, has its question and its own answer. Rows of one group (a
+    recording, say) are alike, so intervals draw them together.
     """
-    line: dict[str, Any] = {name: row.get(name, "") for name in ("id", "partition", *TEXTS, "source")}
+    line: dict[str, Any] = {name: row.get(name, "") for name in ("id", "group", "partition", *TEXTS, "source")}
     raw = {name: row.get("raw", {}).get(name, line[name]) for name in TEXTS}
     line |= {name: line[name].strip() for name in TEXTS}
     line["witness"] = row.get("witness") or {}
