@@ -59,6 +59,8 @@ def test_conditions_table_by_hand(
         "condition": condition,
         "partition": "all",
         "n": 5,
+        "groups": 5,
+        "too_few_groups": True,
         "cer": edits / 14,
         "delta_pp": 100 * (edits - 7) / 14,
         "changed": moves[0],
@@ -87,11 +89,26 @@ def test_each_partition_has_its_own_lines() -> None:
 
 def test_every_line_has_intervals_around_its_figures() -> None:
     """A rate without its interval looks more certain than it is; the baseline does not differ from itself."""
-    for each in scored(ROWS)["conditions"]:
-        assert each["cer_low"] - 1e-6 < each["cer"] < each["cer_high"] + 1e-6  # ends are rounded
-        assert each["delta_low"] - 1e-6 < each["delta_pp"] < each["delta_high"] + 1e-6
-        if each["condition"] == "baseline":
-            assert (0.0, 0.0) == (each["delta_low"], each["delta_high"])
+    rows = [row | {"id": f"{copy}{row['id']}", "group": str(copy)} for row in ROWS for copy in range(20)]
+    lines = scored(rows)["conditions"]
+
+    for each in lines:
+        assert 20 == each["groups"]
+        assert each["cer_low"] - 1e-6 <= each["cer"] <= each["cer_high"] + 1e-6  # ends are rounded
+        assert each["delta_low"] - 1e-6 <= each["delta_pp"] <= each["delta_high"] + 1e-6
+    assert [(0.0, 0.0)] == [
+        (each["delta_low"], each["delta_high"]) for each in lines if each["condition"] == "baseline"
+    ][:1]
+
+
+def test_rows_of_few_groups_have_no_interval() -> None:
+    """A hundred rows of one recording show how that recording varies, and nothing of the next."""
+    rows = [row | {"id": f"{copy}{row['id']}", "group": "one"} for row in ROWS for copy in range(20)]
+    first = scored(rows)["conditions"][0]
+
+    assert (100, 1, True, None, None) == tuple(
+        first[name] for name in ("n", "groups", "too_few_groups", "cer_low", "delta_high")
+    )
 
 
 @hypothesis.settings(max_examples=30)

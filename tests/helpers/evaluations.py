@@ -24,4 +24,5 @@ def prediction(asr: str, reference: str, base: str, adapter: str, partition: str
     """One row of predictions.jsonl; its id joins its texts."""
     texts = {"asr_text": asr, "reference_text": reference, "base": base, "adapter": adapter}
     ends = {"base_finish": "stop", "adapter_finish": "stop", "base_special": 0, "adapter_special": 0}
-    return {"id": f"{asr}-{reference}", "partition": partition, "source": "in.json", "witness": {}} | texts | ends
+    name = f"{asr}-{reference}"
+    return {"id": name, "group": name, "partition": partition, "source": "in.json", "witness": {}} | texts | ends

@@ -30,14 +30,30 @@ TEXTS = [
 
 ENDS = {"base_finish": "stop", "adapter_finish": "stop", "base_special": 0, "adapter_special": 0}
 CHAT = [
-    {"id": f"chat:{number}", "partition": "", "asr_text": "", "reference_text": "", "source": "chat", "witness": {}}
+    {
+        "id": f"chat:{number}",
+        "group": f"chat:{number}",
+        "partition": "",
+        "asr_text": "",
+        "reference_text": "",
+        "source": "chat",
+        "witness": {},
+    }
     | {"question": f"What is {number} and\n1?", "answer": f"It is {number + 1}.", "base": "", "adapter": text}
     | ENDS
     for number, text in enumerate(["It is 1.", "It is three.", HOSTILE])
 ]
 """Rows of predictions.jsonl that belong to a chat."""
 SILENT = [
-    {"id": f"silent:{number}", "partition": "", "asr_text": "", "reference_text": "", "source": "in", "witness": {}}
+    {
+        "id": f"silent:{number}",
+        "group": f"silent:{number}",
+        "partition": "",
+        "asr_text": "",
+        "reference_text": "",
+        "source": "in",
+        "witness": {},
+    }
     | {"base": base, "adapter": "", "silent": True}
     | ENDS
     | {"base_finish": finish}
@@ -59,7 +75,10 @@ def predictions(texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:
     names = ("partition", "asr_text", "reference_text", "base", "adapter")
     ends = {"base_finish": "stop", "adapter_finish": "stop", "base_special": 0, "adapter_special": 0}
     rows = (dict(zip(names, text, strict=True)) for text in texts)
-    return [{"id": f"in:{at}", "source": "in", "witness": {}, **row, **ends} for at, row in enumerate(rows)]
+    return [
+        {"id": f"in:{at}", "group": f"in:{at}", "source": "in", "witness": {}, **row, **ends}
+        for at, row in enumerate(rows)
+    ]
 
 
 def metrics(steps: int) -> list[dict[str, Any]]:

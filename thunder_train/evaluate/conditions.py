@@ -16,12 +16,12 @@ from rapidfuzz.distance import Editops, Levenshtein
 
 from thunder_train.config.evaluate import Evaluate
 from thunder_train.core.text import clusters, nfc
-from thunder_train.evaluate import chat_answers, collapse, error_rates, gate, silence
+from thunder_train.evaluate import chat_answers, collapse, error_rates, gate, intervals, silence
 from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, count, weighed
 
-SCHEMA = "thunder.eval/2"
+SCHEMA = "thunder.eval/3"
 ALL = "all"
-"""Name of the group that holds the rows of all partitions."""
+"""Name, beside the partitions', of all rows together."""
 MODELS = ("base", "adapter")
 CONFUSIONS = 20
 """Maximum number of confusions in eval.json."""
@@ -220,34 +220,39 @@ def _table(rows: list[Prediction], texts: dict[str, list[Text]], settings: Evalu
         ]
         for condition, of_condition in texts.items()
     }
-    groups = {ALL: list(range(len(rows)))} if rows else {}
+    parts = {ALL: list(range(len(rows)))} if rows else {}
     for name in sorted({row["partition"] for row in rows} - {ALL}):
-        groups[name] = [number for number, row in enumerate(rows) if row["partition"] == name]
+        parts[name] = [number for number, row in enumerate(rows) if row["partition"] == name]
     lines = {
-        name: _lines({condition: [each[number] for number in group] for condition, each in scored.items()}, settings)
-        for name, group in groups.items()
+        name: _lines(
+            {condition: [each[number] for number in part] for condition, each in scored.items()},
+            [rows[number]["group"] for number in part],
+            settings,
+        )
+        for name, part in parts.items()
     }
     return [
-        {"condition": condition, "partition": name, **lines[name][condition]} for condition in texts for name in groups
+        {"condition": condition, "partition": name, **lines[name][condition]} for condition in texts for name in parts
     ]
 
 
-def _lines(scored: dict[str, list[Scored]], settings: Evaluate) -> dict[str, dict[str, Any]]:
-    """Condition -> its line of the table, over one group of rows."""
+def _lines(scored: dict[str, list[Scored]], groups: list[str], settings: Evaluate) -> dict[str, dict[str, Any]]:
+    """Condition -> its line of the table, over the rows of a partition or all. groups: that of each row."""
     profile, baseline = PROFILES[settings.profile], scored["baseline"]
     weights = [weighed(row.counted, profile)[1] for row in baseline]
     errors = {name: [weighed(row.counted, profile)[0] for row in rows] for name, rows in scored.items()}
-    intervals = error_rates.paired(list(errors.values()), weights, settings.bootstrap, settings.seed)
+    bounds = intervals.paired(list(errors.values()), weights, groups, settings.bootstrap, settings.seed)
     before, weight = math.fsum(errors["baseline"]), sum(weights)
     return {
         name: {
             "n": len(rows),
+            **intervals.count(groups),
             "cer": math.fsum(errors[name]) / weight if weight else None,
             "delta_pp": 100 * (math.fsum(errors[name]) - before) / weight if weight else None,
             **_changes(rows, baseline),
             **interval._asdict(),
         }
-        for (name, rows), interval in zip(scored.items(), intervals, strict=True)
+        for (name, rows), interval in zip(scored.items(), bounds, strict=True)
     }
 
 

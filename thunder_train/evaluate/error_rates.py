@@ -1,15 +1,14 @@
-"""Error rates under named profiles, with bootstrap intervals.
+"""Error rates under named profiles.
 
-Input: texts and their references.  Output: edits and length of each row, the rate of a set of rows, 95 % intervals.
+Input: texts and their references.  Output: edits and length of each row, the rate of a set of rows.
 "CER" alone has several definitions, so every reported rate carries the name and the hash of its profile.
-Shapes: R rows, C conditions, S bootstrap samples.
 """
 
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import regex
 from rapidfuzz.distance import Levenshtein
@@ -18,14 +17,7 @@ from thunder_train.config import evaluate
 from thunder_train.core import files
 from thunder_train.core.text import clusters, nfc
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 MARK = regex.compile(r"\p{M}")
-PERCENTILES = (2.5, 97.5)
-DIGITS = 6
-"""Decimals of an interval's ends. Further digits depend on the order in which a machine adds."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +49,6 @@ class Counted(NamedTuple):
 
     edits: int
     length: int
-
-
-class Interval(NamedTuple):
-    """95 % intervals of a condition's rate, and of its difference from the baseline in percentage points."""
-
-    cer_low: float
-    cer_high: float
-    delta_low: float
-    delta_high: float
 
 
 PROFILES = {
@@ -112,38 +95,6 @@ def rate(rows: Iterable[Counted], profile: Profile) -> float | None:
     pairs = [weighed(row, profile) for row in rows]
     weight = sum(weight for _, weight in pairs)
     return math.fsum(errors for errors, _ in pairs) / weight if weight else None
-
-
-def paired(errors: list[list[float]], weights: list[int], samples: int, seed: int) -> list[Interval]:
-    """An interval for each condition, by the percentile bootstrap over rows (Efron and Tibshirani 1993, section 13.3).
-
-    errors: (C, R), the baseline first.  weights: (R,), the same for all conditions.  Both as returned by `weighed`.
-    Paired: each sample draws the same rows for all conditions, so that differences in difficulty between rows cancel
-    out in the difference from the baseline.
-    """
-    import numpy as np  # late: `import dodo` must not load numpy
-
-    sums = _sums(np.array([*errors, weights], dtype=np.float64).T, samples, seed)
-    rates = sums[:, :-1] / np.maximum(sums[:, -1:], 1)  # a sample may hold only empty references, whose weight is 0
-    ends = np.percentile(rates, PERCENTILES, axis=0)
-    deltas = np.percentile(100 * (rates - rates[:, :1]), PERCENTILES, axis=0)
-    rounded = np.round(np.concatenate([ends, deltas]), DIGITS) + 0.0  # + 0.0 turns -0.0 into 0.0
-    return [Interval(*column) for column in rounded.T.tolist()]
-
-
-def _sums(table: "NDArray[np.float64]", samples: int, seed: int) -> "NDArray[np.float64]":
-    """Column sums of R rows drawn with replacement, for each sample: (S, C + 1). table: (R, C + 1)."""
-    import numpy as np
-
-    rows, columns = table.shape
-    # numpy guarantees the same raw bits in all versions, but not the same results of Generator.integers. The modulo
-    # bias is below R / 2^64.
-    bits = np.random.PCG64(seed)
-    sums = np.empty((samples, columns))
-    for sample in range(samples):
-        drawn = (bits.random_raw(rows) % np.uint64(rows)).astype(np.int64)
-        sums[sample] = np.bincount(drawn, minlength=rows) @ table
-    return sums
 
 
 def _units(text: str, profile: Profile) -> Sequence[str]:
