@@ -1,4 +1,5 @@
-"""Rows per second from train.jsonl to tokens: without a cache, from the cache, and for two ranks that begin together.
+"""Rows per second from train.jsonl to tokens, and the memory that they take: without a cache, from the cache, and for
+two ranks that begin together.
 
 .venv/bin/python benchmarks/tokens.py MODEL ROWS.jsonl [--template-args '{"enable_thinking": false}'] [--code FOLDER]
 
@@ -10,6 +11,7 @@ little. Results: TOKENS.md.
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,7 @@ ENVIRONMENT = {"TRANSFORMERS_VERBOSITY": "error"}
 
 
 def measure(model: Path, rows: Path, arguments: str, cache: str) -> None:
-    """Tokenise the rows in this process and print {"rows", "seconds"}."""
+    """Tokenise the rows in this process and print {"rows", "seconds", "megabytes" more at the end, "most"}."""
     from mlx_lm.utils import load_tokenizer
 
     from thunder_train.worker.batching import tokens
@@ -33,21 +35,27 @@ def measure(model: Path, rows: Path, arguments: str, cache: str) -> None:
         how = Chat(tokenizer, arguments=json.loads(arguments))
     except ImportError:  # a former version takes the tokenizer itself
         how = tokenizer
-    start = time.process_time()
+    start, before = time.process_time(), resident()
     read = tokens.read_all(rows, how, cache=Path(cache) if cache else None)
-    print(json.dumps({"rows": len(read), "seconds": time.process_time() - start}))
+    seconds, most = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    more = {"megabytes": resident() - before, "most": most - before}
+    print(json.dumps({"rows": len(read), "seconds": seconds, **more}))
 
 
-def processes(flags: argparse.Namespace, cache: str, count: int) -> list[float]:
-    """Processor seconds of each of some processes that tokenise the same rows at once."""
+def resident() -> float:
+    """Megabytes of this process that are in memory, on Linux."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def processes(flags: argparse.Namespace, cache: str, count: int) -> list[dict[str, float]]:
+    """What each of some processes measured that tokenise the same rows at once."""
     command = [sys.executable, __file__, flags.model, flags.rows, "--template-args", flags.template_args]
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(flags.code)}
     started = [
         subprocess.Popen([*command, "--measure", "--cache", cache], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
     ]
-    results = [json.loads(process.communicate()[0].splitlines()[-1]) for process in started]
-    return [result["seconds"] for result in results]
+    return [json.loads(process.communicate()[0].splitlines()[-1]) for process in started]
 
 
 def main() -> None:
@@ -70,8 +78,11 @@ def main() -> None:
             ("two ranks, new cache", f"{folder}/two", 2),
             ("from the cache", f"{folder}/two", 1),
         ):
-            seconds = processes(flags, cache, count)
-            print(f"{case}: {sum(seconds):.2f} s of {count} processes, {rows * count / sum(seconds):,.0f} rows/s")
+            results = processes(flags, cache, count)
+            seconds = sum(each["seconds"] for each in results)
+            kept, most = (max(each[name] for each in results) for name in ("megabytes", "most"))
+            speed = f"{seconds:.2f} s of {count} processes, {rows * count / seconds:,.0f} rows/s"
+            print(f"{case}: {speed}; a process keeps {kept:.0f} MB, {most:.0f} MB at most")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from thunder_train.core import files
 from thunder_train.worker import answer_text, evaluation, ranks, saved_adapter
 from thunder_train.worker.answer_text import Answer
 from thunder_train.worker.batching import plan
-from thunder_train.worker.batching.tokens import Example
+from thunder_train.worker.batching.examples import Example
 from thunder_train.worker.evaluation import Question, Session
 from thunder_train.worker.kept_answers import KeptAnswers
 from thunder_train.worker.ranks import Ranks

@@ -19,7 +19,7 @@ LENGTHS = (9, 21, 5, 14, 12)
 
 def examples() -> list[Any]:
     """Rows of unequal length with two thirds targets."""
-    from thunder_train.worker.batching.tokens import Example
+    from thunder_train.worker.batching.examples import Example
 
     numbers = np.random.default_rng(0)
     return [

@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -177,20 +177,28 @@ def read_json(path: str | os.PathLike[str], hint: str = "") -> Any:
 
 def read_jsonl(path: str | os.PathLike[str], hint: str = "") -> list[Any]:
     """Every JSON value of a JSONL file that the project wrote itself. Raises ThunderError naming the line."""
-    values = []
+    return list(jsonl(path, hint))
+
+
+def jsonl(path: str | os.PathLike[str], hint: str = "") -> Iterator[Any]:
+    """As read_jsonl, value by value: the file is never in memory as a whole."""
     try:
-        lines = read_text(path).split("\n")
+        file = io.TextIOWrapper(io.BufferedReader(_plain(path, os.O_RDONLY | os.O_NONBLOCK)), "utf-8")
+        with file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _value(line, f"{path}:{number}", hint)
     except OSError as error:
         raise _unread(error, path, hint) from None
     except UnicodeDecodeError as error:
         raise ThunderError(f"is not UTF-8: {error}", where=str(path), hint=hint) from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                values.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise ThunderError(f"is not JSON: {error}", where=f"{path}:{number}", hint=hint) from error
-    return values
+
+
+def _value(line: str, where: str, hint: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ThunderError(f"is not JSON: {error}", where=where, hint=hint) from error
 
 
 def _unread(error: OSError, path: str | os.PathLike[str], hint: str) -> ThunderError:

@@ -15,9 +15,9 @@ import numpy as np
 from thunder_train import ThunderError
 from thunder_train.worker.batching import broken_rows
 from thunder_train.worker.batching.batch import Batch, loss_sum
+from thunder_train.worker.batching.examples import Example
 from thunder_train.worker.batching.loader import DataLoader, costs_of
 from thunder_train.worker.batching.plan import deal_by_cost
-from thunder_train.worker.batching.tokens import Example
 from thunder_train.worker.frozen_prefix import FrozenPrefix, replaying
 from thunder_train.worker.ranks import Ranks
 
@@ -41,7 +41,7 @@ def measure(
     dropped = len(examples) - len(fitting)
     if not fitting:
         return {"loss": None, "perplexity": None, "tokens": 0, "dropped": dropped}
-    costs = costs_of(network, fitting, micro_tokens)
+    costs = costs_of(network, [len(each.tokens) for each in fitting], micro_tokens)
     passes = DataLoader(fitting, len(fitting), seed=0, rank=0, world=1, costs=costs).validation()
     weights = ranks.weights or (1.0,) * ranks.size
     mine = deal_by_cost([costs.cost(*each.shape) for each in passes], weights)[ranks.rank]

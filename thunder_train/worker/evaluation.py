@@ -8,8 +8,9 @@ generate.py passes in what cannot change an answer (watchdog, BLAS loading): thi
 are the evaluation's code hash.
 """
 
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from thunder_train.core import files, shipped
 from thunder_train.worker import answer_text, chat, eval_loss, frozen_prefix, model, ranks, saved_adapter
 from thunder_train.worker.answer_text import Answer, Marks
 from thunder_train.worker.batching import tokens
-from thunder_train.worker.batching.tokens import Example
+from thunder_train.worker.batching.examples import Example, Examples
 from thunder_train.worker.evaluate_args import Task
 from thunder_train.worker.frozen_prefix import FrozenPrefix
 from thunder_train.worker.kept_answers import BatchAnswers, KeptAnswers
@@ -94,7 +95,7 @@ class Opened:
     network: nn.Module
     tokenizer: Any
     spoken: chat.Chat
-    splits: dict[str, list[Example]]
+    splits: dict[str, Examples]
     asked: list[Question]
     marks: Marks
     max_tokens: int
@@ -110,7 +111,7 @@ def opened(task: Task) -> Opened:
     spoken = chat.of(tokenizer, task)
     splits = {name: tokens.read_all(path, spoken, cache=task.token_cache) for name, path in read_for(task).items()}
     asked = questions(files.read_jsonl(task.test_data), splits["test"])
-    max_tokens = task.max_tokens or cap([*splits["train"], *splits["valid"]])
+    max_tokens = task.max_tokens or cap(itertools.chain(splits["train"], splits["valid"]))
     marks = answer_text.marks_of(tokenizer, [each.own_answer for each in asked])
     return Opened(network, tokenizer, spoken, splits, asked, marks, max_tokens)
 
@@ -154,7 +155,7 @@ def _kept(task: Task, ready: Opened, adapter: Path) -> dict[str, FrozenPrefix]:
     layers = frozen_prefix.first_block(list(tensors), len(ready.network.layers))
     if frozen_prefix.problem(ready.network, layers):
         return {}
-    tokens = {name: sum(len(row.tokens) for row in ready.splits[name]) for name in ("valid", "test")}
+    tokens = {name: sum(ready.splits[name].lengths) for name in ("valid", "test")}
     return frozen_prefix.keepers(ready.network, layers, tokens, (task.token_cache or task.losses).parent / "prefix")
 
 
@@ -201,7 +202,7 @@ def read_for(task: Task) -> dict[str, Path]:
     return {**train, "valid": task.valid_data, "test": task.test_data}
 
 
-def cap(examples: Sequence[Example]) -> int:
+def cap(examples: Iterable[Example]) -> int:
     """Most tokens of an answer: 3/2 of the longest answer in these rows, plus 8 for very short ones.
 
     Not taken from the test rows, which stand for rows whose answers are not known yet. Rows of plain text answer

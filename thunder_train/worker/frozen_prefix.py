@@ -27,8 +27,8 @@ from mlx.utils import tree_flatten
 from thunder_train import ThunderError
 from thunder_train.worker import head
 from thunder_train.worker.batching.batch import Batch, Place
+from thunder_train.worker.batching.examples import Example
 from thunder_train.worker.batching.loader import width
-from thunder_train.worker.batching.tokens import Example
 
 FAMILIES = head.FAMILIES
 """Modules of mlx-lm for whose models tests show that loss and gradient equal those of the whole model."""

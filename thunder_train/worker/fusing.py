@@ -4,6 +4,7 @@ Into packed weights (4 bits) an adapter does not go without a loss, because each
 the answers' logits of the folder, read from disk as anybody would read it, are compared with those of base and adapter.
 """
 
+import itertools
 import math
 import shutil
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker import chat, model, saved_adapter
 from thunder_train.worker.batching import tokens
-from thunder_train.worker.batching.tokens import Example
+from thunder_train.worker.batching.examples import Example
 from thunder_train.worker.evaluate_args import Fusing
 
 ROWS, LONGEST = 8, 512
@@ -58,10 +59,10 @@ def _fuses(module: nn.Module) -> bool:
 def _rows(task: Fusing, spoken: chat.Chat) -> list[Example]:
     """The first rows of the test split, of the validation split where that has none, with answers."""
     for path in (task.test_data, task.valid_data):
-        rows = [each for each in tokens.read_all(path, spoken, cache=task.token_cache) if each.targets]
-        short = [each for each in rows if len(each.tokens) <= LONGEST]
+        rows = tokens.read_all(path, spoken, cache=task.token_cache)
+        short = list(itertools.islice((each for each in rows if each.targets and len(each.tokens) <= LONGEST), ROWS))
         if short:
-            return short[:ROWS]
+            return short
     raise ThunderError("no row is short enough to compare answers", str(task.test_data), f"add one of {LONGEST} tokens")
 
 

@@ -18,14 +18,14 @@ PADDING = 3
 
 def example(length: int, *spans: tuple[int, int], name: str = "a") -> Any:
     """A row of the tokens 1, 2, ..."""
-    from thunder_train.worker.batching.tokens import Example
+    from thunder_train.worker.batching.examples import Example
 
     return Example(name, tuple(range(1, length + 1)), spans)
 
 
 def ragged(rows: int) -> list[Any]:
     """Rows of random lengths and tokens, some with two answers."""
-    from thunder_train.worker.batching.tokens import Example
+    from thunder_train.worker.batching.examples import Example
 
     random_ = random.Random(0)  # noqa: S311  (rows, not secrecy)
     made = []

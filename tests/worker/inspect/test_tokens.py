@@ -143,6 +143,17 @@ def test_statistics_of_a_split(report_of: ReportOf) -> None:
     assert (0, 0) == (split["unknown_tokens"], split["byte_tokens"])
 
 
+def test_every_token_but_the_first_is_a_target_where_all_is_trained_on(report_of: ReportOf) -> None:
+    """
+    The report said what a training on the last answers would do.
+    """
+    split = report_of([row(i, "ߊ" * (i + 1)) for i in range(6)], train_on="everything")["splits"]["train"]
+
+    assert (246 - 6, 246 - 6) == (split["targets"], split["training"]["targets"])
+    letters = 1 + 2 + 3 + 4 + 5 + 6 + 6 * len("Correct.") + 0 + 1 + 2 + 3 + 4 + 5
+    assert round(240 / letters, 4) == split["targets_per_character"]
+
+
 def test_only_a_part_of_many_rows_is_batched_and_the_report_says_so(
     report_of: ReportOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ def test_tokens_that_are_parts_of_letters_are_shown_as_letters() -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from thunder_train.worker.batching.tokens import Example
+    from thunder_train.worker.batching.examples import Example
     from thunder_train.worker.inspect.tokens import pieces, preview, visible
 
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -144,7 +144,7 @@ def test_the_blank_of_a_word_is_shown_for_sentencepiece(folder: Path, tmp_path: 
     """
     from mlx_lm.utils import load_tokenizer
 
-    from thunder_train.worker.batching.tokens import Example
+    from thunder_train.worker.batching.examples import Example
     from thunder_train.worker.inspect import tokens
 
     content = json.loads((folder / "nano" / "tokenizer.json").read_text())

@@ -40,7 +40,7 @@ def run(folder: Path, nano_chat: Any, tmp_path: Path) -> Make:
         }
         values |= {"weight_decay": 0.01, "max_grad_norm": 1.0, "log_every": 1, "eval_every": 1, "save_every": 99}
         values |= {"patience": 0, "max_skipped": 10, **plan}
-        costs, saved = costs_of(loaded, rows, 512), list[Any]()
+        costs, saved = costs_of(loaded, [len(each.tokens) for each in rows], 512), list[Any]()
         return loop.Run(
             model=loaded,
             rows=DataLoader(rows, 2, seed=0, rank=0, world=1, costs=costs),

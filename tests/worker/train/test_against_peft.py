@@ -132,7 +132,7 @@ def write_job(folder: Path, chosen: dict[str, Any], case: Case) -> dict[str, Any
     network, tokenizer = model.load(str(chosen["model"]), "")
     policy = tokens.Policy(given.max_seq_len, given.too_long, given.train_on)
     rows = tokens.read(given.train_data, chat.of(tokenizer, given), policy, None).examples
-    loader = DataLoader(rows, ROWS, given.seed, 0, 1, costs_of(network, rows, given.micro_tokens))
+    loader = DataLoader(rows, ROWS, given.seed, 0, 1, costs_of(network, rows.lengths, given.micro_tokens))
     lora = model.Lora(given.num_layers, given.lora_rank, given.lora_scale, kind=given.fine_tune_type)
     model.add_lora(network, lora, given.seed)
     start = dict(model.adapter_tensors(network))

@@ -18,8 +18,8 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from thunder_train.worker import head
+from thunder_train.worker.batching.examples import Example
 from thunder_train.worker.batching.plan import Pass
-from thunder_train.worker.batching.tokens import Example
 
 FAMILIES = ("gemma3_text", "gemma4_text", "llama", "qwen2", "qwen3")
 """Modules of mlx-lm for whose models tests show that packed logits and gradients equal unpacked ones."""

@@ -4,6 +4,7 @@ Everything is a pure function of the rows, the seed and the step. So a resumed r
 a step do not depend on the number of ranks that share them.
 """
 
+import array
 import functools
 import random
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from thunder_train.worker.batching.batch import Batch, batch, packing_problem
+from thunder_train.worker.batching.examples import Example
 from thunder_train.worker.batching.plan import NOWHERE, Costs, Homes, deal, fixed_widths, plan
-from thunder_train.worker.batching.tokens import Example
 
 CPU_OVERHEAD, GPU_OVERHEAD = 55, 1000
 """Cost of a forward and backward pass besides its tokens, in tokens. Measured on a CPU; guessed for a GPU."""
@@ -53,7 +54,7 @@ class DataLoader:
         """Indices of the rows of all ranks at an optimizer step, counted from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.global_batch_size
-        return order(self.seed, epoch, len(self.examples))[start : start + self.global_batch_size]
+        return tuple(order(self.seed, epoch, len(self.examples))[start : start + self.global_batch_size])
 
     def step(self, step: int) -> list[Batch]:
         """This rank's batches of an optimizer step, counted from 0; none when the other ranks take all its rows."""
@@ -95,9 +96,12 @@ class DataLoader:
         return [batch(mine, each, rows) for each in plan([len(row.tokens) for row in mine], self.costs)]
 
 
-def costs_of(model: nn.Module, examples: Sequence[Example], micro_tokens: int) -> Costs:
-    """The costs of forward passes for this model on this machine. micro_tokens: most tokens of a pass."""
-    longest = max(len(each.tokens) for each in examples) - 1
+def costs_of(model: nn.Module, lengths: Sequence[int], micro_tokens: int) -> Costs:
+    """The costs of forward passes for this model on this machine.
+
+    lengths: tokens of each row. micro_tokens: most tokens of a pass.
+    """
+    longest = max(lengths) - 1
     on_cpu = mx.default_device().type == mx.cpu
     return Costs(
         micro_tokens,
@@ -119,15 +123,18 @@ def width(model: nn.Module) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def order(seed: int, epoch: int, rows: int) -> tuple[int, ...]:
+def order(seed: int, epoch: int, rows: int) -> "array.array[int]":
     """The rows' order in an epoch: a permutation that depends on the arguments only."""
     indices = list(range(rows))
     # Python's own generator, seeded with a string (hashed by SHA-512): MLX's random state belongs to the dropout.
     random.Random(f"{seed}:{epoch}").shuffle(indices)  # noqa: S311  (order, not secrecy)
-    return tuple(indices)
+    return array.array("i", indices)
 
 
 @functools.lru_cache(maxsize=2)
-def places(seed: int, epoch: int, rows: int) -> dict[int, int]:
+def places(seed: int, epoch: int, rows: int) -> "array.array[int]":
     """The place of each row in the order of an epoch."""
-    return {row: place for place, row in enumerate(order(seed, epoch, rows))}
+    found = array.array("i", bytes(4 * rows))
+    for place, row in enumerate(order(seed, epoch, rows)):
+        found[row] = place
+    return found

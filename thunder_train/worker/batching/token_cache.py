@@ -7,9 +7,8 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import transformers
 
 from thunder_train import ThunderError
 from thunder_train.core import files
+from thunder_train.worker.batching.examples import Examples, of_arrays
 from thunder_train.worker.chat import DEFAULTS, TODAY, Chat
 
 CODE = 2
@@ -29,15 +29,15 @@ CODE = 2
 DIGEST = 32
 """Bytes of the checksum of a file."""
 
-Row = tuple[int, str, tuple[int, ...], tuple[tuple[int, int], ...]]
-"""Line of the data file counted from 0, row id, tokens, spans of targets."""
-
 
 @dataclass(frozen=True)
 class Cached:
-    """What a file holds. is_whole: every answer of a row has a span, and not only the last. notes: with their rows."""
+    """What a file holds. lines: of each row its line in the data file, counted from 0. is_whole: every answer of a row
+    has a span, and not only the last. notes: with their rows.
+    """
 
-    rows: tuple[Row, ...]
+    examples: Examples
+    lines: tuple[int, ...]
     is_whole: bool
     notes: tuple[tuple[str, int], ...]
 
@@ -93,42 +93,36 @@ def load(path: Path) -> Cached | None:
     """What `save` wrote; None when the file is missing or damaged."""
     if not path.is_file():
         return None
-    data = path.read_bytes()
-    if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+    with path.open("rb") as file:
+        digest, data = file.read(DIGEST), file.read()
+    if hashlib.sha256(data).digest() != digest:
         return None
-    arrays = safetensors.numpy.load(data[DIGEST:])
+    # The file is not mapped into memory, though ranks of a machine would share it then: where it is cut, or lost by a
+    # network disk, a signal would end the rank without a word.
+    arrays = safetensors.numpy.load(data)
     head = json.loads(arrays["head"].tobytes())
-    rows = np.split(arrays["tokens"], arrays["ends"][:-1])
-    spans = np.split(arrays["spans"], arrays["span_ends"][:-1])
-    return Cached(
-        tuple(
-            (line, name, tuple(row.tolist()), tuple((start, end) for start, end in pairs.tolist()))
-            for line, name, row, pairs in zip(arrays["lines"].tolist(), head["ids"], rows, spans, strict=True)
-        ),
-        head["is_whole"],
-        tuple((note, count) for note, count in head["notes"]),
-    )
+    rows = of_arrays(head["ids"], *(arrays[name] for name in ("tokens", "ends", "spans", "span_ends")))
+    notes = tuple((note, count) for note, count in head["notes"])
+    return Cached(rows, tuple(arrays["lines"].tolist()), head["is_whole"], notes)
 
 
 def save(path: Path, content: Cached) -> None:
     """Write rows, if any, whole or not at all. Raises ThunderError when the folder cannot be written.
 
     Rows of all lengths lie in one array, with the position where each ends, so that reading parses no text but the ids.
+    content: rows that follow one another in their arrays.
     """
-    if not content.rows:
-        return  # np.split of an empty array gives one row, not none
-    head = {"ids": [name for _, name, _, _ in content.rows], "is_whole": content.is_whole, "notes": content.notes}
+    rows = content.examples
+    if not rows:
+        return
+    head = {"ids": list(rows.ids), "is_whole": content.is_whole, "notes": content.notes}
     arrays = {
         "head": np.frombuffer(json.dumps(head).encode(), np.uint8),
-        "lines": np.array([line for line, _, _, _ in content.rows], np.int64),
-        "tokens": np.array([token for _, _, tokens, _ in content.rows for token in tokens], np.int32),
-        "ends": _ends([tokens for _, _, tokens, _ in content.rows]),
-        "spans": np.array([span for _, _, _, spans in content.rows for span in spans], np.int32).reshape(-1, 2),
-        "span_ends": _ends([spans for _, _, _, spans in content.rows]),
+        "lines": np.array(content.lines, np.int64),
+        "tokens": rows.tokens,
+        "ends": np.ascontiguousarray(rows.places[:, 1]),
+        "spans": rows.spans,
+        "span_ends": np.ascontiguousarray(rows.span_places[:, 1]),
     }
     data = safetensors.numpy.save(arrays)
-    files.write_bytes(path, hashlib.sha256(data).digest() + data)
-
-
-def _ends(parts: Sequence[Sequence[Any]]) -> Any:
-    return np.array(list(itertools.accumulate(map(len, parts))), np.int64)
+    files.write_lines(path, (hashlib.sha256(data).digest(), data))

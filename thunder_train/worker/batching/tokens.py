@@ -4,6 +4,7 @@ A span (start, end) holds token positions, end excluded. targets.py finds the an
 tokens, read_back.py checks these; token_cache.py keeps them.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from typing import Any
 from thunder_train import ThunderError, raise_all
 from thunder_train.core import files
 from thunder_train.worker.batching import encoding, targets, token_cache
+from thunder_train.worker.batching.examples import Example, Examples, Gathered
 from thunder_train.worker.batching.read_back import HINTS, NOTHING, ReadBack
 from thunder_train.worker.batching.targets import Passage
 from thunder_train.worker.batching.token_cache import Cached
@@ -28,32 +30,13 @@ LINES = 10
 
 
 @dataclass(frozen=True)
-class Example:
-    """One row in tokens. spans: the answers that are targets, in order, at least one."""
-
-    row_id: str
-    tokens: tuple[int, ...]
-    spans: tuple[tuple[int, int], ...]
-
-    @property
-    def first_target(self) -> int:
-        """Position of the first target; the prompt lies before it."""
-        return self.spans[0][0]
-
-    @property
-    def targets(self) -> int:
-        """Number of targets."""
-        return sum(end - start for start, end in self.spans)
-
-
-@dataclass(frozen=True)
 class Split:
     """The rows of one file. dropped: rows with an answer that is left out, too long; split: rows cut into several.
 
     notes: what the chat template leaves out of them.
     """
 
-    examples: tuple[Example, ...]
+    examples: Examples
     dropped: int
     split: int = 0
     notes: tuple[str, ...] = ()
@@ -63,17 +46,17 @@ class Split:
         count = len(self.examples)
         if not 0 < rows < count:
             return self
-        return replace(self, examples=tuple(self.examples[number * count // rows] for number in range(rows)))
+        return replace(self, examples=self.examples.take([number * count // rows for number in range(rows)]))
 
     @property
     def tokens(self) -> int:
         """Tokens of all rows."""
-        return sum(len(example.tokens) for example in self.examples)
+        return sum(self.examples.lengths)
 
     @property
     def targets(self) -> int:
         """Targets of all rows."""
-        return sum(example.targets for example in self.examples)
+        return self.examples.targets
 
 
 @dataclass(frozen=True)
@@ -96,7 +79,7 @@ class Tokenised:
     lost: errors of all rows whose tokens are not their answers.
     """
 
-    examples: tuple[Example, ...]
+    examples: Examples
     lines: tuple[int, ...]
     notes: tuple[tuple[str, int], ...] = ()
     problems: tuple[tuple[int, ThunderError], ...] = ()
@@ -111,22 +94,22 @@ def read(path: Path, chat: Chat, policy: Policy, cache: Path | None = None, may_
     """
     rows = tokenise(path, chat, policy.train_on, cache)
     _raise_problems(rows, path)
-    if policy.train_on == EVERYTHING:
-        rows = replace(rows, examples=tuple(replace(each, spans=((1, len(each.tokens)),)) for each in rows.examples))
-    long = [each for each in rows.examples if len(each.tokens) > policy.max_seq_len]
+    examples = rows.examples.whole_spans() if policy.train_on == EVERYTHING else rows.examples
+    long = [number for number, length in enumerate(examples.lengths) if length > policy.max_seq_len]
     if long and policy.too_long == "refuse":
-        raise _too_long(long, path, policy.max_seq_len)
-    split = _cut(rows.examples, policy, described(rows.notes))
+        raise _too_long(examples.take(long), path, policy.max_seq_len)
+    notes = described(rows.notes)
+    split = _cut(examples, policy, notes) if long else Split(examples, 0, notes=notes)
     if not split.examples and not may_be_empty:
         raise ThunderError("holds no row to use", where=str(path), hint="run `./doit data`, or raise --max-seq-len")
     return split
 
 
-def read_all(path: Path, chat: Chat, train_on: str = "last", cache: Path | None = None) -> list[Example]:
+def read_all(path: Path, chat: Chat, train_on: str = "last", cache: Path | None = None) -> Examples:
     """Every row of a JSONL file in tokens, of any length. Raises ThunderError listing every unusable row."""
     rows = tokenise(path, chat, train_on, cache)
     _raise_problems(rows, path)
-    return list(rows.examples)
+    return rows.examples
 
 
 def _raise_problems(rows: Tokenised, path: Path) -> None:
@@ -147,9 +130,7 @@ def tokenise(path: Path, chat: Chat, train_on: str = "last", cache: Path | None 
         rows, is_whole = _tokenised(path, chat, train_on)
         # A file that was swapped since has another name.
         if place and not rows.problems and not rows.lost and place == token_cache.path_of(cache, path, chat):
-            kept = zip(rows.lines, rows.examples, strict=True)
-            content = tuple((line, each.row_id, each.tokens, each.spans) for line, each in kept)
-            token_cache.save(place, Cached(content, is_whole, rows.notes))
+            token_cache.save(place, Cached(rows.examples, rows.lines, is_whole, rows.notes))
     return rows
 
 
@@ -157,24 +138,22 @@ def _cached(place: Path | None, train_on: str) -> Tokenised | None:
     cached = token_cache.load(place) if place else None
     if not cached or not (cached.is_whole or train_on != "all"):
         return None
-    examples = [Example(*row[1:]) for row in cached.rows]
-    lines = [row[0] for row in cached.rows]
-    if train_on != "all":
-        last = {line: number for number, line in enumerate(lines)}.values()
-        examples = [Example(examples[i].row_id, examples[i].tokens, examples[i].spans[-1:]) for i in last]
-        lines = [lines[i] for i in last]
-    return Tokenised(tuple(examples), tuple(lines), cached.notes)
+    if train_on == "all":
+        return Tokenised(cached.examples, cached.lines, cached.notes)
+    last = {line: number for number, line in enumerate(cached.lines)}
+    return Tokenised(cached.examples.take(list(last.values())).last_spans(), tuple(last), cached.notes)
 
 
 def _tokenised(path: Path, chat: Chat, train_on: str) -> tuple[Tokenised, bool]:
     """(the rows of a file, whether every answer is a target)."""
-    rows = files.read_jsonl(path, hint="run `./doit data`")
-    check = ReadBack(chat)
+    check, examples, lines = ReadBack(chat), Gathered(), list[int]()
     notes, problems = Counter[str](), list[tuple[int, ThunderError]]()
-    examples, lines = list[Example](), list[int]()
-    for start in range(0, len(rows), TOGETHER):
+    is_whole = True
+    rows = enumerate(files.jsonl(path, hint="run `./doit data`"))
+    while together := list(itertools.islice(rows, TOGETHER)):
         part = []
-        for line, row in enumerate(rows[start : start + TOGETHER], start=start):
+        for line, row in together:
+            is_whole = is_whole and (train_on == "all" or not _has_several_answers(row))
             try:
                 passages, left_out = _passages(row, chat, train_on)
             except ThunderError as problem:
@@ -186,10 +165,9 @@ def _tokenised(path: Path, chat: Chat, train_on: str) -> tuple[Tokenised, bool]:
             part += [(line, _row_id(row, f"{path}:{line + 1}"), each) for each in passages]
         for line, each in _examples(part, chat, check, problems):
             lines.append(line)
-            examples.append(each)
-    is_whole = train_on == "all" or not any(_has_several_answers(row) for row in rows)
+            examples.add(each)
     lost = tuple(check.problems(path))
-    return Tokenised(tuple(examples), tuple(lines), tuple(notes.items()), tuple(problems), lost), is_whole
+    return Tokenised(examples.examples(), tuple(lines), tuple(notes.items()), tuple(problems), lost), is_whole
 
 
 def _passages(row: Any, chat: Chat, train_on: str) -> tuple[list[Passage], list[str]]:
@@ -268,26 +246,27 @@ def described(notes: Sequence[tuple[str, int]]) -> tuple[str, ...]:
     return tuple(f"{note} ({count:,} row{'s' if count > 1 else ''})" for note, count in notes)
 
 
-def _too_long(rows: list[Example], path: Path, max_seq_len: int) -> ThunderError:
+def _too_long(rows: Examples, path: Path, max_seq_len: int) -> ThunderError:
     more = f" and {len(rows) - LINES:,} more" if len(rows) > LINES else ""
     listed = ", ".join(f"{row.row_id} ({len(row.tokens)} tokens)" for row in rows[:LINES])
     return ThunderError(
         f"the answers of {len(rows)} rows would be cut at {max_seq_len} tokens: {listed}{more}",
         where=str(path),
-        hint=f"set max_seq_len to {max(len(row.tokens) for row in rows)}, or too_long to drop or split",
+        hint=f"set max_seq_len to {max(rows.lengths)}, or too_long to drop or split",
     )
 
 
-def _cut(examples: Sequence[Example], policy: Policy, notes: tuple[str, ...]) -> Split:
-    kept: list[Example] = []
+def _cut(examples: Examples, policy: Policy, notes: tuple[str, ...]) -> Split:
+    kept = Gathered()
     dropped = split = 0
     for each in examples:
         fits = len(each.tokens) <= policy.max_seq_len
         parts = [each] if fits else pieces(each, policy.max_seq_len) if policy.too_long == "split" else []
-        kept += parts
+        for part in parts:
+            kept.add(part)
         dropped += sum(part.targets for part in parts) < each.targets
         split += len(parts) > 1
-    return Split(tuple(kept), dropped, split, notes)
+    return Split(kept.examples(), dropped, split, notes)
 
 
 def pieces(row: Example, max_seq_len: int) -> list[Example]:

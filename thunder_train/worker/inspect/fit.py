@@ -88,9 +88,8 @@ def passes(model: "nn.Module", settings: Settings, row_tokens: int, rows: int) -
     """A rank's forward passes for `rows` rows of row_tokens tokens, as the training plans them."""
     from thunder_train.worker.batching.loader import costs_of
     from thunder_train.worker.batching.plan import plan
-    from thunder_train.worker.batching.tokens import Example
 
-    costs = costs_of(model, [Example("", (0,) * row_tokens, ((1, row_tokens),))], settings.micro_tokens)
+    costs = costs_of(model, [row_tokens], settings.micro_tokens)
     if settings.packing == "never":
         costs = replace(costs, is_packed=False)
     return plan([row_tokens] * rows, costs)

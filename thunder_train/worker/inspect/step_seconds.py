@@ -15,8 +15,8 @@ import mlx.nn as nn
 from thunder_train.worker import model
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.batch import batch, loss_sum
+from thunder_train.worker.batching.examples import Example
 from thunder_train.worker.batching.plan import Pass
-from thunder_train.worker.batching.tokens import Example
 from thunder_train.worker.inspect.memory import ModelSizes, dtype
 
 SMALL, LARGE = 256, 2048

@@ -16,8 +16,9 @@ from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching import tokens
+from thunder_train.worker.batching.examples import Examples
 from thunder_train.worker.batching.targets import ANSWER
-from thunder_train.worker.batching.tokens import Example, Policy, Split, Tokenised
+from thunder_train.worker.batching.tokens import Policy, Split, Tokenised
 from thunder_train.worker.chat import Chat
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Rows:
     in_tokens: Tokenised
 
     @property
-    def examples(self) -> tuple[Example, ...]:
+    def examples(self) -> Examples:
         """The usable rows in tokens, whole."""
         return self.in_tokens.examples
 
@@ -57,14 +58,16 @@ def read(path: Path, chat: Chat, train_on: str, cache: Path | None) -> Rows:
     """All rows of a file, usable or not. Raises ThunderError if the file cannot be read or the model is at fault."""
     rows = files.read_jsonl(path, hint="run `./doit data`")
     in_tokens = tokens.tokenise(path, chat, train_on, cache)
+    if train_on == tokens.EVERYTHING:
+        in_tokens = replace(in_tokens, examples=in_tokens.examples.whole_spans())
     return Rows([rows[line] for line in dict.fromkeys(in_tokens.lines)], in_tokens)
 
 
 def statistics(rows: Rows, path: Path, tokenizer: Any, settings: Settings) -> dict[str, Any]:
     """Statistics that do not depend on what the training does with the rows."""
     examples = rows.examples
-    lengths = sorted(len(each.tokens) for each in examples)
-    total, targets = sum(lengths), sum(each.targets for each in examples)
+    lengths = sorted(examples.lengths)
+    total, targets = sum(lengths), examples.targets
     characters = sum(len(text) for row in rows.contents for text in _texts(row))
     answer_characters = sum(len(text) for row in rows.contents for text in _answers(row, settings.train_on))
     counts: Counter[int] = Counter()
@@ -95,8 +98,8 @@ def _texts(row: Any) -> list[str]:
 
 def _answers(row: Any, train_on: str) -> list[str]:
     """The contents of a row that are trained on."""
-    if "text" in row:
-        return [row["text"]]
+    if "text" in row or train_on == tokens.EVERYTHING:
+        return _texts(row)
     answers = [each["content"] for each in row["messages"] if each["role"] == ANSWER and each.get("weight") != 0]
     return answers if train_on == "all" else answers[-1:]
 
@@ -147,7 +150,7 @@ def training_rows(rows: Rows, path: Path, chat: Chat, settings: Settings) -> tup
         return None, f"{len(rows.problems)} rows cannot be trained on"
     if rows.in_tokens.lost:
         return None, "the tokens of some answers are not the answers"
-    long = sum(len(each.tokens) > settings.max_seq_len for each in rows.examples)
+    long = sum(length > settings.max_seq_len for length in rows.examples.lengths)
     if long and settings.too_long == "refuse":
         return None, f"{long} rows are longer than max_seq_len, and too_long is refuse"
     if not long:
@@ -163,7 +166,7 @@ def loaders(split: Split, settings: Settings, model: "nn.Module", ranks: int, is
     """The data loader of each rank. ranks: number of ranks that share the rows."""
     from thunder_train.worker.batching.loader import DataLoader, costs_of  # late: BLAS must be loaded before mlx
 
-    costs = replace(costs_of(model, split.examples, settings.micro_tokens), is_packed=is_packed)
+    costs = replace(costs_of(model, split.examples.lengths, settings.micro_tokens), is_packed=is_packed)
     rows = settings.rows_per_step(ranks)
     weights = settings.weights if len(settings.weights) == ranks else ()  # --ranks may differ from the recipe's ranks
     return [DataLoader(split.examples, rows, settings.seed, rank, ranks, costs, weights) for rank in range(ranks)]

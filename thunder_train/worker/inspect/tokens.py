@@ -20,7 +20,7 @@ from thunder_train.core import console, files
 from thunder_train.core.text import code_point, escaped
 from thunder_train.worker import chat
 from thunder_train.worker.args import Parser, Settings, parse
-from thunder_train.worker.batching.tokens import Example
+from thunder_train.worker.batching.examples import Example
 from thunder_train.worker.bootstrap import enter
 from thunder_train.worker.chat import Chat
 from thunder_train.worker.inspect import token_statistics

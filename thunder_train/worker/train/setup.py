@@ -314,7 +314,7 @@ def _saver(settings: Settings, rank: int) -> Callable[[Checkpoint], None]:
 
 def _loader(settings: Settings, ready: Setup, name: str, row_ranks: Ranks) -> DataLoader:
     examples = ready.splits[name].examples
-    costs = replace(costs_of(ready.model, examples, settings.micro_tokens), is_packed=not ready.not_packed)
+    costs = replace(costs_of(ready.model, examples.lengths, settings.micro_tokens), is_packed=not ready.not_packed)
     rows = settings.rows_per_step(row_ranks.size)
     kept = 0.0 if ready.not_kept else frozen_prefix.share(ready.model, frozen_prefix.depth(ready.model))
     return DataLoader(examples, rows, settings.seed, row_ranks.rank, row_ranks.size, costs, settings.weights, kept)
