@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from tests.helpers.project_copy import PROJECT
-from thunder_train.config import dataset, evaluate, project, promotion, reference, train
+from thunder_train.config import dataset, evaluate, project, project_file, promotion, reference, train
 from thunder_train.config.fields import Table, table
 from thunder_train.config.reference import Section
 
@@ -53,7 +53,7 @@ def test_generated_pages_are_current(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "top"), [(project.Recipe, "recipes/NAME.toml"), (project.ProjectFile, "thunder.toml")]
+    ("kind", "top"), [(project.Recipe, "recipes/NAME.toml"), (project_file.ProjectFile, "thunder.toml")]
 )
 def test_every_key_is_documented(kind: type, top: str) -> None:
     """

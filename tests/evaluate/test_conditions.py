@@ -1,5 +1,6 @@
 """eval.json: the table of conditions counted by hand, confusions, and example rows."""
 
+from dataclasses import fields
 from typing import Any
 
 import hypothesis
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from tests.helpers.evaluations import LOSSES, prediction, settings
 from thunder_train.config.evaluate import Evaluate
+from thunder_train.config.profiles import PROFILES, Profile
 from thunder_train.core import files
 from thunder_train.evaluate.conditions import confusions, evaluate, extremes
-from thunder_train.evaluate.error_rates import PROFILES, described
+from thunder_train.evaluate.error_rates import described
 from thunder_train.evaluate.gate import Judged, judge
 
 ROWS = [
@@ -42,17 +44,17 @@ def line(evaluation: dict[str, Any], condition: str, partition: str = "all") -> 
 
 
 @pytest.mark.parametrize(
-    ("condition", "edits", "moves", "rates"),
+    ("condition", "kinds", "moves", "rates"),
     [
-        ("baseline", 7, (0, 0, 0, 0), (None, None)),
-        ("base_blind", 6, (1, 1, 0, 0), (None, None)),
-        ("adapter_blind", 2, (5, 3, 1, 1), (None, None)),
-        ("adapter_gated", 7, (3, 1, 1, 1), (3 / 5, 1 / 3)),
-        ("oracle_gated", 3, (3, 3, 0, 0), (3 / 5, 0.0)),
+        ("baseline", (5, 2, 0), (0, 0, 0, 0), (None, None)),
+        ("base_blind", (4, 2, 0), (1, 1, 0, 0), (None, None)),
+        ("adapter_blind", (1, 1, 0), (5, 3, 1, 1), (None, None)),
+        ("adapter_gated", (4, 3, 0), (3, 1, 1, 1), (3 / 5, 1 / 3)),
+        ("oracle_gated", (2, 1, 0), (3, 3, 0, 0), (3 / 5, 0.0)),
     ],
 )
 def test_conditions_table_by_hand(
-    condition: str, edits: int, moves: tuple[int, ...], rates: tuple[float | None, float | None]
+    condition: str, kinds: tuple[int, ...], moves: tuple[int, ...], rates: tuple[float | None, float | None]
 ) -> None:
     """Every column: the gate accepts 3 of 5 proposals, and one of these makes its row worse."""
     assert {
@@ -61,8 +63,11 @@ def test_conditions_table_by_hand(
         "n": 5,
         "groups": 5,
         "too_few_groups": True,
-        "cer": edits / 14,
-        "delta_pp": 100 * (edits - 7) / 14,
+        "cer": sum(kinds) / 14,
+        "delta_pp": 100 * (sum(kinds) - 7) / 14,
+        "sub": kinds[0],
+        "del": kinds[1],
+        "ins": kinds[2],
         "changed": moves[0],
         "better": moves[1],
         "same": moves[2],
@@ -172,6 +177,21 @@ def test_every_profile_is_reported_beside_the_one_that_decides() -> None:
     assert (2 / 14, 2 / 5) == (rates["cer-codepoint-nfc-pooled"], rates["wer-nfc-pooled"])
     assert described(PROFILES["cer-codepoint-nfc-pooled"]) == evaluation["profile"]
     assert files.is_sha256(evaluation["profile"]["sha256"])
+
+
+def test_a_profile_of_the_users_is_reported_and_may_decide() -> None:
+    """Scores of somebody else's definition are comparable without a change of this program."""
+    keys = {key.name: key.default for key in fields(Profile) if key.metadata} | {"unit": "word", "marks": "stripped"}
+    evaluation = scored(ROWS, settings(profile="mine", profiles={"mine": keys}))
+
+    mine = evaluation["profiles"][-1]
+    assert [*PROFILES, "mine"] == [each["name"] for each in evaluation["profiles"]]
+    assert described(Profile(name="mine", unit="word", marks="stripped")) == evaluation["profile"]
+    assert (line(evaluation, "adapter_blind")["cer"], 2 / 5) == (
+        mine["cer"]["adapter_blind"],
+        mine["cer"]["adapter_blind"],
+    )
+    assert {"sub": 2, "del": 0, "ins": 0} == mine["edits"]["adapter_blind"]
 
 
 def test_rows_without_a_reference_are_counted_not_scored() -> None:

@@ -7,8 +7,8 @@ import pytest
 from tests.helpers import promotions
 from tests.helpers.evaluations import LOSSES, prediction, settings
 from thunder_train.config.evaluate import Evaluate
+from thunder_train.config.profiles import PROFILES
 from thunder_train.evaluate.conditions import evaluate
-from thunder_train.evaluate.error_rates import PROFILES
 from thunder_train.evaluate.gate import judge
 from thunder_train.evaluate.silence import invented
 

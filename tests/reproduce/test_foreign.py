@@ -13,7 +13,8 @@ from tests.helpers.manifests import RUN, Change, edited, stopped
 from tests.helpers.project_copy import Copy
 from thunder_train import ThunderError
 from thunder_train.config import fields
-from thunder_train.config.project import SECRETS, ProjectFile, Recipe
+from thunder_train.config.project import SECRETS, Recipe
+from thunder_train.config.project_file import ProjectFile
 from thunder_train.config.toml_io import read_toml
 from thunder_train.core import files, process
 from thunder_train.evaluate.external_gate import VARIABLES
@@ -58,6 +59,7 @@ def declared() -> dict[str, set[str]]:
         tables[name] = recipe[name]["schema"]
     for name in ("gate", "probe"):
         tables[f"evaluate.{name}"] = tables["evaluate"][name]["schema"]
+    tables["evaluate.profiles.NAME"] = tables["evaluate"]["profiles"]["valuesrules"]["schema"]
     tables["dataset.sources"] = tables["dataset"]["sources"]["schema"]["schema"]
     tables["dataset.orthography_table"] = tables["dataset"]["orthography_table"]["schema"]
     tables["dataset.orthography_table.ratios"] = tables["dataset.orthography_table"]["ratios"]["schema"]["schema"]

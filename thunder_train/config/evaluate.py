@@ -4,25 +4,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from thunder_train.config.fields import SEED_MAX, nested, real, text, texts, whole
-
-CER_CODEPOINT = "cer-codepoint-nfc-pooled"
-CER_CLUSTER = "cer-cluster-nfc-pooled"
-CER_TONELESS = "cer-toneless-nfc-pooled"
-CER_SPACELESS_RAW = "cer-spaceless-raw-pooled"
-CER_CODEPOINT_RAW_CLAMPED = "cer-codepoint-raw-clamped-per-row"
-CER_CODEPOINT_RAW = "cer-codepoint-raw-per-row"
-WER = "wer-nfc-pooled"
-PROFILES = (
-    CER_CODEPOINT,
-    CER_CLUSTER,
-    CER_TONELESS,
-    CER_SPACELESS_RAW,
-    CER_CODEPOINT_RAW_CLAMPED,
-    CER_CODEPOINT_RAW,
-    WER,
-)
-"""Names of the error rates, the default first; evaluate/error_rates.py defines what each counts."""
+from thunder_train.config.fields import SEED_MAX, named, nested, real, text, texts, whole
+from thunder_train.config.profiles import DEFAULT, Profile
 
 
 def _share(default: float, help: str) -> Any:  # noqa: A002  (the name that core/code_hash.py ignores)
@@ -92,7 +75,12 @@ class Evaluate:
         default=0,
     )
     batch_size: int = whole(help="Rows scored or answered at once", unit="rows", low=1, high=4096, default=8)
-    profile: str = text(help="Error rate that decides", choices=PROFILES, default=CER_CODEPOINT)
+    profile: str = text(
+        help="Error rate that decides: a name of docs/evaluation.md or a profile of yours", default=DEFAULT
+    )
+    profiles: dict[str, dict[str, Any]] = named(
+        Profile, help="Error rates of this recipe beside those of thunder.toml, by name", needed=False, later=True
+    )
     bootstrap: int = whole(
         help="Bootstrap samples of each interval", unit="samples", low=100, high=100_000, default=1000
     )

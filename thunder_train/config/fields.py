@@ -110,7 +110,7 @@ def tables(kind: type, *, help: str, default: Any = MISSING, **rules: Any) -> An
     return _key("list", help, default, schema={"type": "dict", "schema": kind}, **rules)
 
 
-def named(kind: type, *, help: str, needed: bool = True, **rules: Any) -> Any:
+def named(kind: type, *, help: str, needed: bool = True, later: bool = False, **rules: Any) -> Any:
     """Tables by name, as [models.NAME], whose keys are the fields of kind. rules: those of the names.
 
     needed: whether there must be one.
@@ -118,7 +118,7 @@ def named(kind: type, *, help: str, needed: bool = True, **rules: Any) -> Any:
     names, values = {"type": "string", "regex": NAME, **rules}, {"type": "dict", "schema": kind}
     if needed:
         return _key("dict", help, MISSING, keysrules=names, valuesrules=values, minlength=1)
-    return _key("dict", help, dict, keysrules=names, valuesrules=values)
+    return _key("dict", help, dict, keysrules=names, valuesrules=values, later=later)
 
 
 def _text_rules(choices: Sequence[str], pattern: str) -> dict[str, Any]:
@@ -170,7 +170,8 @@ def is_operational(key: "Field[Any]") -> bool:
 
 def is_implied(key: "Field[Any]", value: Any) -> bool:
     """Whether a key that was declared with later=True has its default: the run is one that could do without the key."""
-    return "later" in key.metadata.get("meta", ()) and bool(value == key.default)
+    default = key.default if key.default_factory is MISSING else key.default_factory()
+    return "later" in key.metadata.get("meta", ()) and bool(value == default)
 
 
 def _rules(key: "Field[Any]", is_partial: bool) -> dict[str, Any]:

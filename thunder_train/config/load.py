@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from thunder_train import ThunderError, raise_all
-from thunder_train.config import adapter, start, validate
+from thunder_train.config import adapter, profiles, start, validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.experiments import Experiment, Written, experiments
 from thunder_train.config.fields import FORMS, NAME, RUN
-from thunder_train.config.project import ALONE, SINGLE, Cluster, Model, Project, ProjectFile, Recipe, section
+from thunder_train.config.project import ALONE, SINGLE, Cluster, Model, Project, Recipe, section
+from thunder_train.config.project_file import ProjectFile
 from thunder_train.config.train import implied
 from thunder_train.core import code_hash, files
 from thunder_train.core.stat_cache import StatCache
@@ -137,6 +138,9 @@ def _project_tables(root: Path, stats: StatCache | None) -> tuple[Values, list[T
         for name, part in tables[kind].items():
             problems += validate.table_problems(part, f"{PROJECT_FILE}: {kind}.{name}")
     tables["clusters"].setdefault(SINGLE, ALONE)
+    problems += profiles.problems(tables["profiles"], f"{PROJECT_FILE}: profiles")
+    if tables["profiles"]:
+        tables["defaults"].setdefault("evaluate", {})["profiles"] = tables["profiles"]
     problems += [problem for kind in ("models", "datasets") for problem in _case_problems(kind, tables[kind])]
     problems += [problem for name, part in tables["clusters"].items() for problem in _home_problems(name, part)]
     try:
@@ -234,9 +238,18 @@ def _recipe(each: Experiment, path: Path, tables: Values, root: Path, stats: Sta
             parts["train"] = adapter.training_of(values["adapter"])
         recipe = _frozen(Recipe, values | parts)
         problems = validate.recipe_problems(recipe, root, stats) + start.problems(recipe, root)
+        problems += _profile_problems(recipe, tables["profiles"])
         if not problems:
             return recipe
     return Broken(str(values.get("name", path.stem)), tuple(map(each.place, problems)))
+
+
+def _profile_problems(recipe: Recipe, shared: Values) -> list[ThunderError]:
+    """What is wrong with a recipe's error rates. shared: those of thunder.toml, which were checked."""
+    where, all_of_them = f"{recipe.file}: evaluate", recipe.evaluate.profiles
+    own = {name: keys for name, keys in all_of_them.items() if keys != shared.get(name)}
+    unknown = profiles.unknown(recipe.evaluate.profile, all_of_them, f"{where}.profile")
+    return [*profiles.problems(own, f"{where}.profiles"), *unknown]
 
 
 def _values(
@@ -305,6 +318,9 @@ def _with_defaults(recipe: Values, defaults: Values) -> Values:
         table = recipe.get(part, {} if part != "train" else None)
         if isinstance(table, dict):
             merged[part] = {**values, **table}
+    shared, evaluate = defaults.get("evaluate", {}).get("profiles"), merged.get("evaluate", {})
+    if shared and isinstance(evaluate, dict) and isinstance(own := evaluate["profiles"], dict):
+        merged["evaluate"] = {**evaluate, "profiles": {**shared, **own}}
     if isinstance(merged.get("train"), dict):
         merged["train"] = implied(merged["train"])
     return merged

@@ -25,7 +25,6 @@ from thunder_train.config.fields import (
     is_implied,
     is_operational,
     lists,
-    named,
     nested,
     real,
     scalars,
@@ -283,53 +282,6 @@ class RecipeFile(Recipe):
         help='One recipe for each combination of these values: "train.learning_rate" = [1e-3, 3e-3] makes '
         "NAME@0.001 and NAME@0.003",
     )
-
-
-@dataclass(init=False, repr=False, eq=False)
-class ProjectKeys:
-    """Declares the [project] table of thunder.toml; never instantiated, so it costs no start of doit an __init__."""
-
-    recipes: tuple[str, ...] = texts(help="Recipes that `./doit` builds when no task is named")
-    cache: str = text(help="Folder of the run cache; clones on one disk may share it", default=".thunder/cache")
-    cache_limit_gb: float = real(
-        help="Size of the run cache; the least recently used runs are removed first",
-        unit="GB",
-        low=0.0,
-        high=1e6,
-        default=10.0,
-    )
-    store: str = text(
-        help="Where `doit push` sends outputs and `doit pull` finds them: a folder, ssh://host/folder, s3://bucket/folder",
-        default="",
-    )
-    trainings_at_once: int = whole(
-        help="With `doit -n`: recipes that may train, evaluate or check at once on one machine",
-        unit="recipes",
-        low=1,
-        high=64,
-        default=1,
-    )
-
-
-@dataclass(init=False, repr=False, eq=False)
-class Defaults:
-    """Declares the [defaults] table of thunder.toml; never instantiated."""
-
-    train: dict[str, Any] = nested(Train, help="Defaults of [train]", default=dict, partial=True)
-    evaluate: dict[str, Any] = nested(Evaluate, help="Defaults of [evaluate]", default=dict, partial=True)
-    report: dict[str, Any] = nested(Report, help="Defaults of [report]", default=dict, partial=True)
-    build: dict[str, Any] = nested(Build, help="Defaults of [build]", default=dict, partial=True)
-
-
-@dataclass(init=False, repr=False, eq=False)
-class ProjectFile:
-    """Declares the tables of thunder.toml, of which load.py makes a Project; never instantiated."""
-
-    project: ProjectKeys = nested(ProjectKeys, help="The project")
-    clusters: dict[str, Cluster] = named(Cluster, help="Where recipes train, by name", needed=False)
-    models: dict[str, Model] = named(Model, help="Base models, by name")
-    datasets: dict[str, Dataset] = named(Dataset, help="Datasets, by name", forbidden=["sources"])
-    defaults: Defaults = nested(Defaults, help="Values of recipe keys that a recipe does not give", default=Defaults)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from thunder_train.config import fields
 from thunder_train.config.fields import Table
-from thunder_train.config.project import ProjectFile, RecipeFile
+from thunder_train.config.project import RecipeFile
+from thunder_train.config.project_file import ProjectFile
 from thunder_train.core import files
 
 TYPES = {

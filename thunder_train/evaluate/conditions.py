@@ -15,9 +15,10 @@ from typing import Any
 from rapidfuzz.distance import Editops, Levenshtein
 
 from thunder_train.config.evaluate import Evaluate
+from thunder_train.config.profiles import Profile
 from thunder_train.core.text import clusters, nfc
 from thunder_train.evaluate import chat_answers, collapse, error_rates, gate, intervals, silence
-from thunder_train.evaluate.error_rates import PROFILES, Counted, Profile, count, weighed
+from thunder_train.evaluate.error_rates import Counted, count, deciding, weighed
 
 SCHEMA = "thunder.eval/3"
 ALL = "all"
@@ -90,7 +91,7 @@ def evaluate(
     Members about rows that a dataset has not are left out.
     """
     rows = [row for row in predictions if row["reference_text"].strip() or silence.is_silent(row)]
-    texts, profile = conditions(rows, judged, settings), PROFILES[settings.profile]
+    texts, profile = conditions(rows, judged, settings), deciding(settings)
     finals = [each.text for each in texts["adapter_gated"]]
     chat = chat_answers.compared(predictions, MODELS)
     silent = silence.invented(rows, {name: [text.text for text in each] for name, each in texts.items()})
@@ -103,7 +104,7 @@ def evaluate(
         "losses": {model: losses[model] for model in MODELS},
         "environment": losses["environment"],
         "profile": error_rates.described(profile),
-        "profiles": [_rates(rows, texts, each) for each in PROFILES.values()],
+        "profiles": [_rates(rows, texts, each) for each in error_rates.profiles(settings).values()],
         "rows": counts | {kind: count for kind, count in kinds.items() if count},
         "conditions": _table(rows, texts, settings),
         "probe": collapse.behaviour(predictions, settings.probe),
@@ -154,7 +155,7 @@ def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate) -> Te
     """
     hypothesis = row["asr_text"]
     if settings.gate.command:
-        profile, final = PROFILES[settings.profile], _gated(row, decision["final"], decision["verdict"] == gate.ACCEPT)
+        profile, final = deciding(settings), _gated(row, decision["final"], decision["verdict"] == gate.ACCEPT)
         is_harmful = _edits(row, final, profile) > _edits(row, _text(row, "asr_text"), profile)
         is_accepted = bool(final.is_accepted) and not is_harmful
         return _gated(row, final.text if is_accepted else hypothesis, is_accepted)
@@ -187,10 +188,11 @@ def _applied(edits: list[Any], text: str, reference: str) -> str:
 
 
 def _rates(rows: list[Prediction], texts: dict[str, list[Text]], profile: Profile) -> dict[str, Any]:
-    """A profile with the rate of each condition over all rows."""
+    """A profile with the rate and the edits by kind of each condition over all rows."""
     counted = _counted(rows, texts, profile)
     return error_rates.described(profile) | {
-        "cer": {name: error_rates.rate(counts, profile) for name, counts in counted.items()}
+        "cer": {name: error_rates.rate(counts, profile) for name, counts in counted.items()},
+        "edits": {name: error_rates.kinds(counts) for name, counts in counted.items()},
     }
 
 
@@ -212,7 +214,7 @@ def _edits(row: Prediction, text: Text, profile: Profile) -> int:
 
 def _table(rows: list[Prediction], texts: dict[str, list[Text]], settings: Evaluate) -> list[dict[str, Any]]:
     """A line per condition and partition, the group "all" first; empty without rows."""
-    counted = _counted(rows, texts, PROFILES[settings.profile])
+    counted = _counted(rows, texts, deciding(settings))
     scored = {
         condition: [
             Scored(counts, nfc(each.text) != nfc(row["asr_text"]), each.is_accepted)
@@ -238,7 +240,7 @@ def _table(rows: list[Prediction], texts: dict[str, list[Text]], settings: Evalu
 
 def _lines(scored: dict[str, list[Scored]], groups: list[str], settings: Evaluate) -> dict[str, dict[str, Any]]:
     """Condition -> its line of the table, over the rows of a partition or all. groups: that of each row."""
-    profile, baseline = PROFILES[settings.profile], scored["baseline"]
+    profile, baseline = deciding(settings), scored["baseline"]
     weights = [weighed(row.counted, profile)[1] for row in baseline]
     errors = {name: [weighed(row.counted, profile)[0] for row in rows] for name, rows in scored.items()}
     bounds = intervals.paired(list(errors.values()), weights, groups, settings.bootstrap, settings.seed)
@@ -249,6 +251,7 @@ def _lines(scored: dict[str, list[Scored]], groups: list[str], settings: Evaluat
             **intervals.count(groups),
             "cer": math.fsum(errors[name]) / weight if weight else None,
             "delta_pp": 100 * (math.fsum(errors[name]) - before) / weight if weight else None,
+            **error_rates.kinds(row.counted for row in rows),
             **_changes(rows, baseline),
             **interval._asdict(),
         }

@@ -5,78 +5,85 @@ Input: texts and their references.  Output: edits and length of each row, the ra
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex
 from rapidfuzz.distance import Levenshtein
 
-from thunder_train.config import evaluate
+from thunder_train.config.evaluate import Evaluate
+from thunder_train.config.profiles import (
+    BAMBARA_LEADERBOARD,
+    CLUSTER,
+    COLLAPSED,
+    FOLDED,
+    NFC,
+    NFKC,
+    POOLED,
+    PROFILES,
+    REMOVED,
+    STRIPPED,
+    WHISPER_ENGLISH,
+    WORD,
+    Profile,
+)
 from thunder_train.core import files
 from thunder_train.core.text import clusters, nfc
+from thunder_train.evaluate import whisper_english
 
 MARK = regex.compile(r"\p{M}")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One definition of an error rate. Two rates are comparable only if all fields of their profiles are equal."""
-
-    name: str
-    unit: str = "code point"
-    """code point, grapheme cluster (a letter with its marks, Unicode UAX 29) or word (separated by white space)."""
-    spaces: str = "kept"
-    """kept: a space is a character like any other; removed: white space is removed before counting."""
-    normalisation: str = "NFC"
-    """NFC or none. Without NFC, the same marks in another order count as errors."""
-    marks: str = "kept"
-    """kept, or stripped: combining marks (Unicode category M: tone, nasal, dots) are removed before counting."""
-    average: str = "pooled"
-    """pooled: all edits divided by all reference units; per row: the mean of the rates of the rows."""
-    clamp: bool = False
-    """Whether the rate of a row is limited to 1 (per-row averages only)."""
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether texts are counted as they came, the blanks around them included."""
-        return self.normalisation == "none"
+PUNCTUATION = regex.compile(r"\p{P}")
 
 
 class Counted(NamedTuple):
-    """One row under one profile. edits: insertions, deletions and substitutions; length: units of the reference."""
+    """One row under one profile. length: units of the reference; edits: the fewest that turn it into the text.
+
+    substituted, deleted, inserted: the edits by kind; a deleted unit is one that the text lacks.
+    """
 
     edits: int
     length: int
+    substituted: int = 0
+    deleted: int = 0
+    inserted: int = 0
 
 
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(evaluate.CER_CODEPOINT),
-        Profile(evaluate.CER_CLUSTER, unit="grapheme cluster"),
-        Profile(evaluate.CER_TONELESS, marks="stripped"),
-        # Three definitions used by the first users' repository under the one name CER.
-        Profile(evaluate.CER_SPACELESS_RAW, spaces="removed", normalisation="none"),
-        Profile(evaluate.CER_CODEPOINT_RAW_CLAMPED, normalisation="none", average="per row", clamp=True),
-        Profile(evaluate.CER_CODEPOINT_RAW, normalisation="none", average="per row"),
-        Profile(evaluate.WER, unit="word"),
-    )
-}
-"""Name -> profile, in the order of config.evaluate.PROFILES, the default first."""
+def profiles(settings: Evaluate) -> dict[str, Profile]:
+    """Name -> profile: those that every project has, then those of the project and of the recipe."""
+    return PROFILES | {name: Profile(name=name, **keys) for name, keys in settings.profiles.items()}
 
 
-def described(profile: Profile) -> dict[str, str | bool]:
+def deciding(settings: Evaluate) -> Profile:
+    """The profile that a recipe decides by."""
+    return profiles(settings)[settings.profile]
+
+
+def described(profile: Profile) -> dict[str, Any]:
     """The fields of a profile and `sha256`, their hash."""
-    fields = asdict(profile)
-    return fields | {"sha256": files.digest(fields)}
+    return profile.definition | {"sha256": files.digest(profile.definition)}
 
 
 def count(text: str, reference: str, profile: Profile) -> Counted:
-    """Fewest edits that turn the text into the reference (Levenshtein distance), after the profile's normalisation."""
-    units = _units(reference, profile)
-    return Counted(Levenshtein.distance(_units(text, profile), units), len(units))
+    """Fewest edits that turn the reference into the text (Levenshtein distance), after the profile's normalisation.
+
+    Several alignments can have the fewest edits, and other kinds of them. The kinds are those of rapidfuzz's alignment,
+    which is the same each time, and the one of jiwer.
+    """
+    units, said = _units(reference, profile), _units(text, profile)
+    if said == units:
+        return Counted(0, len(units))
+    tags = [tag for tag, *_ in Levenshtein.editops(units, said).as_list()]
+    substituted, deleted = tags.count("replace"), tags.count("delete")
+    inserted = len(tags) - substituted - deleted
+    return Counted(len(tags), len(units), substituted, deleted, inserted)
+
+
+def kinds(rows: Iterable[Counted]) -> dict[str, int]:
+    """The edits of rows by kind: substitutions, deletions and insertions, in the profile's unit."""
+    columns = [sum(column) for column in zip(*(row[2:] for row in rows), strict=True)]
+    return dict(zip(("sub", "del", "ins"), columns or (0, 0, 0), strict=True))
 
 
 def weighed(counted: Counted, profile: Profile) -> tuple[float, int]:
@@ -84,10 +91,10 @@ def weighed(counted: Counted, profile: Profile) -> tuple[float, int]:
 
     With per-row averages, an empty reference has rate 0 for an empty text and 1 for any other.
     """
-    if profile.average == "pooled":
+    if profile.average == POOLED:
         return counted.edits, counted.length
     rate = counted.edits / counted.length if counted.length else float(counted.edits > 0)
-    return min(1.0, rate) if profile.clamp else rate, 1
+    return min(float(profile.limit), rate) if profile.clamp else rate, 1
 
 
 def rate(rows: Iterable[Counted], profile: Profile) -> float | None:
@@ -99,13 +106,39 @@ def rate(rows: Iterable[Counted], profile: Profile) -> float | None:
 
 def _units(text: str, profile: Profile) -> Sequence[str]:
     """The text as the profile counts it: a string of code points, or a list of clusters or words."""
-    if profile.marks == "stripped":
+    text = _written(text, profile)
+    if profile.unit == WORD:
+        return text.split()
+    return clusters(text) if profile.unit == CLUSTER else text
+
+
+def _written(text: str, profile: Profile) -> str:
+    """The text after a profile's normalisation, in the order that `Profile` gives."""
+    if profile.normalisation == WHISPER_ENGLISH:
+        text = whisper_english.normalised(text)
+    elif profile.normalisation == BAMBARA_LEADERBOARD:
+        text = _of_bambara_leaderboard(text)
+    if profile.punctuation == REMOVED:
+        text = PUNCTUATION.sub("", text)
+    if profile.case == FOLDED:
+        text = text.casefold()
+    if profile.marks == STRIPPED:
         # NFD first: a composed letter such as é would keep its mark.
         text = MARK.sub("", unicodedata.normalize("NFD", text))
-    if profile.normalisation == "NFC":
+    if profile.normalisation == NFC:
         text = nfc(text)
-    if profile.spaces == "removed":
+    elif profile.normalisation == NFKC:
+        text = unicodedata.normalize("NFKC", text)
+    if profile.spaces == REMOVED:
         text = "".join(text.split())
-    if profile.unit == "word":
-        return text.split()
-    return clusters(text) if profile.unit == "grapheme cluster" else text
+    return " ".join(text.split()) if profile.spaces == COLLAPSED else text
+
+
+def _of_bambara_leaderboard(text: str) -> str:
+    """The text as the Bambara ASR leaderboard of MALIBA-AI counts it: its `normalize_text`.
+
+    https://github.com/MALIBA-AI/bambara-asr-leaderboard, space/utils/utils_functions.py; Diallo and others 2026
+    (arXiv:2602.09785). What is neither letter, digit, underscore nor white space is removed, and so are marks that no
+    composed letter has, as N'Ko's.
+    """
+    return " ".join(re.sub(r"[^\w\s]", "", text.lower()).split())

@@ -15,7 +15,8 @@ from thunder_train.config import load, validate
 from thunder_train.config.adapter import Adapter
 from thunder_train.config.evaluate import Gate
 from thunder_train.config.fields import is_operational
-from thunder_train.config.project import ProjectFile, Recipe, operational
+from thunder_train.config.project import Recipe, operational
+from thunder_train.config.project_file import ProjectFile
 from thunder_train.config.train import Train
 from thunder_train.core import paths
 
@@ -44,7 +45,10 @@ TAKEN: dict[str, frozenset[str]] = {
         | {"weight_decay", "max_grad_norm", "grad_checkpoint", "choose", "patience", "max_skipped", "seed"}
     ),
     "adapter": frozenset({"path", "max_seq_len"}),
-    "evaluate": frozenset({"max_tokens", "batch_size", "profile", "bootstrap", "seed", "gate", "probe"}),
+    "evaluate": frozenset({"max_tokens", "batch_size", "profile", "profiles", "bootstrap", "seed", "gate", "probe"}),
+    "evaluate.profiles.NAME": frozenset(
+        {"unit", "spaces", "normalisation", "marks", "case", "punctuation", "average", "clamp", "limit"}
+    ),
     "evaluate.gate": frozenset({"command", "preserved", "blocked", "floor", "relative"}),
     "evaluate.probe": frozenset(
         {"max_empty", "max_pad", "max_loop", "max_copied", "max_wrong_script", "max_over_long"}
@@ -165,6 +169,8 @@ def _taken_table(values: dict[str, Any], path: str, where: str, problems: list[T
 
 
 def _taken(value: Any, path: str, where: str, problems: list[ThunderError]) -> Any:
+    if path == "evaluate.profiles" and isinstance(value, dict):
+        return {name: _taken(keys, f"{path}.NAME", where, problems) for name, keys in value.items()}
     if path not in TAKEN:
         return value
     if isinstance(value, list):
