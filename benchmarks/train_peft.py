@@ -1,4 +1,4 @@
-"""A side of train_real.py: LoRA by PEFT on torch's CPU, in the Python of an environment of its own.
+"""A side of train_real.py: LoRA by PEFT on torch, in an environment of its own, on a GPU if torch has one.
 
 python train_peft.py JOB.json
 
@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 IGNORED = -100
 """What torch's cross-entropy leaves out."""
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -26,7 +27,7 @@ def main(job):
     """Train, and write the adapter and the peak memory."""
     torch.manual_seed(0)
     torch.set_num_threads(job["threads"])
-    base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"])).to(DEVICE)
     blocks = base.config.num_hidden_layers
     lora = LoraConfig(
         r=job["rank"],
@@ -40,7 +41,8 @@ def main(job):
     optimizer = torch.optim.AdamW(trained, lr=job["learning_rate"], weight_decay=job["weight_decay"])
     train(model, optimizer, job)
     model.save_pretrained(job["adapter"])
-    peak = {"mlx_bytes": 0, "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    used = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
+    peak = {"mlx_bytes": used, "rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     Path(job["probe"]).write_text(json.dumps(peak))
 
 
@@ -83,7 +85,8 @@ def losses(model, rows):
         tokens[line, :length], attended[line, :length] = torch.tensor(row["tokens"]), 1
         for first, end in row["spans"]:
             labels[line, first:end] = tokens[line, first:end]
-    logits = model(input_ids=tokens, attention_mask=attended).logits[:, :-1].flatten(0, 1)
+    tokens, labels, attended = tokens.to(DEVICE), labels.to(DEVICE), attended.to(DEVICE)
+    logits = model(input_ids=tokens, attention_mask=attended).logits[:, :-1].flatten(0, 1).float()
     wanted = labels[:, 1:].flatten()
     return cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum"), int((wanted != IGNORED).sum())
 

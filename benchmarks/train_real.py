@@ -1,14 +1,16 @@
 """Measures LoRA on a real model: our training, mlx_lm.lora under mlx.launch, and PEFT on torch's CPU.
 
 .venv/bin/python benchmarks/train_real.py --model FOLDER [--torch PYTHON] [--epochs 3] [--rows 96] [--turns 1]
-    [--cases float32-4,float32-all,4bit-4,4bit-all] [--sides "ours,mlx-lm,PEFT on torch"] [--add] [--write] [--tiny]
+    [--cases float32-4,float32-all,4bit-4,4bit-all] [--sides "ours,mlx-lm,PEFT on torch"] [--ranks 2]
+    [--add] [--write] [--tiny]
 
 FOLDER: a small Llama in float32, such as SmolLM2-135M-Instruct, fetched and converted with
     .venv/bin/mlx_lm.convert --hf-path HuggingFaceTB/SmolLM2-135M-Instruct --dtype float32 --mlx-path FOLDER
-The 4-bit model is made from it. PYTHON: that of an environment of its own with torch, transformers and peft (`python -m
-venv torchenv; torchenv/bin/pip install torch transformers peft`); without it that side is left out. --add: keep the
-results of runs before with the same rows and model. --write: write the tables of all results to benchmarks/TRAIN.md.
---tiny: a few steps of a tiny model in a temporary folder, to check that this program works.
+The others are made from it; the cases bfloat16-4 and bfloat16-all are for a GPU. PYTHON: that of an environment of its
+own with torch, transformers and peft (`python -m venv torchenv; torchenv/bin/pip install torch transformers peft`);
+without it that side is left out. --ranks 1: without a launcher, as on one GPU, which each side takes if its MLX or
+torch has one. --add: keep the results of runs before with the same rows and model. --write: write the tables of results
+to benchmarks/TRAIN.md. --tiny: a few steps of a tiny model in a temporary folder, to check that this program works.
 Other files are below .thunder/bench/train-real. Run it on an idle machine: two ranks need two cores.
 """
 
@@ -67,17 +69,19 @@ def measure(subject: Side, case: Case, epochs: int, targets: int) -> Result:
     )
 
 
-def subject_of(name: str, case: Case, model: Path, material: Material, epochs: int, python: str) -> Side:
+def subject_of(
+    name: str, case: Case, model: Path, material: Material, epochs: int, python: str, ranks: int = RANKS
+) -> Side:
     """A side's commands."""
     run_folder = material.folder.parent / f"{case.name}-{re.sub('[^a-z0-9]+', '-', name.lower())}"
     layers = case.layers or json.loads((model / "config.json").read_text())["num_hidden_layers"]
     if name != PEFT:
-        return side(name, model, material, epochs, run_folder, layers=layers, rate=RATE)
+        return side(name, model, material, epochs, run_folder, layers=layers, rate=RATE, ranks=ranks)
     run_folder.mkdir(parents=True, exist_ok=True)
     job = {
         "model": str(model), "adapter": str(run_folder / "peft"), "probe": str(run_folder / "probe" / "peft.json"),
-        "threads": RANKS, "rank": RANK, "scale": SCALE, "layers": layers, "learning_rate": RATE,
-        "weight_decay": DECAY, "batch": BATCH, "epochs": epochs,
+        "threads": ranks, "rank": RANK, "scale": SCALE, "layers": layers, "learning_rate": RATE,
+        "weight_decay": DECAY, "batch": BATCH, "epochs": epochs, "dtype": case.numbers,
         "rows": json.loads((material.folder / "tokens.json").read_text()),
     }  # fmt: skip
     (run_folder / "job.json").write_text(json.dumps(job))
@@ -114,11 +118,14 @@ def write_tokens(material: Material, model: Path) -> int:
     return sum(row.targets for row in rows["train"])
 
 
-def write_packed(model: Path, folder: Path) -> Path:
-    """The model in 4 bits, unless the folder has it."""
+def base_of(case: Case, model: Path, folder: Path) -> Path:
+    """The model in the case's numbers, written to the folder unless it has it; a float32 model is its own."""
+    if case.numbers == "float32":
+        return model
     if not (folder / "config.json").exists():
         program = str(Path(sys.executable).parent / "mlx_lm.convert")
-        argv = [program, "--hf-path", str(model), "--mlx-path", str(folder), "-q", "--q-bits", "4"]
+        numbers = ["-q", "--q-bits", "4"] if case.numbers == "4bit" else ["--dtype", case.numbers]
+        argv = [program, "--hf-path", str(model), "--mlx-path", str(folder), *numbers]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return folder
 
@@ -130,7 +137,7 @@ def compare(
     targets = write_tokens(material, model)
     for turn in range(flags.turns):
         for name in names if turn % 2 == 0 else names[::-1]:
-            subject = subject_of(name, case, model, material, flags.epochs, flags.torch)
+            subject = subject_of(name, case, model, material, flags.epochs, flags.torch, flags.ranks)
             result = measure(subject, case, flags.epochs, targets)
             print(f"{case.name}  {name}: {result.targets_per_s:.0f} targets/s, {result.total_s:.0f} s", flush=True)
             yield replace(result, loss=loss_of(subject, model, material))
@@ -144,10 +151,10 @@ def measure_all(home: Path, flags: argparse.Namespace) -> list[Result]:
     warm = train_english.write(home / "warm" / "rows", BATCH, BATCH)
     for name in flags.cases:
         case = CASES[name]
-        base = write_packed(model, home / "4bit") if case.is_packed else model
-        sides = [each for each in flags.sides if each != PEFT or (flags.torch and not case.is_packed)]
+        base = base_of(case, model, home / case.numbers)
+        sides = [each for each in flags.sides if each != PEFT or (flags.torch and case.numbers != "4bit")]
         if {THEIRS, QUIET} & set(sides):  # mlx-lm keeps its compiled code on disk; ours compiles nothing on a CPU
-            for _ in train_run.lines(subject_of(QUIET, case, base, warm, 1, "")):
+            for _ in train_run.lines(subject_of(QUIET, case, base, warm, 1, "", flags.ranks)):
                 pass
         for result in compare(case, sides, base, material, flags):
             results.append(result)
@@ -158,9 +165,9 @@ def measure_all(home: Path, flags: argparse.Namespace) -> list[Result]:
 def tiny(home: Path, python: str) -> None:
     """Each kind of side once on a tiny model, without a page."""
     write_model(home / "model", TINY)
-    packed = write_packed(home / "model", home / "4bit")
+    packed = base_of(CASES["4bit-all"], home / "model", home / "4bit")
     material = train_english.write(home / "rows", BATCH, BATCH, longest=30)
-    flags = argparse.Namespace(turns=1, epochs=2, torch=python)
+    flags = argparse.Namespace(turns=1, epochs=2, torch=python, ranks=RANKS)
     list(compare(CASES["float32-4"]._replace(layers=1), [OURS, EAGER], home / "model", material, flags))
     list(compare(CASES["4bit-all"], [OURS], packed, material, flags))
     if python:
@@ -175,7 +182,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES))
+    parser.add_argument("--ranks", type=int, default=RANKS, choices=[1, RANKS])
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES)[:4])
     parser.add_argument("--sides", type=lambda text: text.split(","), default=[OURS, THEIRS, PEFT])
     for name in ("add", "write", "tiny"):
         parser.add_argument(f"--{name}", action="store_true")

@@ -17,10 +17,10 @@ PEFT = "PEFT on torch"
 
 
 class Case(NamedTuple):
-    """A base model and the last blocks that get LoRA; layers: 0 for all."""
+    """A base model and the last blocks that get LoRA. numbers: float32, bfloat16 or 4bit; layers: 0 for all."""
 
     name: str
-    is_packed: bool
+    numbers: str
     layers: int
     title: str
 
@@ -28,10 +28,12 @@ class Case(NamedTuple):
 CASES = {
     case.name: case
     for case in (
-        Case("float32-4", False, 4, "float32, LoRA on the last 4 blocks"),
-        Case("float32-all", False, 0, "float32, LoRA on all blocks"),
-        Case("4bit-4", True, 4, "4 bits, LoRA on the last 4 blocks"),
-        Case("4bit-all", True, 0, "4 bits, LoRA on all blocks"),
+        Case("float32-4", "float32", 4, "float32, LoRA on the last 4 blocks"),
+        Case("float32-all", "float32", 0, "float32, LoRA on all blocks"),
+        Case("4bit-4", "4bit", 4, "4 bits, LoRA on the last 4 blocks"),
+        Case("4bit-all", "4bit", 0, "4 bits, LoRA on all blocks"),
+        Case("bfloat16-4", "bfloat16", 4, "bfloat16, LoRA on the last 4 blocks"),
+        Case("bfloat16-all", "bfloat16", 0, "bfloat16, LoRA on all blocks"),
     )
 }
 

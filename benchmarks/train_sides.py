@@ -56,10 +56,11 @@ def side(
     is_pinned: bool = False,
     layers: int = LAYERS,
     rate: float = RATE,
+    ranks: int = 2,
 ) -> Side:
     """The commands of a side that trains for `epochs` epochs and prints a line after each.
 
-    layers: last blocks that get LoRA. rate: learning rate.
+    layers: last blocks that get LoRA. rate: learning rate. ranks: 1 starts `OURS` and `THEIRS` without a launcher.
     """
     job = Job(model, material, epochs, run, layers, rate)
     (run / "probe").mkdir(parents=True, exist_ok=True)
@@ -67,8 +68,10 @@ def side(
     common = {"PYTHONPATH": probe, "BENCH_PROBE": str(run / "probe"), "PYTHONUNBUFFERED": "1"}
     common |= {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "1"} | ({"BENCH_PIN": "1"} if is_pinned else {})
     if name in (OURS, ALONE):
-        return Side(name, run, [(_ours(name, job), common)])
+        return Side(name, run, [(_ours(ALONE if ranks == 1 else name, job), common)])
     lora = [sys.executable, "-m", "mlx_lm.lora", "--config", str(_config(job))]
+    if ranks == 1:
+        return Side(name, run, [(lora, common)])
     if name == QUIET:
         addresses = run / "ring.json"
         port = 20000 + os.getpid() % 20000
