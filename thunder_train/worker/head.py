@@ -17,10 +17,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-BLOCK = 1 << 20
-"""Logits of a block: 4 MB in float32, and about four such arrays at a time."""
-ROWS = 512
-"""Most rows of a block. With fewer, a matrix product spends its time on reading the weights."""
+BLOCK, ROWS = 1 << 20, 512
+"""On a CPU: logits of a block, 4 MB in float32, about four such arrays at a time; and its most rows. With fewer rows, a
+matrix product spends its time on reading the weights.
+"""
+GPU_BLOCK, GPU_ROWS = 1 << 22, 2048
+"""The same on a GPU, where every operation costs a launch: small blocks are most of a step's operations
+(benchmarks/TRAIN.md). Not measured on a GPU.
+"""
 FAMILIES = (
     "cohere", "cohere2", "deepseek", "deepseek_v3", "ernie4_5", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm",
     "glm4", "glm4_moe", "gpt_oss", "granite", "granitemoe", "helium", "internlm3", "llama", "mimo", "mixtral",
@@ -61,7 +65,7 @@ class Head:
         if self.owner.training:
             return _frozen(hidden, labels, weights, self.finish)
         parts = [mx.array(0.0)]
-        for start, stop in _ranges(hidden.shape[0], ROWS):
+        for start, stop in _ranges(hidden.shape[0], block()[1]):
             parts.append(_Rows(hidden[start:stop], labels[start:stop], weights, self.finish).loss(parts[-1]))
         return mx.stack(parts).sum()
 
@@ -94,6 +98,11 @@ def text_model(model: nn.Module) -> nn.Module:
 def family(model: nn.Module) -> str:
     """The module of mlx-lm that a model is from."""
     return type(model).__module__.rpartition(".")[2]
+
+
+def block() -> tuple[int, int]:
+    """(logits, rows) of a block on the device that computes."""
+    return (BLOCK, ROWS) if mx.default_device().type == mx.cpu else (GPU_BLOCK, GPU_ROWS)
 
 
 class _Same(nn.Module):
@@ -186,7 +195,7 @@ def _frozen(hidden: mx.array, labels: mx.array, weights: Weights, finish: Logits
     @mx.custom_function
     def both(states: mx.array) -> tuple[mx.array, ...]:
         losses, pulls = mx.array(0.0), list[mx.array]()
-        for start, stop in _ranges(states.shape[0], ROWS):
+        for start, stop in _ranges(states.shape[0], block()[1]):
             rows = _Rows(states[start:stop], labels[start:stop], weights, finish)
             loss, pull = rows.loss_and_gradient([losses, *pulls[-1:]])
             losses = losses + loss
@@ -203,8 +212,8 @@ def _frozen(hidden: mx.array, labels: mx.array, weights: Weights, finish: Logits
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """At most ROWS targets, whose logits are computed a block of words at a time, each block after the one before it:
-    MLX would otherwise be free to compute all of them at the same time.
+    """Targets, at most the rows of a block. Their logits are computed a block of words at a time, each after the one
+    before: MLX would otherwise be free to compute all blocks at the same time.
     """
 
     hidden: mx.array
@@ -247,7 +256,7 @@ class _Rows:
 
     def _parts(self) -> Iterator[tuple[int, Weights]]:
         """The first word, and the weights, of each block."""
-        for start, stop in _ranges(self.weights.words, max(1, BLOCK // self.hidden.shape[0])):
+        for start, stop in _ranges(self.weights.words, max(1, block()[0] // self.hidden.shape[0])):
             yield start, self.weights[start:stop]
 
     def _finished(self, raw: mx.array) -> mx.array:
@@ -275,7 +284,7 @@ def _trained(hidden: mx.array, labels: mx.array, head: Head) -> mx.array:
     @mx.custom_function
     def both(states: mx.array, *values: mx.array) -> tuple[mx.array, ...]:
         losses, pulls, sums = mx.array(0.0), list[mx.array](), [mx.zeros_like(value) for value in values]
-        for start, stop in _ranges(states.shape[0], max(1, BLOCK // _words(head))):
+        for start, stop in _ranges(states.shape[0], max(1, block()[0] // _words(head))):
             mine = mx.depends([states[start:stop]], [losses, *pulls[-1:], *sums])[0]
             part, (pull, more) = mx.value_and_grad(loss, (0, 1))(mine, list(values), labels[start:stop])
             losses, sums = losses + part, [old + new for old, new in zip(sums, more, strict=True)]

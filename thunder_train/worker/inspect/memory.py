@@ -17,7 +17,6 @@ from thunder_train.core import supported_models
 from thunder_train.worker import head
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.plan import Pass
-from thunder_train.worker.head import BLOCK
 from thunder_train.worker.model import trainable_parameters
 from thunder_train.worker.optimizer import state_bytes
 
@@ -151,7 +150,7 @@ def activations(
         logits = (factors.logits + capped) * sizes.vocabulary
         return round(tokens * (sizes.item_size * (held + work) + FLOAT32 * logits))
     # The loss is done, and its blocks are free again, when the backward pass of the first block begins.
-    numbers = (BLOCKS + capped) * min(BLOCK, tokens * sizes.vocabulary) + STATES * tokens * sizes.width
+    numbers = (BLOCKS + capped) * min(head.block()[0], tokens * sizes.vocabulary) + STATES * tokens * sizes.width
     return round(tokens * sizes.item_size * held + max(tokens * sizes.item_size * work, FLOAT32 * numbers))
 
 
