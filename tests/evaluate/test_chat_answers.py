@@ -10,7 +10,7 @@ from thunder_train.evaluate.conditions import evaluate, judge
 def chat(question: str, answer: str, base: str, adapter: str) -> dict[str, Any]:
     """A row of a chat as the worker writes it."""
     row = prediction("", "", base, adapter, partition="")
-    return row | {"id": question, "question": question, "answer": answer}
+    return row | {"id": question, "group": question, "question": question, "answer": answer}
 
 
 ROWS = [
@@ -25,21 +25,61 @@ def scored(rows: list[dict[str, Any]], **losses: Any) -> tuple[Any, dict[str, An
     return judge(rows, {}, FACTS | losses, settings(), "test")
 
 
-def test_answers_are_compared_with_the_rows_own() -> None:
+def test_answers_are_compared_with_the_expected_ones() -> None:
     """
-    An error rate needs a hypothesis; how many answers are those of the row is all that can be counted.
+    A chat has no hypothesis to correct: what the base model answers is the baseline.
     """
     _, evaluation = scored(ROWS)
+    answers = evaluation["answers"]
 
     assert ({"test": 2, "scored": 0, "chat": 2}, []) == (evaluation["rows"], evaluation["conditions"])
-    assert (2, {"base": 1, "adapter": 1}) == (evaluation["chat"]["rows"], evaluation["chat"]["exact"])
-    assert {
-        "id": "Is it?",
-        "question": "Is it?",
-        "answer": "Yes.",
-        "base": "No, it is not, and I can tell you at length why that is.",
-        "adapter": "Yes.",
-    } == evaluation["chat"]["examples"][0]
+    base, adapter = answers["scores"]
+    assert ("base", 2, 0.5, 53 / 12, 14 / 2) == (base["model"], base["n"], base["exact"], base["cer"], base["wer"])
+    assert ("adapter", 0.5, 32 / 12, 4.0) == (adapter["model"], adapter["exact"], adapter["cer"], adapter["wer"])
+    change = [round(answers["change"][name], 9) for name in ("exact", "cer", "wer")]
+    assert [0.0, -175.0, -300.0] == change  # 32 edits of 12 characters against 53, 8 of 2 words against 14
+    assert answers["change"]["chrf"] == adapter["chrf"] - base["chrf"]
+    assert (1, 0, 1) == (answers["better"], answers["same"], answers["worse"])
+
+
+def test_examples_are_the_rows_with_the_largest_differences() -> None:
+    """
+    What an adapter gained and what it broke is seen in texts.
+    """
+    answers = scored(ROWS)[1]["answers"]["examples"]
+
+    assert [
+        {
+            "id": "Is it?",
+            "question": "Is it?",
+            "answer": "Yes.",
+            "base": "No, it is not, and I can tell you at length why that is.",
+            "adapter": "Yes.",
+        }
+    ] == answers["best"]
+    assert ["Why?"] == [each["id"] for each in answers["worst"]]
+
+
+def test_a_few_groups_have_no_interval() -> None:
+    """
+    Two rows say nothing about a third.
+    """
+    answers = scored(ROWS)[1]["answers"]
+
+    assert (2, True, None) == (answers["groups"], answers["too_few_groups"], answers["change"]["cer_low"])
+
+
+def test_intervals_draw_the_rows_of_a_group_together() -> None:
+    """
+    Ten rows of one conversation are one witness: 30 conversations of 10 equal rows say as much as 30 rows.
+    """
+    alone = [chat(f"{at}?", "Yes.", "No.", "Yes." if at % 3 else "No.") | {"group": str(at)} for at in range(30)]
+    tenfold = [row | {"id": f"{row['id']}{copy}"} for row in alone for copy in range(10)]
+    few, many = scored(alone)[1]["answers"], scored(tenfold)[1]["answers"]
+
+    assert (30, 30, 300) == (few["groups"], many["groups"], many["rows"])
+    assert few["change"] == many["change"]
+    assert few["change"]["exact_low"] < 100 * 2 / 3 < few["change"]["exact_high"] < 100
 
 
 def test_the_gate_is_not_asked_about_a_chat() -> None:
@@ -58,7 +98,8 @@ def test_an_answer_of_a_chat_may_be_of_any_length_and_hold_any_tag() -> None:
     """
     rows = [chat("How?", "Use <del>.", "", "Use <s>, as in the page that was shown to you yesterday.")]
 
-    assert dict.fromkeys(BEHAVIOURS, 0) | {"rows": 1} == scored(rows)[1]["probe"]["adapter"]
+    counts = scored(rows)[1]["probe"]["adapter"]
+    assert dict.fromkeys(BEHAVIOURS, 0) | {"rows": 1, "intervals": counts["intervals"]} == counts
 
 
 def test_an_answer_in_another_script_than_question_and_answer_counts() -> None:
@@ -92,6 +133,6 @@ def test_a_dataset_without_chat_has_no_word_about_it() -> None:
     rows = [prediction("ߊ", "ߋ", "ߊ", "ߋ")]
     _, evaluation = scored(rows)
 
-    assert not {"chat", "silence"} & evaluation.keys()
+    assert not {"answers", "silence"} & evaluation.keys()
     assert {"test": 1, "scored": 1} == evaluation["rows"]
     assert evaluation == evaluate(rows, scored(rows)[0], LOSSES, settings(), "5" * 64)

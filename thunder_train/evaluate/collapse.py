@@ -1,6 +1,6 @@
 """Counts degenerate answers of the base model and the adapter, and detects a collapsed adapter.
 
-Input: predictions.  Output: the "probe" part of eval.json, and an error for each limit that the adapter exceeds.  A
+Input: predictions.  Output: the "probe" part of eval.json, with a sentence for each limit that the adapter exceeds.  A
 loss can fall while every answer is useless, so the answers themselves are checked.
 """
 
@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from thunder_train import ThunderError
 from thunder_train.config.evaluate import Probe
 from thunder_train.core.text import nfc
-from thunder_train.evaluate import chat_answers, silence
+from thunder_train.evaluate import chat_answers, intervals, silence
 
 MODELS = ("base", "adapter")
 BEHAVIOURS = {
@@ -66,35 +65,21 @@ class Answer(NamedTuple):
 
 
 def behaviour(predictions: list[dict[str, Any]], limits: Probe) -> dict[str, Any]:
-    """Rows and degenerate answers of each model, and `collapsed`: a sentence for each limit the adapter exceeds."""
+    """Rows, degenerate answers and 95 % intervals of their shares, of each model; and `collapsed`: a sentence for each
+    limit that the adapter exceeds.
+    """
     counts: dict[str, Any] = {model: _counts(_answers(predictions, model)) for model in MODELS}
-    return counts | {"collapsed": [what for _, what in _exceeded(counts["adapter"], limits)]}
-
-
-def problems(counts: dict[str, Any], limits: Probe, where: str) -> list[ThunderError]:
-    """An error for each limit that the adapter exceeds. counts: from `behaviour`. where: the recipe's file."""
-    hint = "read logs/evaluate/predictions.jsonl of the run; train longer or at another rate, or raise the limit"
-    of_adapter = [_thinking("adapter", counts["adapter"]), hint] if counts["adapter"].get(THINKING) else [hint]
-    return [
-        ThunderError(
-            f"the adapter has collapsed: {what}",
-            f"{where}: evaluate.probe.{key}",
-            "; ".join(of_adapter) if key == "max_over_long" else hint,
-        )
-        for key, what in _exceeded(counts["adapter"], limits)
-    ]
+    return counts | {"collapsed": _exceeded(counts["adapter"], limits)}
 
 
 def thinking(counts: dict[str, Any]) -> list[str]:
-    """A sentence for each model that was still thinking when answers ended, with what to do. counts: as above."""
-    return [_thinking(model, counts[model]) for model in MODELS if counts[model].get(THINKING)]
-
-
-def _thinking(model: str, counts: dict[str, int]) -> str:
-    return (
-        f"{counts[THINKING]} of {counts['rows']} answers of the {model} were still thinking when they ended; "
-        "set enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens"
-    )
+    """A sentence for each model that was still thinking when answers ended, with what to do. counts: of `behaviour`."""
+    return [
+        f"{counts[model][THINKING]} of {counts[model]['rows']} answers of the {model} were still thinking when they "
+        "ended; set enable_thinking = false in [models.NAME.template] or raise evaluate.max_tokens"
+        for model in MODELS
+        if counts[model].get(THINKING)
+    ]
 
 
 def faults(answer: Answer) -> list[str]:
@@ -147,24 +132,25 @@ def _answers(predictions: list[dict[str, Any]], model: str) -> Iterable[Answer]:
             yield Answer(*answer, row["asr_text"], row["reference_text"], is_silent=silence.is_silent(row))
 
 
-def _counts(answers: Iterable[Answer]) -> dict[str, int]:
+def _counts(answers: Iterable[Answer]) -> dict[str, Any]:
     rows, unfinished, counts = 0, 0, dict.fromkeys(BEHAVIOURS, 0)
     for answer in answers:
         rows += 1
         unfinished += answer.finish == THINKING
         for name in faults(answer):
             counts[name] += 1
-    return counts | {"rows": rows} | ({THINKING: unfinished} if unfinished else {})
+    shares = {name: intervals.of_share(count, rows) for name, count in counts.items() if rows}
+    return counts | {"rows": rows, "intervals": shares} | ({THINKING: unfinished} if unfinished else {})
 
 
-def _exceeded(counts: dict[str, int], limits: Probe) -> list[tuple[str, str]]:
-    """(key of the limit, sentence) for each limit that is exceeded; a share equal to its limit is allowed."""
+def _exceeded(counts: dict[str, Any], limits: Probe) -> list[str]:
+    """A sentence for each limit that is exceeded: by the share, and by all that its interval leaves open."""
     rows, exceeded = counts["rows"], []
-    for name, predicate in BEHAVIOURS.items():
+    for name, (low, high) in counts["intervals"].items():
         limit: float = getattr(limits, f"max_{name}")
-        if rows and counts[name] / rows > limit:
-            share = f"{counts[name]} of {rows} answers ({counts[name] / rows:.1%})"
-            exceeded.append((f"max_{name}", f"{share} {predicate}; the limit is {limit:.1%}"))
+        if low > limit:
+            share = f"{counts[name]} of {rows} answers ({low:.1%} to {high:.1%} of all)"
+            exceeded.append(f"{share} {BEHAVIOURS[name]}; the limit is {limit:.1%}")
     return exceeded
 
 

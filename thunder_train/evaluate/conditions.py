@@ -24,6 +24,8 @@ SCHEMA = "thunder.eval/3"
 ALL = "all"
 """Name, beside the partitions', of all rows together."""
 MODELS = ("base", "adapter")
+LARGEST = 700
+"""Largest loss whose perplexity is a number of 64 bits."""
 CONFUSIONS = 20
 """Maximum number of confusions in eval.json."""
 EXAMPLES = 5
@@ -93,15 +95,15 @@ def evaluate(
     rows = [row for row in predictions if row["reference_text"].strip() or silence.is_silent(row)]
     texts, profile = conditions(rows, judged, settings), deciding(settings)
     finals = [each.text for each in texts["adapter_gated"]]
-    chat = chat_answers.compared(predictions, MODELS)
+    answers = chat_answers.compared(predictions, settings)
     silent = silence.invented(rows, {name: [text.text for text in each] for name, each in texts.items()})
     unasked = losses.get("text_rows", 0)
-    kinds = {"silent": silent.get("rows"), "chat": chat.get("rows"), "text": unasked}
+    kinds = {"silent": silent.get("rows"), "chat": answers.get("rows"), "text": unasked}
     counts = {"test": len(predictions) + unasked, "scored": len(rows)}
     return {
         "schema": SCHEMA,
         "adapter_sha256": adapter_sha256,
-        "losses": {model: losses[model] for model in MODELS},
+        "losses": {model: {split: _with_perplexity(each) for split, each in losses[model].items()} for model in MODELS},
         "environment": losses["environment"],
         "profile": error_rates.described(profile),
         "profiles": [_rates(rows, texts, each) for each in error_rates.profiles(settings).values()],
@@ -112,8 +114,14 @@ def evaluate(
         "confusions": confusions((row["asr_text"], row["reference_text"]) for row in rows if row["reference_text"]),
         "examples": extremes(rows, finals, profile),
         **({"silence": silent} if silent else {}),
-        **({"chat": chat} if chat else {}),
+        **({"answers": answers} if answers else {}),
     }
+
+
+def _with_perplexity(measured: dict[str, Any]) -> dict[str, Any]:
+    """The loss of a split with its perplexity, e to the loss: from how many equally likely tokens the model chooses."""
+    loss = measured["loss"]
+    return measured | {"perplexity": None if loss is None or loss > LARGEST else math.exp(loss)}
 
 
 def conditions(rows: list[Prediction], judged: gate.Judged, settings: Evaluate) -> dict[str, list[Text]]:

@@ -106,6 +106,19 @@ def effective(weights: Sequence[float], groups: Sequence[str]) -> float:
     return math.fsum(of_group.values()) ** 2 / squares if squares else 1.0
 
 
+def of_share(count: int, rows: int) -> tuple[float, float]:
+    """(low, high) of a share of rows that was counted (Wilson 1927, Journal of the American Statistical Association).
+
+    1 of 13 says 1 % to 33 %: that is no sign of more than 5 %.
+    """
+    if not rows:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    middle = (count + z * z / 2) / (rows + z * z)
+    reach = z * math.sqrt(count * (rows - count) / rows + z * z / 4) / (rows + z * z)
+    return round(max(0.0, middle - reach), DIGITS), round(min(1.0, middle + reach), DIGITS)
+
+
 def student(share: float, freedom: float) -> float:
     """The quantile of Student's t distribution (Abramowitz and Stegun 1964, 26.7.5), to 1e-3 from 10 degrees on.
 

@@ -26,7 +26,7 @@ from thunder_train.core import files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder, hub_dataset, telemetry
-from thunder_train.evaluate import collapse, conditions, gate
+from thunder_train.evaluate import conditions, gate
 from thunder_train.launch import fit
 from thunder_train.launch.scripts import model_flags, rendered
 from thunder_train.report import model_card, run_report
@@ -227,7 +227,7 @@ def evaluate(recipe: Recipe, out: Path) -> None:
 
 
 def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> None:
-    """Write decisions.jsonl and eval.json. Raises ThunderError if the adapter's answers have collapsed."""
+    """Write decisions.jsonl and eval.json, and say whether the adapter's answers have collapsed."""
     decisions = files.read_jsonl(Path(paths.dataset(recipe.dataset.name)) / "decisions.jsonl")
     recorded = {row["id"]: row for row in decisions}
     rows, where = files.read_jsonl(predictions), f"{recipe.file}: evaluate.gate.command"
@@ -235,10 +235,10 @@ def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> Non
     judged, evaluation = conditions.judge(rows, recorded, files.read_json(losses), recipe.evaluate, where, names)
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
     files.write_json(staged / "eval.json", evaluation)
-    problems = collapse.problems(evaluation["probe"], recipe.evaluate.probe, recipe.file)
-    if problems:  # a failed stage leaves no target, so keep the answers where a person can read them
-        shutil.copy(predictions, _run(recipe) / "logs" / "evaluate" / "predictions.jsonl")
-    raise_all(problems)
+    probe = evaluation["probe"]
+    if probe["collapsed"]:
+        for sentence in (f"the adapter has collapsed: {'; '.join(probe['collapsed'])}", *collapse.thinking(probe)):
+            speaker.say(sentence)
 
 
 def report(recipe: Recipe, out: Path, entries: dict[str, Any]) -> None:
