@@ -26,7 +26,7 @@ from thunder_train.core import files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder, hub_dataset, telemetry
-from thunder_train.evaluate import conditions, gate
+from thunder_train.evaluate import collapse, conditions, gate
 from thunder_train.launch import fit
 from thunder_train.launch.scripts import model_flags, rendered
 from thunder_train.report import model_card, run_report
