@@ -170,7 +170,7 @@ def test_json_of_commands_has_the_stated_schema(project: Copy) -> None:
             assert schema.strip("`") == answer["schema"], command
         checked.append(words[0])
 
-    assert {"why", "status", "runs", "fit:smoke", "tokens:smoke", "replay:smoke"} == {*checked}
+    assert {"why", "status", "runs", "fit:smoke", "tokens:smoke", "replay:smoke", "attest:smoke"} == {*checked}
 
 
 def test_schemas_for_agents_are_in_the_code() -> None:

@@ -114,6 +114,11 @@ def task_again() -> Tasks:
     return ({**subtask, "basename": "reproduce"} for subtask in again)
 
 
+def task_attest() -> Tasks:
+    """A run's provenance for others, as an in-toto statement -> attestation.json."""
+    return _each("attest", lambda recipe: tasks.of(recipe, tasks.attest, before=[f"manifest:{recipe.name}"]))
+
+
 def task_hosts() -> Tasks:
     """Ask the hosts of a cluster for their addresses and print its table, to paste into thunder.toml."""
     for name, cluster in PROJECT.remote_clusters.items():

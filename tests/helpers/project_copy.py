@@ -70,7 +70,7 @@ def copy_sources(target: Path) -> Copy:
     ignored = shutil.ignore_patterns("*.pyc.*", ".*", "*.egg-info")
     for name in ("thunder_train", "recipes", "templates", "data/sources", "models"):
         shutil.copytree(PROJECT / name, target / name, ignore=ignored)
-    for name in ("dodo.py", "thunder.toml", "pyproject.toml"):
+    for name in ("dodo.py", "thunder.toml", "pyproject.toml", "requirements.lock"):
         shutil.copy(PROJECT / name, target / name)
     Copy(target).edit("thunder.toml", 'recipes = ["smoke", "nko-nano"]', 'recipes = ["smoke"]')
     return Copy(target)

@@ -41,6 +41,7 @@ CHECK = {
     "help": "exit with 1 if any would run, for CI",
 }
 WHOLE = {"name": "whole", "long": "all", "type": bool, "default": False, "help": "also metrics that are only counted"}
+FILE = f"a manifest.json, or an {paths.ATTESTATION} of `doit attest:NAME`"
 EXIT_STATUS = {DIFFERENT: 1, IMPOSSIBLE: 2}
 """Exit statuses of `doit reproduce` by verdict; 0 for a run that was reproduced."""
 COLUMNS = tuple(stage for stage in explain.ORDER if stage != "hostfile")
@@ -125,7 +126,7 @@ class Reproduce(Command):  # type: ignore[misc]  # doit ships no types
     doc_usage = "-m PATH [--run-command TEXT]"
     doc_description = "Exit status: 0 identical or equivalent, 1 different, 2 impossible, 3 no manifest to rely on."
     cmd_options = (
-        {"name": "manifest", "short": "m", "long": "manifest", "type": str, "default": "", "help": "a manifest.json"},
+        {"name": "manifest", "short": "m", "long": "manifest", "type": str, "default": "", "help": FILE},
         CONFIRMED,
         JSON,
     )
@@ -197,6 +198,8 @@ def show(verdict: Verdict, as_json: bool) -> None:
     rows += [_row(difference) for difference in verdict.differences if difference.section != "outputs"]
     if rows and verdict.word != IDENTICAL:  # other code may give the same bytes
         print_table(("", "manifest", "made again"), rows)
+    if verdict.apart:
+        print(f"not compared, because they also show when and where a run was made: {', '.join(verdict.apart)}")
     if verdict.folder:
         print(f"kept: {verdict.folder}")
 
@@ -234,6 +237,7 @@ def _as_json(verdict: Verdict) -> dict[str, Any]:
         "differences": [one.as_json() for one in verdict.differences],
         "metrics": verdict.metrics,
         "folder": verdict.folder,
+        **({"not_compared": list(verdict.apart)} if verdict.apart else {}),
     }
 
 

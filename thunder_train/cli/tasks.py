@@ -179,6 +179,18 @@ def replay_decisions(recipe: Recipe, as_json: bool) -> None:
 
 
 @fails_cleanly
+def attest(recipe: Recipe, as_json: bool) -> None:
+    """`attest:<recipe>`: the run's provenance as an in-toto statement."""
+    from thunder_train.pipeline import provenance
+
+    made = provenance.attest(recipe, PROJECT)
+    if as_json:
+        console.print_json(made)
+    else:
+        print(f"{made['file']}: {made['outputs']} outputs of {made['inputs']} inputs, each as its hash says")
+
+
+@fails_cleanly
 def write_index() -> None:
     """`index`: the page of all runs, from the manifests that are there now."""
     from thunder_train.report import runs_index

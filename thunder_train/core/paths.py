@@ -53,6 +53,8 @@ MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", *EVALUATED)
 """What the report reads of a run."""
 REPORTS = ("report.md", "report.html")
 """Rendered from templates/<name>.j2."""
+ATTESTATION = "attestation.json"
+"""The provenance of a run for others: an in-toto statement."""
 CARD = "adapter/README.md"
 """The adapter's model card, rendered from templates/model_card.md.j2."""
 STYLE = "style.css"
@@ -90,6 +92,11 @@ def run(name: str) -> str:
 def run_manifest(name: str) -> str:
     """The manifest of a recipe's run."""
     return f"runs/{name}/manifest.json"
+
+
+def attestation(name: str) -> str:
+    """The in-toto statement about a recipe's run."""
+    return f"{run(name)}/{ATTESTATION}"
 
 
 def checkpoints(key: str) -> str:

@@ -65,6 +65,8 @@ class Verdict:
     """Number of metrics compared."""
     folder: str = ""
     """The folder of the reproduction, if it was kept."""
+    apart: tuple[str, ...] = ()
+    """Files that an in-toto statement names, and that no build makes the same twice: they were not compared."""
 
     @property
     def is_reproduced(self) -> bool:

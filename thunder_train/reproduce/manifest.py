@@ -26,6 +26,7 @@ EARLIER = "thunder.run/1"
 """Had the operational keys in its recipe, and launch.sh, evaluate.sh and hostfile.json among its outputs."""
 IDENTITY = ("recipe", "inputs", "model", "environment", "additions")
 """Parts of a manifest of which run_id is the hash; `additions` only where there are any."""
+HINT = "restore it with git, or build the run again with this version"
 MOST_BYTES = 64 << 20
 """Size of the largest manifest that is read; one of ours has kilobytes."""
 
@@ -234,31 +235,38 @@ def build(recipe: Recipe, root: Path, code: dict[str, str], accepted: dict[str, 
 
 def read(path: Path) -> dict[str, Any]:
     """The manifest in a file. Raises ThunderError with every reason not to trust it."""
-    hint = "restore it with git, or build the run again with this version"
+    return checked(decoded(path), path)
+
+
+def decoded(path: Path) -> dict[str, Any]:
+    """The JSON object in a file from anyone. Raises ThunderError if it holds none, or too much."""
     try:
-        run: dict[str, Any] = msgspec.json.decode(_bytes(path, hint), type=dict[str, Any])
-        if run.get("schema") not in (SCHEMA, EARLIER):
-            raise ThunderError(f"has schema {run.get('schema')!r}, but this version reads {SCHEMA}", str(path), hint)
-        run_id = run_id_of(run)
-        run = _upgraded(run) if run["schema"] == EARLIER else run
-        checked = msgspec.convert(run, _Run)
-        _check_numbers(run)
+        value: dict[str, Any] = msgspec.json.decode(_bytes(path, HINT), type=dict[str, Any])
     except FileNotFoundError:
-        raise ThunderError("is missing", str(path), f"run `./doit manifest:{path.parent.name}`") from None
+        hint = f"run `./doit {'attest' if path.name == paths.ATTESTATION else 'manifest'}:{path.parent.name}`"
+        raise ThunderError("is missing", str(path), hint) from None
     except OSError as error:
         raise ThunderError(f"cannot be read: {error.strerror}", str(path), "give the path of a manifest.json") from None
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:  # msgspec's own errors are ValueErrors
-        raise ThunderError(f"is not the manifest of a run: {error}", str(path), hint) from None
-    problems = [*_name_problems(checked), *_path_problems(checked)]
-    if checked.run_id != run_id:
-        problems.append(ThunderError(f"is {checked.run_id!r}, but the manifest's content gives {run_id!r}", "run_id"))
-    raise_all([ThunderError(problem.what, f"{path}: {problem.where}", hint) for problem in problems])
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+        raise ThunderError(f"is not the manifest of a run: {error}", str(path), HINT) from None
+    return value
+
+
+def checked(run: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The manifest that a file holds. Raises ThunderError with every reason not to trust it."""
+    try:
+        if run.get("schema") not in (SCHEMA, EARLIER):
+            raise ThunderError(f"has schema {run.get('schema')!r}, but this version reads {SCHEMA}", str(path), HINT)
+        run_id = run_id_of(run)
+        run = _upgraded(run) if run["schema"] == EARLIER else run
+        as_read = msgspec.convert(run, _Run)
+        _check_numbers(run)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ThunderError(f"is not the manifest of a run: {error}", str(path), HINT) from None
+    problems = [*_name_problems(as_read), *_path_problems(as_read)]
+    if as_read.run_id != run_id:
+        problems.append(ThunderError(f"is {as_read.run_id!r}, but the manifest's content gives {run_id!r}", "run_id"))
+    raise_all([ThunderError(problem.what, f"{path}: {problem.where}", HINT) for problem in problems])
     return run
 
 

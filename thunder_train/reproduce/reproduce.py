@@ -19,7 +19,7 @@ from thunder_train.config.project import SECRETS
 from thunder_train.config.toml_io import as_toml, read_toml
 from thunder_train.core import files, hub_cache, paths, process, shipped
 from thunder_train.evaluate import external_gate
-from thunder_train.reproduce import foreign, hub_sources, manifest, starts
+from thunder_train.reproduce import attestation, foreign, hub_sources, manifest, starts
 from thunder_train.reproduce.compare import IDENTICAL, IMPOSSIBLE, Verdict, first_of, judge
 
 CODE = ("thunder_train", "templates", "dodo.py", "pyproject.toml")
@@ -27,17 +27,17 @@ CODE = ("thunder_train", "templates", "dodo.py", "pyproject.toml")
 
 
 def reproduce(path: Path, root: Path, confirmed: str = "") -> Verdict:
-    """Rebuild the manifest's run and compare. Raises ThunderError if the manifest cannot be trusted.
+    """Rebuild the run of a manifest or of a statement about it, and compare. Raises ThunderError for one not to trust.
 
     confirmed: a gate's command that the user wants to run although the current recipe of that name has another.
     """
-    run = manifest.read(path)
+    run, apart = attestation.read(path)
     folder = root / paths.REPRODUCE / run["run_id"]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(folder.with_name(f"{folder.name}.lock"), "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return _reproduce(run, path, root, folder, confirmed)
+            return replace(_reproduce(run, path, root, folder, confirmed), apart=apart)
     except BlockingIOError:
         raise ThunderError("is being reproduced by another process", str(path), "wait until that ends") from None
     except OSError as error:
@@ -98,6 +98,12 @@ def _parts_of(run: dict[str, Any], root: Path) -> _Parts:
     inputs, input_problems = _inputs(run, root)
     model_files, model_problems = _model(run, root)
     return _Parts(cluster, inputs, model_files, [*problems, *input_problems, *model_problems])
+
+
+def changed(run: dict[str, Any], root: Path) -> list[ThunderError]:
+    """A problem for each given file, of a run's inputs and of its base model, that is not here as the run used it."""
+    trusted = {**run, "recipe": foreign.recipe_of(run, paths.run_manifest(run["recipe"]["name"]))}
+    return [*_inputs(trusted, root)[1], *_model(trusted, root)[1]]
 
 
 def _placed(run: dict[str, Any], parts: _Parts, root: Path, folder: Path) -> tuple[dict[str, Any], ...]:
