@@ -115,6 +115,39 @@ def test_a_key_that_is_not_listed_is_refused(
     assert [] == clean_folders(project)
 
 
+def test_error_rates_of_its_own_come_with_the_manifest(project: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Their definitions decide numbers, and the current thunder.toml may have others under their names.
+    """
+    keys = {"unit": "word", "case": "folded"}
+
+    verdict = stopped(project, lambda run: run["recipe"]["evaluate"].update(profiles={"mine": keys}), monkeypatch)
+
+    assert {"mine": keys} == clean_recipe(verdict)["evaluate"]["profiles"]
+
+
+@pytest.mark.parametrize(
+    ("profiles", "expected"),
+    [
+        ({"mine": {"hook": "x"}}, "evaluate.profiles.NAME.hook: unknown key 'hook'; "),
+        ({"mine": {"unit": "x"}}, "evaluate.profiles.mine.unit: is 'x'; "),
+        ({"../x": {}}, "evaluate.profiles.../x: '../x' contains characters that are not allowed; "),
+        ({"mine": 3}, "evaluate.profiles.mine: must be a table, is 3; "),
+        ([], "evaluate.profiles: must be a table, is []; "),
+    ],
+)
+def test_what_is_no_error_rate_is_refused(
+    project: Copy, monkeypatch: pytest.MonkeyPatch, profiles: Any, expected: str
+) -> None:
+    """
+    Names and keys of any kind, as of any other table.
+    """
+    with pytest.raises(ThunderError) as caught:
+        stopped(project, lambda run: run["recipe"]["evaluate"].update(profiles=profiles), monkeypatch)
+
+    assert str(caught.value).startswith(f"{project.path / 'edited.json'}: {expected}")
+
+
 def _no_such_recipe(project: Copy) -> None:
     (project.path / "recipes/smoke.toml").rename(project.path / "recipes/other.toml")
     project.edit("thunder.toml", 'recipes = ["smoke"]', 'recipes = ["other"]')
