@@ -11,18 +11,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.texts import BRIDGE, NKO, STANDARD, TONED, TONELESS, spelling, texts_of
 from thunder_train import ThunderError
-from thunder_train.data.orthography import (
-    BANNED,
-    BREAK,
-    INVISIBLE,
-    REASONS,
-    STRAY,
-    Orthography,
-    cleaned,
-    faults,
-    from_table,
-    unfit,
-)
+from thunder_train.core.characters import BANNED, BREAK, INVISIBLE, REASONS, STRAY, Orthography, cleaned, faults
+from thunder_train.data.orthography import from_table, unfit
 from thunder_train.data.spelling import contradictions, findings
 
 

@@ -1,6 +1,7 @@
 """The built-in gate: its decisions, and decisions.jsonl."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,14 @@ from hypothesis import strategies as st
 from tests.helpers.gates import DIGITS, HYPOTHESIS, LOOP, PROPOSAL, WHERE, WITNESS, external, policy, prediction
 from thunder_train import ThunderError
 from thunder_train.core import files
+from thunder_train.core.characters import KEEP, Orthography
+from thunder_train.data.orthography import TABLES
 from thunder_train.evaluate import gate
 
+KEEPING = Orthography(
+    "keeping", r"\u07ca-\u07ea\u200b-\u200f\u202a-\u202e", "", "", marks_per_letter=(0.0, 4.0), invisible=KEEP
+)
+"""An orthography whose texts hold invisible characters."""
 TEXTS = st.text(alphabet="ߊߋߌߓߕ\u07eb\u07f2 ", max_size=40)
 
 
@@ -40,6 +47,71 @@ def test_partition_and_budget_decide(
     ruling = gate.rule(partition, hypothesis, proposal, policy())
 
     assert expected == (ruling.verdict, ruling.reason, ruling.edits, ruling.budget)
+
+
+@pytest.mark.parametrize(
+    ("proposal", "reason"),
+    [
+        ("\u200b", "the proposal is empty"),
+        ("\u200d\ufeff \u3164", "the proposal is empty"),
+        ("ߓ\u200bߊ", "the proposal has invisible character U+200B"),
+        ("\u202eߓߊ", "the proposal has invisible character U+202E"),
+        ("ߓߊ\u200f", "the proposal has invisible character U+200F"),
+        ("ߓ\x00ߊ", "the proposal has invisible character U+0000"),
+        ("ߓ\x1bߊ", "the proposal has invisible character U+001B"),
+        ("ߓ\ufffd", "the proposal has replacement character U+FFFD"),
+        ("ߓߊ\nߊ", "the proposal has line break or tab U+000A"),
+        ("ߓߊ\u2028ߊ", "the proposal has line break or tab U+2028"),
+        ("ߓ\ud800", "the proposal has lone surrogate"),
+    ],
+)
+@pytest.mark.parametrize("table", [None, TABLES["bridge-toneless"], KEEPING], ids=["none", "bridge", "keeping"])
+def test_no_answer_leaves_with_what_no_text_may_hold(proposal: str, reason: str, table: Orthography | None) -> None:
+    """
+    Each is within the budget, and none is an edit that a reader sees: a text may vanish, or be turned round.
+    """
+    ruling = gate.rule("boundary", "ߓߊ", proposal, policy(), table)
+
+    if table is KEEPING and "U+20" in reason and "U+2028" not in reason:
+        assert "within the edit budget" == ruling.reason  # this orthography says that it writes them
+    else:
+        assert ("reject", reason) == (ruling.verdict, ruling.reason)
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "proposal", "expected"),
+    [
+        ("ߓߊ", "ߓa", "the proposal has stray script"),
+        ("ߓa", "ߓߊa", "within the edit budget"),
+        ("ߓߊ", "ߓߊ!", "within the edit budget"),
+    ],
+)
+def test_a_letter_of_another_script_is_not_brought_in(hypothesis: str, proposal: str, expected: str) -> None:
+    """
+    A row with one in its reference is dropped; a recogniser may write it, and then the answer may leave it.
+    """
+    assert expected == gate.rule("", hypothesis, proposal, policy(), TABLES["bridge-toneless"]).reason
+
+
+@pytest.mark.parametrize("partition", ["Stable", "NOVELTY", "novelty"])
+def test_partitions_are_matched_without_case(partition: str) -> None:
+    """
+    A router that writes Stable means the same; its rows would be rewritten by an oversight.
+    """
+    assert "reject" == gate.rule(partition, "ߓߊ", "ߓߍ", policy(preserved=("STABLE",))).verdict
+    assert {} == gate.judge([prediction("a", partition=partition)], policy(), WHERE).header["unknown_partitions"]
+
+
+def test_the_policy_names_the_orthography() -> None:
+    """
+    Another one may decide otherwise, so replay must see the difference.
+    """
+    table = TABLES["bridge-toneless"]
+    described = gate.policy_of(policy(), table)["orthography"]
+
+    assert ("bridge-toneless", 64) == (described["name"], len(described["sha256"]))
+    assert described != gate.policy_of(policy(), replace(table, letters="a-z"))["orthography"]
+    assert "orthography" not in gate.policy_of(policy())
 
 
 def test_marks_in_another_order_are_nothing_to_change() -> None:

@@ -3,7 +3,8 @@
 from hypothesis import strategies as st
 
 from thunder_train import ThunderError
-from thunder_train.data.orthography import TABLES, Orthography
+from thunder_train.core.characters import Orthography
+from thunder_train.data.orthography import TABLES
 from thunder_train.data.spelling import Spelling
 
 BRIDGE, STANDARD = TABLES["bridge-toneless"], TABLES["standard-toned"]

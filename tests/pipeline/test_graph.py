@@ -103,7 +103,7 @@ def test_without_a_key_of_its_own_a_model_adds_nothing_to_a_stage() -> None:
     """
     smoke = load(PROJECT).recipes["smoke"]
 
-    assert [{"train", "cluster"}, {"evaluate", "train", "cluster"}] == [
+    assert [{"train", "cluster"}, {"dataset", "evaluate", "train", "cluster"}] == [
         {*make(smoke).reads} for make in (graph.train, graph.evaluate)
     ]
     assert not {"chat_template", "template", "end_answers"} & {*graph.model(smoke.model).reads["model"]}

@@ -166,10 +166,11 @@ def show_tokens(recipe: Recipe, as_json: bool, rows: int) -> None:
 @fails_cleanly
 def replay_decisions(recipe: Recipe, as_json: bool) -> None:
     """`replay:<recipe>`: decide each proposal again from decisions.jsonl alone, and fail if a decision differs."""
+    from thunder_train.data import orthography
     from thunder_train.evaluate import gate, replay
 
     run = Path(paths.run(recipe.name))
-    differences = replay.replay(run, recipe.evaluate.gate)
+    differences = replay.replay(run, recipe.evaluate.gate, orthography.of_dataset(recipe.dataset))
     if as_json:
         console.print_json({"schema": "thunder.replay/1", "differences": differences})
     else:

@@ -19,13 +19,12 @@ from thunder_train.config.fields import (
     texts,
     whole,
 )
+from thunder_train.core.characters import INVISIBLE_RULES
 
 BRIDGE_TONELESS = "bridge-toneless"
 STANDARD_TONED = "standard-toned"
 ORTHOGRAPHIES = (BRIDGE_TONELESS, STANDARD_TONED)
 """Names of the built-in orthographies; data/orthography.py defines them."""
-INVISIBLE_RULES = ("remove", "drop", "keep")
-"""What an orthography may say of invisible characters."""
 KINDS = ("report", "rows", "nemo", "chatml", "sharegpt", "alpaca", "completions", "folder", "text")
 """Kinds of sources."""
 PROMPTED = ("report", "rows", "nemo")

@@ -12,6 +12,7 @@ import msgspec
 
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Dataset
+from thunder_train.core import characters
 from thunder_train.core.text import nfc
 from thunder_train.data import conversations, leak_check, orthography
 from thunder_train.data.prompts import Prompts
@@ -147,7 +148,7 @@ class Composer:
         )
 
     def _uncounted(self, text: str, is_prose: bool) -> str:
-        return orthography.cleaned(text, self.table, is_prose)
+        return characters.cleaned(text, self.table, is_prose)
 
     def _spelling_of(self, source: str) -> Spelling:
         spelling = self.spelling.get(source)
@@ -231,7 +232,7 @@ def _cleaned(value: Any, clean: Callable[[str, bool], str]) -> Any:
 
 def _is_seen(text: str) -> bool:
     """Whether a text has more than blanks and invisible characters."""
-    return bool(text.strip()) and (text.isprintable() or bool(orthography.UNSEEN.sub("", text).strip()))
+    return bool(text.strip()) and (text.isprintable() or bool(characters.UNSEEN.sub("", text).strip()))
 
 
 def _is_call(row: Row) -> bool:
@@ -239,15 +240,15 @@ def _is_call(row: Row) -> bool:
     return bool(row.messages) and "tool_calls" in row.messages[-1]
 
 
-def _unfit_message(row: Row, table: orthography.Orthography | None) -> str:
+def _unfit_message(row: Row, table: characters.Orthography | None) -> str:
     """A fault in a message before the answer, as a reason to drop the row, or "". A question may be in any script."""
     for message in row.messages[:-1]:
         if table is None and message["content"].isprintable():
             continue
         is_trained = message["role"] == "assistant" and message.get("weight") != 0
-        text = orthography.cleaned(message["content"], table, is_prose=True)
-        if table and table.invisible == orthography.DROP and (unseen := orthography.UNSEEN.search(text)):
-            return f"{orthography.INVISIBLE} U+{ord(unseen[0]):04X} in a {message['role']} message"
-        for fault in orthography.faults(text, table if is_trained else None, is_prose=True):
+        text = characters.cleaned(message["content"], table, is_prose=True)
+        if table and table.invisible == characters.DROP and (unseen := characters.UNSEEN.search(text)):
+            return f"{characters.INVISIBLE} U+{ord(unseen[0]):04X} in a {message['role']} message"
+        for fault in characters.faults(text, table if is_trained else None, is_prose=True):
             return f"{fault} in an earlier answer" if is_trained else f"{fault} in a {message['role']} message"
     return ""

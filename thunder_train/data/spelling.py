@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 
 from thunder_train import ThunderError
+from thunder_train.core import characters
+from thunder_train.core.characters import STRAY, UNSEEN, Orthography
 from thunder_train.core.text import nfc
 from thunder_train.data import orthography
-from thunder_train.data.orthography import STRAY, TABLES, UNSEEN, Orthography
+from thunder_train.data.orthography import TABLES
 
 BATCH = 1000
 """Texts that are counted at once, joined: a call for each would cost more than the counting."""
@@ -79,26 +81,26 @@ class Spelling:
         self._others = re.compile(f"[^{table.letters}{table.marks} \\n]" if table else "(?!)")
 
     def cleaned(self, text: str, is_prose: bool = False) -> str:
-        """`orthography.cleaned`, and what it removes counted, and the invisible characters that stay."""
+        """`characters.cleaned`, and what it removes counted, and the invisible characters that stay."""
         if not is_prose:
             bare = text.strip()
             self.blanks += len(bare) != len(text)
             text = bare
-        if text.isprintable():  # as orthography.cleaned, which most texts need not be given to
+        if text.isprintable():  # as characters.cleaned, which most texts need not be given to
             return nfc(text)
         self.invisible.update(UNSEEN.findall(text))
-        return orthography.cleaned(text, self.table, is_prose)
+        return characters.cleaned(text, self.table, is_prose)
 
     def unfit(self, row_id: str, hypothesis: str, reference: str, answer: str, is_prose: bool = False) -> str:
         """`orthography.unfit`, and the stray letters of the row counted."""
-        suspects = self.table.suspects if self.table else orthography.ANYWHERE
+        suspects = self.table.suspects if self.table else characters.ANYWHERE
         if not any(map(suspects.search, {hypothesis, reference, answer})):
             return ""
         reason = orthography.unfit(hypothesis, reference, answer, self.table, is_prose)
         if reason and not reason.startswith(STRAY):
             return reason
         texts = reference + answer if reason else hypothesis
-        for letter in {each for each in suspects.findall(texts) if self.table and orthography.is_letter(each)}:
+        for letter in {each for each in suspects.findall(texts) if self.table and characters.is_letter(each)}:
             stray = self.stray_letters.setdefault(letter, Stray())
             if not stray.row_id or (reason and not stray.dropped):
                 stray.row_id = row_id
@@ -188,7 +190,7 @@ def findings(spelling: Spelling) -> list[dict[str, str | int]]:
         "texts that NFC changes otherwise": counts.not_nfc - counts.mark_order,
         "doubled marks": counts.doubled,
         **{
-            f"{'stray' if orthography.is_letter(each) else 'unlisted sign'} {named(each)}": counts.strays[each]
+            f"{'stray' if characters.is_letter(each) else 'unlisted sign'} {named(each)}": counts.strays[each]
             for each in sorted(counts.strays)
         },
     }

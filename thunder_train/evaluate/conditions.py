@@ -16,6 +16,7 @@ from rapidfuzz.distance import Editops, Levenshtein
 
 from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.profiles import Profile
+from thunder_train.core.characters import Orthography
 from thunder_train.core.text import clusters, nfc
 from thunder_train.evaluate import chat_answers, collapse, error_rates, gate, intervals, silence
 from thunder_train.evaluate.error_rates import Counted, count, deciding, weighed
@@ -68,14 +69,17 @@ def judge(
     settings: Evaluate,
     where: str,
     telemetry: Collection[str] = (),
+    table: Orthography | None = None,
 ) -> tuple[gate.Judged, dict[str, Any]]:
     """Run the gate on the predictions and score them: (the gate's decisions, the content of eval.json).
 
     decisions: id -> line of the dataset's decisions.jsonl; only its telemetry is used. losses: content of losses.json.
     where: the recipe's key, for errors of an external gate. telemetry: names of what such a gate may see of it.
+    table: the dataset's orthography.
     """
     rows = [row | {"telemetry": decisions.get(row["id"], {}).get("telemetry", {})} for row in predictions]
-    judged = gate.judge([row for row in rows if not chat_answers.is_chat(row)], settings.gate, where, telemetry)
+    asked = [row for row in rows if not chat_answers.is_chat(row)]
+    judged = gate.judge(asked, settings.gate, where, telemetry, table)
     return judged, evaluate(rows, judged, losses, settings, losses["adapter_sha256"])
 
 
@@ -140,7 +144,7 @@ def conditions(rows: list[Prediction], judged: gate.Judged, settings: Evaluate) 
             _gated(row, each["final"], each["verdict"] == gate.ACCEPT)
             for row, each in zip(rows, decisions, strict=True)
         ],
-        "oracle_gated": [_oracle(row, each, settings) for row, each in zip(rows, decisions, strict=True)],
+        "oracle_gated": [_oracle(row, each, settings, judged.table) for row, each in zip(rows, decisions, strict=True)],
     }
 
 
@@ -154,7 +158,7 @@ def _gated(row: Prediction, final: str, is_accepted: bool) -> Text:
     return Text(final, is_accepted, row.get("raw", {}).get("adapter" if is_changed else "asr_text"))
 
 
-def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate) -> Text:
+def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate, table: Orthography | None) -> Text:
     """The best text that the gate would accept for a row.
 
     Built-in gate: the reference, or the text that the edit budget reaches on the way to it; no other accepted text is
@@ -168,7 +172,7 @@ def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate) -> Te
         is_accepted = bool(final.is_accepted) and not is_harmful
         return _gated(row, final.text if is_accepted else hypothesis, is_accepted)
     text = _towards(hypothesis, row["reference_text"], gate.edit_budget(hypothesis, settings.gate))
-    is_accepted = gate.rule(row["partition"], hypothesis, text, settings.gate).verdict == gate.ACCEPT
+    is_accepted = gate.rule(row["partition"], hypothesis, text, settings.gate, table).verdict == gate.ACCEPT
     return Text(text, True) if is_accepted else _gated(row, hypothesis, False)
 
 

@@ -7,17 +7,19 @@ docs/gate.md describes the policy and the file.
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import regex
 from rapidfuzz.distance import Levenshtein
 
 from thunder_train import ThunderError
 from thunder_train.config.evaluate import Gate
-from thunder_train.core import files
+from thunder_train.core import characters, files
+from thunder_train.core.characters import Orthography
 from thunder_train.core.text import nfc
 from thunder_train.evaluate import external_gate
 
@@ -34,9 +36,14 @@ REASONS = 50
 """Maximum number of reasons that a summary lists: an external gate may give every row a different one."""
 TOKEN = re.compile(r"[0-9a-f]{32}")
 
+SEEN = regex.compile(r"[^\p{Z}\p{Cc}\p{Cf}\p{Cs}\p{Default_Ignorable_Code_Point}]")
+"""A character that can be seen: without one, a text is empty, however many code points it has."""
+
 ACCEPT, REJECT = "accept", "reject"
 UNCHANGED = "nothing to change"
 EMPTY = "the proposal is empty"
+UNFIT = "the proposal has"
+"""Before what no text of the dataset may hold, as `invisible character U+202E`."""
 OVER = "over the edit budget"
 WITHIN = "within the edit budget"
 
@@ -47,6 +54,8 @@ class Judged:
 
     header: dict[str, Any]
     decisions: list[dict[str, Any]]
+    table: Orthography | None = None
+    """The dataset's orthography, which the built-in gate knows."""
 
 
 @dataclass(frozen=True)
@@ -85,42 +94,75 @@ class _Decision(msgspec.Struct):
     """External gates only: why the witness was left out."""
 
 
-def judge(predictions: list[dict[str, Any]], gate: Gate, where: str, telemetry: Collection[str] = ()) -> Judged:
+def judge(
+    predictions: list[dict[str, Any]],
+    gate: Gate,
+    where: str,
+    telemetry: Collection[str] = (),
+    table: Orthography | None = None,
+) -> Judged:
     """Decide on every proposal. An external gate is run in the current folder, which is the project's.
 
     predictions: lines of predictions.jsonl; only the fields that external_gate.request selects are read.
-    where: the recipe's key, for errors.  telemetry: names of what an external gate may see of it.  Raises
-    ThunderError if any row cannot be decided.
+    where: the recipe's key, for errors.  telemetry: names of what an external gate may see of it.  table: the dataset's
+    orthography.  Raises ThunderError if any row cannot be decided.
     """
     requests = sorted((external_gate.request(row, telemetry) for row in predictions), key=lambda request: request["id"])
     repeated = [name for name, count in Counter(request["id"] for request in requests).items() if count > 1]
     if repeated:
         what = f"{len(repeated)} ids occur in several rows, first {repeated[0]!r}"
         raise ThunderError(what, where, "build the data again")
-    decide = _external if gate.command else _builtin
-    policy = policy_of(gate)
+    policy = policy_of(gate, table)
     header = {
         "schema": SCHEMA,
         "gate": policy,
         "policy_sha256": files.digest(policy),
         "rows": len(requests),
-        "unknown_partitions": dict(Counter(r["partition"] for r in requests if r["partition"] not in PARTITIONS)),
+        "unknown_partitions": dict(
+            Counter(r["partition"] for r in requests if r["partition"].casefold() not in PARTITIONS)
+        ),
     }
-    return Judged(header, decide(requests, gate, where))
+    decisions = _external(requests, gate, where) if gate.command else _builtin(requests, gate, table)
+    return Judged(header, decisions, table)
 
 
-def rule(partition: str, hypothesis: str, proposal: str, gate: Gate) -> Ruling:
-    """The built-in policy's decision. A proposal equal to the hypothesis is rejected: there is nothing to accept."""
+def rule(partition: str, hypothesis: str, proposal: str, gate: Gate, table: Orthography | None = None) -> Ruling:
+    """The built-in policy's decision. A proposal equal to the hypothesis is rejected: there is nothing to accept.
+
+    Partitions are compared without case. table: the dataset's orthography.
+    """
     edits, budget = edits_between(hypothesis, proposal), edit_budget(hypothesis, gate)
     objections = (
         (edits == 0, UNCHANGED),
-        (partition in gate.preserved, f"partition {partition} is left unchanged"),
-        (partition in gate.blocked, f"partition {partition} is blocked"),
-        (not proposal.strip(), EMPTY),  # within the floor of the budget, a short row could be erased
+        (_is_among(partition, gate.preserved), f"partition {partition} is left unchanged"),
+        (_is_among(partition, gate.blocked), f"partition {partition} is blocked"),
+        (not SEEN.search(proposal), EMPTY),  # within the floor of the budget, a short row could be erased
+        (bool(fault := unfit(hypothesis, proposal, table)), f"{UNFIT} {fault}"),
         (edits > budget, OVER),
     )
     reason = next((reason for holds, reason in objections if holds), "")
     return Ruling(REJECT if reason else ACCEPT, reason or WITHIN, edits, budget)
+
+
+def unfit(hypothesis: str, proposal: str, table: Orthography | None) -> str:
+    """What a proposal has that no text of the dataset may hold, as `line break or tab U+000A`; "" for nothing.
+
+    A reader does not see it, or cannot undo it: a bidi control turns a whole line round. A letter of another script
+    counts if the hypothesis does not have it, for a recogniser may write any.
+    """
+    if control := characters.CONTROL.search(proposal):  # those that an orthography keeps are others
+        return f"{characters.INVISIBLE} U+{ord(control[0]):04X}"
+    for fault in characters.faults(proposal, table):
+        if fault != characters.STRAY or any(
+            characters.is_letter(each) and each not in hypothesis
+            for each in (table.suspects.findall(proposal) if table else ())
+        ):
+            return fault
+    return ""
+
+
+def _is_among(partition: str, names: Collection[str]) -> bool:
+    return partition.casefold() in {name.casefold() for name in names}
 
 
 def edit_budget(hypothesis: str, gate: Gate) -> int:
@@ -134,13 +176,17 @@ def edits_between(hypothesis: str, proposal: str) -> int:
     return Levenshtein.distance(nfc(hypothesis), nfc(proposal))
 
 
-def policy_of(gate: Gate) -> dict[str, Any]:
-    """The gate as data: its kind and settings, without absolute paths. The digest of this is the policy's hash."""
+def policy_of(gate: Gate, table: Orthography | None = None) -> dict[str, Any]:
+    """The gate as data: its kind and settings, without absolute paths. The digest of this is the policy's hash.
+
+    table: the dataset's orthography, which the built-in policy names with the hash of its fields.
+    """
     if gate.command:
         command = [Path(word).name if Path(word).is_absolute() else word for word in gate.command]
         return {"kind": "external", "command": command, "files": external_gate.programs(gate.command)}
     partitions = {"preserved": sorted(gate.preserved), "blocked": sorted(gate.blocked)}
-    return {"kind": "builtin", **partitions, "floor": gate.floor, "relative": gate.relative}
+    spelling = {"orthography": {"name": table.name, "sha256": files.digest(asdict(table))}} if table else {}
+    return {"kind": "builtin", **partitions, "floor": gate.floor, "relative": gate.relative, **spelling}
 
 
 def witness_problem(witness: Any) -> str:
@@ -204,12 +250,12 @@ def _reasons(judged: Judged) -> dict[str, int]:
     return dict(sorted(most[:REASONS])) | ({"other reasons": others} if others else {})
 
 
-def _builtin(requests: list[dict[str, Any]], gate: Gate, where: str) -> list[dict[str, Any]]:
+def _builtin(requests: list[dict[str, Any]], gate: Gate, table: Orthography | None) -> list[dict[str, Any]]:
     """Decisions of the built-in policy. It has no kernel that could issue witnesses."""
     decisions = []
     for request in requests:
         request.pop("telemetry", None)  # this policy does not use it
-        ruling = rule(request["partition"], request["hypothesis"], request["proposal"], gate)
+        ruling = rule(request["partition"], request["hypothesis"], request["proposal"], gate, table)
         decisions.append(_decision(request, "builtin", **vars(ruling)))
     return decisions
 

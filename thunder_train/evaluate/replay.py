@@ -12,6 +12,7 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.evaluate import Gate
 from thunder_train.core import files
+from thunder_train.core.characters import Orthography
 from thunder_train.evaluate import gate
 from thunder_train.evaluate.external_gate import FIELDS
 
@@ -28,15 +29,16 @@ class _Policy(msgspec.Struct):
     relative: Annotated[float, msgspec.Meta(ge=0, le=10)]
 
 
-def replay(run: Path, settings: Gate) -> list[str]:
+def replay(run: Path, settings: Gate, table: Orthography | None = None) -> list[str]:
     """Each difference as a sentence; none if every decision is the same again.
 
-    run: the run's folder.  settings: the recipe's gate.  A built-in policy is taken from the file, and compared with
-    the recipe's.  Raises ThunderError for a file that cannot be read or an external gate that fails.
+    run: the run's folder.  settings: the recipe's gate.  table: the dataset's orthography.  A built-in policy is taken
+    from the file, and compared with the recipe's.  Raises ThunderError for a file that cannot be read or an external
+    gate that fails.
     """
     path = run / gate.FILE
     judged = gate.read(path)
-    policy, now = judged.header["gate"], gate.policy_of(settings)
+    policy, now = judged.header["gate"], gate.policy_of(settings, table)
     differences = [
         f"gate: {key} was {policy.get(key)!r}, in the recipe it is {now.get(key)!r}"
         for key in sorted(policy.keys() | now.keys())
@@ -48,7 +50,7 @@ def replay(run: Path, settings: Gate) -> list[str]:
     else:
         settings = _builtin(policy, settings, path)
     shown = {name for each in judged.decisions for name in each.get("telemetry") or {}}  # chosen when it was judged
-    again = gate.judge([_prediction(each) for each in judged.decisions], settings, str(path), shown)
+    again = gate.judge([_prediction(each) for each in judged.decisions], settings, str(path), shown, table)
     return differences + _header_differences(judged.header, again.header) + _row_differences(judged, again)
 
 

@@ -19,7 +19,7 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.agent.main import usable_memory
 from thunder_train.config.project import Recipe
-from thunder_train.core import blas, files, paths, process
+from thunder_train.core import blas, characters, files, paths, process
 from thunder_train.data import new_rows, orthography
 from thunder_train.data.examples import Composer
 from thunder_train.data.new_rows import NewRow
@@ -115,7 +115,7 @@ class Conversation:
         return {"decision": correction.word_of(decision), "reason": decision["reason"], "text": decision["final"]}
 
     def _answered(self, text: str) -> Turn:
-        text = orthography.cleaned(text, self._table, is_prose=True)
+        text = characters.cleaned(text, self._table, is_prose=True)
         if not text.strip():
             return Turn(problem="there is nothing to answer")
         replies = {}

@@ -21,7 +21,7 @@ from thunder_train.config.project import Recipe
 from thunder_train.core import files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
-from thunder_train.data import new_rows, telemetry
+from thunder_train.data import new_rows, orthography, telemetry
 from thunder_train.data.new_rows import NewRow
 from thunder_train.evaluate import gate
 
@@ -256,8 +256,8 @@ def prediction(row: NewRow, proposal: str) -> dict[str, Any]:
 def judge(recipe: Recipe, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The decisions of the recipe's gate, as in an evaluation."""
     allowed = (telemetry.Allowed.of(each).declared for each in recipe.dataset.sources if each.kind in PROMPTED)
-    names = telemetry.HYPOTHESIS_SIDE.union(*allowed)
-    return gate.judge(predictions, recipe.evaluate.gate, f"{recipe.file}: evaluate.gate.command", names).decisions
+    names, where = telemetry.HYPOTHESIS_SIDE.union(*allowed), f"{recipe.file}: evaluate.gate.command"
+    return gate.judge(predictions, recipe.evaluate.gate, where, names, orthography.of_dataset(recipe.dataset)).decisions
 
 
 def word_of(decision: dict[str, Any]) -> str:
@@ -285,7 +285,7 @@ def _line(row: NewRow, answer: dict[str, Any], decision: dict[str, Any]) -> dict
 def _summary(job: _Job, digest: str, out: Path) -> dict[str, Any]:
     """What was corrected, by what, and how it came out: no time, no place."""
     recipe, counts = job.recipe, job.counts
-    policy = gate.policy_of(recipe.evaluate.gate)
+    policy = gate.policy_of(recipe.evaluate.gate, orthography.of_dataset(recipe.dataset))
     return {
         "schema": SCHEMA,
         "recipe": recipe.name,

@@ -52,7 +52,15 @@ def evaluated(recipe: Recipe) -> Reads:
     """What of it decides predictions and scores."""
     ranks = _ranks(recipe.cluster, recipe.cluster.weights)
     train = {"max_seq_len": recipe.train.max_seq_len}
-    return Reads(evaluate=deciding(recipe.evaluate), train=train, cluster=ranks, **_chat(recipe))
+    return Reads(evaluate=deciding(recipe.evaluate), train=train, cluster=ranks, **_spelling(recipe), **_chat(recipe))
+
+
+def _spelling(recipe: Recipe) -> dict[str, Any]:
+    """{"dataset": the orthography}, whose gate accepts no answer that it refuses; nothing where there is none."""
+    dataset = recipe.dataset
+    if not dataset.orthography:
+        return {}
+    return {"dataset": {"orthography": dataset.orthography, "orthography_table": dataset.orthography_table}}
 
 
 def _chat(recipe: Recipe) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from thunder_train.config.toml_io import resolved_toml
 from thunder_train.core import files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
-from thunder_train.data import audit, builder, hub_dataset, telemetry
+from thunder_train.data import audit, builder, hub_dataset, orthography, telemetry
 from thunder_train.evaluate import collapse, conditions, gate
 from thunder_train.launch import fit
 from thunder_train.launch.scripts import model_flags, rendered
@@ -232,7 +232,8 @@ def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> Non
     recorded = {row["id"]: row for row in decisions}
     rows, where = files.read_jsonl(predictions), f"{recipe.file}: evaluate.gate.command"
     names = telemetry.HYPOTHESIS_SIDE.union(*(telemetry.Allowed.of(each).declared for each in recipe.dataset.sources))
-    judged, evaluation = conditions.judge(rows, recorded, files.read_json(losses), recipe.evaluate, where, names)
+    table, measured = orthography.of_dataset(recipe.dataset), files.read_json(losses)
+    judged, evaluation = conditions.judge(rows, recorded, measured, recipe.evaluate, where, names, table)
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
     files.write_json(staged / "eval.json", evaluation)
     probe = evaluation["probe"]
