@@ -82,6 +82,17 @@ def test_intervals_draw_the_rows_of_a_group_together() -> None:
     assert few["change"]["exact_low"] < 100 * 2 / 3 < few["change"]["exact_high"] < 100
 
 
+def test_no_right_answer_is_no_proof_that_none_can_be_right() -> None:
+    """
+    Resamples of equal groups are equal; 0 of 20 still leaves 16 % open.
+    """
+    rows = [chat(f"{at}?", "Yes.", "No.", "Perhaps.") for at in range(20)]
+    answers = scored(rows)[1]["answers"]
+
+    assert (0.0, 0.0, 0.161125) == tuple(answers["scores"][1][f"exact{end}"] for end in ("", "_low", "_high"))
+    assert (-16.1125, 16.1125) == (answers["change"]["exact_low"], answers["change"]["exact_high"])
+
+
 def test_the_gate_is_not_asked_about_a_chat() -> None:
     """
     It judges corrections of a hypothesis, and an answer to a question corrects none.

@@ -70,6 +70,7 @@ def _scores(rows: Sequence[Row], groups: Sequence[str], settings: Evaluate) -> d
     if len(set(groups)) >= intervals.MIN_GROUPS:
         sums = intervals.resampled(table, groups, settings.bootstrap, settings.seed)
         ends = [*intervals.ends(_values(sums), intervals.effective([1.0] * len(rows), groups))]
+        _widen(ends, values, len(set(groups)))
     named = [
         {name: float(values[at]), f"{name}_low": ends[at][0], f"{name}_high": ends[at][1]}
         for at, name in enumerate(SCORES * (len(MODELS) + 1))
@@ -80,6 +81,21 @@ def _scores(rows: Sequence[Row], groups: Sequence[str], settings: Evaluate) -> d
         "scores": [{"model": model, "n": len(rows), **score} for model, score in zip(MODELS, scores, strict=True)],
         "change": change,
     }
+
+
+def _widen(ends: list[tuple[float | None, float | None]], values: "NDArray[np.float64]", groups: int) -> None:
+    """Give `exact` an interval where all groups are alike, as where no answer is right: resamples are then alike too.
+
+    0 right answers of 22 groups say at most 15 %, which no bootstrap can see; of the change, as much to either side.
+    """
+    for model in range(len(MODELS)):
+        at = model * len(SCORES)
+        if ends[at][0] == ends[at][1]:
+            ends[at] = intervals.of_share(round(float(values[at]) * groups), groups)
+    at = len(MODELS) * len(SCORES)
+    if ends[at][0] == ends[at][1]:
+        change, reach = float(values[at]), 100 * intervals.of_share(0, groups)[1]
+        ends[at] = max(-100.0, change - reach), min(100.0, change + reach)
 
 
 def _counts(row: Row) -> list[int]:
