@@ -1,31 +1,10 @@
-// Sorts and filters the table of runs, draws the losses of those it shows, and compares any two of them. Strings enter the page only through textContent.
-"use strict";
+// Sorts and filters the table of runs, draws the losses of those it shows, and compares any two of them.
 const table = document.getElementById("runs");
 const body = table.tBodies[0];
-const text = new Intl.Collator("en", { numeric: true });
 
-function order(one, other) {
-  if (one === "" || other === "") return one === other ? 0 : one === "" ? 1 : -1; // unknown values come last
-  const [a, b] = [Number(one), Number(other)];
-  return Number.isNaN(a) || Number.isNaN(b) ? text.compare(one, other) : a - b;
-}
-
-[...table.tHead.rows[0].cells].forEach((head, column) => {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.append(...head.childNodes);
-  head.append(button);
-  button.addEventListener("click", () => {
-    const isDescending = head.getAttribute("aria-sort") === "ascending";
-    for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
-    const key = (row) => row.cells[column].dataset.value;
-    const sign = isDescending ? -1 : 1;
-    const sorted = [...body.rows].sort((a, b) =>
-      key(a) === "" || key(b) === "" ? order(key(a), key(b)) : sign * order(key(a), key(b)));
-    body.append(...sorted);
-    draw();
-  });
+sortable(table, (column, sign) => {
+  body.append(...sortedBy(body.rows, (row) => row.cells[column].dataset.value, sign));
+  draw();
 });
 
 const { same, runs, curves } = JSON.parse(document.getElementById("facts").textContent); // same: number of keys whose value all runs share
@@ -35,10 +14,7 @@ const count = document.getElementById("count");
 
 function cell(row, kind, content) {
   const element = document.createElement(kind);
-  const isolated = document.createElement("bdi");
-  isolated.textContent = content;
-  if (/[\u07c0-\u07ff]/.test(content)) isolated.lang = "nqo";
-  element.append(isolated);
+  element.append(isolated(content));
   if (kind === "th") element.scope = "row";
   row.append(element);
 }

@@ -121,7 +121,9 @@ class Page(HTMLParser):
         assert tag == self.open.pop()[0]
 
     def handle_data(self, data: str) -> None:
-        """Collects text."""
+        """Collects text; that of a script is none."""
+        if self.open and self.open[-1][0] == "script":
+            return
         self.text += data
         if ("bdi", {"lang": "nqo", "dir": "rtl"}) not in self.open:
             self.loose += "".join(NKO.findall(data))

@@ -81,6 +81,19 @@ def predictions(texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:
     ]
 
 
+def many(count: int) -> list[dict[str, Any]]:
+    """So many rows, five of each group, of two sources; every third one is N'Ko, and every fourth is corrected."""
+    letters, partitions = ("ߊߓߔߕߖ", "abcde", "مرحبا"), ("boundary", "uncertain", "recovery", "stable")
+    texts = []
+    for at in range(count):
+        words = [letters[at % 3][: 1 + (at + word) % 5] for word in range(3 + at % 17)]
+        reference, noisy = " ".join(words), " ".join(words[1:])
+        adapter = reference if at % 4 == 0 else noisy
+        texts.append((partitions[at % 4], noisy, reference, noisy, adapter))
+    rows = predictions(texts)
+    return [row | {"group": f"speaker {at // 5}", "source": f"source {at % 2}"} for at, row in enumerate(rows)]
+
+
 def metrics(steps: int) -> list[dict[str, Any]]:
     """metrics.jsonl of a training of so many steps."""
     train = {"event": "train", "tokens": 40, "computed_tokens_per_second": 1294.3, "skew_s": 0.0544, "seconds": 1.0}
@@ -119,6 +132,7 @@ def finished(
     files.write_text(run / "predictions.jsonl", "".join(map(files.json_line, rows)))
     files.write_text(run / "decisions.jsonl", gate.as_jsonl(judged))
     files.write_text(run / "metrics.jsonl", "".join(map(files.json_line, metrics(steps))))
+    files.write_json(run / "timing.json", TIMING)
     files.write_json(data / "manifest.json", DATA)
     files.write_json(root / "runs" / "models" / recipe.model.name / "model.lock.json", LOCK)
     for name in ("launch.sh", "evaluate.sh", "hostfile.json", "recipe.toml"):
@@ -149,6 +163,7 @@ def copied(root: Path, name: str, **changes: float) -> None:
     files.write_json(root / "runs" / name / "manifest.json", run)
 
 
+TIMING = {"seconds": 5400.5, "machine": "macOS", "ended": "2026-04-21T09:30+00:00", "commit": "0123456789ab"}
 PREFLIGHT = {
     "backend": "ring",
     "hosts": [{"host": "localhost", "usable_memory_bytes": 24e9, "free_disk_bytes": 74e9, "clock_skew_s": 0.0}],

@@ -8,11 +8,13 @@ from thunder_train.report.plots import (
     Bin,
     Interval,
     Labels,
+    Mark,
     Series,
     bars,
     binned,
     intervals,
     lines,
+    log_ticks,
     short,
     thinned,
     ticks,
@@ -47,10 +49,51 @@ def test_a_line_joins_its_points_and_describes_itself() -> None:
     """
     svg = lines(LABELS, [Series("training", [(1, 4.0), (3, 2.0)]), Series("validation", [(3, 3.0)])])
 
-    assert re.search(r'<path class="line s0" d="M52.0 26.0L350.0 178.0"/>', svg)
+    assert re.search(r'<path class="line s0" d="M52.0 26.0L310.0 102.0"/>', svg)
     assert "training: from 4 at 1 to 2 at 3, between 2 and 4. validation: from 3 at 3 to 3 at 3" in svg
     assert "<title>validation, step 3: 3</title>" in svg
     assert '<title id="loss-title">Loss &lt;b&gt;</title>' in svg
+
+
+def test_a_logarithmic_axis_shows_small_losses_apart_and_has_no_zero() -> None:
+    """
+    A loss falls by powers of ten; on a linear axis the last nine tenths of a training are one flat line.
+    """
+    svg = lines(LABELS, [Series("training", [(0, 10.0), (1, 1.0), (2, 0.0), (3, 0.1)])], is_log=True)
+
+    assert re.search(r'<path class="line s0" d="M52.0 26.0L138.0 102.0L310.0 178.0"/>', svg)
+
+
+def test_a_marked_step_is_a_line_with_a_name_on_the_side_that_has_space() -> None:
+    """
+    The adapter is that of one step, and a name must not leave the figure.
+    """
+    series = [Series("training", [(0, 2.0), (4, 1.0)])]
+
+    late, early = (lines(LABELS, series, mark=Mark(step, "adapter of step")) for step in (4, 0))
+    assert '<path class="measure" d="M310.0 26V178"/><text x="305.0" y="38" text-anchor="end">adapter of step<' in late
+    assert 'text-anchor="start">adapter of step</text>' in early
+    assert "adapter of step.</desc>" in late
+    assert "measure" not in lines(LABELS, series, mark=Mark(9, "elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.1, 1.0, [0.1, 0.2, 0.5, 1.0]),
+        (0.0087, 1.06, [0.005, 0.01, 0.1, 1.0, 2.0]),
+        (0.3, 0.31, [0.3, 0.302, 0.304, 0.306, 0.308, 0.31]),
+        (5.0, 5.0, [5.0, 6.0]),
+        (1e-9, 10.0, [1e-9, 1e-7, 1e-5, 1e-3, 0.1, 10.0]),
+    ],
+)
+def test_a_logarithmic_axis_has_few_round_numbers_that_enclose_the_values(
+    low: float, high: float, expected: list[float]
+) -> None:
+    """
+    A loss that hardly moves needs an axis, too, and one over ten powers of ten no thirty labels.
+    """
+    assert expected == log_ticks(low, high)
 
 
 def test_an_interval_is_a_bar_from_its_low_end_to_its_high_end() -> None:
@@ -59,7 +102,7 @@ def test_an_interval_is_a_bar_from_its_low_end_to_its_high_end() -> None:
     """
     svg = intervals(LABELS, [Interval("baseline", 0.5, 0.4, 1.0), Interval("adapter gated", 0.25)])
 
-    assert 'd="M184.0 22H304.0M184.0 17v10M304.0 17v10"' in svg
+    assert 'd="M171.2 22H272.0M171.2 17v10M272.0 17v10"' in svg
     assert "baseline 0.5000 (from 0.4000 to 1.0000); adapter gated 0.2500." in svg
     assert 1 == svg.count('class="line s0"')
 

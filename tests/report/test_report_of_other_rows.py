@@ -16,17 +16,41 @@ NOTHING = {"loss": None, "perplexity": None, "tokens": 0, "dropped": 0}
 SOME = {"loss": 1.25, "perplexity": 3.49, "tokens": 77, "dropped": 0}
 
 
+def scored(model: str, **ends: float | None) -> dict[str, Any]:
+    """A line of the scores of answers."""
+    names = [f"{name}{end}" for name in ("exact", "cer", "wer", "chrf") for end in ("_low", "_high")]
+    values = {"exact": 0.25, "cer": 0.5, "wer": 0.75, "chrf": 61.5}
+    return {"model": model, "n": 3} | dict.fromkeys(names) | values | ends
+
+
+def answers() -> dict[str, Any]:
+    """The part "answers" of eval.json for the rows of recipes.CHAT."""
+    names = ("id", "question", "answer", "base", "adapter")
+    first, _, last = ({name: row[name] for name in names} for row in recipes.CHAT)
+    change = {name: value for name, value in scored("").items() if name not in ("model", "n")}
+    return {
+        "rows": 3,
+        "groups": 3,
+        "scores": [scored("base"), scored("adapter", cer_low=0.4, cer_high=0.625)],
+        "change": change | {"cer": -12.5, "cer_low": -20.25, "cer_high": -3.5},
+        "better": 1,
+        "same": 2,
+        "worse": 0,
+        "examples": {"best": [last], "worst": [first]},
+    }
+
+
 def pages(root: Path, is_chat: bool = False, **given: Any) -> tuple[str, str, dict[str, Any]]:
     """(report.html, report.md, promotion.json) of a run. is_chat: its dataset has no prompt template."""
     recipe = recipes.finished(root, **given)
     results = run_report.gather(recipe, root)
     if is_chat:
         recipe = replace(recipe, dataset=replace(recipe.dataset, templates=()), report=Report())
-        results = replace(results, recipe=recipe)
+        results = replace(results, recipe=recipe, evaluation=results.evaluation | {"answers": answers()})
     decision = run_report.decide(results)
     folder = root / "templates"
     html, markdown = (page(results, decision, folder) for page in (run_report.html_page, run_report.markdown_page))
-    assert all(f'<h2 id="{name}">' in html for name in re.findall(r'<a href="#(\w+)">', html))
+    assert all(f' id="{name}"' in html for name in re.findall(r'<a href="#([\w-]+)">', html))
     assert "None" not in Page(html).text.replace("None.", "")
     return html, markdown, decision
 
@@ -38,13 +62,17 @@ def test_a_chat_has_answers_and_no_word_of_recognisers(tmp_path: Path) -> None:
     html, markdown, _ = pages(tmp_path, is_chat=True, rows=recipes.CHAT)
     page = Page(html)
 
-    assert "No test row was scored: all 3 are answers to a chat." in page.text
-    assert "Of 3 answers, 0 of the base and 1 of the adapter are equal to the row's own." in page.text
+    assert "3 rows in 3 groups have an expected answer and nothing to correct" in page.text
+    assert '<td class="n">0.5000</td><td class="n">0.4000 to 0.6250</td>\n' in html
+    assert '<td class="n">-12.50 pp</td><td class="n">-20.25 pp to -3.50 pp</td>' in html
+    assert "Change of the answers' CER, base to adapter-12.50 pp -20.25 to -3.50" in page.text
+    assert re.search(r"\| adapter \| 25.0 % \| too few groups \| 0.5000 \| 0.4000 to 0.6250 \|", markdown)
     assert "copy the question" in page.text
     assert recipes.HOSTILE in page.text
-    assert "- answers equal to the rows' own: 0 of the base, 1 of the adapter, of 3\n" in markdown
+    worst, best = page.text.index("Most worsened by the adapter"), page.text.index("Most improved by the adapter")
+    assert worst < page.text.index("chat:0") < best < page.text.index("chat:2")
     for text in (page.text, markdown):
-        assert not re.search("recogniser|hypothes|CER|gate accepts|proposals", text.partition("Promotion decision")[0])
+        assert not re.search("recogniser|[Hh]ypothes|gate accepts|proposals", text.partition("Attached")[0])
 
 
 def test_a_run_without_test_rows_says_so_once(tmp_path: Path) -> None:
@@ -102,7 +130,7 @@ def test_silence_has_a_table_of_inventions(tmp_path: Path) -> None:
 
     assert "2 of 2 rows have a reference" in html
     assert "; that of 1 is empty, because nothing was said." in html
-    assert '<tr><th scope="row">base_blind</th><td class="n">1</td><td class="n">2</td></tr>' in html
+    assert '<tr><th scope="row">base blind</th><td class="n">1</td><td class="n">2</td></tr>' in html
     assert "Error rates on 2 of 2 test rows, 1 of them silent, profile" in markdown
     head = "\n\n| condition | silent rows with a text, of 1 | invented code points |\n|---|---|---|\n"
     assert f"{head}| baseline | 0 | 0 |\n" in markdown
@@ -127,7 +155,9 @@ def test_rows_of_plain_text_are_named(tmp_path: Path) -> None:
     """
     html, markdown, _ = pages(tmp_path, rows=[], text_rows=4)
 
-    assert "<p>4 of the test rows are plain text: they have a loss and no answer.</p>" in html
+    assert "No test row was scored: all 4 are plain text." in html
+    assert "Perplexity of the test rows, base to adapter518.01 to 4.48" in Page(html).text
+    assert not re.search("Behaviour|Examples|All rows", Page(html).text)
     assert "- rows of plain text, which have a loss and no answer: 4\n" in markdown
 
 
@@ -138,5 +168,5 @@ def test_the_rate_has_the_name_of_its_unit(tmp_path: Path, profile: str, name: s
     """
     html, markdown, _ = pages(tmp_path, given=evaluations.settings(profile=profile))
 
-    assert f"<dt>{name} of the recogniser</dt>" in html
+    assert f"<dt>Change of the {name} when gated</dt>" in html
     assert f"| condition | {name} | interval |" in markdown

@@ -49,7 +49,9 @@ TRAINED = (
 """What a training leaves: the chosen adapter, and the last one if another was better."""
 EVALUATED = ("predictions.jsonl", "decisions.jsonl", "eval.json")
 """What an evaluation leaves."""
-MEASURED = ("preflight.json", "adapter/done.json", "metrics.jsonl", *EVALUATED)
+OF_TRAINING = ("metrics.jsonl", "timing.json")
+"""Of that what the run of an adapter from elsewhere has not."""
+MEASURED = ("preflight.json", "adapter/done.json", *OF_TRAINING, *EVALUATED)
 """What the report reads of a run."""
 REPORTS = ("report.md", "report.html")
 """Rendered from templates/<name>.j2."""
@@ -57,8 +59,15 @@ ATTESTATION = "attestation.json"
 """The provenance of a run for others: an in-toto statement."""
 CARD = "adapter/README.md"
 """The adapter's model card, rendered from templates/model_card.md.j2."""
-STYLE = "style.css"
-"""Part of each HTML page of a run."""
+PARTS = ("verdict", "scores", "behaviour", "examples", "rows", "training", "details", "macros")
+"""Parts of report.html: templates/report/<name>.html.j2."""
+PAGES = (
+    *(f"templates/{name}.j2" for name in (*REPORTS, "style.css", "model_card.md")),
+    *(f"templates/report/{name}.html.j2" for name in PARTS),
+    "templates/report/style.css.j2",
+    *(f"templates/{name}" for name in ("report/copy.js", "table.js", "report/rows.js")),
+)
+"""What the pages of a run are rendered from."""
 OUTPUTS = (
     "adapter/adapter_config.json",
     "adapter/adapters.safetensors",

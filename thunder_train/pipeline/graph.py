@@ -177,8 +177,8 @@ def evaluate(recipe: Recipe) -> Stage:
 
 def report(recipe: Recipe) -> Stage:
     """Everything measured -> report.md, report.html and the promotion decision."""
-    measured = [name for name in paths.MEASURED if name != "metrics.jsonl" or not recipe.is_imported]
-    templates = {_template(name): f"templates/{name}.j2" for name in (*paths.REPORTS, paths.STYLE, "model_card.md")}
+    measured = [name for name in paths.MEASURED if name not in paths.OF_TRAINING or not recipe.is_imported]
+    templates = {shipped.file(name): name for name in paths.PAGES}
     return _stage(
         recipe,
         "report",

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import datetime
 import importlib.util
 import platform
 import shutil
@@ -22,7 +23,7 @@ from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
-from thunder_train.core import files, paths, speaker
+from thunder_train.core import checkout, files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder, hub_dataset, orthography, telemetry
@@ -91,13 +92,14 @@ def train(recipe: Recipe, out: Path, checkpoints: str, last: str) -> None:
     synced = _sync(recipe, ended)
     if recipe.cluster.is_remote and (synced.has_changed or not _is_valid(run / "preflight.json")):
         files.write_json(run / "preflight.json", preflight.preflight(recipe, run / "logs" / "check"))
-    start_s = time.perf_counter()
+    start_s, commit = time.perf_counter(), checkout.commit(PROJECT)
     _launch(recipe, run, staged, ["--checkpoint-path", checkpoints, *(["--extend-from", last] if ended else [])])
     fetch.outputs(recipe, PROJECT, str(staged))
     _check_rows(recipe, rows, digests, staged / "adapter" / "done.json")
     fetch.remove_folders(recipe, PROJECT, [str(out)])
     facts = {"seconds": round(time.perf_counter() - start_s, 3), "machine": platform.platform()}
-    files.write_json(staged / "timing.json", facts)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
+    files.write_json(staged / "timing.json", facts | {"ended": now, "commit": commit})
 
 
 def adopt(recipe: Recipe, out: Path) -> None:

@@ -11,9 +11,9 @@ from html import escape
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 360, 220
-"""Size of a figure in SVG units: small, so that its text stays readable on a phone."""
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 26, 42
+WIDTH, HEIGHT = 328, 220
+"""Size of a figure in CSS pixels, that of a phone. A page shows it so everywhere: then all texts have one size."""
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 26, 42
 """Margins in SVG units."""
 NAMES, VALUES, ROW = 104, 56, 28
 """Intervals: space for a row's name on the left and for its value on the right, and the height of a row."""
@@ -59,31 +59,45 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A value of the x axis that a line across the figure marks, and what it is."""
+
+    at: float
+    name: str
+
+
+@dataclass(frozen=True)
 class Scale:
-    """Linear map from values to positions along one axis."""
+    """Map from values to positions along one axis, linear or logarithmic."""
 
     low: float
     high: float
     start: float
     end: float
+    is_log: bool = False
 
     def at(self, value: float) -> str:
         """The position of a value, to a tenth of a unit."""
-        position = self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
-        return f"{position:.1f}"
+        low, high, at = map(math.log, (self.low, self.high, value)) if self.is_log else (self.low, self.high, value)
+        return f"{self.start + (self.end - self.start) * (at - low) / (high - low):.1f}"
 
 
-def lines(labels: Labels, series: Sequence[Series], is_from_zero: bool = False) -> Markup:
-    """Lines over training steps; x values are whole numbers. "" without points."""
+def lines(labels: Labels, series: Sequence[Series], is_log: bool = False, mark: Mark | None = None) -> Markup:
+    """Lines over training steps, whose numbers are whole. "" without points.
+
+    The y axis begins at 0, or is logarithmic: then points at 0 or below, which it has not, are left out.
+    """
+    series = [Series(each.name, [(x, y) for x, y in each.points if y > 0 or not is_log]) for each in series]
     points = [point for each in series for point in each.points]
     if not points:
         return Markup("")
-    lowest = min(y for _, y in points)
-    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points), is_whole=True)
-    y_ticks = ticks(min(0.0, lowest) if is_from_zero else lowest, max(y for _, y in points))
+    (lowest, highest), steps = _ends(y for _, y in points), _ends(x for x, _ in points)
+    x_ticks = ticks(*steps, is_whole=True)
+    y_ticks = log_ticks(lowest, highest) if is_log else ticks(min(0.0, lowest), highest)
     across = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
-    up = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    up = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP, is_log)
     parts = [*_grid(labels, across, x_ticks, up, y_ticks), *_legend([each.name for each in series])]
+    parts += _mark(mark, across) if mark and x_ticks[0] <= mark.at <= x_ticks[-1] else []
     for number, each in enumerate(series):
         positions = [(across.at(x), up.at(y)) for x, y in each.points]
         path = "M" + "L".join(f"{x} {y}" for x, y in positions) if positions else ""
@@ -92,7 +106,8 @@ def lines(labels: Labels, series: Sequence[Series], is_from_zero: bool = False) 
             for (x, y), (step, value) in zip(positions, each.points, strict=True):
                 title = f"{each.name}, {labels.x} {step:g}: {short(value)}"
                 parts.append(f'<circle class="s{number}" cx="{x}" cy="{y}" r="2.5">{_titled(title)}</circle>')
-    return _figure(labels, HEIGHT, parts, " ".join(_described_line(each) for each in series if each.points))
+    notes = [_described_line(each) for each in series if each.points] + ([f"{mark.name}."] if mark else [])
+    return _figure(labels, HEIGHT, parts, " ".join(notes))
 
 
 def intervals(labels: Labels, rows: Sequence[Interval]) -> Markup:
@@ -188,6 +203,26 @@ def ticks(low: float, high: float, most: int = 5, is_whole: bool = False) -> lis
     return [round(step * number, 10) for number in range(first, max(last, first + 1) + 1)]
 
 
+def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
+    """Ticks of a logarithmic axis, at least two, whose range contains low and high, both above 0.
+
+    Below three times the lowest value they are as on a linear axis; up to four powers of ten they are of the form 1, 2,
+    5 at the ends, and between these where there is space; beyond, powers of ten.
+    """
+    if high < 3 * low:
+        return ticks(low, high)
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+    if last - first > 4:
+        every = math.ceil((last - first) / most)
+        return [float(f"1e{power}") for power in range(first, last + every, every)]
+    values = [float(f"{factor}e{power}") for power in range(first, last + 1) for factor in (1, 2, 5)]
+    start = max(value for value in values if value <= low * (1 + 1e-9))
+    end = min(value for value in values if value >= high * (1 - 1e-9))
+    inside = [value for value in values if start <= value <= end]
+    is_full = len(inside) > most
+    return [value for value in inside if not is_full or value in (start, end) or f"{value:e}".startswith("1.0")]
+
+
 def short(value: float) -> str:
     """Four significant digits: 0.3105, 12.35, 1,234."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -199,7 +234,8 @@ def _grid(labels: Labels, across: Scale | None, x_ticks: list[float], up: Scale,
     for tick in y_ticks:
         y = up.at(tick)
         yield f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
-        yield f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{_tick(tick, y_ticks)}</text>'
+        label = short(tick) if up.is_log else _tick(tick, y_ticks)
+        yield f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{label}</text>'
     if across:
         for tick in x_ticks:
             yield f'<text x="{across.at(tick)}" y="{base + 16}" text-anchor="middle">{_tick(tick, x_ticks)}</text>'
@@ -208,10 +244,18 @@ def _grid(labels: Labels, across: Scale | None, x_ticks: list[float], up: Scale,
     yield f'<text x="0" y="12">{escape(labels.y)}</text>'
 
 
+def _mark(mark: Mark, across: Scale) -> list[str]:
+    """A line over the whole height, its name beside it on the side that has more space."""
+    x = float(across.at(mark.at))
+    anchor, place = ("end", x - 5) if x > WIDTH / 2 else ("start", x + 5)
+    text = f'<text x="{place:.1f}" y="{TOP + 12}" text-anchor="{anchor}">{escape(mark.name)}</text>'
+    return [f'<path class="measure" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>{text}']
+
+
 def _legend(names: Sequence[str]) -> Iterable[str]:
     """Names of the series at the top right; nothing for a single series, which the title names."""
     for number, name in enumerate(names if len(names) > 1 else ()):
-        x = WIDTH - 118 * (len(names) - number) + 14
+        x = WIDTH - 112 * (len(names) - number) + 12
         yield f'<path class="line s{number}" d="M{x} 8h18"/><text x="{x + 23}" y="12">{escape(name)}</text>'
 
 
@@ -224,10 +268,15 @@ def _figure(labels: Labels, height: int, parts: Iterable[str], description: str)
     )
 
 
+def _ends(values: Iterable[float]) -> tuple[float, float]:
+    listed = [*values]
+    return min(listed), max(listed)
+
+
 def _described_line(series: Series) -> str:
     """Start, end and range of a line in words, for screen readers."""
     (first, start), (last, end) = series.points[0], series.points[-1]
-    low, high = (limit(y for _, y in series.points) for limit in (min, max))
+    low, high = _ends(y for _, y in series.points)
     course = f"{short(start)} at {first:g} to {short(end)} at {last:g}"
     return f"{series.name}: from {course}, between {short(low)} and {short(high)}."
 

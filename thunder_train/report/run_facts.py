@@ -143,6 +143,6 @@ def _timing(path: Path) -> tuple[str, float | None]:
     try:
         facts = files.read_json(path)
         day = datetime.datetime.fromtimestamp(path.stat().st_mtime).date().isoformat()
-        return day, float(facts["seconds"])
+        return str(facts.get("ended", day))[:10], float(facts["seconds"])
     except (ThunderError, OSError, ValueError, KeyError, TypeError, OverflowError):
         return "", None

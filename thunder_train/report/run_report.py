@@ -7,24 +7,24 @@ Rows are untrusted text: the templates show them only through core/html.py and t
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-from rapidfuzz.distance import Levenshtein
-
+from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.project import Recipe
+from thunder_train.config.train import DEFAULTS, flag_of
 from thunder_train.core import files, html, paths, templates
-from thunder_train.core.text import nfc
 from thunder_train.evaluate import collapse, gate, promotion
 from thunder_train.evaluate.conditions import ALL
 from thunder_train.launch import scripts
-from thunder_train.report import plots
-from thunder_train.report.plots import Interval, Labels, Series
+from thunder_train.report import alignment, breakdown, examples, figures, inline_script, page_rows, row_table
+from thunder_train.report.page_rows import CHAT, Row
 from thunder_train.reproduce import manifest
 
 TEMPLATES = Path("templates")
+SCRIPTS = ("report/copy.js", "table.js", "report/rows.js")
+"""Below TEMPLATES; without rows the first alone."""
 CONDITIONS = {
     "baseline": "the recogniser's text, unchanged",
     "base_blind": "every answer of the base model, without a gate",
@@ -33,8 +33,6 @@ CONDITIONS = {
     "oracle_gated": "the best text that the gate would accept",
 }
 """Condition of eval.json -> the text that it scores."""
-TEXTS = ("hypothesis", "final text")
-"""The two groups of each histogram."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,8 @@ class Results:
     """What was accepted of the run's stages, in sentences."""
     has_known_rows: bool = True
     """Whether all trainings behind the adapter read the training rows of this dataset."""
+    timing: dict[str, Any] = field(default_factory=dict)
+    """timing.json; empty for an adapter from elsewhere"""
 
 
 def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
@@ -83,6 +83,7 @@ def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
         decisions=gate.read(run / gate.FILE).decisions,
         accepted=[*accepted],
         has_known_rows=_has_known_rows(files.read_json(run / "adapter" / "done.json"), root),
+        timing={} if recipe.is_imported else files.read_json(run / "timing.json"),
     )
 
 
@@ -111,26 +112,68 @@ def decide(results: Results) -> dict[str, Any]:
 
 def markdown_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLATES) -> str:
     """report.md. decision: the content of promotion.json.  folder: of the template."""
-    return templates.markdown(folder / "report.md.j2", _values(results, decision))
+    return templates.markdown(folder / "report.md.j2", _values(results, _shaped(decision)))
 
 
 def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLATES) -> str:
     """report.html. decision: the content of promotion.json.  folder: of the template."""
-    lines = results.evaluation["conditions"]
+    recipe, evaluation, decision = results.recipe, results.evaluation, _shaped(decision)
+    rows = page_rows.of(results.predictions, results.decisions, evaluation)
+    reasons = examples.reasons(decision, rows)
     values = {
         **_values(results, decision),
-        "home": {
-            "data": f"../../data/{results.recipe.dataset.name}",
-            "model": f"../models/{results.recipe.model.name}",
-        },
-        "by_partition": [line for line in lines if line["partition"] != ALL],
+        "home": {"data": f"../../data/{recipe.dataset.name}", "model": f"../models/{recipe.model.name}"},
+        "reasons": reasons,
+        "behind": examples.behind(reasons),
+        "pivot": breakdown.pivot(evaluation["conditions"]),
         "conditions": CONDITIONS,
-        "behaviours": behaviours(results.evaluation),
+        "behaviours": behaviours(evaluation),
         "environment": ", ".join(f"{name} {value}" for name, value in sorted(results.done["environment"].items())),
-        "figures": figures(results),
+        "figures": figures.all_of(results.done, results.metrics, evaluation, rows),
         "code_points": code_points,
+        "aligned": alignment.aligned,
+        "flags": flags(recipe),
+        "table": inline_script.as_json(row_table.of(rows)),
+        "table_rows": len(rows),
+        **_examples(rows, evaluation),
+        **inline_script.values(SCRIPTS if rows else SCRIPTS[:1], folder.parent),
     }
     return html.page(folder / "report.html.j2", values)
+
+
+def _shaped(decision: dict[str, Any]) -> dict[str, Any]:
+    reasons = [each if isinstance(each, dict) else {"text": each, "rows": []} for each in decision["reasons"]]
+    return decision | {"reasons": reasons}
+
+
+def _examples(rows: Sequence[Row], evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Rows to read, confusions and parts of the test rows. Where no row has a hypothesis, parts are those of a chat."""
+    confusions = examples.confusions(rows)
+    scored = [row for row in rows if row.before]
+    judged = [row for row in scored if row.kind != CHAT]
+    slices, profile = (judged, page_rows.profile_of(evaluation)) if judged else (scored, page_rows.CHAT_PROFILE)
+    parts = (
+        ("length", "length, in code points", breakdown.by_length(slices, profile)),
+        ("source", "source", breakdown.by(slices, profile, lambda row: row.source)),
+        ("group", "group", breakdown.by(slices, profile, lambda row: row.group)),
+    )
+    return {
+        "examples": {
+            "harmed": examples.harmed(rows),
+            "improved": examples.improved(rows),
+            "rejected": examples.wrongly_rejected(rows),
+        },
+        "answer_examples": {
+            kind: examples.named(rows, [each["id"] for each in given])
+            for kind, given in evaluation.get("answers", {}).get("examples", {}).items()
+        },
+        "confusions": examples.frequent(confusions),
+        "introduced": examples.introduced(confusions),
+        "parts": [part for part in parts if len(part[2]) > 1],
+        "part_rate": figures.rate_name(evaluation) if judged else "CER",
+        "most": breakdown.MOST,
+        "described": [name for name in ("partition", "source", "group") if _groups(rows, name)],
+    }
 
 
 def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
@@ -146,27 +189,67 @@ def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
         "has_hypotheses": bool(counts["scored"] or dataset.templates),
         "is_judged": bool(results.decisions),
         "silence": evaluation.get("silence"),
-        "chat": evaluation.get("chat"),
+        "answers": evaluation.get("answers"),
+        "answers_line": _answers_line(evaluation),
         "text_rows": counts.get("text", 0),
         "losses": losses_shown(evaluation),
         "unscored": "" if counts["scored"] else promotion.why_unscored(counts),
-        "rate_name": rate_name(evaluation),
+        "rate_name": figures.rate_name(evaluation),
         "thinking": collapse.thinking(evaluation["probe"]),
         "data": results.dataset,
         "evidence": results.dataset["evidence_kinds"],
         "preflight": results.preflight,
         "done": results.done,
+        "cost": cost(results),
         "evaluation": evaluation,
         "promotion": decision,
         "overall": overall,
         "accepted": results.accepted,
         "by_condition": {line["condition"]: line for line in overall},
-        "tokens_per_second": tokens_per_second(results.metrics),
-        "flags": [
-            (flag, shlex.quote(str(value)))
-            for flag, value in scripts.flags_of(results.recipe, results.recipe.scripts[0])
-        ],
+        "tokens_per_second": figures.tokens_per_second(results.metrics),
     }
+
+
+def _groups(rows: Sequence[Row], name: str) -> bool:
+    """Whether a member of the rows tells some of them apart, and joins others."""
+    return 1 < len({getattr(row, name) for row in rows}) < len(rows)
+
+
+def _answers_line(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What decides why the scores of answers have no interval, as in a line of the conditions."""
+    answers = evaluation.get("answers", {})
+    return {"n": answers.get("rows", 0), "too_few_groups": True}
+
+
+def cost(results: Results) -> dict[str, str]:
+    """What the training took, as far as it is known: name -> text."""
+    timing = results.timing
+    hosts = ", ".join(dict.fromkeys(str(each["host"]) for each in results.preflight["hosts"]))
+    known = {
+        "date": str(timing.get("ended", "")).replace("T", " ").replace("+00:00", " UTC"),
+        "duration": duration(timing["seconds"]) if "seconds" in timing else "",
+        "hosts": hosts,
+        "commit": str(timing.get("commit", "")),
+    }
+    return {name: text for name, text in known.items() if text}
+
+
+def duration(seconds: float) -> str:
+    """ "47 s", "12 min", "3 h 05 min"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def flags(recipe: Recipe) -> list[tuple[str, str, bool]]:
+    """(flag, value as a shell word, whether the recipe gives it another value than the default)."""
+    script = recipe.scripts[0]
+    changed = {flag_of(name): getattr(recipe.train, name) != default for name, default in DEFAULTS.items()}
+    if script != "launch.sh":
+        changed |= {flag_of(key.name): getattr(recipe.evaluate, key.name) != key.default for key in fields(Evaluate)}
+    given = scripts.flags_of(recipe, script)
+    return [(flag, shlex.quote(str(value)), changed.get(flag, False)) for flag, value in given]
 
 
 def losses_shown(evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -177,86 +260,15 @@ def losses_shown(evaluation: dict[str, Any]) -> dict[str, Any]:
     return {"name": name} | {model: evaluation["losses"][model][split]["loss"] for model in collapse.MODELS}
 
 
-def rate_name(evaluation: dict[str, Any]) -> str:
-    """The short name of the error rate that decides."""
-    return "WER" if evaluation["profile"]["unit"] == "word" else "CER"
-
-
 def behaviours(evaluation: dict[str, Any]) -> dict[str, str]:
     """Counter of the probe -> predicate, for the counters that this evaluation has."""
     names = {**collapse.BEHAVIOURS, collapse.THINKING: "were still thinking when they ended"}
-    if not evaluation["rows"]["scored"] and "chat" in evaluation:
+    if not evaluation["rows"]["scored"] and "answers" in evaluation:
         names["copied"] = "copy the question"
     probe = evaluation["probe"]
     return {name: what for name, what in names.items() if any(name in probe[model] for model in collapse.MODELS)}
 
 
-def tokens_per_second(metrics: list[dict[str, Any]]) -> float:
-    """Target tokens per second of all ranks together, over the training steps alone (no validation, no saving)."""
-    events = [event for event in metrics if event["event"] == "train" and event["tokens"]]
-    seconds = sum(event["tokens"] / event["target_tokens_per_second"] for event in events)
-    return sum(event["tokens"] for event in events) / seconds if seconds else 0.0
-
-
 def code_points(text: str) -> str:
     """ "U+07CA U+07F2": names a lone mark, which no font shows well."""
     return " ".join(f"U+{ord(character):04X}" for character in text)
-
-
-def figures(results: Results) -> dict[str, Markup]:
-    """Name -> SVG, empty if there is nothing to draw."""
-    steps = [event for event in results.metrics if event["event"] == "train"]
-    losses = results.done["losses"]
-    loss = [Series("training", _losses(losses["train"])), Series("validation", _losses(losses["valid"]))]
-    speed = [
-        Series("targets", _points(steps, "target_tokens_per_second")),
-        Series("computed", _points(steps, "computed_tokens_per_second")),
-    ]
-    skew = [Series("skew", [(step, 1000 * seconds) for step, seconds in _points(steps, "skew_s")])]
-    return {
-        "loss": plots.lines(Labels("loss", "Loss per target token", "step", "nats"), loss),
-        "speed": plots.lines(Labels("speed", "Tokens per second, all ranks together", "step", "tokens/s"), speed, True),
-        "skew": plots.lines(
-            Labels("skew", "Time of the slowest rank minus that of the fastest", "step", "ms"), skew, True
-        ),
-        "cer": _rates(results.evaluation),
-        **_histograms(results),
-    }
-
-
-def _losses(losses: list[list[float]]) -> list[tuple[float, float]]:
-    return plots.thinned([(step, loss) for step, loss in losses])
-
-
-def _points(events: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(step, value) of the events that have the key."""
-    return plots.thinned([(event["step"], event[key]) for event in events if key in event])
-
-
-def _rates(evaluation: dict[str, Any]) -> Markup:
-    rows = [
-        Interval(line["condition"].replace("_", " "), line["cer"], line["cer_low"], line["cer_high"])
-        for line in evaluation["conditions"]
-        if line["partition"] == ALL and line["cer"] is not None
-    ]
-    unit = "Word" if rate_name(evaluation) == "WER" else "Character"
-    return plots.intervals(Labels("cer", f"{unit} error rate by condition", "error rate"), rows)
-
-
-def _histograms(results: Results) -> dict[str, Markup]:
-    """Lengths of hypotheses and final texts, and their edit distances to the references."""
-    finals = {each["id"]: each["final"] for each in results.decisions}
-    judged = [row for row in results.predictions if row["id"] in finals]  # no gate is asked about a chat
-    texts = [tuple(map(nfc, (row["asr_text"], finals[row["id"]], row["reference_text"]))) for row in judged]
-    lengths = [[len(before) for before, _, _ in texts], [len(after) for _, after, _ in texts]]
-    scored = [each for each in texts if each[2].strip()]
-    edits = [
-        [Levenshtein.distance(before, reference) for before, _, reference in scored],
-        [Levenshtein.distance(after, reference) for _, after, reference in scored],
-    ]
-    of_lengths = Labels("lengths", "Lengths of the test rows", "code points", "rows")
-    of_edits = Labels("edits", "Edits from a text to its reference", "code points to edit", "rows")
-    return {
-        "lengths": plots.bars(of_lengths, TEXTS, plots.binned(lengths)),
-        "edits": plots.bars(of_edits, TEXTS, plots.binned(edits)),
-    }

@@ -3,8 +3,6 @@
 Input: runs/*/manifest.json.  Output: runs/index.html, one self-contained file; its table also works without its script.
 """
 
-import base64
-import hashlib
 import json
 import math
 import os
@@ -12,12 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from markupsafe import Markup
-
 from thunder_train import ThunderError
-from thunder_train.core import files, html, paths, shipped
+from thunder_train.core import html, paths, shipped
 from thunder_train.core.html import visible
-from thunder_train.report import plots
+from thunder_train.report import inline_script, plots
 from thunder_train.reproduce import compare, manifest
 
 CONDITIONS = ("baseline", "adapter_blind", "adapter_gated")
@@ -43,16 +39,11 @@ def build(root: Path) -> str:
             problems.append((name, str(problem).replace(str(path), paths.run_manifest(name))))
         except (KeyError, TypeError, ValueError, AttributeError):
             problems.append((name, "its metrics have another format; run `./doit` to build them again"))
-    script = files.require(shipped.place("templates/index.js", root), hint="git checkout it").read_text(
-        encoding="utf-8"
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {
         "rows": rows,
         "problems": problems,
-        "data": as_json({**differing(compared), "curves": curves}),
-        "script": Markup(script),  # noqa: S704 - a file of the project
-        "script_hash": Markup(f"sha256-{digest}"),  # noqa: S704 - base64
+        "data": inline_script.as_json({**differing(compared), "curves": curves}),
+        **inline_script.values(("table.js", "index.js"), root),
     }
     return html.page(shipped.place("templates/index.html.j2", root), values)
 
@@ -77,14 +68,6 @@ def differing(compared: dict[str, dict[str, str]]) -> dict[str, Any]:
     shared = set.intersection(*(set(run.items()) for run in compared.values())) if compared else set()
     runs = {name: {key: run[key] for key in run if (key, run[key]) not in shared} for name, run in compared.items()}
     return {"runs": runs, "same": len(shared)}
-
-
-def as_json(value: Any) -> Markup:
-    """JSON that is safe inside a script element: no string in it can end the element."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    for mark in "<>&\u2028\u2029":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return Markup(text)  # noqa: S704 - its marks are escaped in the lines above
 
 
 def _text(value: Any) -> str:

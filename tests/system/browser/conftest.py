@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import recipes
+from tests.helpers import evaluations, recipes
 from thunder_train.report import runs_index
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
@@ -37,12 +37,18 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a report, an index of three runs, and a report of a chat and silence."""
+    """A project with an index of three runs, and reports of one of them and of other rows: PAGES of test_pages.py."""
     root = tmp_path_factory.mktemp("project")
     recipes.reported(root, steps=40)
-    other = recipes.reported(tmp_path_factory.mktemp("other"), rows=[*recipes.CHAT, *recipes.SILENT])
-    (root / "runs" / "other").mkdir()
-    shutil.copy(other, root / "runs" / "other")
+    texts = [(*each[:4], "") for each in recipes.TEXTS]
+    others: dict[str, dict[str, Any]] = {
+        "other": {"rows": [*recipes.CHAT, *recipes.SILENT]},
+        "collapsed": {"texts": texts},
+        "large": {"rows": recipes.many(2000), "given": evaluations.settings()},
+    }
+    for name, given in others.items():
+        (root / "runs" / name).mkdir()
+        shutil.copy(recipes.reported(tmp_path_factory.mktemp(name), **given), root / "runs" / name)
     recipes.copied(root, "run-10", learning_rate=1e-3)
     recipes.copied(root, "run-9", learning_rate=1e-4, num_iters=9)
     (root / "runs" / "index.html").write_text(runs_index.build(root), encoding="utf-8")
