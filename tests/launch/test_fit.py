@@ -17,9 +17,16 @@ REPORT = {
     | {"activations": 2 * GIGA, "peak": 16 * GIGA},
     "message_bytes": {"gradient": 6_815_772, "blocks": 500_000},
     "row_tokens": 512,
+    "rows": None,
+    "rows_unknown": "",
     "rows_per_step": 8,
     "passes": [{"sequences": 1, "width": 200}, {"sequences": 8, "width": 511}],
+    "kept": None,
     "seconds_per_step": 1.234,
+    "seconds_per_later_step": None,
+    "seconds_in_float32": None,
+    "not_measured": "",
+    "slow": "",
     "device": "gpu",
     "usable_bytes": 12 * GIGA,
     "fits_16_gb_mac": False,
@@ -64,6 +71,50 @@ def test_all_ranks_of_this_machine_share_its_memory(monkeypatch: pytest.MonkeyPa
     assert f"{verdict}; 2 ranks need {2 * bytes_ // GIGA} GB of 16 GB" == rows["this machine"]
     monkeypatch.setattr("sys.platform", "darwin")
     assert 10_666_666_667 == fit.here(report)["usable_bytes"]
+
+
+def test_the_rows_of_the_estimate_are_named() -> None:
+    """
+    Rows of max_seq_len tokens may need several times what the real rows need.
+    """
+    real = dict(fit.table(REPORT | {"row_tokens": 91, "rows": 1200}))["a step"]
+    unknown = dict(fit.table(REPORT | {"rows_unknown": "data/x/train.jsonl: is not built"}))["a step"]
+
+    assert real.endswith(" for 8 rows of 91 tokens, the mean of its 1,200 rows")
+    assert unknown.endswith(" for 8 rows of 512 tokens: the rows are not known, data/x/train.jsonl: is not built")
+
+
+def test_what_frozen_layers_keep_is_told_before_the_launch() -> None:
+    """
+    It takes memory that no framework counts, or room on a disk.
+    """
+    kept = {"layers": 26, "bytes": 87_200_000, "in_memory": True, "why_not": ""}
+    report = REPORT | {"kept": kept, "seconds_per_later_step": 0.5, "rank_peak_bytes": [GIGA, GIGA]}
+    rows = dict(fit.table(report))
+    off = {"layers": 0, "bytes": 0, "in_memory": False, "why_not": "rows are read less than twice"}
+
+    assert "the output of the first 26 is kept: 87.2 MB in memory, of all 2 ranks" == rows["frozen layers"]
+    assert rows["a step"].startswith("about 1.2 s, 0.5 s after the first epoch, on this machine's gpu")
+    assert 2 * GIGA + 87_200_000 == fit.here(report)["bytes"]
+    assert 2 * GIGA == fit.here(report | {"kept": kept | {"in_memory": False}})["bytes"]
+    in_file = dict(fit.table(REPORT | {"ranks": 1, "kept": kept | {"in_memory": False}}))
+    assert "the output of the first 26 is kept: 87.2 MB in a file below .thunder" == in_file["frozen layers"]
+    expected = "their output is not kept: rows are read less than twice"
+    assert expected == dict(fit.table(REPORT | {"kept": off}))["frozen layers"]
+
+
+def test_slow_weights_are_named_with_what_to_do() -> None:
+    """
+    A user who trains a 4-bit model on a CPU would wait for hours, and not know that float32 takes minutes.
+    """
+    slow = {"slow": "MLX multiplies 4-bit weights row by row on a CPU", "seconds_in_float32": 4.25}
+    rows = dict(fit.table(REPORT | slow | {"seconds_per_step": None, "not_measured": "the probe is slow"}))
+
+    expected = (
+        "MLX multiplies 4-bit weights row by row on a CPU: about 4.2 s a step with float32 weights; for runs on a CPU"
+    )
+    assert f"{expected} make such with `.venv/bin/mlx_lm.convert --dequantize --dtype float32`" == rows["slow"]
+    assert "not measured: the probe is slow; for 8 rows of 512 tokens" == rows["a step"]
 
 
 @pytest.mark.ranks

@@ -44,7 +44,8 @@ def here(report: Mapping[str, Any]) -> dict[str, Any]:
     """Whether all ranks fit this machine together: {"ranks", "bytes" of all, "usable_bytes", "fits"}."""
     share = METAL_SHARE if sys.platform == "darwin" else 1.0
     usable = round(share * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    needed = sum(report["rank_peak_bytes"])
+    kept = report["kept"] or {"bytes": 0, "in_memory": False}
+    needed = sum(report["rank_peak_bytes"]) + kept["bytes"] * kept["in_memory"]
     return {"ranks": report["ranks"], "bytes": needed, "usable_bytes": usable, "fits": needed <= usable}
 
 
@@ -80,7 +81,9 @@ def table(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("peak of a rank", f"{size(memory['peak'])} ({ranks})"),
         ("gradient message", f"{size(message['gradient'])} a step"),
         ("block messages", f"{size(message['blocks'])} a step"),
-        ("a step", f"{_seconds(report)} for {report['rows_per_step']} rows of {report['row_tokens']} tokens"),
+        ("a step", f"{_seconds(report)} for {report['rows_per_step']} rows of {_row_tokens(report)}"),
+        *([("slow", _slow(report))] if report["slow"] else []),
+        *([("frozen layers", _kept(report["kept"], report["ranks"]))] if report["kept"] else []),
         *([("this machine", _judged(report["here"]))] if "here" in report else []),
         ("16 GB Mac", _verdict(report)),
         ("advice", report["advice"]),
@@ -96,7 +99,31 @@ def size(count: float) -> str:
 
 
 def _seconds(report: Mapping[str, Any]) -> str:
-    return f"about {report['seconds_per_step']:.2g} s on this machine's {report['device']}, messages not counted,"
+    if report["seconds_per_step"] is None:
+        return f"not measured: {report['not_measured']};"
+    later = report["seconds_per_later_step"]
+    seconds = f"{report['seconds_per_step']:.2g} s" + (f", {later:.2g} s after the first epoch," if later else "")
+    return f"about {seconds} on this machine's {report['device']}, messages not counted,"
+
+
+def _row_tokens(report: Mapping[str, Any]) -> str:
+    if report["rows"]:
+        return f"{report['row_tokens']} tokens, the mean of its {report['rows']:,} rows"
+    unknown = f": the rows are not known, {report['rows_unknown']}" if report["rows_unknown"] else ""
+    return f"{report['row_tokens']} tokens{unknown}"
+
+
+def _slow(report: Mapping[str, Any]) -> str:
+    plain = f"{report['slow']}: about {report['seconds_in_float32']:.2g} s a step with float32 weights"
+    return f"{plain}; for runs on a CPU make such with `.venv/bin/mlx_lm.convert --dequantize --dtype float32`"
+
+
+def _kept(kept: Mapping[str, Any], ranks: int) -> str:
+    if kept["why_not"]:
+        return f"their output is not kept: {kept['why_not']}"
+    place = "in memory" if kept["in_memory"] else "in a file below .thunder"
+    place += f", of all {ranks} ranks" if ranks > 1 else ""
+    return f"the output of the first {kept['layers']} is kept: {size(kept['bytes'])} {place}"
 
 
 def _judged(here: Mapping[str, Any]) -> str:

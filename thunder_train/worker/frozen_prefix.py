@@ -54,6 +54,16 @@ def first_block(names: Sequence[str], blocks: int) -> int:
     return min((int(each[each.index("layers") + 1]) for each in parts if "layers" in each), default=blocks)
 
 
+def why_not_kept(keep_prefix: str, model: nn.Module, epochs: float) -> str:
+    """Why a training does not keep the output of the frozen blocks; "" if it does. epochs: how often it reads a row.
+
+    It follows from recipe, rows and model alone: a machine with less memory must compute the same.
+    """
+    if keep_prefix == "never":
+        return "keep_prefix is off"
+    return "rows are read less than twice" if epochs < 2 else problem(model, depth(model))
+
+
 def problem(model: nn.Module, frozen: int) -> str:
     """Why the output of a model's first `frozen` blocks is not kept; "" if it can be."""
     family = head.family(head.text_model(model))
@@ -64,11 +74,15 @@ def problem(model: nn.Module, frozen: int) -> str:
 
 def token_bytes(model: nn.Module, frozen: int) -> int:
     """Bytes that are kept of a token."""
+    kinds = (leaf.dtype for _, leaf in tree_flatten(head.text_model(model).model.layers[0].parameters()))
+    return token_numbers(model, frozen) * next(kind.size for kind in kinds if mx.issubdtype(kind, mx.floating))
+
+
+def token_numbers(model: nn.Module, frozen: int) -> int:
+    """Numbers that are kept of a token."""
     body = head.text_model(model).model
     heads = [body.layers[number].self_attn for number in _shared(body, frozen)]
-    numbers = width(model) + sum(2 * each.n_kv_heads * each.head_dim for each in heads)
-    kinds = (leaf.dtype for _, leaf in tree_flatten(body.layers[0].parameters()))
-    return numbers * next(kind.size for kind in kinds if mx.issubdtype(kind, mx.floating))
+    return width(model) + sum(2 * int(each.n_kv_heads * each.head_dim) for each in heads)
 
 
 def _shared(body: nn.Module, frozen: int) -> tuple[int, ...]:

@@ -83,11 +83,11 @@ def test_the_estimated_peak_is_within_a_tenth_of_the_measured_one(folder: Path, 
     """
     import mlx.core as mx
 
-    from thunder_train.worker.inspect import fit
+    from thunder_train.worker.inspect import fit, fit_rows
 
     write_model(tmp_path / "model", folder / "nano", SHAPES[name])
     for split in ("train", "valid"):
-        write_rows(tmp_path / f"{split}.jsonl", [row(i, "ߊߋߌߍ" * (LETTERS // 4)) for i in range(4)])
+        write_rows(tmp_path / f"{split}.jsonl", [row(i, "ߊߋߌߍ" * (LETTERS // 4 - 9 * i)) for i in range(4)])
     changed = {"model": "model", "batch_size": 4, "num_iters": 1, "num_layers": 3}
     gc.collect()
     mx.clear_cache()
@@ -97,11 +97,14 @@ def test_the_estimated_peak_is_within_a_tenth_of_the_measured_one(folder: Path, 
     assert 0 == done.returncode, done.stderr
     events = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     measured = 1e9 * next(each["peak_memory_gb"] for each in events if each["event"] == "train") - held
-    tokens = json.loads((tmp_path / "out" / "adapter" / "done.json").read_text())["tokens"]["train"] // 4
+    files = {f"{split}_data": tmp_path / f"{split}.jsonl" for split in ("train", "valid")}
+    chosen = settings(**{**changed, **files, "model": tmp_path / "model"})
 
-    estimated = fit.report(SHAPES[name], settings(**changed), ranks=1, row_tokens=tokens)["bytes"]["peak"]
+    estimate = fit.report(SHAPES[name], chosen, 1, row_tokens=512, is_timed=False, dataset=fit_rows.read(chosen))
 
-    assert measured == pytest.approx(estimated, rel=0.1)
+    tokens = json.loads((tmp_path / "out" / "adapter" / "done.json").read_text())["tokens"]["train"]
+    assert (4, round(tokens / 4)) == (estimate["rows"], estimate["row_tokens"])
+    assert measured == pytest.approx(estimate["bytes"]["peak"], rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma4_e2b"])
@@ -187,9 +190,142 @@ def test_seconds_grow_with_tokens_blocks_and_vocabulary() -> None:
 
     sizes, times = model_sizes(SHAPES["gemma3_text, deep"]), Times(10, 3.0, 1.0, 0.5, "cpu")
 
-    assert 2 * (2 * 3 + 10 * 1 + 440 * 0.5) == times.seconds(sizes, settings(num_layers=2), tokens=20, parts=1)
+    assert 2 * (2 * 3 + 10 * 1 + 440 * 0.5) == times.seconds(sizes, settings(num_layers=2), 20, 20, parts=1)
+    assert 2 * (2 * 3 + 10 * 1) + 440 * 0.5 == times.seconds(sizes, settings(num_layers=2), 20, targets=10, parts=1)
+    assert 2 * 3 + 6 * 1 + 440 * 0.5 == times.seconds(sizes, settings(num_layers=2), 10, 10, parts=1, kept=4)
     checkpointed = settings(num_layers=2, grad_checkpoint="true")
-    assert 2 * 3 + 10 * 1 + 2 * 1 + 440 * 0.5 == times.seconds(sizes, checkpointed, tokens=10, parts=1)
+    assert 2 * 3 + 10 * 1 + 2 * 1 + 440 * 0.5 == times.seconds(sizes, checkpointed, 10, 10, parts=1)
+
+
+def test_a_probe_that_would_take_minutes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A block of many 4-bit weights takes seconds for one token on a CPU of Linux, and fit answers in a minute at most.
+    """
+    from thunder_train.worker.inspect import fit, step_seconds
+
+    monkeypatch.setattr(step_seconds, "_fastest", lambda run, repeats: 12.0)
+    result = fit.report(SHAPES["llama, wide"], settings(), ranks=1, row_tokens=32)
+
+    one = "one token took 12 s forward through one block of 3"
+    assert f"the probe of one step would take longer than 60 s: {one}" == result["not_measured"]
+    assert (None, None, "") == (result["seconds_per_step"], result["device"], result["slow"])
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(50, ("MLX multiplies 4-bit weights row by row on a CPU", 0)), (1, ("", None))]
+)
+def test_weights_that_a_cpu_is_slow_at_are_compared_with_float32(
+    monkeypatch: pytest.MonkeyPatch, factor: int, expected: tuple[str, int | None]
+) -> None:
+    """
+    MLX multiplies packed weights row by row on a CPU: the same model in float32 takes a fiftieth of the time.
+    """
+    from thunder_train.worker.inspect import fit, step_seconds
+
+    def measured(config: dict[str, Any], *_: object) -> step_seconds.Times:
+        return step_seconds.Times(31, *([1.0 * factor if "quantization" in config else 1.0] * 3), "cpu")
+
+    monkeypatch.setattr(step_seconds, "measure", measured)
+    monkeypatch.setattr(step_seconds, "is_on_cpu", lambda: True)
+    packed = SHAPES["llama, wide"] | {"quantization": {"bits": 4, "group_size": 32}}
+    result = fit.report(packed, settings(), ranks=1, row_tokens=32)
+
+    plain = result["seconds_in_float32"]
+    assert expected == (result["slow"], plain and 0)
+    assert plain is None or factor * plain == pytest.approx(result["seconds_per_step"])
+    assert "" == fit.report(SHAPES["llama, wide"], settings(), ranks=1, row_tokens=32)["slow"]
+
+
+def test_rows_that_are_not_there_are_taken_as_long_as_they_may_be(tmp_path: Path, folder: Path) -> None:
+    """
+    fit comes before every other stage. A file that would take minutes to tokenise is not read for an estimate either.
+    """
+    from thunder_train.worker.inspect import fit
+
+    given = ["--config", str(folder / "nano/config.json"), "--ranks", "1", "--memory-only", "--output", "fit.json"]
+    chosen = flags(Path("adapter"), model=folder / "nano", max_seq_len=77, num_iters=9)
+    fit.main([*chosen, *given[:-1], str(tmp_path / "fit.json")])
+    report = json.loads((tmp_path / "fit.json").read_text())
+
+    assert (77, None, None) == (report["row_tokens"], report["rows"], report["kept"])
+    assert "train.jsonl: is not built" == report["rows_unknown"]
+
+
+def test_a_large_file_of_rows_is_read_if_it_was_tokenised_before(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    fit answers in seconds; 1,000,000 rows take minutes.
+    """
+    from thunder_train.worker.inspect import fit_rows
+
+    files = {f"{split}_data": tmp_path / f"{split}.jsonl" for split in ("train", "valid")}
+    for path in files.values():
+        write_rows(path, [row(i, "ߊߋߌߍ") for i in range(3)])
+    chosen = settings(model=folder / "nano", token_cache=tmp_path / "cache", **files)
+    whole = fit_rows.read(chosen)
+    monkeypatch.setattr(fit_rows, "MOST_BYTES", 10)
+    assert whole == fit_rows.read(chosen)
+    write_rows(files["train_data"], [row(9, "ߊ") for i in range(3)])
+
+    with pytest.raises(ThunderError, match=r"train\.jsonl: has 0 MB that were not tokenised before"):
+        fit_rows.read(chosen)
+
+
+def test_the_size_of_what_frozen_layers_keep_is_that_of_the_training(tmp_path: Path, folder: Path) -> None:
+    """
+    It may be larger than the model, so it is told before the launch.
+    """
+    from thunder_train.worker import frozen_prefix, model
+    from thunder_train.worker.inspect import fit, fit_rows
+
+    files = {f"{split}_data": tmp_path / f"{split}.jsonl" for split in ("train", "valid")}
+    for path in files.values():
+        write_rows(path, [row(i, "ߊߋߌߍ" * (1 + i)) for i in range(4)])
+    config = json.loads((folder / "nano/config.json").read_text())
+
+    def kept(**changed: object) -> Any:
+        chosen = settings(model=folder / "nano", batch_size=2, **files, **changed)
+        return fit.report(config, chosen, 1, 512, is_timed=False, dataset=fit_rows.read(chosen))["kept"]
+
+    network, _ = model.load(str(folder / "nano"), "")
+    model.add_lora(network, model.Lora(num_layers=1, rank=4), seed=0)
+    layers = frozen_prefix.depth(network)
+    size = frozen_prefix.token_bytes(network, layers) * fit_rows.read(settings(model=folder / "nano", **files)).tokens
+
+    expected = {"layers": layers, "bytes": size, "in_memory": True, "why_not": ""}
+    assert expected == kept(num_layers=1, num_iters=4)
+    assert "rows are read less than twice" == kept(num_layers=1, num_iters=3)["why_not"]
+
+
+def test_layers_that_are_stored_unpacked_are_counted_as_they_are(tmp_path: Path) -> None:
+    """
+    mlx-lm loads a packed model whose embedding is not packed, which its config.json does not say.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker import model
+    from thunder_train.worker.inspect import memory
+    from thunder_train.worker.inspect.fit import as_stored
+
+    config = {**CONFIGS["llama"], "torch_dtype": "float32", "quantization": {"bits": 4, "group_size": 32}}
+    names = ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.scales")
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), {name: mx.zeros(1) for name in names})
+
+    stored = as_stored(config, tmp_path)
+    packed, partly = (
+        memory.weight_bytes(model.build(each), memory.model_sizes(each), parts=1) for each in (config, stored)
+    )
+
+    words, width = config["vocab_size"], config["hidden_size"]
+    assert {"bits": 4, "group_size": 32, "model.embed_tokens": False} == stored["quantization"]
+    assert (
+        words * width * 4 - words * width * 5 // 8 - words * (width // 32) * 0 == partly - packed + words * width // 8
+    )
+    assert {**CONFIGS["llama"], "torch_dtype": "float32"} == as_stored(
+        {**CONFIGS["llama"], "torch_dtype": "float16"}, tmp_path
+    )
+    assert config == as_stored(config, tmp_path / "away")
 
 
 def test_advice_names_the_strategy_that_fits() -> None:

@@ -14,7 +14,6 @@ from mlx.utils import tree_flatten
 
 from thunder_train import ThunderError
 from thunder_train.core import supported_models
-from thunder_train.worker import head
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.plan import Pass
 from thunder_train.worker.model import trainable_parameters
@@ -130,15 +129,14 @@ def dtype(config: Mapping[str, Any]) -> str:
     return str(next((name for name in names if name), "bfloat16"))
 
 
-def activations(
-    sizes: ModelSizes, layout: Pass, trained: int, is_checkpointed: bool, parts: int, in_blocks: bool
-) -> int:
+def activations(sizes: ModelSizes, layout: Pass, settings: Settings, parts: int, in_blocks: bool) -> int:
     """Bytes of activations at the peak of a forward and backward pass over `layout`.
 
     Blocks below the adapter hold nothing, because no gradient goes through them. Checkpointed blocks hold only their
-    inputs, except the block being recomputed. trained: number of trained blocks; parts: ranks that share heads and MLP
-    (tensor strategy); in_blocks: whether the loss is computed in blocks of words.
+    inputs, except the block being recomputed. parts: ranks that share heads and MLP (tensor strategy); in_blocks:
+    whether the loss is computed in blocks of words.
     """
+    trained, is_checkpointed = settings.num_layers, settings.grad_checkpoint
     factors = GELU if "gemma" in sizes.family else CLIPPED if sizes.family == "gpt_oss" else SILU
     hidden, attention = sizes.hidden / parts, sizes.heads / parts * layout.width
     block = factors.width * sizes.width + factors.hidden * hidden
@@ -175,17 +173,18 @@ def _fraction(name: str, sizes: ModelSizes, parts: int) -> float:
     return 1 / parts if {"q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"} & modules else 1.0
 
 
-def memory(model: nn.Module, sizes: ModelSizes, layout: Pass, settings: Settings, parts: int) -> dict[str, int]:
-    """Bytes of one rank by use, and their "peak": in the backward pass or in the optimizer's update."""
+def memory(model: nn.Module, sizes: ModelSizes, held: int, settings: Settings, parts: int) -> dict[str, int]:
+    """Bytes of one rank by use, and their "peak": in the backward pass or in the optimizer's update.
+
+    held: activations of the pass that holds most.
+    """
     adapter, remembered = FLOAT32 * trainable_parameters(model), state_bytes(settings.optimizer, model)
     uses = {
         "weights": weight_bytes(model, sizes, parts),
         "adapter": adapter,
         "optimizer": remembered,
         "gradients": 2 * adapter,  # of one pass, and their sum so far
-        "activations": activations(
-            sizes, layout, settings.num_layers, settings.grad_checkpoint, parts, head.of(model) is not None
-        ),
+        "activations": held,
     }
     # Activations are free again when the update needs the sum over all ranks and the optimizer's new state.
     update = adapter + remembered

@@ -23,9 +23,17 @@ SMALL, LARGE = 256, 2048
 """Sizes of two vocabularies; the difference in time gives the time per vocabulary entry."""
 ENOUGH_S = 0.3
 """Seconds of a pass from which on rows do not grow further: a CPU would need minutes for a large block."""
-FIRST_TOKENS = 32
-"""Tokens of the first, shortest row."""
 REPEATS = 3
+LIMIT_S = 60.0
+"""Seconds that a measurement may take."""
+PASSES = 8
+"""What a measurement of the shortest row takes, in forward passes of it."""
+MUCH_SLOWER = 2.0
+"""Times as long as with float32 from which on a report says so."""
+
+
+class TooSlowError(Exception):
+    """A measurement would take longer than LIMIT_S; the text says what took so long."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Times:
     """Seconds of a pass over `tokens` tokens.
 
     block_s: forward and backward through one trained block; forward_s: forward through one block; entry_s: per entry of
-    the vocabulary.
+    the vocabulary, where each token is a target.
     """
 
     tokens: int
@@ -42,26 +50,68 @@ class Times:
     entry_s: float
     device: str
 
-    def seconds(self, sizes: ModelSizes, settings: Settings, tokens: int, parts: int) -> float:
-        """Seconds of a step in which a rank computes `tokens` tokens. parts: ranks that share each block."""
+    def seconds(
+        self, sizes: ModelSizes, settings: Settings, tokens: float, targets: float, parts: int, kept: int = 0
+    ) -> float:
+        """Seconds of a step in which a rank computes `tokens` tokens and the logits of `targets` of them.
+
+        parts: ranks that share each block. kept: first blocks whose output is kept from before.
+        """
         trained = settings.num_layers
-        blocks = trained * self.block_s + (sizes.layers - trained) * self.forward_s
+        blocks = trained * self.block_s + (sizes.layers - trained - kept) * self.forward_s
         blocks += trained * self.forward_s * settings.grad_checkpoint  # checkpointed blocks run forward twice
-        return (blocks / parts + sizes.vocabulary * self.entry_s) * tokens / self.tokens
+        return (blocks / parts * tokens + sizes.vocabulary * self.entry_s * targets) / self.tokens
 
 
 def measure(config: dict[str, Any], settings: Settings, row_tokens: int) -> Times:
-    """Time one block on a row that doubles in length up to row_tokens, or until a pass takes ENOUGH_S."""
+    """Time one block on a row that doubles in length up to row_tokens, or until a pass takes ENOUGH_S.
+
+    Raises TooSlowError if a row of one token says that this would take longer than LIMIT_S.
+    """
     if mx.default_device().type == mx.cpu:
         mx.disable_compile()  # as in training
     small, large = (_one_block(config, vocabulary, settings) for vocabulary in (SMALL, LARGE))
-    tokens = min(FIRST_TOKENS, row_tokens - 1)
-    while _fastest(_pass(small, tokens), 1) < ENOUGH_S and tokens < row_tokens - 1:
-        tokens = min(2 * tokens, row_tokens - 1)
-    block_s, large_s = _fastest(_pass(small, tokens), REPEATS), _fastest(_pass(large, tokens), REPEATS)
-    forward_s = _fastest(_forward(small, tokens), REPEATS)
+    tokens, longest = 1, row_tokens - 1
+    first_s = _fastest(_forward(small, tokens), 1)
+    if first_s * PASSES > LIMIT_S:
+        one = f"one token took {first_s:.0f} s forward through one block of {config_layers(config)}"
+        raise TooSlowError(f"the probe of one step would take longer than {LIMIT_S:.0f} s: {one}")
+    while (block_s := _fastest(_pass(small, tokens), 1)) < ENOUGH_S and tokens < longest:
+        tokens = min(2 * tokens, longest)
+    repeats = REPEATS if block_s < 2 * ENOUGH_S else 1
+    block_s, large_s = _fastest(_pass(small, tokens), repeats), _fastest(_pass(large, tokens), repeats)
+    forward_s = _fastest(_forward(small, tokens), repeats)
     entry_s = max(0.0, large_s - block_s) / (LARGE - SMALL)
     return Times(tokens, block_s, forward_s, entry_s, mx.default_device().type.name)
+
+
+def is_on_cpu() -> bool:
+    """Whether this machine computes on its processor."""
+    return bool(mx.default_device().type == mx.cpu)
+
+
+def config_layers(config: dict[str, Any]) -> int:
+    """Blocks of a model."""
+    return int((config.get("text_config") or config)["num_hidden_layers"])
+
+
+def in_float32(config: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of the same model with float32 weights."""
+    config = copy.deepcopy(config)
+    for part in (config, config.get("text_config") or {}):
+        for key in ("quantization", "quantization_config"):
+            part.pop(key, None)
+        part |= {key: "float32" for key in ("torch_dtype", "dtype") if key in part}
+    return config | {"torch_dtype": "float32"}
+
+
+def why_slow(config: dict[str, Any]) -> str:
+    """What a CPU is slow at in such weights; "" for float32."""
+    bits = (config.get("quantization") or {}).get("bits")
+    if bits:
+        return f"MLX multiplies {bits}-bit weights row by row on a CPU"
+    kind = dtype(config)
+    return "" if kind == "float32" else f"MLX has no fast matrix product of {kind} on this CPU"
 
 
 def _one_block(config: dict[str, Any], vocabulary: int, settings: Settings) -> nn.Module:

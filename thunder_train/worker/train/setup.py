@@ -86,7 +86,7 @@ def prepare(settings: Settings, group: Ranks) -> Setup:
         start.put_on(base, begun, lora, settings.model)
     counts = Counts(total, model.trainable_parameters(base))
     not_packed = batch.packing_problem(base) if settings.packing == "auto" else "packing is off"
-    not_kept = _why_not_kept(settings, base, _epochs(settings, splits["train"], group, steps))
+    not_kept = frozen_prefix.why_not_kept(settings.keep_prefix, base, _epochs(settings, splits["train"], group, steps))
     if settings.grad_checkpoint:
         model.checkpoint_blocks(base)
     if not is_data:
@@ -99,13 +99,6 @@ def _epochs(settings: Settings, train: Split, group: Ranks, steps: int) -> float
     """How often each row is read in so many steps."""
     rows = settings.rows_per_step(group.size if settings.strategy == "data" else 1)
     return steps / -(-len(train.examples) // rows)
-
-
-def _why_not_kept(settings: Settings, base: nn.Module, epochs: float) -> str:
-    # It follows from recipe, rows and model alone: a machine with less memory must compute the same.
-    if settings.keep_prefix == "never":
-        return "keep_prefix is off"
-    return "rows are read less than twice" if epochs < 2 else frozen_prefix.problem(base, frozen_prefix.depth(base))
 
 
 def _lora(settings: Settings) -> Lora:
