@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 
 from thunder_train import ThunderError
 from thunder_train.core import supported_models
+from thunder_train.worker import head
 from thunder_train.worker.args import Settings
 from thunder_train.worker.batching.plan import Pass
 from thunder_train.worker.model import trainable_parameters
