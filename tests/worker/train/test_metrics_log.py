@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,25 @@ def test_no_tracker_is_asked_for_by_default(tmp_path: Path) -> None:
     from thunder_train.worker.trackers import tracker
 
     assert tracker((), "mine", tmp_path, {}) is None
+
+
+@pytest.mark.parametrize(("device", "held", "expected"), [("cpu", 9, 5), ("gpu", 9, 9), ("gpu", 1, 5)])
+def test_freed_memory_that_a_gpu_keeps_is_counted(
+    monkeypatch: pytest.MonkeyPatch, device: str, held: int, expected: int
+) -> None:
+    """
+    No other process can use it, so a peak without it would say less than the training needs.
+    """
+    import mlx.core as mx
+
+    from thunder_train.worker.train.metrics_log import memory_bytes
+
+    monkeypatch.setattr(mx, "default_device", lambda: SimpleNamespace(type=getattr(mx, device)))
+    monkeypatch.setattr(mx, "get_peak_memory", lambda: 5)
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 1)
+    monkeypatch.setattr(mx, "get_cache_memory", lambda: held - 1)
+
+    assert expected == memory_bytes()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /dev/full")

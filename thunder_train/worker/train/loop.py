@@ -24,7 +24,7 @@ from thunder_train.worker.frozen_prefix import FrozenPrefix
 from thunder_train.worker.model import adapter_tensors
 from thunder_train.worker.ranks import Ranks, check_parity, raising_lost_ranks
 from thunder_train.worker.train.checkpoint import Checkpoint, Progress, Tensors
-from thunder_train.worker.train.metrics_log import MetricsLog
+from thunder_train.worker.train.metrics_log import MetricsLog, memory_bytes
 from thunder_train.worker.train.step import Totals, local_sums, schedule, sum_over_ranks, update
 from thunder_train.worker.train.validation import Validation, validate
 
@@ -100,6 +100,8 @@ class State:
     """Seconds by which the slowest rank computed longer than the fastest."""
     computed_tokens: int = 0
     """Tokens that this rank computed, padding included."""
+    memory_bytes: int = 0
+    """Most that this process has needed so far."""
     grad_norm: float = 0.0
     """Of the last step, before clipping."""
 
@@ -159,6 +161,7 @@ def one_step(run: Run, state: State) -> Totals:
     norm = update(run.model, state.optimizer, totals, plan.max_grad_norm)
     progress.step += 1
     state.seconds += time.perf_counter() - began
+    state.memory_bytes = max(state.memory_bytes, memory_bytes())
     state.exchange_s += totals.exchange_s
     state.skew_s += max(totals.busy_s) - min(totals.busy_s)
     state.computed_tokens += sum(batch.padded_tokens for batch in batches)
@@ -278,7 +281,7 @@ def _report_training(run: Run, state: State) -> None:
             "exchange_share": round(state.exchange_s / state.seconds, 4),
             "skew_s": round(state.skew_s, 4),
             "grad_norm": round(state.grad_norm, 6),
-            "peak_memory_gb": round(mx.get_peak_memory() / 1e9, 3),
+            "peak_memory_gb": round(state.memory_bytes / 1e9, 3),
         }
         run.log.loss("train", progress.step, loss, progress.window_tokens, line, **more)
     progress.window_loss, progress.window_tokens = 0.0, 0

@@ -5,9 +5,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from thunder_train import ThunderError
 from thunder_train.core import files
 from thunder_train.worker.train.checkpoint import Progress
+
+
+def memory_bytes() -> int:
+    """Bytes of arrays that this process has needed so far.
+
+    On a GPU, MLX keeps the memory of freed arrays for later ones, up to a limit (worker/bootstrap.py), and no other
+    process can use it: so it counts, after a step when most of it is there. Untested on a Mac. A CPU's is given back.
+    """
+    peak: int = mx.get_peak_memory()
+    if mx.default_device().type == mx.cpu:
+        return peak
+    held: int = mx.get_active_memory() + mx.get_cache_memory()
+    return max(peak, held)
 
 
 class MetricsLog:
