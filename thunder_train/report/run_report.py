@@ -135,6 +135,7 @@ def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLAT
         "flags": flags(recipe),
         "table": inline_script.as_json(row_table.of(rows)),
         "table_rows": len(rows),
+        "table_most": row_table.MOST,
         **_examples(rows, evaluation),
         **inline_script.values(SCRIPTS if rows else SCRIPTS[:1], folder.parent),
     }
