@@ -1,6 +1,7 @@
 """What stages say, and what a training must have read before its result becomes the run's."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,14 @@ def test_a_tracker_that_is_missing_is_refused_before_the_launch(
     Else rank 0 would load the model first. Where the first rank is on another host, that rank says so.
     """
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    asked = replace(recipe, train=replace(recipe.train, report_to=("wandb",)))
+    monkeypatch.setattr("thunder_train.core.extras.command", lambda name: f"EXTRA={name} ./doit")
+    asked = replace(recipe, train=replace(recipe.train, report_to=("wandb", "swanlab")))
     with pytest.raises(ThunderError) as caught:
         stages._check_trackers(asked)
 
     expected = (
-        "recipes/smoke.toml: train.report_to: names wandb, which is not installed; install it with "
-        "`.venv/bin/python -m pip install wandb`, or where thunder is installed"
+        "recipes/smoke.toml: train.report_to: names wandb and swanlab, which is not installed; run "
+        f"`EXTRA=wandb ./doit` and `{sys.executable} -m pip install swanlab`"
     )
     assert expected == str(caught.value)
     stages._check_trackers(recipe)

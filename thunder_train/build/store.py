@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -105,8 +104,7 @@ class BucketStore:
                 self.system, self.root = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
         except ImportError:
             kind = self.address.partition("://")[0]
-            is_extra = kind in extras.NAMES  # the others are not locked: few people need them
-            hint = f"run `{extras.command(kind) if is_extra else f'{sys.executable} -m pip install {package}'}`"
+            hint = extras.install([kind if kind in extras.NAMES else package])
             raise ThunderError(f"needs the package {package}", self.address, hint) from None
 
     def sizes(self, names: Collection[str]) -> dict[str, int]:

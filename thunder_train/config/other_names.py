@@ -89,8 +89,8 @@ HINTS = {
     "special_tokens": "leave it out: the model's own tokenizer is used",
     "chat_template": "write chat_template under [models.NAME] in thunder.toml",
     "early_stopping_patience": EARLY,
-    "wandb_project": TRACK,
-    "wandb_name": TRACK,
+    "wandb_project": f"{TRACK}, and report_project",
+    "wandb_name": f"{TRACK}, and report_name",
     # TRL, transformers, Unsloth
     "model_name": MODEL,
     "model_name_or_path": MODEL,

@@ -234,10 +234,17 @@ class Train:
         help="Experiment trackers that rank 0 reports to", choices=("wandb", "swanlab"), default=(), operational=True
     )
     report_project: str = text(
-        help="Project of the experiment trackers; a run has its recipe's name there",
+        help="Project of the experiment trackers",
         pattern=NAME,
         default="thunder-train",
         operational=True,
+    )
+    report_name: str = text(
+        help="Name of the run in the experiment trackers; without it that of its folder, its recipe's",
+        pattern=NAME.replace("^", "^(", 1)[:-1] + ")?$",
+        default="",
+        operational=True,
+        later=True,
     )
     seed: int = whole(help="Seed of the LoRA weights, dropout and row order", low=0, high=SEED_MAX, default=0)
 

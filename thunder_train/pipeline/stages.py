@@ -23,7 +23,7 @@ from thunder_train.config import validate
 from thunder_train.config.dataset import Dataset
 from thunder_train.config.project import Model, Recipe
 from thunder_train.config.toml_io import resolved_toml
-from thunder_train.core import checkout, files, paths, speaker
+from thunder_train.core import checkout, extras, files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder, hub_dataset, orthography, telemetry
@@ -208,9 +208,8 @@ def _check_trackers(recipe: Recipe) -> None:
     """Refuse a tracker that is not installed, before any rank loads the model. On another host rank 0 says so."""
     missing = [name for name in recipe.train.report_to if importlib.util.find_spec(name) is None]
     if missing and not recipe.cluster.is_remote:
-        names = " ".join(missing)
-        hint = f"install it with `.venv/bin/python -m pip install {names}`, or where thunder is installed"
-        raise ThunderError(f"names {names}, which is not installed", f"{recipe.file}: train.report_to", hint)
+        what = f"names {' and '.join(missing)}, which is not installed"
+        raise ThunderError(what, f"{recipe.file}: train.report_to", extras.install(missing))
 
 
 def evaluate(recipe: Recipe, out: Path) -> None:

@@ -36,7 +36,8 @@ def main(argv: list[str]) -> None:
         ready = setup.prepare(settings, group)
         is_first = group.rank == 0
         place = settings.adapter_path.parent
-        track = tracker(settings.report_to, settings.report_project, place, settings.numeric()) if is_first else None
+        names = settings.report_project, settings.report_name
+        track = tracker(settings.report_to, *names, place, settings.numeric()) if is_first else None
         run, checkpoint = setup.assemble(settings, ready, watchdog.beat, stop.is_set, track)
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         state = loop.start(run, checkpoint)

@@ -5,25 +5,29 @@ from pathlib import Path
 from typing import Any
 
 from thunder_train import ThunderError
+from thunder_train.core import extras
 
 Tracker = Callable[[dict[str, Any]], None]
 """Takes each event of metrics.jsonl."""
 
 
-def tracker(names: tuple[str, ...], project: str, folder: Path, flags: dict[str, Any]) -> Tracker | None:
+def tracker(names: tuple[str, ...], project: str, name: str, folder: Path, flags: dict[str, Any]) -> Tracker | None:
     """A function that passes events on to the named trackers; None without names.
 
-    project: its name there. folder: for their own logs; its name is the run's. flags: logged as the run's
-    configuration. Raises ThunderError when a package is missing.
+    project, name: those of the run there; without a name it is the folder's. folder: of the run, for the trackers' own
+    logs. flags: logged as the run's configuration. Raises ThunderError when a package is missing.
     """
     if not names:
         return None
+    if name:
+        folder = folder / "trackers" / name  # the callbacks name a run after the folder of its logs
+        folder.mkdir(parents=True, exist_ok=True)
     from mlx_lm.tuner.callbacks import get_reporting_callbacks  # late: it imports the trackers
 
     try:
         callback = get_reporting_callbacks(",".join(names), project_name=project, log_dir=str(folder), config=flags)
     except ImportError as error:
-        raise ThunderError(str(error), where="--report-to", hint=f"pip install {' '.join(names)}") from error
+        raise ThunderError(str(error), where="--report-to", hint=extras.install(names)) from error
     except ValueError as error:
         raise ThunderError(str(error), where="--report-to", hint="use wandb or swanlab") from error
 

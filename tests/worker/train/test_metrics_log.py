@@ -18,7 +18,7 @@ def test_no_tracker_is_asked_for_by_default(tmp_path: Path) -> None:
     """
     from thunder_train.worker.trackers import tracker
 
-    assert tracker((), "mine", tmp_path, {}) is None
+    assert tracker((), "mine", "", tmp_path, {}) is None
 
 
 @pytest.mark.parametrize(("device", "held", "expected"), [("cpu", 9, 5), ("gpu", 9, 9), ("gpu", 1, 5)])
@@ -67,10 +67,13 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     from thunder_train.worker.trackers import tracker
 
     monkeypatch.setattr(callbacks, "wandb", None)
+    monkeypatch.setattr("thunder_train.core.extras.command", lambda name: f"EXTRA={name} ./doit")
     with pytest.raises(ThunderError) as caught:
-        tracker(("wandb",), "mine", tmp_path, {})
+        tracker(("wandb",), "mine", "", tmp_path, {})
 
-    expected = "--report-to: wandb is not installed. please install wandb via: pip install wandb; pip install wandb"
+    expected = (
+        "--report-to: wandb is not installed. please install wandb via: pip install wandb; run `EXTRA=wandb ./doit`"
+    )
     assert expected == str(caught.value)
 
 
@@ -94,7 +97,7 @@ def test_events_become_what_the_callbacks_know(tmp_path: Path, monkeypatch: pyte
         on_val_loss_report = on_train_loss_report
 
     monkeypatch.setitem(callbacks.SUPPORT_CALLBACK, "wandb", Recorder)
-    report = tracker(("wandb",), "mine", tmp_path, {})
+    report = tracker(("wandb",), "mine", "", tmp_path, {})
     report({"event": "train", "step": 3, "loss": 1.5, "tokens": 7})
     report({"event": "valid", "step": 3, "loss": 2.5})
     report({"event": "save", "step": 3})
@@ -103,3 +106,23 @@ def test_events_become_what_the_callbacks_know(tmp_path: Path, monkeypatch: pyte
         {"iteration": 3, "loss": 1.5, "tokens": 7, "train_loss": 1.5},
         {"iteration": 3, "loss": 2.5, "val_loss": 2.5},
     ] == reported
+
+
+@pytest.mark.parametrize(("name", "folder"), [("", "smoke"), ("third-try", "smoke/trackers/third-try")])
+def test_a_run_has_the_name_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str
+) -> None:
+    """
+    The callbacks name it after the folder of its logs, which must exist.
+    """
+    from mlx_lm.tuner import callbacks
+
+    from thunder_train.worker.trackers import tracker
+
+    made: list[dict[str, Any]] = []
+    monkeypatch.setitem(callbacks.SUPPORT_CALLBACK, "wandb", lambda **given: made.append(given))
+    (tmp_path / "smoke").mkdir()
+    tracker(("wandb",), "mine", name, tmp_path / "smoke", {})
+
+    assert [("mine", str(tmp_path / folder))] == [(each["project_name"], each["log_dir"]) for each in made]
+    assert (tmp_path / folder).is_dir()
