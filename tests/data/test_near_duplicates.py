@@ -85,7 +85,8 @@ def test_texts_that_differ_in_a_letter_are_found_across_splits() -> None:
 
     near = near_pairs(texts, [0, 0, 1, 0], least=0.8)
 
-    assert NearDuplicates(count=2, rows=4, examples=[(0, 2, 16 / 17), (2, 3, 16 / 18)], is_complete=True) == near
+    examples = [(0, 2, 16 / 17), (2, 3, 16 / 18)]
+    assert NearDuplicates(count=2, rows=4, examples=examples, is_complete=True, between={(0, 1): 2}) == near
 
 
 def test_pairs_of_one_split_and_equal_texts_are_left_alone() -> None:
@@ -165,7 +166,8 @@ def test_only_pairs_that_share_a_hash_are_found(seeds: list[str], draw: random.R
 
     near = near_pairs(texts, split, least=least)
 
-    assert NearDuplicates(len(expected), len(texts), expected[:20], True) == near
+    assert NearDuplicates(len(expected), len(texts), expected[:20], True, near.between) == near
+    assert len(expected) == sum(near.between.values())
 
 
 def test_what_is_just_similar_enough_is_found() -> None:

@@ -134,6 +134,7 @@ def finished(
     files.write_text(run / "metrics.jsonl", "".join(map(files.json_line, metrics(steps))))
     files.write_json(run / "timing.json", TIMING)
     files.write_json(data / "manifest.json", DATA)
+    files.write_text(data / "dropped.jsonl", "")
     files.write_json(root / "runs" / "models" / recipe.model.name / "model.lock.json", LOCK)
     for name in ("launch.sh", "evaluate.sh", "hostfile.json", "recipe.toml"):
         files.write_text(run / name, "")

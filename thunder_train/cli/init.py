@@ -26,6 +26,7 @@ DODO = '''"""The tasks of this project; `thunder list` shows them. Tasks of your
 
 from thunder_train.dodo import *
 '''
+ATTRIBUTES = "# Two histories of looks at test rows are joined line by line.\nruns/looks.jsonl merge=union\n"
 IGNORED = """# What thunder makes again, and what only this machine has; manifests and locks are committed.
 .thunder/
 __pycache__/
@@ -166,6 +167,7 @@ def _texts(data: Data, base: Base, train: dict[str, Any]) -> dict[str, str]:
         f"recipes/{RECIPE}.toml": recipe,
         "templates/README.md": TEMPLATES,
         ".gitignore": IGNORED,
+        ".gitattributes": ATTRIBUTES,
         "README.md": _readme(data, base),
         **{path: files.read_text(shipped.FOLDER / path) for path in SCHEMAS},
     }
@@ -196,9 +198,10 @@ def _check(project: Path, texts: dict[str, str], data: Data) -> None:
     if (project / "README.md").exists():  # of the user's own data
         here = [path for path in here if path != "README.md"]
         texts.pop("README.md", None)
-    if (project / ".gitignore").exists():
-        here = [path for path in here if path != ".gitignore"]
-        texts.pop(".gitignore", None)
+    for name in (".gitignore", ".gitattributes"):
+        if (project / name).exists():
+            here = [path for path in here if path != name]
+            texts.pop(name, None)
     if here:
         raise ThunderError(f"{', '.join(sorted(here))}: there already", str(project), hint)
     size = sum(path.stat().st_size for path in data.copies.values())

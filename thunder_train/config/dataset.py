@@ -29,8 +29,8 @@ KINDS = ("report", "rows", "nemo", "chatml", "sharegpt", "alpaca", "completions"
 """Kinds of sources."""
 PROMPTED = ("report", "rows", "nemo")
 """Those whose rows hold no prompt: a template of the dataset makes it."""
-UNSTATED = "unstated"
-"""The evidence kind of a source that declares none; no result on such rows can be a GO."""
+REAL, SYNTHETIC, UNSTATED = "real", "synthetic", "unstated"
+"""Kinds of evidence; UNSTATED: of a source that declares none. Only results on real rows can be a GO."""
 SPLIT_KEYS = ("video_id", "audio_path", "segment_id", "feat_id", "text")
 
 
@@ -63,7 +63,7 @@ class Source:
     )
     evidence_kind: str = text(
         help="What a result on these rows can prove. unstated: nothing, so that no result can be a GO",
-        choices=("real", "synthetic", "smoke", "oracle", UNSTATED),
+        choices=(REAL, SYNTHETIC, "smoke", "oracle", UNSTATED),
         default=UNSTATED,
     )
     split: str = text(

@@ -20,6 +20,8 @@ REPRODUCE = f"{STATE}/reproduce"
 """Projects in which runs are made again."""
 INDEX = "runs/index.html"
 """The page of all runs."""
+LOOKS = "runs/looks.jsonl"
+"""Which adapters were evaluated on which test rows; committed."""
 
 ACCEPTED = "accepted.json"
 """Beside a stage's targets: outputs that a person let stand under other code or in another environment."""

@@ -16,7 +16,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from thunder_train import ThunderError
-from thunder_train.config.dataset import Source
+from thunder_train.config.dataset import REAL, SYNTHETIC, Source
+from thunder_train.core.drop_reasons import NO_PREDICTION, NO_REFERENCE, NULL_REFERENCE
 from thunder_train.core.text import quoted
 from thunder_train.data import formats, json_rows, kinds, packed
 from thunder_train.data.asr_contract import CANONICAL, JOIN_KEYS, Pair, Prediction, Reference, own_name
@@ -39,9 +40,6 @@ SEPARATOR = re.compile(r"[\n\t|]|<sep>|</s>|\[SEP\]")
 """What stands between hypotheses that were joined to one text."""
 LINE_BITS = 40
 """Low bits of a place, which hold its line; the bits above hold the number of its file."""
-NO_REFERENCE = "prediction without a reference"
-NO_PREDICTION = "reference without a prediction"
-NULL_REFERENCE = "prediction whose reference is null"
 NULL, SPLIT = b"\xff", b"\xfe"
 """Held for a reference whose text is null; held between a text and the split of its row. No text has such bytes."""
 
@@ -134,7 +132,7 @@ class Predictions(Reader):
             source=self.stem,
             file=self.path,
             line=line,
-            evidence_kind=self._source.evidence_kind,
+            evidence_kind=_evidence(self._source.evidence_kind, row.mode),
             target_text=asr if is_stable else reference,
             asr_text=asr,
             reference_text=reference,
@@ -171,6 +169,11 @@ class Predictions(Reader):
             what, hint = error.args
             self.problems.add(what, self.where(line), hint)
             return None
+
+
+def _evidence(declared: str, mode: str) -> str:
+    """The kind of evidence of a row. One that calls itself synthetic is not real, whatever its source declares."""
+    return SYNTHETIC if declared == REAL and mode.strip().casefold().startswith(SYNTHETIC) else declared
 
 
 class Pairs:

@@ -206,8 +206,14 @@ def _manifest(collected: Collected, assigned: Assignment, out: Path, near: NearD
         "decisions": {word: count for word, count in counts["decision"].items() if word},
         "reason_codes": statistics.codes(assigned),
         "dropped": collected.ledger.reasons(),
-        "near_duplicates": near.count,
+        **_near_facts(near),
     }
+
+
+def _near_facts(near: NearDuplicates) -> dict[str, Any]:
+    """Pairs of nearly equal texts in different splits: all, and those that make a test row easy."""
+    train_and_test = near.between.get((TRAIN, TEST), 0)
+    return {"near_duplicates": near.count, "near_duplicates_of_train_and_test": train_and_test}
 
 
 def _split_facts(plan: Plan, assigned: Assignment, moves: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import msgspec
 
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Source
+from thunder_train.core.drop_reasons import ACCEPTED_UNWRITTEN, REJECTED_UNREFERENCED
 from thunder_train.core.text import quoted
 from thunder_train.data import formats, json_rows, kinds
 from thunder_train.data.field_map import FieldMap
@@ -141,12 +142,12 @@ def _target(row: ReportRow, decision: str, use: tuple[str, ...]) -> tuple[str, s
     if decision == "accepted":
         if "accepted" not in use:
             return "", "accepted, not used"
-        return (row.final_text, "") if row.final_text else ("", "accepted without a final text")
+        return (row.final_text, "") if row.final_text else ("", ACCEPTED_UNWRITTEN)
     if "corrected" in use and row.reference_text:
         return row.reference_text, ""
     if "unchanged" in use:
         return row.asr_text or "", ""
-    return "", "rejected without a reference" if "corrected" in use else "rejected, not used"
+    return "", REJECTED_UNREFERENCED if "corrected" in use else "rejected, not used"
 
 
 def _row(

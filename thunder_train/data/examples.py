@@ -13,6 +13,7 @@ import msgspec
 from thunder_train import ThunderError
 from thunder_train.config.dataset import Dataset
 from thunder_train.core import characters
+from thunder_train.core.drop_reasons import EMPTY_TARGET
 from thunder_train.core.text import nfc
 from thunder_train.data import conversations, leak_check, orthography
 from thunder_train.data.prompts import Prompts
@@ -121,7 +122,7 @@ class Composer:
         target = reference if row.target_text == row.reference_text else cleaned(row.target_text, is_prose)
         is_silent = not is_prose and not reference and (row.is_silent or bool(row.reference_text.strip()))
         if not _is_seen(target) and not is_silent and not _is_call(row):
-            return "empty target"
+            return EMPTY_TARGET
         if reason := spelling.unfit(row.row_id, asr, reference, target, is_prose) or _unfit_message(row, self.table):
             return reason
         if row.target_text:

@@ -10,8 +10,9 @@ Shapes: R texts.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from thunder_train.core.text import nfc
@@ -154,6 +155,8 @@ class NearDuplicates:
     """(text, text, similarity), the most similar first, SHOWN at most."""
     is_complete: bool
     """False if a limit was reached: there may be more pairs than `count`."""
+    between: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """(split, split), the lesser first -> number of pairs."""
 
 
 def pairs(
@@ -178,7 +181,8 @@ def pairs(
         if similarity >= least and left != right:
             near.append((-similarity, i, j))
     examples = [(i, j, -similarity) for similarity, i, j in sorted(near)[:SHOWN]]
-    return NearDuplicates(len(near), len(split), examples, is_complete)
+    sides = (sorted((int(split[i]), int(split[j]))) for _, i, j in near)
+    return NearDuplicates(len(near), len(split), examples, is_complete, Counter((one, other) for one, other in sides))
 
 
 def _candidates(

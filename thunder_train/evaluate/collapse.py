@@ -68,7 +68,7 @@ def behaviour(predictions: list[dict[str, Any]], limits: Probe) -> dict[str, Any
     """Rows, degenerate answers and 95 % intervals of their shares, of each model; and `collapsed`: a sentence for each
     limit that the adapter exceeds.
     """
-    counts: dict[str, Any] = {model: _counts(_answers(predictions, model)) for model in MODELS}
+    counts: dict[str, Any] = {model: _counts(answers(predictions, model)) for model in MODELS}
     return counts | {"collapsed": _exceeded(counts["adapter"], limits)}
 
 
@@ -123,7 +123,8 @@ def has_few_grams(text: str) -> bool:
     return len(set(grams)) < FEW_GRAMS * len(grams)
 
 
-def _answers(predictions: list[dict[str, Any]], model: str) -> Iterable[Answer]:
+def answers(predictions: list[dict[str, Any]], model: str) -> Iterable[Answer]:
+    """A model's answer to each row of predictions.jsonl."""
     for row in predictions:
         answer = (row[model], row[f"{model}_finish"], row[f"{model}_special"])
         if chat_answers.is_chat(row):

@@ -18,7 +18,7 @@ from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.profiles import Profile
 from thunder_train.core.characters import Orthography
 from thunder_train.core.text import clusters, nfc
-from thunder_train.evaluate import chat_answers, collapse, error_rates, gate, intervals, silence
+from thunder_train.evaluate import chat_answers, collapse, error_rates, gate, intervals, looks, silence
 from thunder_train.evaluate.error_rates import Counted, count, deciding, weighed
 
 SCHEMA = "thunder.eval/3"
@@ -107,6 +107,7 @@ def evaluate(
     return {
         "schema": SCHEMA,
         "adapter_sha256": adapter_sha256,
+        "test_sha256": looks.test_rows(predictions),
         "losses": {model: {split: _with_perplexity(each) for split, each in losses[model].items()} for model in MODELS},
         "environment": losses["environment"],
         "profile": error_rates.described(profile),
@@ -158,6 +159,12 @@ def _gated(row: Prediction, final: str, is_accepted: bool) -> Text:
     return Text(final, is_accepted, row.get("raw", {}).get("adapter" if is_changed else "asr_text"))
 
 
+def gated_edits(row: Prediction, decision: dict[str, Any], profile: Profile) -> tuple[int, int]:
+    """Edits from a row's hypothesis to its reference, and from its text behind the gate."""
+    final = _gated(row, decision["final"], decision["verdict"] == gate.ACCEPT)
+    return _edits(row, _text(row, "asr_text"), profile), _edits(row, final, profile)
+
+
 def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate, table: Orthography | None) -> Text:
     """The best text that the gate would accept for a row.
 
@@ -167,8 +174,9 @@ def _oracle(row: Prediction, decision: dict[str, Any], settings: Evaluate, table
     """
     hypothesis = row["asr_text"]
     if settings.gate.command:
-        profile, final = deciding(settings), _gated(row, decision["final"], decision["verdict"] == gate.ACCEPT)
-        is_harmful = _edits(row, final, profile) > _edits(row, _text(row, "asr_text"), profile)
+        final = _gated(row, decision["final"], decision["verdict"] == gate.ACCEPT)
+        before, after = gated_edits(row, decision, deciding(settings))
+        is_harmful = after > before
         is_accepted = bool(final.is_accepted) and not is_harmful
         return _gated(row, final.text if is_accepted else hypothesis, is_accepted)
     text = _towards(hypothesis, row["reference_text"], gate.edit_budget(hypothesis, settings.gate))

@@ -1,25 +1,35 @@
-"""Decides GO or NO-GO for an adapter and lists every reason against it.
+"""Decides GO, RELAXED or NO-GO for an adapter and lists every reason against it, with the rows behind it.
 
-Input: eval.json, the dataset's manifest, the worker's done.json, and the run's identity.  Output: promotion.json.
-The decision is NO-GO unless the files show that every limit holds: a missing value counts against the adapter.
+Input: eval.json and the rows of an evaluation, the dataset's manifest, the worker's done.json, and the run's identity.
+Output: promotion.json.  The decision is NO-GO unless the files show that every limit holds: a missing value counts
+against the adapter.  It is RELAXED where only limits hold that the recipe made weaker than their defaults.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from thunder_train.config.dataset import REAL, SYNTHETIC, UNSTATED
+from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.promotion import Promotion
 from thunder_train.core import files
+from thunder_train.core.drop_reasons import LACKING
+from thunder_train.evaluate import behind, error_rates, floors, looks
+from thunder_train.evaluate.behind import Rows
 
-SCHEMA = "thunder.promotion/2"
+SCHEMA = "thunder.promotion/3"
 CONDITION = "adapter_gated"
 """The condition that is judged, because only gated text reaches a reader."""
 BASELINE = "baseline"
-EVIDENCE = "real"
+EVIDENCE = REAL
 """The only accepted kind. No recipe can change it: other rows show nothing about a real recogniser."""
-UNSTATED = "unstated"
-"""The kind of a source that declares none."""
+ANSWERED = "chrf"
+"""The score of a chat that must rise: it counts a part of a right answer, and no length."""
+RISING = ("exact", "chrf")
+"""Scores of a chat of which more is better; of the others less is."""
+MOST_ROWS = 50
+"""Most rows that are named behind a reason."""
 ENVIRONMENT = ("mlx", "mlx_lm", "platform", "python")
 """Parts of the environment that done.json must record."""
 
@@ -39,6 +49,8 @@ class Run:
     """The content of model.lock.json."""
     has_known_rows: bool = True
     """Whether all trainings behind the adapter read the training rows of this dataset."""
+    look: int = 1
+    """Which look at these test rows the evaluation was."""
 
     @property
     def reproduction(self) -> str:
@@ -46,83 +58,142 @@ class Run:
         return f"./doit reproduce:{self.recipe}"
 
 
-def decide(evaluation: Facts, dataset: Facts, done: Facts, limits: Promotion, run: Run) -> Facts:
-    """The content of promotion.json: the decision, the reasons against GO, the limits, and what was judged."""
-    reasons = [
-        *_evidence(dataset, limits),
-        *_training(dataset, done, run),
-        *_references(evaluation, limits),
-        *_scores(evaluation, limits),
-        *_behaviour(evaluation),
-        *_decisions(evaluation, limits),
-        *_adapter(evaluation, done),
-        *_reproduction(done, run),
-    ]
+class Reason(NamedTuple):
+    """Why an adapter is not promoted, and the ids of the rows behind that."""
+
+    text: str
+    rows: Iterable[str] = ()
+
+
+def decide(
+    evaluation: Facts,
+    dataset: Facts,
+    done: Facts,
+    limits: Promotion,
+    run: Run,
+    settings: Evaluate | None = None,
+    rows: Rows | None = None,
+) -> Facts:
+    """The content of promotion.json: the decision, the reasons against GO, the limits, and what was judged.
+
+    settings: the recipe's [evaluate]; rows: of the run, to be named behind the reasons; by default none are.
+    """
+    settings, rows = settings or Evaluate(), rows or Rows()
+    is_chat = _is_chat(evaluation)
+    against = [*_against(evaluation, dataset, done, limits, run, settings, rows)]
+    relaxed = [Reason(text) for text in floors.relaxed(limits, settings, is_chat)]
     return {
         "schema": SCHEMA,
-        "decision": "NO-GO" if reasons else "GO",
-        "reasons": reasons,
+        "decision": "NO-GO" if against else "RELAXED" if relaxed else "GO",
+        "reasons": [
+            {"text": each.text, "rows": [*behind.first(each.rows, MOST_ROWS)]} for each in (*against, *relaxed)
+        ],
+        "looks": _look(evaluation, is_chat, run),
         "limits": asdict(limits) | {"condition": CONDITION, "evidence_kind": EVIDENCE},
         "attached": {
             "run_id": run.run_id,
             "datasets": [{"name": dataset.get("dataset", ""), "sha256": run.dataset_sha256}],
-            "metrics": _metrics(evaluation),
+            "metrics": _answer_metrics(evaluation) if is_chat else _metrics(evaluation),
             "reproduction": run.reproduction,
         },
     }
 
 
-def _evidence(dataset: Facts, limits: Promotion) -> Iterator[str]:
-    """Whether all rows are real, and of the provenance that the recipe requires."""
-    declared = {
-        *dataset.get("evidence_kinds", []),
-        *(each.get("evidence_kind", "unknown") for each in dataset.get("sources", [])),
-    }
-    kinds = sorted(map(str, declared)) or ["unknown"]
+def _against(
+    evaluation: Facts, dataset: Facts, done: Facts, limits: Promotion, run: Run, settings: Evaluate, rows: Rows
+) -> Iterator[Reason]:
+    """Every reason for NO-GO, a collapse first: nothing else counts then."""
+    yield from _behaviour(evaluation, rows)
+    yield from _evidence(dataset, limits)
+    yield from _training(dataset, done, run)
+    yield from _references(evaluation, dataset, limits, rows)
+    if _is_chat(evaluation):
+        yield from _answers(evaluation, settings, run)
+    else:
+        yield from _scores(evaluation, limits, settings, run, rows)
+    yield from _decisions(evaluation, limits, rows)
+    yield from _adapter(evaluation, done)
+    yield from _reproduction(done, run)
+
+
+def _evidence(dataset: Facts, limits: Promotion) -> Iterator[Reason]:
+    """Whether all rows are real, of the declared provenance, and none of train is nearly one of test."""
+    declared = {str(each.get("evidence_kind", "unknown")) for each in dataset.get("sources", [])}
+    of_rows = {*map(str, dataset.get("evidence_kinds", []))}
+    kinds = sorted(declared | of_rows) or ["unknown"]
     if kinds != [EVIDENCE]:
-        yield f"The evidence is {', '.join(kinds)}; only {EVIDENCE} evidence can promote an adapter."
+        yield Reason(f"The evidence is {', '.join(kinds)}; only {EVIDENCE} evidence can promote an adapter.")
     if UNSTATED in kinds:
-        yield f'A source does not state its evidence; if people checked it, set evidence_kind = "{EVIDENCE}" there.'
-    provenance = dataset.get("provenance") or "unknown"
-    if limits.provenance not in ("", provenance):
-        yield f"The provenance of the evidence is {provenance}; the deployment's is {limits.provenance}."
+        yield Reason(
+            f'A source does not state its evidence; if people checked it, set evidence_kind = "{EVIDENCE}" there.'
+        )
+    if SYNTHETIC in of_rows and declared == {EVIDENCE}:
+        yield Reason(f'Rows say themselves that their mode is synthetic; their source declares "{EVIDENCE}".')
+    provenance = dataset.get("provenance") or ""
+    if not provenance:
+        yield Reason("The provenance of the evidence is not declared; set provenance in [datasets.NAME].")
+    elif limits.provenance not in ("", provenance):
+        yield Reason(f"The provenance of the evidence is {provenance}; the deployment's is {limits.provenance}.")
+    near = _count(dataset.get("near_duplicates_of_train_and_test"))
+    if near is None or near > limits.max_near_duplicates:
+        yield Reason(
+            f"Pairs of nearly equal texts in train and test: {_shown(near)}; the limit is {limits.max_near_duplicates}."
+        )
 
 
-def _training(dataset: Facts, done: Facts, run: Run) -> Iterator[str]:
+def _training(dataset: Facts, done: Facts, run: Run) -> Iterator[Reason]:
     """Whether the adapter was trained, on all rows, and without skipped steps."""
     if "imported" in done:
-        yield "The adapter was trained elsewhere: nothing shows which rows it has seen, so test rows may be among them."
+        yield Reason(
+            "The adapter was trained elsewhere: nothing shows which rows it has seen, so test rows may be among them."
+        )
         return
     if not run.has_known_rows:
-        yield "The training began with an adapter of other or unknown rows: test rows may be among them."
+        yield Reason("The training began with an adapter of other or unknown rows: test rows may be among them.")
     if not _count(done.get("steps")) or not _count(done.get("trainable_parameters")):
-        yield "The adapter may be untrained: done.json records no training step or no trained parameter."
+        yield Reason("The adapter may be untrained: done.json records no training step or no trained parameter.")
     for split in ("train", "valid"):
         used, given = _count(done.get("rows", {}).get(split)), dataset.get("splits", {}).get(split, {}).get("rows")
         if used is not None:
             used -= done.get("split", {}).get(split, 0)  # a long row cut into two is one row of the dataset
         if used is None or used != given:
-            yield f"Rows of {split} used in training: {_shown(used)}; in the dataset: {_shown(given)}."
+            yield Reason(f"Rows of {split} used in training: {_shown(used)}; in the dataset: {_shown(given)}.")
     if done.get("skipped_steps") != 0:
-        yield f"Training steps skipped because a number was not finite: {_shown(done.get('skipped_steps'))}."
+        yield Reason(f"Training steps skipped because a number was not finite: {_shown(done.get('skipped_steps'))}.")
 
 
-def _references(evaluation: Facts, limits: Promotion) -> Iterator[str]:
-    """Whether enough test rows were scored, and all of them."""
-    rows = evaluation.get("rows", {})
-    scored, test = _count(rows.get("scored")) or 0, _count(rows.get("test")) or 0
-    if _is_unscored(evaluation):
-        yield why_unscored(rows)
-        return
-    if scored < limits.min_rows:
-        yield f"{scored} test rows were scored; the limit is {limits.min_rows}."
-    if scored != test:
-        yield f"{test - scored} of {test} test rows have no reference."
+def _references(evaluation: Facts, dataset: Facts, limits: Promotion, rows: Rows) -> Iterator[Reason]:
+    """Whether enough test rows were scored, all of them, and none was dropped for want of something to score."""
+    counts = evaluation.get("rows", {})
+    covered, test = _covered(evaluation), _count(counts.get("test")) or 0
+    if _is_unscored(evaluation) and not _is_chat(evaluation):
+        yield Reason(why_unscored(counts), behind.without_reference(rows))
+    else:
+        if covered < limits.min_rows:
+            yield Reason(f"{covered} test rows were scored; the limit is {limits.min_rows}.")
+        if covered != test:
+            missing = f"{test - covered} of {test} test rows have no reference."
+            yield Reason(missing, behind.without_reference(rows))
+    lost = sum(_count(dropped) or 0 for reason, dropped in dataset.get("dropped", {}).items() if reason in LACKING)
+    if lost:
+        what = "for want of a reference or a text: those that are left may be the easy ones"
+        yield Reason(f"{lost} rows of the dataset were dropped {what}.", behind.lacking(rows))
+
+
+def _covered(evaluation: Facts) -> int:
+    """Test rows that have an error rate, or an expected answer."""
+    counts = evaluation.get("rows", {})
+    return sum(_count(counts.get(kind)) or 0 for kind in ("scored", "chat"))
 
 
 def _is_unscored(evaluation: Facts) -> bool:
     """Whether the evaluation states that it scored no row; an evaluation without that count is judged as any other."""
     return _count(evaluation.get("rows", {}).get("scored")) == 0
+
+
+def _is_chat(evaluation: Facts) -> bool:
+    """Whether no row has a recogniser's text, and some have an expected answer: then the base model is the baseline."""
+    return _is_unscored(evaluation) and bool(_count(evaluation.get("answers", {}).get("rows")))
 
 
 def why_unscored(rows: Facts) -> str:
@@ -133,71 +204,157 @@ def why_unscored(rows: Facts) -> str:
     return f"No test row was scored: {f'all {test} are {listed}' if test else 'the dataset has none'}."
 
 
-def _scores(evaluation: Facts, limits: Promotion) -> Iterator[str]:
-    """Whether the gated adapter is better than the baseline on all scored rows."""
+def _scores(evaluation: Facts, limits: Promotion, settings: Evaluate, run: Run, rows: Rows) -> Iterator[Reason]:
+    """Whether the gated adapter is better than the baseline on all scored rows, whichever profile counts."""
     if _is_unscored(evaluation):
         return  # said once, by _references
     gated, baseline = _line(evaluation, CONDITION), _line(evaluation, BASELINE)
     scored = evaluation.get("rows", {}).get("scored")
     if not gated or gated.get("n") != scored or baseline.get("n") != scored:
-        yield f"The evaluation has no condition {CONDITION} or {BASELINE} over all scored rows."
+        yield Reason(f"The evaluation has no condition {CONDITION} or {BASELINE} over all scored rows.")
     cer, was = _number(gated.get("cer")), _number(baseline.get("cer"))
     if cer is None or was is None:
-        yield f"The CER of {CONDITION} or of the baseline is unknown."
+        yield Reason(f"The CER of {CONDITION} or of the baseline is unknown.")
     elif cer >= was:
-        yield f"The CER of {CONDITION} is {cer:.4f}, not below the baseline's {was:.4f}."
-    low, high = _number(gated.get("delta_low")), _number(gated.get("delta_high"))
-    if low is None or high is None:
-        yield "The change of CER has no 95 % interval."
-    elif high >= 0:
-        yield f"The change of CER may be none: its 95 % interval is {low:+.2f} to {high:+.2f} percentage points."
+        yield Reason(f"The CER of {CONDITION} is {cer:.4f}, not below the baseline's {was:.4f}.")
+    yield from _interval("CER", _ends(gated, "delta_pp", "delta", run.look), gated, run.look)
     worse = _count(gated.get("worse"))
     if worse is None or worse > limits.max_worse:
-        yield f"Rows made worse by {CONDITION}: {_shown(worse)}; the limit is {limits.max_worse}."
+        text = f"Rows made worse by {CONDITION}: {_shown(worse)}; the limit is {limits.max_worse}."
+        yield Reason(text, behind.worse(rows, error_rates.deciding(settings)))
+    yield from _profiles(evaluation, settings, rows)
 
 
-def _behaviour(evaluation: Facts) -> Iterator[str]:
+def _profiles(evaluation: Facts, settings: Evaluate, rows: Rows) -> Iterator[Reason]:
+    """Whether no pooled error rate is higher than the baseline's: a gain in one definition may be harm in another."""
+    pooled = [each for each in evaluation.get("profiles", []) if each.get("average") == "pooled"]
+    if not pooled:
+        yield Reason("The evaluation has no error rates under other profiles.")
+    for each in pooled:
+        rates = each.get("cer", {})
+        cer, was = _number(rates.get(CONDITION)), _number(rates.get(BASELINE))
+        if cer is None or was is None:
+            yield Reason(f"The error rate under the profile {each.get('name')} is unknown.")
+        elif cer > was:
+            text = f"Under the profile {each.get('name')}, the error rate rises from {was:.4f} to {cer:.4f}."
+            profile = error_rates.profiles(settings).get(each.get("name", ""))
+            yield Reason(text, behind.worse(rows, profile) if profile else ())
+
+
+def _ends(facts: Facts, name: str, ends: str, look: int) -> tuple[float, float] | None:
+    """The interval of a change at a look, from its 95 % interval; None where one of the numbers is missing."""
+    value, low, high = (_number(facts.get(key)) for key in (name, f"{ends}_low", f"{ends}_high"))
+    groups = _count(facts.get("groups"))
+    if value is None or low is None or high is None or not groups:
+        return None
+    return looks.widened(value, low, high, groups, look)
+
+
+def _interval(
+    name: str, ends: tuple[float, float] | None, facts: Facts, look: int, is_rise: bool = False
+) -> Iterator[Reason]:
+    """Whether a change is one for sure, in the direction that is wanted. facts: those with the number of groups."""
+    unit = "points" if is_rise else "percentage points"
+    if facts.get("too_few_groups"):
+        few = f"The test rows come from {_shown(facts.get('groups'))} recordings, speakers or other groups"
+        yield Reason(f"{few}: too few for an interval of the change of {name}.")
+    elif ends is None:
+        yield Reason(f"The change of {name} has no 95 % interval.")
+    elif ends[0] <= 0 if is_rise else ends[1] >= 0:
+        level = f"{100 * (1 - looks.doubt(look)):.6g} % interval"
+        which = f" at look {look} at these test rows" if look > 1 else ""
+        text = f"its {level}{which} is {ends[0]:+.2f} to {ends[1]:+.2f} {unit}"
+        yield Reason(f"The change of {name} may be none: {text}.")
+
+
+def _answers(evaluation: Facts, settings: Evaluate, run: Run) -> Iterator[Reason]:
+    """Whether the adapter's answers are nearer to the expected ones than the base's, and no score says the contrary."""
+    answers = evaluation.get("answers", {})
+    change = answers.get("change", {})
+    facts = {**change, "groups": answers.get("groups"), "too_few_groups": answers.get("too_few_groups")}
+    if settings.gate.command:
+        yield Reason("The recipe declares a gate, and no answer to a chat passes it.")
+    if answers.get("rows") != evaluation.get("rows", {}).get("chat"):
+        yield Reason("The answers were not compared on all rows of the chat.")
+    yield from _interval("chrF", _ends(facts, ANSWERED, ANSWERED, run.look), facts, run.look, is_rise=True)
+    for name in ("exact", "cer", "wer"):
+        value, ends = _number(change.get(name)), [_number(change.get(f"{name}_{end}")) for end in ("low", "high")]
+        if value is None:
+            yield Reason(f"The change of {name} is unknown.")
+        elif None not in ends and (ends[1] < 0 if name in RISING else ends[0] > 0):  # type: ignore[operator]
+            yield Reason(f"By {name}, the answers are worse than the base's: {value:+.2f} percentage points.")
+
+
+def _behaviour(evaluation: Facts, rows: Rows) -> Iterator[Reason]:
     """Whether the answers were checked on all test rows, and no limit is exceeded."""
-    probe, rows = evaluation.get("probe", {}), evaluation.get("rows", {})
-    if "collapsed" not in probe or probe.get("adapter", {}).get("rows") != _without(rows, "text"):
-        yield "The adapter was not checked for degenerate answers on all test rows."
+    probe, counts = evaluation.get("probe", {}), evaluation.get("rows", {})
+    if "collapsed" not in probe or probe.get("adapter", {}).get("rows") != _without(counts, "text"):
+        yield Reason("The adapter was not checked for degenerate answers on all test rows.")
     for sentence in probe.get("collapsed", []):
-        yield f"The adapter has collapsed: {sentence}."
+        yield Reason(f"The adapter has collapsed: {sentence}.", behind.collapsed(rows, sentence))
 
 
-def _decisions(evaluation: Facts, limits: Promotion) -> Iterator[str]:
-    """Whether the gate decided on each row and, where required, gave a valid witness."""
+def _decisions(evaluation: Facts, limits: Promotion, rows: Rows) -> Iterator[Reason]:
+    """Whether the gate decided on each row, kept what must be kept and, where required, gave witnesses of its own."""
     gate, test = evaluation.get("gate", {}), _without(evaluation.get("rows", {}), "text", "chat")
     verdicts = [_count(gate.get(verdict)) for verdict in ("accepted", "rejected")]
     decided = sum(count or 0 for count in verdicts)
     if None in verdicts or decided != test:
-        yield f"The gate decided on {decided} of {_shown(test)} test rows."
+        yield Reason(f"The gate decided on {decided} of {_shown(test)} test rows.")
+    if changed := behind.changed_in_kept(rows):
+        yield Reason(f"Rows of partition stable or novelty that the gate changed: {len(changed)}.", changed)
     witnesses = gate.get("witnesses", {})
     if limits.needs_witness and witnesses.get("valid") != decided:
         missing, malformed = _shown(witnesses.get("missing")), _shown(witnesses.get("malformed"))
         note = "; the built-in gate gives none" if gate.get("kind") == "builtin" else ""
-        yield f"Decisions without a witness: {missing}, with a malformed one: {malformed}, of {decided}{note}."
+        text = f"Decisions without a witness: {missing}, with a malformed one: {malformed}, of {decided}{note}."
+        yield Reason(text, behind.unwitnessed(rows))
+    if shared := behind.sharing_witness(rows):
+        what = "another slice or recording"
+        yield Reason(f"Decisions whose witness is also that of {what}: {len(shared)} of {decided}.", shared)
 
 
-def _adapter(evaluation: Facts, done: Facts) -> Iterator[str]:
+def _look(evaluation: Facts, is_chat: bool, run: Run) -> Facts:
+    """How often these test rows have been looked at, and the interval of the change that a GO needs then."""
+    facts, names = _line(evaluation, CONDITION), ("delta_pp", "delta")
+    if is_chat:
+        answers = evaluation.get("answers", {})
+        facts, names = {**answers.get("change", {}), "groups": answers.get("groups")}, (ANSWERED, ANSWERED)
+    low, high = _ends(facts, *names, run.look) or (None, None)
+    return {
+        "count": run.look,
+        "test_sha256": evaluation.get("test_sha256", ""),
+        "confidence": round(1 - looks.doubt(run.look), 9),
+        "low": low,
+        "high": high,
+    }
+
+
+def _adapter(evaluation: Facts, done: Facts) -> Iterator[Reason]:
     """Whether the evaluated adapter is the file that the training wrote, by its hash."""
     trained, answered = done.get("adapter", {}).get("sha256"), evaluation.get("adapter_sha256")
     if not files.is_sha256(trained) or trained != answered:
         names = [str(name)[:12] if name else "unknown" for name in (trained, answered)]
-        yield f"The trained adapter is {names[0]}, the evaluated one is {names[1]}."
+        yield Reason(f"The trained adapter is {names[0]}, the evaluated one is {names[1]}.")
 
 
-def _reproduction(done: Facts, run: Run) -> Iterator[str]:
+def _reproduction(done: Facts, run: Run) -> Iterator[Reason]:
     """Whether the environment, the data and the base model are recorded."""
     unknown = [name for name in ENVIRONMENT if not done.get("environment", {}).get(name)]
     if unknown:
-        yield f"The run cannot be reproduced: its environment lacks {', '.join(unknown)}."
+        yield Reason(f"The run cannot be reproduced: its environment lacks {', '.join(unknown)}.")
     if not run.run_id or not files.is_sha256(run.dataset_sha256):
-        yield "The run cannot be reproduced: it has no run id or no manifest of its dataset."
+        yield Reason("The run cannot be reproduced: it has no run id or no manifest of its dataset.")
     locked = run.model.get("files") or []
     is_pinned = run.model.get("kind") != "hub" or run.model.get("commit")
     if not locked or not is_pinned or not all(files.is_sha256(each.get("sha256")) for each in locked):
-        yield "The run cannot be reproduced: its base model is not locked."
+        yield Reason("The run cannot be reproduced: its base model is not locked.")
+
+
+def _answer_metrics(evaluation: Facts) -> Facts:
+    """The figures of a chat that the decision rests on."""
+    answers = evaluation.get("answers", {})
+    return {name: answers.get(name) for name in ("rows", "groups", "scores", "change", "better", "same", "worse")}
 
 
 def _metrics(evaluation: Facts) -> Facts:

@@ -27,7 +27,7 @@ from thunder_train.core import checkout, extras, files, paths, speaker
 from thunder_train.core.console import counted
 from thunder_train.core.process import command
 from thunder_train.data import audit, builder, hub_dataset, orthography, telemetry
-from thunder_train.evaluate import collapse, conditions, gate
+from thunder_train.evaluate import collapse, conditions, gate, looks
 from thunder_train.launch import fit
 from thunder_train.launch.scripts import model_flags, rendered
 from thunder_train.report import model_card, run_report
@@ -237,15 +237,24 @@ def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> Non
     judged, evaluation = conditions.judge(rows, recorded, measured, recipe.evaluate, where, names, table)
     files.write_text(staged / gate.FILE, gate.as_jsonl(judged))
     files.write_json(staged / "eval.json", evaluation)
+    _note_look(staged / "eval.json")
     probe = evaluation["probe"]
     if probe["collapsed"]:
         for sentence in (f"the adapter has collapsed: {'; '.join(probe['collapsed'])}", *collapse.thinking(probe)):
             speaker.say(sentence)
 
 
+def _note_look(path: Path) -> None:
+    """Record that an adapter was evaluated on its test rows. path: of eval.json."""
+    evaluation = files.read_json(path)
+    if evaluation["test_sha256"]:
+        looks.note(PROJECT, evaluation["test_sha256"], evaluation["adapter_sha256"])
+
+
 def report(recipe: Recipe, out: Path, entries: dict[str, Any]) -> None:
     """promotion.json, report.md and report.html. entries: {stage: what was accepted}."""
     run, staged = _run(recipe), _run(recipe, out)
+    _note_look(_run(recipe) / "eval.json")
     results = run_report.gather(recipe, PROJECT, [*accepted.of_run_in_words(entries)])
     decision = run_report.decide(results)
     files.write_json(staged / "promotion.json", decision)

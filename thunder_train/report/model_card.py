@@ -50,7 +50,8 @@ def card(recipe: Recipe, root: Path, kind: str = "adapter", decision: dict[str, 
 
 
 def _texts(reasons: list[Any]) -> list[str]:
-    return [str(each).rstrip(".") for each in reasons]
+    texts = (each["text"] if isinstance(each, dict) else each for each in reasons)
+    return [str(text).rstrip(".") for text in texts]
 
 
 def _front_matter(recipe: Recipe, root: Path, lock: dict[str, Any], kind: str) -> str:

@@ -15,7 +15,7 @@ from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.project import Recipe
 from thunder_train.config.train import DEFAULTS, flag_of
 from thunder_train.core import files, html, paths, templates
-from thunder_train.evaluate import collapse, gate, promotion
+from thunder_train.evaluate import behind, collapse, gate, looks, promotion
 from thunder_train.evaluate.conditions import ALL
 from thunder_train.launch import scripts
 from thunder_train.report import alignment, breakdown, examples, figures, inline_script, page_rows, row_table
@@ -55,12 +55,16 @@ class Results:
     predictions: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     """decisions.jsonl without its header"""
+    dropped: list[dict[str, Any]]
+    """dropped.jsonl of the dataset"""
     accepted: list[str]
     """What was accepted of the run's stages, in sentences."""
     has_known_rows: bool = True
     """Whether all trainings behind the adapter read the training rows of this dataset."""
     timing: dict[str, Any] = field(default_factory=dict)
     """timing.json; empty for an adapter from elsewhere"""
+    look: int = 1
+    """Which look at the test rows the evaluation was."""
 
 
 def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
@@ -69,6 +73,7 @@ def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
     accepted: what was accepted of the run's stages, in sentences.
     """
     run, dataset = root / paths.run(recipe.name), root / paths.dataset_manifest(recipe.dataset.name)
+    evaluation, done = files.read_json(run / "eval.json"), files.read_json(run / "adapter" / "done.json")
     return Results(
         recipe=recipe,
         run_id=manifest.identity(recipe, root)["run_id"],
@@ -76,14 +81,16 @@ def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
         dataset_sha256=files.sha256(dataset),
         model=files.read_json(root / paths.model_lock(recipe.model.name)),
         preflight=files.read_json(run / "preflight.json"),
-        done=files.read_json(run / "adapter" / "done.json"),
+        done=done,
         metrics=[] if recipe.is_imported else files.read_jsonl(run / "metrics.jsonl"),
-        evaluation=files.read_json(run / "eval.json"),
+        evaluation=evaluation,
         predictions=files.read_jsonl(run / "predictions.jsonl"),
         decisions=gate.read(run / gate.FILE).decisions,
+        dropped=files.read_jsonl(dataset.with_name("dropped.jsonl")),
         accepted=[*accepted],
-        has_known_rows=_has_known_rows(files.read_json(run / "adapter" / "done.json"), root),
+        has_known_rows=_has_known_rows(done, root),
         timing={} if recipe.is_imported else files.read_json(run / "timing.json"),
+        look=looks.number(root, evaluation["test_sha256"], evaluation["adapter_sha256"]),
     )
 
 
@@ -105,19 +112,21 @@ def decide(results: Results) -> dict[str, Any]:
     """The content of promotion.json."""
     recipe = results.recipe
     run = promotion.Run(
-        recipe.name, results.run_id, results.dataset_sha256, results.model, has_known_rows=results.has_known_rows
+        recipe.name, results.run_id, results.dataset_sha256, results.model, results.has_known_rows, results.look
     )
-    return promotion.decide(results.evaluation, results.dataset, results.done, recipe.promotion, run)
+    rows = behind.Rows(results.predictions, results.decisions, results.dropped)
+    facts = (results.evaluation, results.dataset, results.done)
+    return promotion.decide(*facts, recipe.promotion, run, recipe.evaluate, rows)
 
 
 def markdown_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLATES) -> str:
     """report.md. decision: the content of promotion.json.  folder: of the template."""
-    return templates.markdown(folder / "report.md.j2", _values(results, _shaped(decision)))
+    return templates.markdown(folder / "report.md.j2", _values(results, decision))
 
 
 def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLATES) -> str:
     """report.html. decision: the content of promotion.json.  folder: of the template."""
-    recipe, evaluation, decision = results.recipe, results.evaluation, _shaped(decision)
+    recipe, evaluation = results.recipe, results.evaluation
     rows = page_rows.of(results.predictions, results.decisions, evaluation)
     reasons = examples.reasons(decision, rows)
     values = {
@@ -140,11 +149,6 @@ def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLAT
         **inline_script.values(SCRIPTS if rows else SCRIPTS[:1], folder.parent),
     }
     return html.page(folder / "report.html.j2", values)
-
-
-def _shaped(decision: dict[str, Any]) -> dict[str, Any]:
-    reasons = [each if isinstance(each, dict) else {"text": each, "rows": []} for each in decision["reasons"]]
-    return decision | {"reasons": reasons}
 
 
 def _examples(rows: Sequence[Row], evaluation: dict[str, Any]) -> dict[str, Any]:

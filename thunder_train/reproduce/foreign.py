@@ -53,7 +53,7 @@ TAKEN: dict[str, frozenset[str]] = {
     "evaluate.probe": frozenset(
         {"max_empty", "max_pad", "max_loop", "max_copied", "max_wrong_script", "max_over_long"}
     ),
-    "promotion": frozenset({"min_rows", "max_worse", "needs_witness", "provenance"}),
+    "promotion": frozenset({"min_rows", "max_worse", "max_near_duplicates", "needs_witness", "provenance"}),
 }
 """{table of a manifest's recipe: keys that are taken}. A gate's command needs an answer of `gate_today` besides."""
 IGNORED: dict[str, frozenset[str]] = {
