@@ -63,6 +63,7 @@ def test_each_row_behind_a_reason_is_shown_once_with_all_its_reasons() -> None:
     given = examples.reasons(decision, rows)
 
     assert [[], ["c", "a"], ["a"]] == [ids(reason.rows) for reason in given]
+    assert [[], [], ["x"]] == [reason.dropped for reason in given]
     assert [("a", [2, 3]), ("c", [2])] == [(each.row.id, each.reasons) for each in examples.behind(given)]
 
 

@@ -65,7 +65,8 @@ def test_a_chat_has_answers_and_no_word_of_recognisers(tmp_path: Path) -> None:
     assert "3 rows in 3 groups have an expected answer and nothing to correct" in page.text
     assert '<td class="n">0.5000</td><td class="n">0.4000 to 0.6250</td>\n' in html
     assert '<td class="n">-12.50 pp</td><td class="n">-20.25 pp to -3.50 pp</td>' in html
-    assert "Change of the answers' CER, base to adapter-12.50 pp -20.25 to -3.50" in page.text
+    assert "Change of their CER-12.50 pp -20.25 to -3.50" in page.text
+    assert "Change of the answers' chrF, base to adapter+61.50 too few groups" in page.text
     assert re.search(r"\| adapter \| 25.0 % \| too few groups \| 0.5000 \| 0.4000 to 0.6250 \|", markdown)
     assert "copy the question" in page.text
     assert recipes.HOSTILE in page.text

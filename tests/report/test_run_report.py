@@ -44,7 +44,7 @@ def test_the_page_shows_decision_and_scores(shown: Path) -> None:
     assert re.search(r"<title>smoke, run [0-9a-f]{12}: NO-GO</title>", text)
     assert line["too_few_groups"]
     assert f'<td class="n">{line["cer"]:.4f}</td><td class="n">too few groups</td>' in text
-    assert '<th scope="row">adapter gated</th><td class="n">6</td>' in text
+    assert '<th scope="row" class="letter">adapter gated</th><td class="n">6</td>' in text
     assert "only real evidence can promote an adapter." in text
     assert all(f' id="{name}"' in text for name in re.findall(r'<a href="#([\w-]+)">', text))
 

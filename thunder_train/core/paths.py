@@ -67,7 +67,7 @@ PAGES = (
     *(f"templates/{name}.j2" for name in (*REPORTS, "style.css", "model_card.md")),
     *(f"templates/report/{name}.html.j2" for name in PARTS),
     "templates/report/style.css.j2",
-    *(f"templates/{name}" for name in ("report/copy.js", "table.js", "report/rows.js")),
+    *(f"templates/{name}" for name in ("report/page.js", "table.js", "report/rows.js")),
 )
 """What the pages of a run are rendered from."""
 OUTPUTS = (

@@ -14,16 +14,19 @@ from thunder_train.report.page_rows import CORRECTION, Row
 
 MOST = 5
 """Maximum number of rows of each kind."""
+SHOWN = 12
+"""Maximum number of rows that are named beside a reason, and of rows behind all reasons that are not folded."""
 CONFUSIONS = 20
 """Maximum number of confusions in a table."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A reason of a decision, and the rows behind it that predictions.jsonl has."""
+    """A reason of a decision, the rows behind it, and the ids of those that are no test rows."""
 
     text: str
     rows: list[Row]
+    dropped: list[str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,11 @@ def wrongly_rejected(rows: Iterable[Row]) -> list[Row]:
 
 def reasons(decision: dict[str, Any], rows: Sequence[Row]) -> list[Reason]:
     """The reasons of promotion.json with their rows."""
-    return [Reason(each["text"], named(rows, each["rows"])) for each in decision["reasons"]]
+    ids = {row.id for row in rows}
+    return [
+        Reason(each["text"], named(rows, each["rows"]), [name for name in each["rows"] if name not in ids])
+        for each in decision["reasons"]
+    ]
 
 
 def named(rows: Iterable[Row], names: Iterable[str]) -> list[Row]:

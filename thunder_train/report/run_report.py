@@ -23,7 +23,7 @@ from thunder_train.report.page_rows import CHAT, Row
 from thunder_train.reproduce import manifest
 
 TEMPLATES = Path("templates")
-SCRIPTS = ("report/copy.js", "table.js", "report/rows.js")
+SCRIPTS = ("report/page.js", "table.js", "report/rows.js")
 """Below TEMPLATES; without rows the first alone."""
 CONDITIONS = {
     "baseline": "the recogniser's text, unchanged",
@@ -134,6 +134,7 @@ def html_page(results: Results, decision: dict[str, Any], folder: Path = TEMPLAT
         "home": {"data": f"../../data/{recipe.dataset.name}", "model": f"../models/{recipe.model.name}"},
         "reasons": reasons,
         "behind": examples.behind(reasons),
+        "shown_rows": examples.SHOWN,
         "pivot": breakdown.pivot(evaluation["conditions"]),
         "conditions": CONDITIONS,
         "behaviours": behaviours(evaluation),
@@ -184,14 +185,13 @@ def _examples(rows: Sequence[Row], evaluation: dict[str, Any]) -> dict[str, Any]
 def _values(results: Results, decision: dict[str, Any]) -> dict[str, Any]:
     """The values that both templates use."""
     overall = [line for line in results.evaluation["conditions"] if line["partition"] == ALL]
-    evaluation, dataset, report = results.evaluation, results.recipe.dataset, results.recipe.report
+    evaluation, report = results.evaluation, results.recipe.report
     counts = evaluation["rows"]
     return {
         "recipe": results.recipe,
         "report": report,
         "has_boundary": bool(report.use_for or report.do_not or report.bridge or report.bridge_note),
         "run_id": results.run_id,
-        "has_hypotheses": bool(counts["scored"] or dataset.templates),
         "is_judged": bool(results.decisions),
         "silence": evaluation.get("silence"),
         "answers": evaluation.get("answers"),

@@ -216,6 +216,18 @@ def test_the_table_of_two_thousand_rows_is_quick(opened: Open) -> None:
     assert 2000 > milliseconds
 
 
+def test_a_link_to_a_row_opens_the_fold_that_holds_it(opened: Open) -> None:
+    """
+    Fifty rows behind each reason would stand between the reader and the rest of the page.
+    """
+    page = opened(LARGE)
+    page.evaluate("document.getElementById('behind').nextElementSibling.open = false")
+    link = page.locator("#reasons + ol a").first
+    link.press("Enter")
+
+    assert page.locator(link.get_attribute("href")).is_visible()
+
+
 def test_the_flags_are_copied_with_one_press(opened: Open) -> None:
     """
     Where a browser forbids copying, they are selected.
