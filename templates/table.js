@@ -29,9 +29,11 @@ function sortable(table, sort) {
   });
 }
 
+const NKO = /[\u07c0-\u07ff]/;
+
 function isolated(content) { // a text from a row, in a direction of its own
   const element = document.createElement("bdi");
   element.textContent = content;
-  if (/[\u07c0-\u07ff]/.test(content)) Object.assign(element, { lang: "nqo", dir: "rtl" });
+  if (NKO.test(content)) Object.assign(element, { lang: "nqo", dir: "rtl" });
   return element;
 }

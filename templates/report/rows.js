@@ -30,11 +30,13 @@ function pair(expected, word) {
 function words(text, reference, codes) { // as templates/report/macros.html.j2 shows an alignment
   const [given, expected] = [text, reference].map((each) => (each ? each.split(" ") : []));
   const line = isolated("");
-  if (/[\u07c0-\u07ff]/.test(reference)) Object.assign(line, { lang: "nqo", dir: "rtl" });
+  const isNko = NKO.test(text || reference);
+  const shown = (word) => (isNko === NKO.test(word) ? word : isolated(word));
+  if (isNko) Object.assign(line, { lang: "nqo", dir: "rtl" });
   let [at, other] = [0, 0];
   for (const code of codes) {
-    const word = code === "d" ? "" : given[at++];
-    const missing = code === "i" ? "" : expected[other++];
+    const word = code === "d" ? "" : shown(given[at++]);
+    const missing = code === "i" ? "" : shown(expected[other++]);
     if (code === "=") line.append(word, " ");
     else if (code === "s") line.append(pair(missing, word), " ");
     else line.append(element(code === "d" ? "del" : "ins", {}, code === "d" ? missing : word), " ");

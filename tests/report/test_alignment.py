@@ -61,7 +61,8 @@ def test_words_are_counted_by_kind_and_the_script_gives_the_direction() -> None:
     line = aligned("ߊ x ߌ", "ߊ ߋ ߌ ߍ")
 
     assert ({"sub": 1, "del": 1, "ins": 0}, "nko") == (line.counts, line.kind)
-    assert ["", "other"] == [aligned(text, text).kind for text in ("ab", "é")]
+    assert ["", "other"] == [aligned(text, "ߊ").kind for text in ("ab", "é")]
+    assert "nko" == aligned(" ", "ߊ").kind
 
 
 def test_unseen_characters_are_spelled_out_and_separate_no_words() -> None:

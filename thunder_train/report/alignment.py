@@ -30,7 +30,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Aligned:
-    """A text beside its reference. kind: direction of its line, as html.Run.kind.  more: words left out at the end."""
+    """A text beside its reference. kind: its direction, as html.Run.kind.  more: words left out at the end."""
 
     kind: str
     words: list[Word]
@@ -43,7 +43,7 @@ def aligned(text: str, reference: str) -> Aligned:
     """The words of a text beside those of its reference, with the fewest edits (Levenshtein distance)."""
     (words, more), (expected, _) = _words(text), _words(reference)
     steps = [Word(code, *_shown(code, word, other)) for code, word, other in _steps(words, expected)]
-    return Aligned(_kind(text + reference), steps, _counts([step.code for step in steps]), more)
+    return Aligned(_kind(text if text.strip() else reference), steps, _counts([step.code for step in steps]), more)
 
 
 def codes(text: str, reference: str) -> str:
