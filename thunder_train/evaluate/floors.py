@@ -32,4 +32,4 @@ def _limits(limits: Promotion, settings: Evaluate) -> dict[str, float]:
 
 
 def _shown(value: float) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+    return str(value).lower() if isinstance(value, int) else f"{value:g}"

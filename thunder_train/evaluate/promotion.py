@@ -17,6 +17,7 @@ from thunder_train.core import files
 from thunder_train.core.drop_reasons import LACKING
 from thunder_train.evaluate import behind, error_rates, floors, looks
 from thunder_train.evaluate.behind import Rows
+from thunder_train.evaluate.intervals import MIN_GROUPS
 
 SCHEMA = "thunder.promotion/3"
 CONDITION = "adapter_gated"
@@ -256,8 +257,8 @@ def _interval(
     """Whether a change is one for sure, in the direction that is wanted. facts: those with the number of groups."""
     unit = "points" if is_rise else "percentage points"
     if facts.get("too_few_groups"):
-        few = f"The test rows come from {_shown(facts.get('groups'))} recordings, speakers or other groups"
-        yield Reason(f"{few}: too few for an interval of the change of {name}.")
+        few = f"Groups of test rows (recordings, speakers): {_shown(facts.get('groups'))}; fewer than {MIN_GROUPS}"
+        yield Reason(f"{few} give no interval of the change of {name}.")
     elif ends is None:
         yield Reason(f"The change of {name} has no 95 % interval.")
     elif ends[0] <= 0 if is_rise else ends[1] >= 0:
