@@ -5,19 +5,17 @@ Output: promotion.json.  The decision is NO-GO unless the files show that every 
 against the adapter.  It is RELAXED where only limits hold that the recipe made weaker than their defaults.
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
 
 from thunder_train.config.dataset import REAL, SYNTHETIC, UNSTATED
 from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.promotion import Promotion
 from thunder_train.core import files
 from thunder_train.core.drop_reasons import LACKING
-from thunder_train.evaluate import behind, error_rates, floors, looks
+from thunder_train.evaluate import behind, error_rates, floors, looks, reasons
 from thunder_train.evaluate.behind import Rows
-from thunder_train.evaluate.intervals import MIN_GROUPS
+from thunder_train.evaluate.reasons import Facts, Reason
 
 SCHEMA = "thunder.promotion/3"
 CONDITION = "adapter_gated"
@@ -33,9 +31,6 @@ MOST_ROWS = 50
 """Most rows that are named behind a reason."""
 ENVIRONMENT = ("mlx", "mlx_lm", "platform", "python")
 """Parts of the environment that done.json must record."""
-
-Facts = dict[str, Any]
-"""The content of a JSON file."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +52,6 @@ class Run:
     def reproduction(self) -> str:
         """The command that repeats the run, in a checkout of the commit that holds its manifest."""
         return f"./doit reproduce:{self.recipe}"
-
-
-class Reason(NamedTuple):
-    """Why an adapter is not promoted, and the ids of the rows behind that."""
-
-    text: str
-    rows: Iterable[str] = ()
 
 
 def decide(
@@ -135,11 +123,10 @@ def _evidence(dataset: Facts, limits: Promotion) -> Iterator[Reason]:
         yield Reason("The provenance of the evidence is not declared; set provenance in [datasets.NAME].")
     elif limits.provenance not in ("", provenance):
         yield Reason(f"The provenance of the evidence is {provenance}; the deployment's is {limits.provenance}.")
-    near = _count(dataset.get("near_duplicates_of_train_and_test"))
+    near = reasons.count(dataset.get("near_duplicates_of_train_and_test"))
     if near is None or near > limits.max_near_duplicates:
-        yield Reason(
-            f"Pairs of nearly equal texts in train and test: {_shown(near)}; the limit is {limits.max_near_duplicates}."
-        )
+        most = limits.max_near_duplicates
+        yield Reason(f"Pairs of nearly equal texts in train and test: {reasons.shown(near)}; the limit is {most}.")
 
 
 def _training(dataset: Facts, done: Facts, run: Run) -> Iterator[Reason]:
@@ -151,22 +138,29 @@ def _training(dataset: Facts, done: Facts, run: Run) -> Iterator[Reason]:
         return
     if not run.has_known_rows:
         yield Reason("The training began with an adapter of other or unknown rows: test rows may be among them.")
-    if not _count(done.get("steps")) or not _count(done.get("trainable_parameters")):
+    if not reasons.count(done.get("steps")) or not reasons.count(done.get("trainable_parameters")):
         yield Reason("The adapter may be untrained: done.json records no training step or no trained parameter.")
     for split in ("train", "valid"):
-        used, given = _count(done.get("rows", {}).get(split)), dataset.get("splits", {}).get(split, {}).get("rows")
+        used, given = (
+            reasons.count(done.get("rows", {}).get(split)),
+            dataset.get("splits", {}).get(split, {}).get("rows"),
+        )
         if used is not None:
             used -= done.get("split", {}).get(split, 0)  # a long row cut into two is one row of the dataset
         if used is None or used != given:
-            yield Reason(f"Rows of {split} used in training: {_shown(used)}; in the dataset: {_shown(given)}.")
+            yield Reason(
+                f"Rows of {split} used in training: {reasons.shown(used)}; in the dataset: {reasons.shown(given)}."
+            )
     if done.get("skipped_steps") != 0:
-        yield Reason(f"Training steps skipped because a number was not finite: {_shown(done.get('skipped_steps'))}.")
+        yield Reason(
+            f"Training steps skipped because a number was not finite: {reasons.shown(done.get('skipped_steps'))}."
+        )
 
 
 def _references(evaluation: Facts, dataset: Facts, limits: Promotion, rows: Rows) -> Iterator[Reason]:
     """Whether enough test rows were scored, all of them, and none was dropped for want of something to score."""
     counts = evaluation.get("rows", {})
-    covered, test = _covered(evaluation), _count(counts.get("test")) or 0
+    covered, test = _covered(evaluation), reasons.count(counts.get("test")) or 0
     if _is_unscored(evaluation) and not _is_chat(evaluation):
         yield Reason(why_unscored(counts), behind.without_reference(rows))
     else:
@@ -175,7 +169,9 @@ def _references(evaluation: Facts, dataset: Facts, limits: Promotion, rows: Rows
         if covered != test:
             missing = f"{test - covered} of {test} test rows have no reference."
             yield Reason(missing, behind.without_reference(rows))
-    lost = sum(_count(dropped) or 0 for reason, dropped in dataset.get("dropped", {}).items() if reason in LACKING)
+    lost = sum(
+        reasons.count(dropped) or 0 for reason, dropped in dataset.get("dropped", {}).items() if reason in LACKING
+    )
     if lost:
         what = "for want of a reference or a text: those that are left may be the easy ones"
         yield Reason(f"{lost} rows of the dataset were dropped {what}.", behind.lacking(rows))
@@ -184,22 +180,22 @@ def _references(evaluation: Facts, dataset: Facts, limits: Promotion, rows: Rows
 def _covered(evaluation: Facts) -> int:
     """Test rows that have an error rate, or an expected answer."""
     counts = evaluation.get("rows", {})
-    return sum(_count(counts.get(kind)) or 0 for kind in ("scored", "chat"))
+    return sum(reasons.count(counts.get(kind)) or 0 for kind in ("scored", "chat"))
 
 
 def _is_unscored(evaluation: Facts) -> bool:
     """Whether the evaluation states that it scored no row; an evaluation without that count is judged as any other."""
-    return _count(evaluation.get("rows", {}).get("scored")) == 0
+    return reasons.count(evaluation.get("rows", {}).get("scored")) == 0
 
 
 def _is_chat(evaluation: Facts) -> bool:
     """Whether no row has a recogniser's text, and some have an expected answer: then the base model is the baseline."""
-    return _is_unscored(evaluation) and bool(_count(evaluation.get("answers", {}).get("rows")))
+    return _is_unscored(evaluation) and bool(reasons.count(evaluation.get("answers", {}).get("rows")))
 
 
 def why_unscored(rows: Facts) -> str:
     """The reason why no test row was scored, as a sentence. rows: their numbers, from eval.json."""
-    test, chat, text = (_count(rows.get(kind)) or 0 for kind in ("test", "chat", "text"))
+    test, chat, text = (reasons.count(rows.get(kind)) or 0 for kind in ("test", "chat", "text"))
     kinds = {"answers to a chat": chat, "plain text": text, "rows without a reference": test - chat - text}
     listed = " or ".join(kind for kind, count in kinds.items() if count > 0)
     return f"No test row was scored: {f'all {test} are {listed}' if test else 'the dataset has none'}."
@@ -213,15 +209,15 @@ def _scores(evaluation: Facts, limits: Promotion, settings: Evaluate, run: Run, 
     scored = evaluation.get("rows", {}).get("scored")
     if not gated or gated.get("n") != scored or baseline.get("n") != scored:
         yield Reason(f"The evaluation has no condition {CONDITION} or {BASELINE} over all scored rows.")
-    cer, was = _number(gated.get("cer")), _number(baseline.get("cer"))
+    cer, was = reasons.number(gated.get("cer")), reasons.number(baseline.get("cer"))
     if cer is None or was is None:
         yield Reason(f"The CER of {CONDITION} or of the baseline is unknown.")
     elif cer >= was:
         yield Reason(f"The CER of {CONDITION} is {cer:.4f}, not below the baseline's {was:.4f}.")
-    yield from _interval("CER", _ends(gated, "delta_pp", "delta", run.look), gated, run.look)
-    worse = _count(gated.get("worse"))
+    yield from reasons.interval("CER", reasons.ends(gated, "delta_pp", "delta", run.look), gated, run.look)
+    worse = reasons.count(gated.get("worse"))
     if worse is None or worse > limits.max_worse:
-        text = f"Rows made worse by {CONDITION}: {_shown(worse)}; the limit is {limits.max_worse}."
+        text = f"Rows made worse by {CONDITION}: {reasons.shown(worse)}; the limit is {limits.max_worse}."
         yield Reason(text, behind.worse(rows, error_rates.deciding(settings)))
     yield from _profiles(evaluation, settings, rows)
 
@@ -233,39 +229,13 @@ def _profiles(evaluation: Facts, settings: Evaluate, rows: Rows) -> Iterator[Rea
         yield Reason("The evaluation has no error rates under other profiles.")
     for each in pooled:
         rates = each.get("cer", {})
-        cer, was = _number(rates.get(CONDITION)), _number(rates.get(BASELINE))
+        cer, was = reasons.number(rates.get(CONDITION)), reasons.number(rates.get(BASELINE))
         if cer is None or was is None:
             yield Reason(f"The error rate under the profile {each.get('name')} is unknown.")
         elif cer > was:
             text = f"Under the profile {each.get('name')}, the error rate rises from {was:.4f} to {cer:.4f}."
             profile = error_rates.profiles(settings).get(each.get("name", ""))
             yield Reason(text, behind.worse(rows, profile) if profile else ())
-
-
-def _ends(facts: Facts, name: str, ends: str, look: int) -> tuple[float, float] | None:
-    """The interval of a change at a look, from its 95 % interval; None where one of the numbers is missing."""
-    value, low, high = (_number(facts.get(key)) for key in (name, f"{ends}_low", f"{ends}_high"))
-    groups = _count(facts.get("groups"))
-    if value is None or low is None or high is None or not groups:
-        return None
-    return looks.widened(value, low, high, groups, look)
-
-
-def _interval(
-    name: str, ends: tuple[float, float] | None, facts: Facts, look: int, is_rise: bool = False
-) -> Iterator[Reason]:
-    """Whether a change is one for sure, in the direction that is wanted. facts: those with the number of groups."""
-    unit = "points" if is_rise else "percentage points"
-    if facts.get("too_few_groups"):
-        few = f"Groups of test rows (recordings, speakers): {_shown(facts.get('groups'))}; fewer than {MIN_GROUPS}"
-        yield Reason(f"{few} give no interval of the change of {name}.")
-    elif ends is None:
-        yield Reason(f"The change of {name} has no 95 % interval.")
-    elif ends[0] <= 0 if is_rise else ends[1] >= 0:
-        level = f"{100 * (1 - looks.doubt(look)):.6g} % interval"
-        which = f" at look {look} at these test rows" if look > 1 else ""
-        text = f"its {level}{which} is {ends[0]:+.2f} to {ends[1]:+.2f} {unit}"
-        yield Reason(f"The change of {name} may be none: {text}.")
 
 
 def _answers(evaluation: Facts, settings: Evaluate, run: Run) -> Iterator[Reason]:
@@ -277,9 +247,14 @@ def _answers(evaluation: Facts, settings: Evaluate, run: Run) -> Iterator[Reason
         yield Reason("The recipe declares a gate, and no answer to a chat passes it.")
     if answers.get("rows") != evaluation.get("rows", {}).get("chat"):
         yield Reason("The answers were not compared on all rows of the chat.")
-    yield from _interval("chrF", _ends(facts, ANSWERED, ANSWERED, run.look), facts, run.look, is_rise=True)
+    yield from reasons.interval(
+        "chrF", reasons.ends(facts, ANSWERED, ANSWERED, run.look), facts, run.look, is_rise=True
+    )
     for name in ("exact", "cer", "wer"):
-        value, ends = _number(change.get(name)), [_number(change.get(f"{name}_{end}")) for end in ("low", "high")]
+        value, ends = (
+            reasons.number(change.get(name)),
+            [reasons.number(change.get(f"{name}_{end}")) for end in ("low", "high")],
+        )
         if value is None:
             yield Reason(f"The change of {name} is unknown.")
         elif None not in ends and (ends[1] < 0 if name in RISING else ends[0] > 0):  # type: ignore[operator]
@@ -298,15 +273,15 @@ def _behaviour(evaluation: Facts, rows: Rows) -> Iterator[Reason]:
 def _decisions(evaluation: Facts, limits: Promotion, rows: Rows) -> Iterator[Reason]:
     """Whether the gate decided on each row, kept what must be kept and, where required, gave witnesses of its own."""
     gate, test = evaluation.get("gate", {}), _without(evaluation.get("rows", {}), "text", "chat")
-    verdicts = [_count(gate.get(verdict)) for verdict in ("accepted", "rejected")]
+    verdicts = [reasons.count(gate.get(verdict)) for verdict in ("accepted", "rejected")]
     decided = sum(count or 0 for count in verdicts)
     if None in verdicts or decided != test:
-        yield Reason(f"The gate decided on {decided} of {_shown(test)} test rows.")
+        yield Reason(f"The gate decided on {decided} of {reasons.shown(test)} test rows.")
     if changed := behind.changed_in_kept(rows):
         yield Reason(f"Rows of partition stable or novelty that the gate changed: {len(changed)}.", changed)
     witnesses = gate.get("witnesses", {})
     if limits.needs_witness and witnesses.get("valid") != decided:
-        missing, malformed = _shown(witnesses.get("missing")), _shown(witnesses.get("malformed"))
+        missing, malformed = reasons.shown(witnesses.get("missing")), reasons.shown(witnesses.get("malformed"))
         note = "; the built-in gate gives none" if gate.get("kind") == "builtin" else ""
         text = f"Decisions without a witness: {missing}, with a malformed one: {malformed}, of {decided}{note}."
         yield Reason(text, behind.unwitnessed(rows))
@@ -321,7 +296,7 @@ def _look(evaluation: Facts, is_chat: bool, run: Run) -> Facts:
     if is_chat:
         answers = evaluation.get("answers", {})
         facts, names = {**answers.get("change", {}), "groups": answers.get("groups")}, (ANSWERED, ANSWERED)
-    low, high = _ends(facts, *names, run.look) or (None, None)
+    low, high = reasons.ends(facts, *names, run.look) or (None, None)
     return {
         "count": run.look,
         "test_sha256": evaluation.get("test_sha256", ""),
@@ -382,20 +357,5 @@ def _line(evaluation: Facts, condition: str) -> Facts:
 
 def _without(rows: Facts, *kinds: str) -> int | None:
     """Test rows that are not of these kinds: a row of plain text has no answer, a row of a chat nothing to correct."""
-    test = _count(rows.get("test"))
-    return None if test is None else test - sum(_count(rows.get(kind)) or 0 for kind in kinds)
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, else None: NaN would pass every limit, because its comparisons are false."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
-
-
-def _count(value: Any) -> int | None:
-    """A whole number of at least 0, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _shown(count: Any) -> str:
-    return "unknown" if count is None else str(count)
+    test = reasons.count(rows.get("test"))
+    return None if test is None else test - sum(reasons.count(rows.get(kind)) or 0 for kind in kinds)
