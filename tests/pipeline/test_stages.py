@@ -1,6 +1,7 @@
 """What stages say, and what a training must have read before its result becomes the run's."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,16 @@ def test_a_tracker_that_is_missing_is_refused_before_the_launch(
     )
     assert expected == str(caught.value)
     stages._check_trackers(recipe)
+
+
+def test_a_training_records_what_it_took_in_the_form_that_a_page_reads() -> None:
+    """
+    The report names date, duration and commit; the minute is enough, and UTC is the same on every host.
+    """
+    facts = stages._timing(47.0521, "0123456789ab")
+
+    assert {"seconds": 47.052, "commit": "0123456789ab"} == {name: facts[name] for name in ("seconds", "commit")}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d\+00:00", facts["ended"])
 
 
 def test_notes_of_a_dataset_are_printed(

@@ -193,6 +193,62 @@ def test_a_page_says_only_what_its_project_says(tmp_path: Path) -> None:
         assert "PyTorch" not in each
 
 
+def test_the_head_says_what_the_training_took_as_far_as_it_is_known(tmp_path: Path) -> None:
+    """
+    An adapter from elsewhere has no training here, and a training of an earlier version no commit.
+    """
+    results = run_report.gather(recipes.finished(tmp_path), tmp_path)
+    text = Page(html_page(tmp_path, results)).text
+
+    for fact in ("Trained2026-04-21 09:30 UTC", "Training took90 min", "Hostslocalhost", "Commit0123456789ab"):
+        assert text.index(fact) < text.index("against GO") < text.index("Scores on the test rows")
+    assert {"hosts": "localhost"} == run_report.cost(replace(results, timing={}))
+    assert ["47 s", "2 min", "3 h 05 min"] == [run_report.duration(seconds) for seconds in (47.05, 124.0, 11_110.0)]
+
+
+def test_flags_that_differ_from_their_default_are_marked(shown: Path) -> None:
+    """
+    Of fifty flags, these are what makes this run.
+    """
+    flags = shown.read_text(encoding="utf-8").partition('<pre id="flags">')[2].partition("</pre>")[0].splitlines()
+
+    assert "<strong>--num-iters 4</strong>" in flags
+    assert "--lora-rank 8" in flags
+    assert "--hostfile runs/smoke/hostfile.json" in flags
+
+
+def test_one_rank_is_not_compared_with_itself(tmp_path: Path) -> None:
+    """
+    Its world size, skew and all-sums say nothing.
+    """
+    results = run_report.gather(recipes.finished(tmp_path), tmp_path)
+    results.done["world_size"] = 1
+    results.preflight["ranks"] = results.preflight["ranks"][:1]
+    results.preflight["links"] = []
+    decision = run_report.decide(results)
+    pages = [html_page(tmp_path, results), run_report.markdown_page(results, decision, tmp_path / "templates")]
+
+    for text in (Page(pages[0]).text, pages[1]):
+        assert not re.search(
+            "skew|all-sum|world size|size=|1 rank\\b", text.partition("Command shape")[0], re.IGNORECASE
+        )
+
+
+def test_the_rows_behind_a_reason_are_linked_and_on_the_page(tmp_path: Path) -> None:
+    """
+    Whoever doubts a reason reads its rows.
+    """
+    results = run_report.gather(recipes.finished(tmp_path), tmp_path)
+    reasons = [{"text": "Two rows.", "rows": ["in:3", "in:1", "gone"]}]
+    decision = run_report.decide(results) | {"reasons": reasons, "decision": "RELAXED"}
+    text = run_report.html_page(results, decision, tmp_path / "templates")
+
+    assert '<strong class="decision relaxed">RELAXED</strong>' in text
+    assert 'Rows <a href="#row-4">4</a>, <a href="#row-2">2</a>' in text
+    assert "Not among the test rows: gone" in Page(text).text
+    assert ["2", "4"] == re.findall(r'<article id="row-(\d+)">', text)
+
+
 def test_the_markdown_page_has_the_sections_of_the_first_status_page(shown: Path) -> None:
     """
     Readers of the first Thunder Train's page find the same sections, and the conditions with their intervals.

@@ -97,9 +97,13 @@ def train(recipe: Recipe, out: Path, checkpoints: str, last: str) -> None:
     fetch.outputs(recipe, PROJECT, str(staged))
     _check_rows(recipe, rows, digests, staged / "adapter" / "done.json")
     fetch.remove_folders(recipe, PROJECT, [str(out)])
-    facts = {"seconds": round(time.perf_counter() - start_s, 3), "machine": platform.platform()}
+    files.write_json(staged / "timing.json", _timing(time.perf_counter() - start_s, commit))
+
+
+def _timing(seconds: float, commit: str) -> dict[str, Any]:
+    """timing.json: what a training took and where, when it ended, and the commit of the project when it began."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
-    files.write_json(staged / "timing.json", facts | {"ended": now, "commit": commit})
+    return {"seconds": round(seconds, 3), "machine": platform.platform(), "ended": now, "commit": commit}
 
 
 def adopt(recipe: Recipe, out: Path) -> None:
