@@ -14,6 +14,7 @@ from thunder_train.core import files
 from thunder_train.core.text import printable, quoted
 
 MOST_BYTES = 1 << 20
+DEEPEST = 32
 FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 """PyYAML takes 1e-5 for a text, and mlx-lm for a number."""
 SCHEDULES = {"cosine_decay": "cosine", "linear_schedule": "linear"}
@@ -176,8 +177,7 @@ def _table(path: Path) -> dict[str, Any]:
         raise ThunderError("is larger than 1 MB, which no config is", where, hint)
     try:
         text = data.decode("utf-8-sig")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise ThunderError("has an alias (*name), which may stand for any amount of text", where, "write it out")
+        _check_tokens(text, where)
         table = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -185,6 +185,22 @@ def _table(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
         raise ThunderError("is no table of keys", where, hint)
     return table
+
+
+def _check_tokens(text: str, where: str) -> None:
+    """Refuse YAML that could take any amount of memory, or of time: reading takes the square of its depth."""
+    import yaml
+
+    starts = yaml.BlockMappingStartToken | yaml.BlockSequenceStartToken
+    starts |= yaml.FlowMappingStartToken | yaml.FlowSequenceStartToken
+    ends, depth = yaml.BlockEndToken | yaml.FlowMappingEndToken | yaml.FlowSequenceEndToken, 0
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        depth += isinstance(token, starts) - isinstance(token, ends)
+        if isinstance(token, yaml.AliasToken):
+            raise ThunderError("has an alias (*name), which may stand for any amount of text", where, "write it out")
+        if depth > DEEPEST:
+            hint = "give a file that `mlx_lm.lora --config` reads"
+            raise ThunderError(f"is nested more than {DEEPEST} levels deep, which no config is", where, hint)
 
 
 def _whole(given: dict[str, Any], key: str, default: int, where: str, low: int = 0) -> int:
