@@ -380,3 +380,23 @@ def test_rows_of_one_recording_are_named_by_their_offset(tmp_path: Path) -> None
         [row.keys for row in rows],
     )
     assert {"duration": 2} == ledger.unused["m.json"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "mode", "expected"),
+    [
+        ("real", "trajectory", "real"),
+        ("real", "synthetic", "synthetic"),
+        ("real", " Synthetic-noise", "synthetic"),
+        ("smoke", "synthetic", "smoke"),
+        ("real", "", "real"),
+    ],
+)
+def test_a_row_that_calls_itself_synthetic_is_not_real(tmp_path: Path, declared: str, mode: str, expected: str) -> None:
+    """
+    A source is declared once, by hand; a row says of itself how it was made.
+    """
+    row = {"feat_id": "1", "asr_text": "a", "reference_text": "b", "mode": mode}
+    rows, _ = pairs(tmp_path, [row], evidence_kind=declared)
+
+    assert [expected] == [row.evidence_kind for row in rows]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.inputs import FIELDS, report_row
-from tests.helpers.material import CODE, build, built, report_rows, source
+from tests.helpers.material import CODE, build, built, dataset, report_rows, source
 from tests.helpers.project_copy import PROJECT
 from thunder_train import ThunderError
 from thunder_train.config.load import load
@@ -297,3 +297,19 @@ def test_failed_build_leaves_the_old_files(tmp_path: Path) -> None:
         built(tmp_path, report_rows(), "{{ nothing }}")
 
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def test_near_duplicates_of_train_and_test_are_counted_apart(tmp_path: Path) -> None:
+    """
+    Those of train and valid flatter the choice of a checkpoint; those of train and test flatter the result.
+    """
+    sentence = "the quick brown fox jumps over the lazy dog "
+    texts = {"train": ("one", "two"), "valid": ("onf", "xyz"), "test": ("twp", "abc")}
+    for split, ends in texts.items():
+        rows = [{"feat_id": f"{split}{end}", "asr_text": "a", "reference_text": sentence + end * 3} for end in ends]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    sources = [source(kind="rows", path=f"{split}.jsonl", split=split, fields={}) for split in texts]
+    (tmp_path / "prompt.j2").write_text("{{ asr_text }}", encoding="utf-8")
+    manifest = build(dataset(sources=tuple(sources), orthography="", valid=0, test=0), tmp_path, tmp_path / "out")
+
+    assert manifest["near_duplicates"] > manifest["near_duplicates_of_train_and_test"] > 0

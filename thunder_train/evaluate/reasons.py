@@ -22,7 +22,7 @@ class Reason(NamedTuple):
 
 
 def ends(facts: Facts, name: str, ends: str, look: int) -> tuple[float, float] | None:
-    """The interval of a change at a look, from its 95 % interval; None where a number is missing or groups are too few."""
+    """The interval of a change at a look, from its 95 % interval; None where one is missing or groups are few."""
     value, low, high = (number(facts.get(key)) for key in (name, f"{ends}_low", f"{ends}_high"))
     groups = count(facts.get("groups"))
     if value is None or low is None or high is None or groups is None or groups < MIN_GROUPS:
