@@ -46,6 +46,23 @@ def test_an_old_run_is_reproduced_whatever_the_current_recipe_says(project: Copy
 
 @pytest.mark.ranks
 @pytest.mark.slow
+def test_a_reproduction_is_the_look_that_its_manifest_says(project: Copy) -> None:
+    """
+    The decision depends on the looks before it, of which the clean folder knows the number alone.
+    """
+    ledger = project.path / "runs/looks.jsonl"
+    files.write_text(ledger, ledger.read_text().replace('"number": 1', '"number": 7'))
+    assert 0 == project.doit("-a", "report:smoke").status
+    assert 0 == project.doit("manifest:smoke").status
+
+    done = project.doit("reproduce:smoke")
+
+    assert 7 == files.read_json(project.path / RUN)["promotion"]["looks"]["count"]
+    assert ": identical\n" in done.output
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
 def test_other_code_is_named_as_the_cause(project: Copy) -> None:
     """
     The first file that differs is the adapter, and the manifest has another hash for the training's code.
