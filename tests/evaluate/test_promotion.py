@@ -242,7 +242,6 @@ IGNORED = {
     "gate.kind",
     "gate.witnesses.missing",
     "gate.witnesses.malformed",
-    "test_sha256",
 }
 """Facts that a decision shows but does not depend on."""
 

@@ -307,11 +307,13 @@ def _look(evaluation: Facts, is_chat: bool, run: Run) -> Facts:
 
 
 def _adapter(evaluation: Facts, done: Facts) -> Iterator[Reason]:
-    """Whether the evaluated adapter is the file that the training wrote, by its hash."""
+    """Whether the evaluated adapter is the file that the training wrote, by its hash, and its look was counted."""
     trained, answered = done.get("adapter", {}).get("sha256"), evaluation.get("adapter_sha256")
     if not files.is_sha256(trained) or trained != answered:
         names = [str(name)[:12] if name else "unknown" for name in (trained, answered)]
         yield Reason(f"The trained adapter is {names[0]}, the evaluated one is {names[1]}.")
+    if _covered(evaluation) and not files.is_sha256(evaluation.get("test_sha256")):
+        yield Reason("The evaluation does not say which test rows it looked at, so its look cannot be counted.")
 
 
 def _reproduction(done: Facts, run: Run) -> Iterator[Reason]:

@@ -251,8 +251,8 @@ def _score(recipe: Recipe, predictions: Path, losses: Path, staged: Path) -> Non
 def _note_look(path: Path) -> None:
     """Record that an adapter was evaluated on its test rows. path: of eval.json."""
     evaluation = files.read_json(path)
-    if evaluation["test_sha256"]:
-        looks.note(PROJECT, evaluation["test_sha256"], evaluation["adapter_sha256"])
+    if test := evaluation.get("test_sha256"):
+        looks.note(PROJECT, test, evaluation["adapter_sha256"])
 
 
 def report(recipe: Recipe, out: Path, entries: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ def gather(recipe: Recipe, root: Path, accepted: Sequence[str] = ()) -> Results:
         accepted=[*accepted],
         has_known_rows=_has_known_rows(done, root),
         timing={} if recipe.is_imported else files.read_json(run / "timing.json"),
-        look=looks.number(root, evaluation["test_sha256"], evaluation["adapter_sha256"]),
+        look=looks.number(root, evaluation.get("test_sha256", ""), evaluation["adapter_sha256"]),
     )
 
 
