@@ -54,12 +54,13 @@ def test_peft_gets_transposed_matrices_and_alpha(tmp_path: Path) -> None:
     assert (tmp_path / "runs/smoke/peft/README.md").read_text().startswith('---\nlibrary_name: "peft"\n')
 
 
-def test_layers_of_different_modules_are_named_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["model.layers.5.mlp.up_proj", "lm_head"])
+def test_layers_of_different_modules_are_named_one_by_one(tmp_path: Path, other: str) -> None:
     """
-    Otherwise PEFT would adapt layers that the training left alone.
+    Otherwise PEFT would adapt layers that the training left alone. The output layer belongs to none of them.
     """
+    modules = sorted(["model.layers.4.self_attn.q_proj", other])
     recipe = recipes.finished(tmp_path)
-    modules = ["model.layers.4.self_attn.q_proj", "model.layers.5.mlp.up_proj"]
     adapter(tmp_path, *modules)
 
     sharing.export(recipe, tmp_path, "")

@@ -89,6 +89,31 @@ def test_both_forms_give_the_tensors_that_were_trained(
     assert 2 == len(done["imported"]["files"])
 
 
+@pytest.mark.parametrize("keys", [("lm_head",), ("lm_head", "self_attn.q_proj")])
+def test_an_adapter_of_the_output_layer_is_taken_in_both_forms(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    """
+    It belongs to no layer by number, and may be all that PEFT trained.
+    """
+    from tests.helpers import model_folders
+
+    base = model_folders.make(tmp_path / "untied", "llama")
+    network, _ = model.load(str(base), "")
+    lora = Lora(1, 2, 10.0, keys=keys)
+    model.add_lora(network, model.resolved(network, lora), seed=0)
+    tensors = {name: np.array(tensor) + 1 for name, tensor in model.adapter_tensors(network).items()}
+    write_adapter(tmp_path / "mlx", tensors, lora, "base")
+    (tmp_path / "peft").mkdir()
+    config = json.loads((tmp_path / "mlx/adapter_config.json").read_text())
+    modules = sorted({name.rpartition(".")[0] for name in tensors})
+    save_file(sharing.peft_tensors(tensors), tmp_path / "peft/adapter_model.safetensors")
+    (tmp_path / "peft/adapter_config.json").write_text(json.dumps(sharing.peft_config(config, modules, "base")))
+
+    for form in ("mlx", "peft"):
+        taken = adopted(tmp_path / form, base)
+        assert set(tensors) == set(taken)
+        assert all((tensors[name] == taken[name]).all() for name in tensors)
+
+
 def test_a_layer_that_peft_left_out_does_nothing(exported: Path, nano_files: Path) -> None:
     """
     mlx-lm adapts the same modules in each of the last layers; a random half would change the answers.

@@ -42,6 +42,7 @@ LINEAR = {
         "w2",
         "w3",
     ),
+    "lm_head",
 }
 """Linear layers that mlx-lm names as transformers does."""
 

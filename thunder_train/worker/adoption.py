@@ -26,13 +26,18 @@ PEFT_NAME = re.compile(
 )
 PARTS = {"lora_A": "lora_a", "lora_B": "lora_b", "lora_magnitude_vector": "m"}
 OTHER_BASE = "give the base that it was trained on"
+AFTER = -1
+"""In place of a layer's number: behind all layers."""
 SHOWN = 3
 """Tensors that an error names."""
 Tensors = dict[str, "np.ndarray[Any, Any]"]
 
 
 class Place(NamedTuple):
-    """A tensor's layer of the model, its module inside that layer, and which part of the adapter it is."""
+    """A tensor's layer of the model, its module inside that layer, and which part of the adapter it is.
+
+    number: AFTER for the output layer.
+    """
 
     number: int
     layer: str
@@ -108,10 +113,11 @@ def _of_peft(source: Path, network: nn.Module) -> tuple[Lora, Tensors]:
         places[place] = tensor.T if place.part != "m" else tensor.reshape(-1)
     if not places:
         raise ThunderError("holds no tensor", f"{source}/{paths.PEFT[0]}", "save the adapter again")
-    layers = max(1, len(network.layers) - min(place.number for place in places))
+    numbers = [place.number for place in places if place.number != AFTER]
+    layers = max(1, len(network.layers) - min(numbers)) if numbers else 1
     scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
     keys = tuple(sorted({place.layer for place in places}))
-    tensors = {f"layers.{place.number}.{place.layer}.{place.part}": tensor for place, tensor in places.items()}
+    tensors = {_name(place): tensor for place, tensor in places.items()}
     return Lora(layers, config.r, scale, config.lora_dropout, keys, "dora" if config.use_dora else "lora"), tensors
 
 
@@ -122,8 +128,15 @@ def _renamed(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> Tensors
 
 
 def _place(name: str) -> Place | None:
-    match = IN_A_LAYER.fullmatch(name)
-    return Place(int(match["number"]), match["layer"], match["part"]) if match else None
+    if match := IN_A_LAYER.fullmatch(name):
+        return Place(int(match["number"]), match["layer"], match["part"])
+    *_, layer, part = ("", *name.split("."))
+    return Place(AFTER, layer, part) if layer == model.HEAD else None
+
+
+def _name(place: Place) -> str:
+    layer = place.layer if place.number == AFTER else f"layers.{place.number}.{place.layer}"
+    return f"{layer}.{place.part}"
 
 
 def _completed(

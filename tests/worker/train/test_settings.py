@@ -145,6 +145,30 @@ def test_the_output_layer_can_get_lora(tmp_path: Path, folder: Path) -> None:
     assert expected in refused.stderr
 
 
+@pytest.mark.parametrize("keys", ["lm_head", "lm_head,q_proj"])
+def test_an_adapter_of_the_output_layer_is_evaluated_and_fused(tmp_path: Path, folder: Path, keys: str) -> None:
+    """
+    Alone, it leaves no block to adapt: all of them are kept as frozen ones in the evaluation.
+    """
+    from tests.helpers import model_folders
+
+    untied = model_folders.make(tmp_path / "untied", "llama")
+    done = train(folder, tmp_path, model=untied, lora_keys=keys, num_iters=4, learning_rate=0.01)
+    given = {"model": untied, "adapter_path": tmp_path / "adapter", "valid_data": "valid.jsonl"}
+    given |= {"test_data": "test.jsonl", "max_tokens": 2, "predictions": tmp_path / "p", "losses": tmp_path / "l"}
+    argv = [str(part) for name, value in given.items() for part in (f"--{name}".replace("_", "-"), value)]
+    evaluated = inline("thunder_train.worker.generate", argv, folder)
+    losses = files.read_json(tmp_path / "l")
+    fused = inline(
+        "thunder_train.worker.fuse", [*argv, "--fused", str(tmp_path / "f"), "--dequantize", "false"], folder
+    )
+
+    assert (0, "", 0, "") == (evaluated.returncode, evaluated.stderr, fused.returncode, fused.stderr)
+    assert losses["adapter"]["valid"]["loss"] == pytest.approx(done["losses"]["valid"][-1][1], abs=2e-6)
+    assert losses["adapter"]["valid"]["loss"] < losses["base"]["valid"]["loss"] - 0.1
+    assert 1.0 == files.read_json(tmp_path / "l")["kept"]
+
+
 def test_everything_trains_on_prompts_too(folder: Path, tmp_path: Path) -> None:
     """
     As mlx-lm does by default: each token of a row but the first is a target.
