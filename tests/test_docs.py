@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.project_copy import PROJECT, Copy, environment
+from tests.helpers.project_copy import PROJECT, Copy, add_lock, environment
 from thunder_train.cli.commands import EXIT_STATUS
 from thunder_train.cli.ending import FULL, USER_ERROR
 
@@ -152,6 +152,7 @@ def test_json_of_commands_has_the_stated_schema(project: Copy) -> None:
     """
     rows = [(command, cells[1]) for cells in rows_under("Output for programs") for command in cells[0].split(", ")]
     checked = []
+    add_lock(project.path)
     for command, schema in rows:
         words = [FITTING.get(word, word.replace("NAME", "smoke")) for word in shlex.split(command.strip("`"))[1:]]
         if words[0].partition(":")[0] in ELSEWHERE:

@@ -70,10 +70,15 @@ def copy_sources(target: Path) -> Copy:
     ignored = shutil.ignore_patterns("*.pyc.*", ".*", "*.egg-info")
     for name in ("thunder_train", "recipes", "templates", "data/sources", "models"):
         shutil.copytree(PROJECT / name, target / name, ignore=ignored)
-    for name in ("dodo.py", "thunder.toml", "pyproject.toml", "requirements.lock"):
+    for name in ("dodo.py", "thunder.toml", "pyproject.toml"):
         shutil.copy(PROJECT / name, target / name)
     Copy(target).edit("thunder.toml", 'recipes = ["smoke", "nko-nano"]', 'recipes = ["smoke"]')
     return Copy(target)
+
+
+def add_lock(project: Path) -> None:
+    """Give a copy the lock of its packages. Without it a sync leaves the hosts' environments alone."""
+    shutil.copy(PROJECT / "requirements.lock", project)
 
 
 def start_doit(project: Copy, *arguments: str, program: str = "thunder_train.cli") -> "subprocess.Popen[str]":

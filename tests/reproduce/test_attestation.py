@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.project_copy import Copy
+from tests.helpers.project_copy import Copy, add_lock
 from thunder_train import ThunderError
 from thunder_train.config.load import load
 from thunder_train.core import files
@@ -29,6 +29,7 @@ def attested(built: Copy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """A built project with a statement about its run. Tests change none of it."""
     project = tmp_path_factory.mktemp("attested") / "project"
     shutil.copytree(built.path, project)
+    add_lock(project)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         provenance.attest(load(project).recipes["smoke"], project)
@@ -349,6 +350,8 @@ def test_a_statement_whose_inputs_are_not_here_is_impossible(attested: Path, tmp
 @pytest.mark.ranks
 def test_the_task_attests_and_says_so(project: Copy) -> None:
     """It builds what is stale first, and a program reads its answer."""
+    add_lock(project.path)
+
     done = project.doit("attest:smoke", "--json")
 
     answer = json.loads(done.output.splitlines()[-1])
@@ -361,6 +364,7 @@ def test_the_task_attests_and_says_so(project: Copy) -> None:
 @pytest.mark.slow
 def test_a_run_is_made_again_from_its_statement(project: Copy) -> None:
     """The whole way, without the manifest."""
+    add_lock(project.path)
     project.doit("attest:smoke")
     (project.path / FILE).rename(project.path / "given.json")
     shutil.rmtree(project.path / "runs/smoke")
