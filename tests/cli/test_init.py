@@ -139,13 +139,14 @@ def test_a_repository_of_the_hub_is_named_and_not_asked_for() -> None:
 
 def test_it_can_begin_in_the_folder_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
     """
-    The user's README and .gitignore stay theirs.
+    The user's README, .gitignore and .gitattributes stay theirs.
     """
     rows("train.jsonl", CHAT)
-    Path("README.md").write_text("mine\n")
+    for name in ("README.md", ".gitattributes"):
+        Path(name).write_text("mine\n")
 
     assert 0 == Init().parse_execute([".", "--data", "train.jsonl", "--model", "nano"])
-    assert "mine\n" == Path("README.md").read_text()
+    assert ["mine\n"] * 2 == [Path(name).read_text() for name in ("README.md", ".gitattributes")]
     assert capsys.readouterr().out.endswith("next: thunder\n")
 
 
