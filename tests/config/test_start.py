@@ -74,6 +74,25 @@ def test_a_folder_without_an_adapter_is_named(project: Path) -> None:
     assert [f"adapters/a: holds an adapter of PEFT's form; {hint}"] == problems(project)
 
 
+def test_the_same_adapter_may_be_said_in_two_ways(project: Path) -> None:
+    """
+    "all" is the number of layers that the model has, lora_alpha / rank the scale.
+    """
+    layers = load(project).recipes["good"].model.layers
+    recipe(project, "first", f"num_layers = {layers}", "lora_scale = 2")
+    recipe(project, "second", 'start_from = "recipe:first"', 'num_layers = "all"', "lora_alpha = 16")
+    whose, hint = (
+        "and recipe 'first', with whose adapter it begins, has",
+        "give both the same, or take train.start_from out",
+    )
+
+    assert "recipe:first" == load(project).recipes["second"].train.start_from
+    recipe(project, "second", 'start_from = "recipe:first"', 'num_layers = "all"', "lora_alpha = 32")
+    assert [f"recipes/second.toml: train.lora_alpha: is 4.0, {whose} 2.0; {hint}"] == problems(project)
+    recipe(project, "first", f"num_layers = {layers - 1}", "lora_scale = 4")
+    assert [f"recipes/second.toml: train.num_layers: is 'all', {whose} {layers - 1}; {hint}"] == problems(project)
+
+
 def test_all_keys_in_which_two_adapters_differ_are_named(project: Path) -> None:
     """
     The other training may take hours, after which its adapter would not fit.

@@ -71,7 +71,7 @@ def _read(root: Path, stats: StatCache | None) -> tuple[Project, list[Broken], l
         problems.append(ThunderError("holds no recipe", where="recipes", hint="add recipes/NAME.toml"))
     parts, sweeps = _recipes(paths, tables, root, stats)
     recipes, broken = _told_apart(parts)
-    unfit = start.problems_between(recipes, sweeps, [each.name for each in broken])
+    unfit = start.problems_between(recipes, sweeps, [each.name for each in broken], root)
     broken += [Broken(name, tuple(problems)) for name, problems in unfit.items()]
     recipes = {name: each for name, each in recipes.items() if name not in unfit}
     sweeps = {name: left for name, each in sweeps.items() if (left := tuple(one for one in each if one in recipes))}

@@ -8,15 +8,15 @@ from thunder_train import ThunderError
 from thunder_train.config import adapter
 from thunder_train.config.fields import RUN
 from thunder_train.config.project import Recipe
-from thunder_train.config.train import Train
-from thunder_train.config.validate import did_you_mean
+from thunder_train.config.train import ALL, Train
+from thunder_train.config.validate import did_you_mean, model_layers
 from thunder_train.core import paths
 from thunder_train.core.text import quoted
 
 RECIPE = "recipe:"
 AS_HERE = f'as start_from = "{RECIPE}base"'
-SHARED = ("fine_tune_type", "num_layers", "lora_rank", "lora_scale", "lora_alpha", "lora_keys")
-"""Keys of [train] that decide what an adapter is, so two recipes must agree on them."""
+SHARED = ("fine_tune_type", "num_layers", "lora_rank", "scale", "lora_keys")
+"""What of [train] decides what an adapter is, so two recipes must agree on it. scale: of lora_scale or lora_alpha."""
 
 
 def named(start_from: str) -> str:
@@ -62,13 +62,13 @@ def problems(recipe: Recipe, root: Path) -> list[ThunderError]:
 
 
 def problems_between(
-    recipes: Mapping[str, Recipe], sweeps: Mapping[str, tuple[str, ...]], broken: Collection[str]
+    recipes: Mapping[str, Recipe], sweeps: Mapping[str, tuple[str, ...]], broken: Collection[str], root: Path
 ) -> dict[str, list[ThunderError]]:
     """{recipe: why it cannot begin with the adapter of the other}. broken: names of recipes that cannot be used."""
     unfit: dict[str, list[ThunderError]] = {}
     while True:  # a recipe is unfit, too, if the one that it begins with is
         usable = {name: each for name, each in recipes.items() if name not in unfit}
-        found = {name: list(_between(each, usable, sweeps, {*broken, *unfit})) for name, each in usable.items()}
+        found = {name: list(_between(each, usable, sweeps, {*broken, *unfit}, root)) for name, each in usable.items()}
         found = {name: problems for name, problems in found.items() if problems}
         if not found:
             return unfit
@@ -76,7 +76,11 @@ def problems_between(
 
 
 def _between(
-    recipe: Recipe, recipes: Mapping[str, Recipe], sweeps: Mapping[str, tuple[str, ...]], broken: Collection[str]
+    recipe: Recipe,
+    recipes: Mapping[str, Recipe],
+    sweeps: Mapping[str, tuple[str, ...]],
+    broken: Collection[str],
+    root: Path,
 ) -> Iterator[ThunderError]:
     name, where = recipe_of(recipe.train), f"{recipe.file}: train.start_from"
     if not name:
@@ -85,7 +89,7 @@ def _between(
         if chain := _circle(recipe, recipes):
             yield ThunderError(f"begins with itself: {' -> '.join(chain)}", where, "take start_from out of one of them")
         else:
-            yield from _differences(recipe, recipes[name])
+            yield from _differences(recipe, recipes[name], root)
     elif name in broken:
         yield ThunderError(f"recipe {quoted(name)} has a problem of its own", where, "correct that first")
     elif name in sweeps:
@@ -103,7 +107,7 @@ def _circle(recipe: Recipe, recipes: Mapping[str, Recipe]) -> list[str]:
     return [*chain, name] if name == recipe.name else []
 
 
-def _differences(recipe: Recipe, other: Recipe) -> Iterator[ThunderError]:
+def _differences(recipe: Recipe, other: Recipe, root: Path) -> Iterator[ThunderError]:
     hint = "give both the same, or take train.start_from out"
     if recipe.model.name != other.model.name:
         what = f"is {recipe.model.name!r}, and recipe {other.name!r}, with whose adapter it begins, has"
@@ -112,9 +116,14 @@ def _differences(recipe: Recipe, other: Recipe) -> Iterator[ThunderError]:
         return  # its own files say what it is; the stage compares them before any rank starts
     for key in SHARED:
         mine, theirs = getattr(recipe.train, key), getattr(other.train, key)
-        if {*mine} != {*theirs} if isinstance(mine, tuple) else mine != theirs:
+        is_same = {*mine} == {*theirs} if isinstance(mine, tuple) else mine == theirs
+        if not is_same and ALL in (mine, theirs):
+            # Where the number is not known yet, the stage compares both before any rank starts.
+            is_same = model_layers(recipe.model, root) in (None, mine, theirs)
+        if not is_same:
             what = f"is {_shown(mine)}, and recipe {other.name!r}, with whose adapter it begins, has {_shown(theirs)}"
-            yield ThunderError(what, f"{recipe.file}: train.{key}", hint)
+            given = ("lora_alpha" if recipe.train.lora_alpha else "lora_scale") if key == "scale" else key
+            yield ThunderError(what, f"{recipe.file}: train.{given}", hint)
 
 
 def _shown(value: object) -> str:
