@@ -53,6 +53,8 @@ print(discover.discover(load.load(Path(), STATS).recipes["far"].cluster), end=""
 PROGRAM = "exec(json.loads"
 """Part of the command line of what a preflight starts on a host."""
 SYNC = "run `./doit sync:far`"
+RENDERED: dict[str, dict[str, bytes]] = {}
+"""{table of a cluster: files of runs/far}"""
 
 
 def furnish(
@@ -69,10 +71,22 @@ def furnish(
     (head / "recipes/far.toml").write_text(text)
     for part in ("data", "runs/models"):
         shutil.copytree(project.path / part, head / part, dirs_exist_ok=True)
-    done = it.head.run([".venv/bin/python", "-m", "thunder_train.cli", "scripts:far", "hostfile:far"])
-    assert 0 == done.returncode, done.stdout + done.stderr
+    render(it, table)
     for host in it.hosts:
         bring(it, host, host.home / folder)
+
+
+def render(it: Lab, table: str) -> None:
+    """Scripts and hostfile of `far` on head, by doit: once for each table of a cluster, because that takes seconds."""
+    run = it.head.project / "runs/far"
+    if table in RENDERED:
+        run.mkdir(parents=True)
+        for name, content in RENDERED[table].items():
+            (run / name).write_bytes(content)
+        return
+    done = it.head.run([".venv/bin/python", "-m", "thunder_train.cli", "scripts:far", "hostfile:far"])
+    assert 0 == done.returncode, done.stdout + done.stderr
+    RENDERED[table] = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
 
 
 def bring(it: Lab, host: Machine, target: Path) -> None:
