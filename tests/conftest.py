@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.helpers.project_copy import Copy, copy_sources
+from tests.helpers.project_copy import Copy, copy_sources, warm
 from thunder_train.worker.bootstrap import preload
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -68,6 +68,6 @@ def project(built: Copy, tmp_path: Path) -> Copy:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Copy:
+def fresh(built: Copy, tmp_path: Path) -> Copy:
     """A project in which nothing has been built."""
-    return copy_sources(tmp_path / "fresh")
+    return warm(copy_sources(tmp_path / "fresh"), built)

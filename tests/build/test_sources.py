@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.project_copy import Built, Copy, copy_sources, environment
+from tests.helpers.project_copy import Built, Copy, copy_sources, environment, warm
 from thunder_train import ThunderError
 from thunder_train.build import sources
 from thunder_train.build.sources import Sources
@@ -65,9 +65,9 @@ def generating_project(folder: Path) -> Copy:
 
 
 @pytest.fixture
-def generating(tmp_path: Path) -> Copy:
+def generating(made_once: Copy, tmp_path: Path) -> Copy:
     """Such a project."""
-    return generating_project(tmp_path / "project")
+    return warm(generating_project(tmp_path / "project"), made_once)
 
 
 @pytest.fixture(scope="module")

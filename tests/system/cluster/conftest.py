@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.project_copy import Copy
+from tests.helpers.project_copy import Copy, warm
 from tests.system.cluster import training
 from tests.system.cluster.lab import Lab, lab, missing
 
@@ -28,16 +28,18 @@ def can_have_hosts() -> None:
 
 
 @pytest.fixture
-def two(can_have_hosts: None) -> Iterator[Lab]:
+def two(can_have_hosts: None, built: Copy) -> Iterator[Lab]:
     """Two hosts and a head for one test."""
     with lab(hosts=2) as it:
+        warm(Copy(it.head.project), built)
         yield it
 
 
 @pytest.fixture
-def four(can_have_hosts: None) -> Iterator[Lab]:
+def four(can_have_hosts: None, built: Copy) -> Iterator[Lab]:
     """Four hosts and a head for one test."""
     with lab(hosts=4) as it:
+        warm(Copy(it.head.project), built)
         yield it
 
 
