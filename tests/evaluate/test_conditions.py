@@ -11,7 +11,7 @@ from tests.helpers.evaluations import LOSSES, prediction, settings
 from thunder_train.config.evaluate import Evaluate
 from thunder_train.config.profiles import PROFILES, Profile
 from thunder_train.core import files
-from thunder_train.evaluate.conditions import confusions, evaluate, extremes
+from thunder_train.evaluate.conditions import confusions, evaluate
 from thunder_train.evaluate.error_rates import described
 from thunder_train.evaluate.gate import Judged, judge
 
@@ -207,9 +207,7 @@ def test_no_test_rows_still_give_an_evaluation() -> None:
     """A dataset may have no test split; its losses are reported, and there are no lines of conditions."""
     evaluation = scored([])
 
-    assert ([], [], {"best": [], "worst": []}) == tuple(
-        evaluation[name] for name in ("conditions", "confusions", "examples")
-    )
+    assert ([], []) == (evaluation["conditions"], evaluation["confusions"])
     assert ({"base", "adapter"}, {"mlx": "0.32.4"}) == (set(evaluation["losses"]), evaluation["environment"])
 
 
@@ -237,11 +235,6 @@ def test_an_evaluation_is_the_same_to_the_byte() -> None:
     assert scored(ROWS)["confusions"] == scored(ROWS[::-1])["confusions"]
 
 
-def shown(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The best and worst of predictions whose proposals were all rejected."""
-    return extremes(rows, [row["asr_text"] for row in rows], PROFILES["cer-codepoint-nfc-pooled"])
-
-
 def test_confusions_are_counted_from_the_reference_to_the_text() -> None:
     """The most frequent first; "" for a letter that one side lacks."""
     pairs = [("ߞߍ", "ߞߋ"), ("ߓߍ", "ߓߋ"), ("ߊߓ", "ߊ ߓ"), ("ߛߛ", "ߛ")]
@@ -259,37 +252,6 @@ def test_confusions_are_cut_and_ties_have_an_order() -> None:
     pairs = [("ߊ", letter) for letter in "ߐߏߎߍߌ"]
 
     assert [["ߌ", "ߊ", 1], ["ߍ", "ߊ", 1]] == confusions(pairs, most=2) == confusions(pairs[::-1], most=2)
-
-
-def test_best_and_worst_are_those_of_the_proposals() -> None:
-    """Rejected proposals are shown too, with the final text beside them."""
-    rows = [
-        prediction("ߓߊ", "ߓߊ", "", "ߓߋߌ"),  # 0 -> 2
-        prediction("ߞߊ", "ߞߊ", "", "ߞ"),  # 0 -> 1
-        prediction("ߛߊ", "ߛߎ", "", "ߛߎ"),  # 1 -> 0
-        prediction("ߡߊ", "ߡߎ", "", "ߡߋ"),  # 1 -> 1: neither
-    ]
-    examples = shown(rows)
-
-    assert ["ߛߊ-ߛߎ"] == [each["id"] for each in examples["best"]]
-    assert ["ߓߊ-ߓߊ", "ߞߊ-ߞߊ"] == [each["id"] for each in examples["worst"]]
-    assert {
-        "id": "ߛߊ-ߛߎ",
-        "partition": "boundary",
-        "asr_text": "ߛߊ",
-        "reference_text": "ߛߎ",
-        "adapter": "ߛߎ",
-        "final": "ߛߊ",
-        "edits_before": 1,
-        "edits_after": 0,
-    } == examples["best"][0]
-
-
-def test_five_rows_at_most_and_equal_ones_by_id() -> None:
-    """A report stays short, and the choice is the same each time."""
-    rows = [prediction(f"ߊ{number}", f"ߊ{number}", "", "ߊ") for number in range(7)]
-
-    assert [f"ߊ{number}-ߊ{number}" for number in range(5)] == [each["id"] for each in shown(rows[::-1])["worst"]]
 
 
 def spaced(asr: str = " ߊ", base: str = "ߊ", adapter: str = "ߊ") -> dict[str, Any]:

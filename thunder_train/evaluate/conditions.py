@@ -1,7 +1,7 @@
 """Scores of a run's predictions under each condition: the content of eval.json.
 
 Input: predictions.jsonl, the losses that the worker measured, and the gate's decisions.  Output: error rates by
-condition and partition, degenerate answers, confused letters and example rows.  Only rows with a reference are scored;
+condition and partition, degenerate answers and confused letters.  Only rows with a reference are scored;
 that of a silent row is empty.  The profile chosen in [evaluate] decides; the rates under all profiles are reported
 beside it.
 """
@@ -29,8 +29,6 @@ LARGEST = 700
 """Largest loss whose perplexity is a number of 64 bits."""
 CONFUSIONS = 20
 """Maximum number of confusions in eval.json."""
-EXAMPLES = 5
-"""Maximum number of best rows, and of worst rows."""
 
 Prediction = dict[str, Any]
 """A line of predictions.jsonl."""
@@ -98,7 +96,6 @@ def evaluate(
     """
     rows = [row for row in predictions if row["reference_text"].strip() or silence.is_silent(row)]
     texts, profile = conditions(rows, judged, settings), deciding(settings)
-    finals = [each.text for each in texts["adapter_gated"]]
     answers = chat_answers.compared(predictions, settings)
     silent = silence.invented(rows, {name: [text.text for text in each] for name, each in texts.items()})
     unasked = losses.get("text_rows", 0)
@@ -117,7 +114,6 @@ def evaluate(
         "probe": collapse.behaviour(predictions, settings.probe),
         "gate": gate.summary(judged),
         "confusions": confusions((row["asr_text"], row["reference_text"]) for row in rows if row["reference_text"]),
-        "examples": extremes(rows, finals, profile),
         **({"silence": silent} if silent else {}),
         **({"answers": answers} if answers else {}),
     }
@@ -322,32 +318,3 @@ def _numbers(pieces: list[str], others: list[str]) -> list[int]:
     """
     numbers = {piece: number for number, piece in enumerate(sorted({*pieces, *others}))}
     return [numbers[piece] for piece in pieces]
-
-
-def extremes(rows: list[Prediction], finals: list[str], profile: Profile) -> dict[str, list[dict[str, Any]]]:
-    """The rows whose proposal removes ("best") and adds ("worst") the most edits.
-
-    rows: predictions with a reference.  finals: the text of each row after the gate.  Edits are those of the adapter's
-    proposal in the profile's unit, whether the gate accepted it or not.  Rows without a difference are in neither list.
-    """
-    examples = [_example(row, final, profile) for row, final in zip(rows, finals, strict=True)]
-    best = sorted(examples, key=lambda each: (_added(each), each["id"]))
-    worst = sorted(examples, key=lambda each: (-_added(each), each["id"]))
-    return {
-        "best": [each for each in best[:EXAMPLES] if _added(each) < 0],
-        "worst": [each for each in worst[:EXAMPLES] if _added(each) > 0],
-    }
-
-
-def _example(row: Prediction, final: str, profile: Profile) -> dict[str, Any]:
-    return {name: row[name] for name in ("id", "partition", "asr_text", "reference_text", "adapter")} | {
-        "final": final,
-        "edits_before": _edits(row, _text(row, "asr_text"), profile),
-        "edits_after": _edits(row, _text(row, "adapter"), profile),
-    }
-
-
-def _added(example: dict[str, Any]) -> int:
-    """Edits that the proposal adds; negative if it removes some."""
-    added: int = example["edits_after"] - example["edits_before"]
-    return added
