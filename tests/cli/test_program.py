@@ -50,6 +50,7 @@ def refusal(words: list[str]) -> str:
         ("train:smok", "no command or task is named 'train:smok'; did you mean 'train:smoke'?"),
         ("smoke", "no command or task is named 'smoke'; did you mean 'manifest:smoke'?"),
         ("qqq", "no command or task is named 'qqq'; `doit list --all` shows the tasks, `doit help` the commands"),
+        ("data:smoke", "no command or task is named 'data:smoke'; there is data:agp-nko-corrections, data:nko-nano"),
         ("why train:smok", "no task is named 'train:smok'; did you mean 'train:smoke'?"),
         ("info train:smok", "no task is named 'train:smok'; did you mean 'train:smoke'?"),
         ("help train:smok", "no task is named 'train:smok'; did you mean 'train:smoke'?"),

@@ -21,6 +21,8 @@ from thunder_train.build import sources
 from thunder_train.core import caller
 
 HELP = {"-h", "--help"}
+SHOWN = 5
+"""Tasks of a stage that an error names at most."""
 TASK_OPTIONS = ("run",)
 """Commands whose words may be options of a task; the words of any other name tasks."""
 OURS = {"backend": "--backend", "dep_file": "--db-file", "check_file_uptodate": "--check_file_uptodate"}
@@ -128,7 +130,12 @@ def _no_such(word: str, tasks: Sequence[str], commands: Iterable[str]) -> Thunde
     what = f"no {'command or task' if commands else 'task'} is named {word!r}"
     if word.startswith("-"):
         return ThunderError(what, hint="options come before the tasks")
-    whole = f"manifest:{word}"
-    near = [whole] if whole in tasks else difflib.get_close_matches(word, [*tasks, *commands], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "`doit list --all` shows the tasks, `doit help` the commands"
+    whole, stage = f"manifest:{word}", word.partition(":")[0] + ":"
+    siblings = [task for task in tasks if task.startswith(stage)]
+    near = [whole] if whole in tasks else difflib.get_close_matches(word, siblings or [*tasks, *commands], n=1)
+    hint = "`doit list --all` shows the tasks, `doit help` the commands"
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif siblings:  # as for data:RECIPE, whose name is the dataset's
+        hint = f"there is {', '.join(siblings[:SHOWN])}{', ...' * (len(siblings) > SHOWN)}"
     return ThunderError(what, hint=hint)
