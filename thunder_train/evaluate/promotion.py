@@ -232,7 +232,7 @@ def _profiles(evaluation: Facts, settings: Evaluate, rows: Rows) -> Iterator[Rea
         cer, was = reasons.number(rates.get(CONDITION)), reasons.number(rates.get(BASELINE))
         if cer is None or was is None:
             yield Reason(f"The error rate under the profile {each.get('name')} is unknown.")
-        elif cer > was:
+        elif cer > was and each.get("name") != settings.profile:  # said of the deciding one before
             text = f"Under the profile {each.get('name')}, the error rate rises from {was:.4f} to {cer:.4f}."
             profile = error_rates.profiles(settings).get(each.get("name", ""))
             yield Reason(text, behind.worse(rows, profile) if profile else ())
