@@ -66,7 +66,9 @@ def left(it: Lab) -> list[str]:
         for pid in machine.pids(program)
         if Path(f"/proc/{pid}").exists()
     ]
-    folders = [path for machine in it.machines for path in (machine.folder / "tmp").glob("*")]
+    # mlx-lm imports wandb where it is installed, and that makes folders which it removes only at a normal end.
+    made = [path for machine in it.machines for path in (machine.folder / "tmp").glob("*")]
+    folders = [path for path in made if "wandb" not in path.name]
     return [*commands, *map(str, [*folders, *Path("/dev/shm").glob("vader_segment.host*")])]
 
 
@@ -166,9 +168,10 @@ def test_kill_9_of_the_launcher_leaves_nothing_on_any_host(two: Lab, smoke: Copy
     assert [1, 1] == [len(host.pids("program.py hold")) for host in two.hosts]
     process.kill()
     start_s = time.monotonic()
-    wait_for(lambda: [] == left(two), 90)  # a second on an idle machine
+    wait_for(lambda: [] == left(two))
 
     print(f"figure: kill -9 of the launcher over mpi: {time.monotonic() - start_s:.1f} s")
+    assert time.monotonic() - start_s < 10
 
 
 def test_ctrl_c_ends_a_start_that_waits_for_a_link(two: Lab, smoke: Copy) -> None:
