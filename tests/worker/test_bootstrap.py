@@ -151,3 +151,27 @@ def test_memory_is_limited_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch, devic
     bootstrap.limit_gpu_memory()
 
     assert calls == made
+
+
+def test_a_tracker_is_imported_only_where_a_recipe_names_it(tmp_path: Path) -> None:
+    """
+    mlx-lm imports wandb wherever it is installed: seconds in every rank, and folders that a killed rank leaves.
+    """
+    (tmp_path / "wandb.py").write_text("def init(**_): print('begun')\n")
+    lines = [
+        "import sys; from pathlib import Path; from thunder_train.worker import bootstrap, trackers",
+        "bootstrap.hide_trackers(); bootstrap.preload(); import mlx_lm.tuner; print(sys.modules['wandb'])",
+        "trackers.tracker(('wandb',), 'p', '', Path('.'), {})",
+    ]
+    root = Path(bootstrap.__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{root}"}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ("None\nbegun\n", 0) == (done.stdout, done.returncode), done.stderr

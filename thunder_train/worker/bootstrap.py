@@ -27,6 +27,8 @@ from thunder_train.worker.watchdog import follow_launcher
 FILE_PREFIX = "THUNDER_FILE_"
 MPI_RANK = "OMPI_COMM_WORLD_RANK"
 """Set in every rank of Open MPI."""
+TRACKERS = ("wandb", "swanlab")
+"""Packages that mlx-lm imports if it can."""
 CACHE_BYTES = 2_000_000_000
 """Most freed memory that MLX keeps on a GPU."""
 KERNELS = {"x86_64": "Haswell", "aarch64": "ARMV8"}
@@ -43,6 +45,7 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
     with _failing_at_once():
         try:
             unpack_files()
+            hide_trackers()
             preload()
             allow_a_lower_limit()
             main(sys.argv[1:])
@@ -61,6 +64,16 @@ def enter(main: Callable[[list[str]], None]) -> NoReturn:
         finally:
             remove_files()
     sys.exit(0)
+
+
+def hide_trackers() -> None:
+    """Keep mlx-lm from importing wandb and swanlab wherever they are installed: each costs seconds and makes folders.
+
+    trackers.tracker shows those that a recipe names.
+    """
+    for name in TRACKERS:
+        # None is Python's own mark of a module that cannot be imported.
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """wandb and swanlab on rank 0, through mlx-lm's callbacks. Outside worker/train, because it changes no number."""
 
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,17 @@ def tracker(names: tuple[str, ...], project: str, name: str, folder: Path, flags
     if name:
         folder = folder / "trackers" / name  # the callbacks name a run after the folder of its logs
         folder.mkdir(parents=True, exist_ok=True)
-    from mlx_lm.tuner.callbacks import get_reporting_callbacks  # late: it imports the trackers
+    from mlx_lm.tuner import callbacks  # late: it imports the trackers
 
+    hidden = [each for each in names if each in sys.modules and sys.modules[each] is None]
+    for each in hidden:
+        del sys.modules[each]  # hidden by bootstrap.hide_trackers
+    if hidden:
+        importlib.reload(callbacks)
     try:
-        callback = get_reporting_callbacks(",".join(names), project_name=project, log_dir=str(folder), config=flags)
+        callback = callbacks.get_reporting_callbacks(
+            ",".join(names), project_name=project, log_dir=str(folder), config=flags
+        )
     except ImportError as error:
         raise ThunderError(str(error), where="--report-to", hint=extras.install(names)) from error
     except ValueError as error:

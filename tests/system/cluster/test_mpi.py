@@ -66,9 +66,7 @@ def left(it: Lab) -> list[str]:
         for pid in machine.pids(program)
         if Path(f"/proc/{pid}").exists()
     ]
-    # mlx-lm imports wandb where it is installed, and that makes folders which it removes only at a normal end.
-    made = [path for machine in it.machines for path in (machine.folder / "tmp").glob("*")]
-    folders = [path for path in made if "wandb" not in path.name]
+    folders = [path for machine in it.machines for path in (machine.folder / "tmp").glob("*")]
     return [*commands, *map(str, [*folders, *Path("/dev/shm").glob("vader_segment.host*")])]
 
 
